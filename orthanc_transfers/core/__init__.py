@@ -1,0 +1,1 @@
+"""Pure: no Orthanc, thread, file, socket or clock."""

@@ -1,0 +1,204 @@
+"""The tree of errors.
+
+Each knows three things: the HTTP status it answers with, the code of Orthanc it stands for
+(``OrthancPluginErrorCode`` of the SDK), and whether doing the same thing again may help.
+Its text is one sentence for a user: what failed, on which peer or instance, what to do.
+
+    TransferError
+    ├── BadRequest            400   the caller's message is wrong
+    │   └── BadFile           400   a DICOM file or an encoding that cannot be read
+    ├── NotFound              404
+    │   ├── UnknownResource
+    │   ├── UnknownPeer
+    │   └── UnknownTransaction
+    ├── Conflict              409   not possible in this state (PUT after commit…)
+    ├── TooLarge              413   a manifest or a body beyond the limits
+    ├── WrongSize             500   a body of another size than announced (error 9)
+    ├── Corrupted             500   a checksum differs (error 20)
+    ├── ImportRefused         500   Orthanc did not take an instance; the commit was undone
+    ├── Busy                  503   no place for another push now; carries retry_after
+    ├── NoSpace               507   not enough room for staging
+    ├── Canceled              500   the job was canceled or paused while this ran
+    ├── ConfigurationError          a value of the configuration; keeps the plugin from loading
+    ├── HostError                   Orthanc's SDK said no; carries its code
+    └── PeerError             500   the other side; carries the peer's name
+        ├── PeerUnreachable         refused, reset, DNS, time-out            (retryable)
+        ├── PeerStatus              an HTTP status that is not 200; carries it
+        ├── PeerAnswer              an answer that makes no sense (HTML, wrong size…) (retryable)
+        └── PeerMismatch            the peer is not the one expected (originator)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class TransferError(Exception):
+    """Root of all errors of this project."""
+
+    status = 500
+    code = 1
+    retryable = False
+
+
+class BadRequest(TransferError):
+    """The message of a caller is malformed, of a wrong type or out of range."""
+
+    status = 400
+    code = 3
+
+
+class BadFile(BadRequest):
+    """Something that should be JSON, gzip, zstd or DICOM, and is not."""
+
+    code = 15
+
+
+class NotFound(TransferError):
+    """Something named in a request does not exist here."""
+
+    status = 404
+    code = 17
+
+
+class UnknownResource(NotFound):
+    """No such patient, study, series or instance."""
+
+
+class UnknownPeer(NotFound):
+    """No such name among the peers of the configuration."""
+
+
+class UnknownTransaction(NotFound):
+    """No such push: never created, dropped or expired."""
+
+
+class Conflict(TransferError):
+    """The request makes sense, but not in the present state."""
+
+    status = 409
+    code = 6
+
+
+class TooLarge(TransferError):
+    """Beyond a limit that protects this server."""
+
+    status = 413
+    code = 4
+
+
+class WrongSize(TransferError):
+    """A body holds another number of bytes than its bucket."""
+
+    code = 9
+
+
+class Corrupted(TransferError):
+    """The checksum of received data differs from the one announced."""
+
+    code = 20
+    retryable = True
+
+
+class ImportRefused(TransferError):
+    """Orthanc refused an instance at the commit; everything was undone."""
+
+    code = 1
+
+
+class Busy(TransferError):
+    """No place for one more push now. ``retry_after`` is in seconds."""
+
+    status = 503
+    code = 36
+    retryable = True
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NoSpace(TransferError):
+    """Not enough free disk space, or the limit on staging is reached."""
+
+    status = 507
+    code = 19
+
+
+class Canceled(TransferError):
+    """The work was told to stop: its job was paused or canceled, or Orthanc stops."""
+
+    code = 37
+
+
+class ConfigurationError(TransferError):
+    """A value of the configuration that cannot be used; the text names it."""
+
+    code = 3
+
+
+class HostError(TransferError):
+    """A call into Orthanc's SDK failed. ``code`` is its ``OrthancPluginErrorCode``."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PeerError(TransferError):
+    """Something about the other Orthanc. ``peer`` is its name in the configuration."""
+
+    code = 9
+
+    def __init__(self, message: str, peer: str) -> None:
+        super().__init__(message)
+        self.peer = peer
+
+
+class PeerUnreachable(PeerError):
+    """No answer: connection refused or reset, name unknown, time-out."""
+
+    retryable = True
+
+
+class PeerStatus(PeerError):
+    """The peer answered with a status other than 200.
+
+    ``peer_status`` is that status, ``body`` what it said (cut at a few KB), ``headers`` have
+    lower-case names, ``retry_after`` is in seconds (``None`` if the peer named none).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        peer: str,
+        peer_status: int,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, peer)
+        self.peer_status = peer_status
+        self.headers = dict(headers or {})
+        self.body = body
+        self.retry_after = retry_after
+
+    @property
+    def outage(self) -> bool:
+        """Whether the server behind a proxy is away: to be waited for, as when it is unreachable."""
+        return self.peer_status in (502, 503, 504)
+
+    @property
+    def retryable(self) -> bool:  # type: ignore[override]
+        return self.peer_status in (408, 425, 429) or self.peer_status >= 500
+
+
+class PeerAnswer(PeerError):
+    """An answer of 200 that cannot be used: not JSON, missing keys, a wrong number of bytes."""
+
+    retryable = True
+
+
+class PeerMismatch(PeerError):
+    """The peer that answers is not the one that was expected."""

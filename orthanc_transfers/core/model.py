@@ -1,0 +1,148 @@
+"""The words of the project: Instance, Manifest, Chunk, Bucket. Frozen, with their invariants."""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from orthanc_transfers.core.ranges import Range
+
+
+class Level(enum.Enum):
+    """The four levels of DICOM's model of the real world, spelled as Orthanc does."""
+
+    PATIENT = "Patient"
+    STUDY = "Study"
+    SERIES = "Series"
+    INSTANCE = "Instance"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a user names: a level and an Orthanc identifier."""
+
+    level: Level
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A DICOM file: Orthanc identifier, size in bytes, MD5 of the file (32 lower-case hex digits)."""
+
+    id: str
+    size: int
+    md5: str
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError(f"instance {self.id} has a negative size")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """``size`` bytes of the instance ``id``, from its byte ``offset`` on."""
+
+    id: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What one HTTP request carries: chunks, end to end. ``index`` is its place in the plan."""
+
+    index: int
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes, before any codec."""
+        return sum(chunk.size for chunk in self.chunks)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The ordered instances of a transfer; laid end to end they form one linear area of bytes.
+
+    Raises ``ValueError`` if an instance is named twice.
+    """
+
+    instances: tuple[Instance, ...]
+    size: int = field(init=False)
+    _places: dict[str, int] = field(init=False, repr=False, compare=False)
+    _starts: list[int] = field(init=False, repr=False, compare=False)
+
+    def __init__(self, instances: Iterable[Instance]) -> None:
+        kept = tuple(instances)
+        starts: list[int] = []
+        position = 0
+        for instance in kept:
+            starts.append(position)
+            position += instance.size
+        places = {instance.id: place for place, instance in enumerate(kept)}
+        if len(places) != len(kept):
+            raise ValueError("an instance is named twice in a manifest")
+        object.__setattr__(self, "instances", kept)
+        object.__setattr__(self, "size", position)
+        object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_starts", starts)
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def __iter__(self) -> Iterator[Instance]:
+        return iter(self.instances)
+
+    def __contains__(self, identifier: object) -> bool:
+        return identifier in self._places
+
+    @property
+    def area(self) -> Range:
+        """All the bytes."""
+        return Range(0, self.size)
+
+    def instance(self, identifier: str) -> Instance:
+        """The instance of that identifier; ``KeyError`` if there is none."""
+        return self.instances[self._places[identifier]]
+
+    def place(self, identifier: str) -> int:
+        """Its index in ``instances``; ``KeyError`` if there is none."""
+        return self._places[identifier]
+
+    def range_of(self, identifier: str) -> Range:
+        """The bytes of an instance within the area; ``KeyError`` if there is none."""
+        place = self._places[identifier]
+        start = self._starts[place]
+        return Range(start, start + self.instances[place].size)
+
+    def range_of_chunk(self, chunk: Chunk) -> Range:
+        """The bytes of a chunk within the area; ``KeyError``, or ``ValueError`` beyond the instance."""
+        whole = self.range_of(chunk.id)
+        if chunk.offset < 0 or chunk.size < 0 or chunk.offset + chunk.size > whole.size:
+            raise ValueError(f"a chunk lies beyond instance {chunk.id}")
+        return Range(whole.start + chunk.offset, whole.start + chunk.offset + chunk.size)
+
+    def overlapping(self, item: Range) -> Iterator[tuple[Instance, Range]]:
+        """The instances that have bytes in a range of the area, in order, each with its own whole range."""
+        if not item.size:
+            return
+        place = bisect_right(self._starts, item.start) - 1
+        while place < len(self.instances) and self._starts[place] < item.stop:
+            instance = self.instances[place]
+            start = self._starts[place]
+            if instance.size and start + instance.size > item.start:
+                yield instance, Range(start, start + instance.size)
+            place += 1
+
+    def chunks(self, item: Range) -> tuple[Chunk, ...]:
+        """A range of the area as chunks of its instances."""
+        return tuple(
+            Chunk(
+                instance.id,
+                max(item.start, whole.start) - whole.start,
+                min(item.stop, whole.stop) - max(item.start, whole.start),
+            )
+            for instance, whole in self.overlapping(item)
+        )

@@ -1,0 +1,1 @@
+"""What Orthanc Explorer loads: JavaScript and static files."""

@@ -1,0 +1,1 @@
+"""The routes: Request -> Response. Knows no Orthanc."""

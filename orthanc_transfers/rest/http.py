@@ -1,0 +1,63 @@
+"""Request and Response: what a route sees of HTTP, whoever serves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orthanc_transfers.core.errors import BadFile
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request.
+
+    ``groups`` are the groups of the route's pattern, ``query`` the arguments behind ``?`` (the last one
+    wins), ``headers`` have lower-case names. ``body`` is valid until the handler returns, not longer.
+    """
+
+    method: str
+    path: str
+    groups: tuple[str, ...] = ()
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: memoryview = field(default_factory=lambda: memoryview(b""))
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ``BadFile`` (400) if it is not."""
+        try:
+            return json.loads(bytes(self.body))
+        except (ValueError, RecursionError) as error:
+            raise BadFile(f"the body of {self.method} {self.path} is not JSON: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer."""
+
+    body: Buffer = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``pattern`` is a regular expression that matches the whole path, as in Orthanc's SDK."""
+
+    pattern: str
+    methods: Mapping[str, Handler]
+
+
+def answer_json(value: Any) -> Response:
+    """A value as Orthanc's routes answer it."""
+    return Response(json.dumps(value, indent=1).encode() + b"\n")
+
+
+RouteTable = Sequence[Route]

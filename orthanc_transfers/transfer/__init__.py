@@ -1,0 +1,1 @@
+"""The engine: threads, files and HTTP. Knows no Orthanc."""
