@@ -1,0 +1,178 @@
+"""What peers call: lookup, chunks, push (version 1), and all of version 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orthanc_transfers import __version__
+from orthanc_transfers.core.checksum import xxh3
+from orthanc_transfers.core.codec import Codec, choose, content_type, encode
+from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound
+from orthanc_transfers.core.model import Chunk
+from orthanc_transfers.core.protocol import (
+    CODEC_HEADER,
+    XXH3_HEADER,
+    Capabilities,
+    ChunksRequest,
+    LookupAnswer,
+    PushCreated,
+    PushCreation,
+    PushCreation2,
+    parse_resources,
+)
+from orthanc_transfers.rest.http import Buffer, Request, Response, answer_json
+from orthanc_transfers.transfer.ports import InstanceStore
+from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.source import Source
+from orthanc_transfers.transfer.transactions import Transactions
+
+# Orthanc holds a body whole in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
+MAX_BODY_SIZE = 64 * 1024 * 1024
+
+
+class Passive:
+    """The routes by which other Orthancs fetch from this one, or push to it."""
+
+    def __init__(
+        self,
+        store: InstanceStore,
+        source: Source,
+        transactions: Transactions,
+        reports: Reports,
+        originator: str,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._transactions = transactions
+        self._reports = reports
+        self._originator = originator
+
+    def lookup(self, request: Request) -> Response:
+        """``POST /transfers/lookup``: the instances below some resources."""
+        manifest = self._store.manifest(parse_resources(request.json()))
+        return answer_json(LookupAnswer(manifest.instances, self._originator).to_json())
+
+    def get_chunks(self, request: Request) -> Response:
+        """``GET /transfers/chunks/{id}.{id}…``: exactly the bytes asked for, or an error."""
+        compression = request.query.get("compression", "none")
+        if compression not in (Codec.NONE.value, Codec.GZIP.value):
+            raise BadRequest(f"unknown compression: {compression[:40]!r} (none and gzip are known)")
+        chunks = self._chunks_of(
+            request.groups[0].split("."), _natural(request, "offset"), _natural(request, "size")
+        )
+        codec = Codec(compression)
+        body = _joined(encode(self._source.pieces(chunks), codec))
+        return Response(body, content_type(codec))
+
+    def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        left = size
+        for identifier in identifiers:
+            whole = self._source.size(identifier)
+            if offset >= whole:
+                offset -= whole
+                continue
+            taken = min(whole - offset, left) if size else whole - offset
+            chunks.append(Chunk(identifier, offset, taken))
+            offset = 0
+            left -= taken
+            if size and not left:
+                break  # identifiers behind the last byte asked for are not looked at
+        if offset or (size and left):
+            raise BadRequest("offset and size lie beyond the end of the instances")
+        return chunks
+
+    def create_push(self, request: Request) -> Response:
+        """``POST /transfers/push``."""
+        identifier = self._transactions.create_v1(PushCreation.parse(request.json()))
+        return answer_json(PushCreated(identifier, f"/transfers/push/{identifier}").to_json())
+
+    def put_bucket(self, request: Request) -> Response:
+        """``PUT /transfers/push/{transaction}/{bucket index}``."""
+        identifier, index = request.groups
+        # Far more digits than any bucket has would only cost time to convert.
+        if len(index) > 10:
+            raise BadRequest(f"push {identifier} has no bucket {index[:20]}…")
+        self._transactions.put_v1(identifier, int(index), request.body)
+        return answer_json({})
+
+    def commit_push(self, request: Request) -> Response:
+        """``POST /transfers/push/{transaction}/commit``: answered when all is imported."""
+        self._transactions.commit_v1(request.groups[0])
+        return answer_json({})
+
+    def drop_push(self, request: Request) -> Response:
+        """``DELETE`` of a push, of either version."""
+        self._transactions.drop(request.groups[0])
+        return answer_json({})
+
+    def capabilities(self, request: Request) -> Response:
+        """``GET /transfers/capabilities``."""
+        return answer_json(
+            Capabilities((1, 2), __version__, self._originator, tuple(Codec), MAX_BODY_SIZE).to_json()
+        )
+
+    def create_push_2(self, request: Request) -> Response:
+        """``POST /transfers/v2/push``."""
+        return answer_json(self._transactions.create(PushCreation2.parse(request.json())).to_json())
+
+    def put_range(self, request: Request) -> Response:
+        """``PUT /transfers/v2/push/{push}?offset=&size=``."""
+        for name in ("offset", "size"):
+            if name not in request.query:
+                raise BadRequest(f"the argument {name} is missing")
+        self._transactions.put(
+            request.groups[0],
+            _natural(request, "offset"),
+            _natural(request, "size"),
+            _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
+            request.headers.get(XXH3_HEADER),
+            request.body,
+        )
+        return answer_json({})
+
+    def push_status(self, request: Request) -> Response:
+        """``GET /transfers/v2/push/{push}``."""
+        return answer_json(self._transactions.status(request.groups[0]).to_json())
+
+    def commit_push_2(self, request: Request) -> Response:
+        """``POST /transfers/v2/push/{push}/commit``: starts it, answers at once."""
+        return answer_json(self._transactions.commit(request.groups[0]).to_json())
+
+    def post_chunks(self, request: Request) -> Response:
+        """``POST /transfers/v2/chunks``."""
+        wanted = ChunksRequest.parse(request.json())
+        if sum(chunk.size for chunk in wanted.chunks) > MAX_BODY_SIZE:
+            raise BadRequest(f"more than {MAX_BODY_SIZE} bytes asked for in one request")
+        pieces = self._source.pieces(wanted.chunks)
+        codec = choose(wanted.compression, pieces, wanted.codecs)
+        body = _joined(encode(pieces, codec))
+        headers = {CODEC_HEADER: codec.value, XXH3_HEADER: xxh3([body])}
+        return Response(body, content_type(codec), headers)
+
+    def report(self, request: Request) -> Response:
+        """``GET /transfers/reports/{push or job}``."""
+        report = self._reports.read(request.groups[0])
+        if report is None:
+            raise NotFound(f"no commit report is kept for {request.groups[0]}")
+        return answer_json(report)
+
+
+def _joined(pieces: Sequence[Buffer]) -> Buffer:
+    # The SDK answers from one buffer only; a chunk of a single instance is not copied.
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _natural(request: Request, name: str) -> int:
+    text = request.query.get(name, "0")
+    # 19 digits: beyond any file, and no time is lost converting a megabyte of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise BadRequest(f"the argument {name} is not a natural number: {text[:40]!r}")
+    return int(text)
+
+
+def _codec(name: str) -> Codec:
+    try:
+        return Codec(name)
+    except ValueError:
+        raise BadFile(f"unknown codec: {name[:40]!r}") from None
