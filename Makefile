@@ -1,0 +1,50 @@
+# Everything a newcomer needs; each target makes what it depends on. `make` alone lists them.
+python := .venv/bin/python
+
+.PHONY: help
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1 — /'
+
+.PHONY: setup
+setup: ## Orthanc, its Python plugin and .venv, so that Orthanc loads orthanc_transfers/entry.py
+	@scripts/setup.sh run
+	@echo 'Ready. In the configuration of Orthanc: "PythonScript": "$(CURDIR)/orthanc_transfers/entry.py"'
+
+.PHONY: demo
+demo: ## two real Orthancs, one study pushed, one pulled, both checked (stays up until Ctrl-C)
+	@scripts/setup.sh demo
+	@$(python) scripts/demo.py $(ARGS)
+
+.PHONY: setup-test
+setup-test:
+	@scripts/setup.sh test
+
+.PHONY: test
+test: setup-test ## types, style and all tests, on this machine's Orthanc
+	$(python) -m pytest $(ARGS)
+
+.PHONY: test-trixie
+test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
+	scripts/trixie.sh $(ARGS)
+
+.PHONY: torture
+torture: setup-test ## breaks transfers on purpose, for long
+	$(python) -m pytest tests/faults -m faults $(ARGS)
+
+.PHONY: bench
+bench: setup-test ## measures
+	$(python) -m tests.bench $(ARGS)
+
+.PHONY: lint
+lint: setup-test ## types and style only
+	$(python) -m pytest tests/test_house.py
+
+.PHONY: format
+format: setup-test ## writes the code the way lint wants it
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+.PHONY: clean
+clean: ## what the tests and the demo left; .venv and .cache stay
+	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/artifacts
+	find . -name __pycache__ -not -path './.cache/*' -not -path './.venv/*' -prune -exec rm -rf {} +

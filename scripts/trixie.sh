@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Runs the tests that need real Orthancs on those of Debian 13 (Orthanc 1.12, Python 3.13), whatever Debian
+# this machine has: in a tree of its own, .cache/trixie, made by debootstrap the first time.
+# Arguments go to pytest. Needs root or sudo. DEBIAN_MIRROR names another mirror than deb.debian.org.
+set -euo pipefail
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tree=$checkout/.cache/trixie
+venv=$checkout/.cache/venv-trixie
+inside=/checkout
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+packages=(orthanc orthanc-python python3-venv ca-certificates dcmtk nginx-light iproute2)
+
+say() { echo "trixie: $*"; }
+
+if [ "$(id -u)" != 0 ]; then
+    exec sudo --preserve-env "$0" "$@"
+fi
+if [ -z "${TRIXIE_NAMESPACE:-}" ]; then
+    # A mount and a process namespace of our own: the kernel unmounts and ends everything with it,
+    # even if this script is killed.
+    TRIXIE_NAMESPACE=1 exec unshare --mount --pid --fork --kill-child "$0" "$@"
+fi
+
+# Shows a file or folder of this machine at the same place inside, read-only, without copying it into the tree.
+share() {
+    local path=$1
+    [ -e "$path" ] || return 0
+    path=$(cd "$(dirname "$path")" && pwd)/$(basename "$path")
+    if [ -d "$path" ]; then
+        mkdir -p "$tree$path"
+    else
+        mkdir -p "$tree$(dirname "$path")"
+        # A dangling link (resolv.conf of systemd) could not be mounted over.
+        [ -e "$tree$path" ] || rm -f "$tree$path"
+        [ -e "$tree$path" ] || touch "$tree$path"
+    fi
+    mount --bind "$path" "$tree$path"
+    mount -o remount,bind,ro "$tree$path"
+}
+
+in_tree() {
+    env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+        PYTHONDONTWRITEBYTECODE=1 chroot "$tree" "$@"
+}
+
+mkdir -p "$checkout/.cache"
+if [ ! -e "$tree/etc/debian_version" ]; then
+    say "debootstrap, about a minute the first time"
+    command -v debootstrap >/dev/null || "$checkout/scripts/setup.sh" packages debootstrap
+    rm -rf "$tree.new"
+    debootstrap --variant=minbase trixie "$tree.new" "$mirror" >"$checkout/.cache/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$checkout/.cache/debootstrap.log"; say "debootstrap failed"; exit 1; }
+    mv "$tree.new" "$tree"
+fi
+
+mount -t proc proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
+mount -t tmpfs tmpfs "$tree/tmp"
+mount -t tmpfs tmpfs "$tree/run"
+
+# apt and pip reach the network the way this machine does: its resolver, its proxies, its certificates.
+share /etc/resolv.conf
+share /etc/hosts
+acquire=$tree/tmp/acquire.conf
+apt-config dump | grep '^Acquire::' >"$acquire" || true
+export APT_CONFIG=/tmp/acquire.conf
+
+ready=$tree/.ready-$(echo "${packages[*]}" | md5sum | cut -c1-12)
+if [ ! -e "$ready" ]; then
+    say "installing ${packages[*]}"
+    printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
+    chmod +x "$tree/usr/sbin/policy-rc.d"
+    {
+        in_tree apt-get update
+        in_tree apt-get install --yes --no-install-recommends "${packages[@]}"
+    } >"$checkout/.cache/trixie-apt.log" 2>&1 ||
+        { tail -n 20 "$checkout/.cache/trixie-apt.log"; say "apt-get failed"; exit 1; }
+    touch "$ready"
+fi
+
+share /etc/ssl/certs/ca-certificates.crt
+share /etc/pip.conf
+for file in "${SSL_CERT_FILE:-}" "${PIP_CERT:-}" "${REQUESTS_CA_BUNDLE:-}" "${CURL_CA_BUNDLE:-}" "${PIP_CONFIG_FILE:-}"; do
+    [ "$file" = /etc/ssl/certs/ca-certificates.crt ] || [ -z "$file" ] || share "$file"
+done
+for folder in ${PIP_FIND_LINKS:-} $(python3 -m pip config list 2>/dev/null | grep -oE "(file://)/[^ ']+" | sed 's#^file://##'); do
+    # The index of a folder may refer to files beside it.
+    [ ! -d "$folder" ] || share "$(dirname "$folder")"
+done
+
+# The checkout is read-only; its .venv is that of this Debian's Python, so that everything finds it at its usual place.
+mkdir -p "$tree$inside" "$checkout/.venv" "$venv"
+mount --bind "$checkout" "$tree$inside"
+mount -o remount,bind,ro "$tree$inside"
+mount --bind "$venv" "$tree$inside/.venv"
+
+python=$(in_tree ldd /usr/share/orthanc/plugins/libOrthancPython.so | grep -oE 'libpython3\.[0-9]+' | head -n 1 | sed 's/^lib//')
+ready=$venv/.ready-$(cat "$checkout/pyproject.toml" | md5sum | cut -c1-12)
+if [ ! -e "$ready" ]; then
+    say "a virtual environment for $python"
+    find "$venv" -mindepth 1 -delete
+    {
+        in_tree "$python" -m venv "$inside/.venv"
+        in_tree "$inside/.venv/bin/pip" install --editable "$inside[test]"
+    } >"$checkout/.cache/trixie-pip.log" 2>&1 ||
+        { tail -n 20 "$checkout/.cache/trixie-pip.log"; say "pip failed"; exit 1; }
+    touch "$ready"
+fi
+
+say "Orthanc $(in_tree dpkg-query -W -f '${Version}' orthanc), $python"
+if [ $# = 0 ]; then
+    set -- -m "orthanc and not browser"
+fi
+in_tree sh -c 'cd "$0" && exec .venv/bin/python -m pytest -p no:cacheprovider "$@"' "$inside" "$@"
