@@ -1,0 +1,168 @@
+"""Our jobs as jobs of Orthanc's own engine."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any
+
+from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.host.sdk import Code, Sdk
+from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.ports import Job, StepOutcome, StopReason
+
+logger = logging.getLogger(__name__)
+
+JOB_TYPES = ("PushTransfer", "PullTransfer")
+
+RELEASE_TIMEOUT = 2.0
+"""Seconds that the end of Orthanc may wait for our jobs."""
+
+# Orthanc copies a text after the callback that gave it has returned. As many are kept as there may be
+# readers of ``/jobs`` at once (its HTTP server has 50 threads by default), and then some.
+_KEPT_TEXTS = 128
+
+# Between two steps of a job that was released because Orthanc ends, in seconds.
+_IDLE_STEP = 0.05
+
+
+class _Entry:
+    """A job, with the texts that Orthanc may still be reading."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.released = False
+        self._texts: deque[bytes] = deque(maxlen=_KEPT_TEXTS)
+
+    def keep(self, value: dict[str, Any]) -> int | None:
+        """The address of a JSON text that lives on."""
+        text = json.dumps(value).encode()
+        self._texts.append(text)
+        return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
+
+    def release(self) -> None:
+        """Once, and whatever happens: the job may be finalized while everything is being released."""
+        if not self.released:
+            self.released = True
+            self.job.release()
+
+
+class JobEngine:
+    """Implements ``ports.JobQueue``. Reloads saved jobs through ``reload(type, serialized)``.
+
+    To be made while Orthanc loads its plugins: saved jobs are reloaded soon after.
+    """
+
+    def __init__(
+        self,
+        sdk: Sdk,
+        reload: Callable[[str, dict[str, Any]], Job],
+        types: Collection[str] = JOB_TYPES,
+    ) -> None:
+        self._sdk = sdk
+        self._reload = reload
+        self._types = frozenset(types)
+        self._handles = itertools.count(1)
+        # Needs no lock: each use is a single operation of a dict.
+        self._entries: dict[int, _Entry] = {}
+        self._callbacks = sdk.job_callbacks(
+            finalize=self._finalize,
+            progress=self._progress,
+            content=self._content,
+            serialized=self._serialized,
+            step=self._step,
+            stop=self._stop,
+            reset=self._reset,
+        )
+        sdk.register_jobs_unserializer(self._unserialize)
+
+    def submit(self, job: Job, priority: int) -> str:
+        """Queue a job; answers its identifier. Raises ``HostError``."""
+        native = self._create(job)
+        try:
+            return self._sdk.submit_job(native, priority)
+        except TransferError:
+            self._sdk.free_job(native)
+            raise
+
+    def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:
+        """Release all jobs side by side, for the end of Orthanc; returns within ``timeout`` seconds.
+
+        Orthanc may go on asking for what it is going to save: the jobs stay known until it finalizes them.
+        """
+        end = time.monotonic() + timeout
+        threads = [
+            workers.start("release", entry.release)
+            for entry in list(self._entries.values())
+            if not entry.released
+        ]
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _create(self, job: Job) -> int:
+        handle = next(self._handles)
+        self._entries[handle] = _Entry(job)
+        try:
+            return self._sdk.create_job(job.type, handle, self._callbacks)
+        except TransferError:
+            del self._entries[handle]
+            raise
+
+    def _unserialize(self, type_: str, serialized: bytes) -> int | None:
+        if type_ not in self._types:
+            return None
+        try:
+            saved = json.loads(serialized)
+            # Orthanc adds it, and refuses a job that has it of its own.
+            saved.pop("Type", None)
+            return self._create(self._reload(type_, saved))
+        except Exception:
+            logger.exception("a saved job %s cannot be reloaded", type_)
+            return None
+
+    def _finalize(self, handle: int) -> None:
+        entry = self._entries.pop(handle, None)
+        if entry is not None:
+            entry.release()
+
+    def _progress(self, handle: int) -> float:
+        return self._entries[handle].job.progress()
+
+    def _content(self, handle: int) -> int | None:
+        entry = self._entries[handle]
+        content = entry.job.content()
+        failure = entry.job.failure()
+        if failure is not None:
+            # The core shows its own words for error 1, whatever a plugin's job does: this is the one place
+            # of ``GET /jobs/{id}`` that can say what happened.
+            content = {**content, "Error": failure}
+        return entry.keep(content)
+
+    def _serialized(self, handle: int) -> int | None:
+        entry = self._entries[handle]
+        return entry.keep(entry.job.serialized())
+
+    def _step(self, handle: int) -> int:
+        entry = self._entries[handle]
+        if not entry.released:
+            outcome = entry.job.step()
+            # A job that was cut short by the end of Orthanc has not failed: it goes on after the next start.
+            if outcome is not StepOutcome.FAILURE or not entry.released:
+                if outcome is StepOutcome.FAILURE:
+                    logger.error("%s failed: %s", entry.job.type, entry.job.failure())
+                return outcome.value
+        time.sleep(_IDLE_STEP)
+        return StepOutcome.CONTINUE.value
+
+    def _stop(self, handle: int, reason: int) -> int:
+        self._entries[handle].job.stop(StopReason(reason))
+        return Code.SUCCESS
+
+    def _reset(self, handle: int) -> int:
+        self._entries[handle].job.reset()
+        return Code.SUCCESS

@@ -1,0 +1,134 @@
+"""Serves a table of routes through Orthanc's HTTP server."""
+
+from __future__ import annotations
+
+import ctypes
+import http
+import json
+import logging
+from collections.abc import Callable
+
+from orthanc_transfers.core.errors import Busy, TransferError
+from orthanc_transfers.host.memory import borrowed
+from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.structures import Code, HttpMethod, HttpRequest
+from orthanc_transfers.rest.http import Request, Response, Route, RouteTable
+
+logger = logging.getLogger(__name__)
+
+# Orthanc's own conversion of its error codes into HTTP statuses; 500 for all others.
+# (Tried on 1.10.1 and 1.12.7.)
+CORE_STATUSES = {
+    3: 400,
+    5: 400,
+    7: 404,
+    8: 400,
+    12: 400,
+    13: 404,
+    15: 400,
+    17: 404,
+    21: 404,
+    28: 400,
+    29: 401,
+    34: 406,
+    36: 503,
+    41: 416,
+    43: 409,
+    3000: 415,
+}
+
+
+class Router:
+    """Registers routes with the core, turns its requests into ``Request`` and our answers into its own."""
+
+    def __init__(self, sdk: Sdk) -> None:
+        self._sdk = sdk
+
+    def register(self, routes: RouteTable) -> None:
+        """Serve the routes from now on. To be called while Orthanc loads its plugins."""
+        for route in routes:
+            self._sdk.register_route(route.pattern, self._callback(route))
+
+    def _callback(self, route: Route) -> Callable[[int, str, HttpRequest], int]:
+        handlers = {HttpMethod[method]: handler for method, handler in route.methods.items()}
+        allowed = ",".join(route.methods)
+
+        def serve(output: int, path: str, native: HttpRequest) -> int:
+            handler = handlers.get(native.method)
+            if handler is None:
+                self._sdk.send_method_not_allowed(output, allowed)
+                return Code.SUCCESS
+            request = _request(path, native)
+            try:
+                response = handler(request)
+            except TransferError as error:
+                return self._refuse(output, request, error)
+            except Exception as error:
+                logger.exception("%s %s failed", request.method, path)
+                return self._refuse(output, request, TransferError(f"{type(error).__name__}: {error}"))
+            finally:
+                request.body.release()
+            self._answer(output, response)
+            return Code.SUCCESS
+
+        return serve
+
+    def _answer(self, output: int, response: Response) -> None:
+        for name, value in response.headers.items():
+            self._sdk.set_header(output, name, value)
+        self._sdk.answer(output, response.body, response.content_type)
+
+    def _refuse(self, output: int, request: Request, error: TransferError) -> int:
+        """Answer an error, with the core's own JSON wherever its code means our status."""
+        details = str(error)
+        if CORE_STATUSES.get(error.code, 500) == error.status and not isinstance(error, Busy):
+            self._sdk.set_error_details(output, details)
+            return error.code
+        if isinstance(error, Busy):
+            self._sdk.set_header(output, "Retry-After", str(max(1, round(error.retry_after))))
+        self._sdk.set_header(output, "Content-Type", "application/json")
+        self._sdk.send_status(output, error.status, self._error_body(request, error))
+        return Code.SUCCESS
+
+    def _error_body(self, request: Request, error: TransferError) -> bytes:
+        """What the core would answer, with the keys of its own errors."""
+        reason = http.HTTPStatus(error.status).phrase
+        body = {
+            "Details": str(error),
+            "HttpError": reason,
+            "HttpStatus": error.status,
+            "Message": reason,
+            "Method": request.method,
+            "OrthancError": self._sdk.describe(error.code),
+            "OrthancStatus": error.code,
+            "Uri": request.path,
+        }
+        return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def _request(path: str, native: HttpRequest) -> Request:
+    return Request(
+        method=HttpMethod(native.method).name,
+        path=path,
+        groups=tuple(_strings(native.groups, native.groupsCount)),
+        query=dict(
+            zip(
+                _strings(native.getKeys, native.getCount),
+                _strings(native.getValues, native.getCount),
+                strict=True,
+            )
+        ),
+        headers={
+            name.lower(): value
+            for name, value in zip(
+                _strings(native.headersKeys, native.headersCount),
+                _strings(native.headersValues, native.headersCount),
+                strict=True,
+            )
+        },
+        body=borrowed(native.body, native.bodySize),
+    )
+
+
+def _strings(values: ctypes._Pointer[ctypes.c_char_p], count: int) -> list[str]:
+    return [(value or b"").decode(errors="replace") for value in values[:count]]
