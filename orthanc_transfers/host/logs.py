@@ -17,9 +17,12 @@ class OrthancHandler(logging.Handler):
         self._sdk = sdk
         self.setFormatter(logging.Formatter("transfers: %(message)s"))
 
-    def createLock(self) -> None:  # noqa: N802 - logging's name
-        """Orthanc's log has its own lock; a second one would be held while the first is waited for."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the handler's lock: Orthanc's log has its own, and this one would be held meanwhile."""
+        wanted = bool(self.filter(record))
+        if wanted:
+            self.emit(record)
+        return wanted
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -33,6 +33,7 @@ CORE_STATUSES = {
     34: 406,
     36: 503,
     41: 416,
+    42: 503,
     43: 409,
     3000: 415,
 }
@@ -86,7 +87,6 @@ class Router:
             return error.code
         if isinstance(error, Busy):
             self._sdk.set_header(output, "Retry-After", str(max(1, round(error.retry_after))))
-        self._sdk.set_header(output, "Content-Type", "application/json")
         self._sdk.send_status(output, error.status, self._error_body(request, error))
         return Code.SUCCESS
 
