@@ -1,0 +1,483 @@
+"""Real Orthancs, as child processes on free ports of this machine."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ENTRY = CHECKOUT / "orthanc_transfers" / "entry.py"
+CONFIGS = CHECKOUT / "configs"
+
+START_TIMEOUT = 60.0
+"""Seconds that an Orthanc may take to answer; it needs about 2."""
+
+FINISHED = ("Success", "Failure")
+"""The states in which a job of Orthanc has ended."""
+
+
+class OrthancError(Exception):
+    """An Orthanc that is missing, does not start, or answers something else than 200."""
+
+
+class StatusError(OrthancError):
+    """An HTTP status other than 200. ``status`` is it, ``body`` what came with it."""
+
+    def __init__(self, message: str, status: int, body: bytes) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+def orthanc_executable() -> Path:
+    """Orthanc itself: ``$ORTHANC``, or the one of Debian's package."""
+    named = os.environ.get("ORTHANC") or shutil.which("Orthanc") or "/usr/sbin/Orthanc"
+    if not Path(named).exists():
+        raise OrthancError(f"there is no Orthanc at {named}: run `make setup`, or name it in ORTHANC")
+    return Path(named)
+
+
+def python_plugin() -> Path:
+    """The Python plugin: ``$ORTHANC_PYTHON_PLUGIN``, or the one of Debian's package."""
+    named = os.environ.get("ORTHANC_PYTHON_PLUGIN") or "/usr/share/orthanc/plugins/libOrthancPython.so"
+    if not Path(named).exists():
+        raise OrthancError(
+            f"there is no Python plugin at {named}: run `make setup`, or name it in ORTHANC_PYTHON_PLUGIN"
+        )
+    return Path(named)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, never the same twice in one process."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        with _ports_lock:
+            if port not in _ports_given:
+                _ports_given.add(port)
+                return port
+
+
+_ports_lock = threading.Lock()
+_ports_given: set[int] = set()
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server may listen on that port of any address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0, every: float = 0.05) -> Any:
+    """Ask again and again until the answer is true, and give it. Raises ``TimeoutError`` naming ``what``."""
+    limit = time.monotonic() + timeout
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > limit:
+            raise TimeoutError(f"not within {timeout:g} s: {what}")
+        time.sleep(every)
+
+
+def load_configuration(path: Path) -> dict[str, Any]:
+    """A configuration file of Orthanc, which may have comments as in C++."""
+    text = path.read_text()
+    # A string, or a comment: strings are kept, so that the slashes of an address are no comment.
+    text = re.sub(
+        r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/',
+        lambda match: match[0] if match[0].startswith('"') else " ",
+        text,
+        flags=re.DOTALL,
+    )
+    configuration: dict[str, Any] = json.loads(text)
+    return configuration
+
+
+class OrthancServer:
+    """One Orthanc: a folder with its configuration, its data and its log, and a process when started.
+
+    ``configuration`` is laid over what the harness sets itself (ports, folders, plugins). ``script`` is
+    the one that ``PythonScript`` names, ``None`` for an Orthanc without Python. ``user`` and ``password``
+    switch authentication on; ``certificate`` is a PEM file with key and certificate, and switches HTTPS on.
+    """
+
+    started: list[OrthancServer] = []  # noqa: RUF012  (all servers of this process, to end and to tell of)
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None = None,
+        *,
+        configuration: Mapping[str, Any] | None = None,
+        script: Path | None = ENTRY,
+        plugins: Sequence[Path] = (),
+        user: str | None = None,
+        password: str | None = None,
+        certificate: Path | None = None,
+        http_port: int | None = None,
+        dicom_port: int | None = None,
+        verbose: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.folder = folder or Path(tempfile.mkdtemp(prefix=f"orthanc-{name}-"))
+        self._temporary = folder is None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.http_port = http_port or free_port()
+        self.dicom_port = dicom_port or free_port()
+        self.user = user
+        self.password = password
+        self.certificate = certificate
+        self.verbose = verbose
+        self.environment = dict(environment or {})
+        self.log_file = self.folder / "orthanc.log"
+        self.storage = self.folder / "storage"
+        self.configuration: dict[str, Any] = {
+            "Name": name,
+            "StorageDirectory": str(self.storage),
+            "IndexDirectory": str(self.storage),
+            "HttpPort": self.http_port,
+            "DicomPort": self.dicom_port,
+            "DicomServerEnabled": False,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": user is not None,
+            "RegisteredUsers": {user: password} if user is not None else {},
+            "Plugins": [str(plugin) for plugin in plugins],
+            "JobsHistorySize": 100,
+            "OrthancPeers": {},
+        }
+        if script is not None:
+            self.configuration["Plugins"].append(str(python_plugin()))
+            self.configuration["PythonScript"] = str(script)
+        if certificate is not None:
+            self.configuration.update(SslEnabled=True, SslCertificate=str(certificate))
+        self.configuration.update(configuration or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._session = self._new_session()
+
+    # -- Configuration ------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Root of the REST API, with a slash at its end."""
+        scheme = "https" if self.certificate else "http"
+        return f"{scheme}://127.0.0.1:{self.http_port}/"
+
+    def add_peer(self, name: str, server: OrthancServer, **properties: Any) -> None:
+        """Make another server known to this one, from its next start on. ``RemoteSelf=…`` for pull mode."""
+        peer: dict[str, Any] = {"Url": server.url}
+        if server.user is not None:
+            peer.update(Username=server.user, Password=server.password)
+        peer.update(properties)
+        self.configuration["OrthancPeers"][name] = peer
+        if server.certificate is not None:
+            self.configuration["HttpsCACertificates"] = str(server.certificate)
+
+    # -- Process ------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """Of the process. Raises ``OrthancError`` if there is none."""
+        if self._process is None:
+            raise OrthancError(f"{self.name} does not run")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process that has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """All that it logged, over all its starts."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.splitlines()[-lines:])
+
+    def launch(self) -> OrthancServer:
+        """Start the process, without waiting for it to answer."""
+        if self.running:
+            raise OrthancError(f"{self.name} runs already")
+        file = self.folder / "orthanc.json"
+        file.write_text(json.dumps(self.configuration, indent=2))
+        command = [str(orthanc_executable()), *(["--verbose"] if self.verbose else []), str(file)]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                # A group of its own: Ctrl-C in a terminal reaches whoever started this alone, who stops it.
+                start_new_session=True,
+            )
+        if self not in OrthancServer.started:
+            OrthancServer.started.append(self)
+        return self
+
+    def start(self, timeout: float = START_TIMEOUT) -> OrthancServer:
+        """Start the process and wait until it answers. Raises ``OrthancError`` with its last words."""
+        self.launch()
+        self.wait_until_ready(timeout)
+        return self
+
+    def wait_until_ready(self, timeout: float = START_TIMEOUT) -> None:
+        """Wait until ``/system`` answers. Raises ``OrthancError`` with the last words of the log."""
+        limit = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(requests.RequestException):
+                if self._session.get(self.url + "system", timeout=5).status_code == 200:
+                    return
+            if not self.running:
+                code = self._process.returncode if self._process else None
+                raise OrthancError(f"{self.name} ended at its start (status {code}):\n{self.log_tail()}")
+            if time.monotonic() > limit:
+                raise OrthancError(f"{self.name} does not answer after {timeout:g} s:\n{self.log_tail()}")
+            time.sleep(0.05)
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Stop it as an administrator would (SIGTERM). Raises ``OrthancError`` if it does not end."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise OrthancError(f"{self.name} did not stop within {timeout:g} s:\n{self.log_tail()}") from None
+        self._forget_connections()
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would (SIGKILL), with all that it started."""
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            self._forget_connections()
+
+    def restart(self, timeout: float = START_TIMEOUT) -> None:
+        """Stop it as an administrator would, and start it again on the same data."""
+        self.stop()
+        self.start(timeout)
+
+    def remove(self) -> None:
+        """End it, and delete its folder if the harness made it."""
+        self.kill()
+        if self in OrthancServer.started:
+            OrthancServer.started.remove(self)
+        if self._temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> OrthancServer:
+        return self if self.running else self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    # -- REST ---------------------------------------------------------------------------------------
+
+    def request(self, method: str, path: str, *, timeout: float = 120.0, **options: Any) -> requests.Response:
+        """One request, whatever its status. ``options`` are those of ``requests``."""
+        address = self.url + path.lstrip("/")
+        if method == "GET":
+            return self._session.get(address, timeout=timeout, **options)
+        # Orthanc closes a connection that was idle for a second, maybe under the next request. That one is
+        # simply asked again if it is a GET; the others must not happen twice, and get a connection each.
+        with self._new_session() as session:
+            return session.request(method, address, timeout=timeout, **options)
+
+    def get(self, path: str, **options: Any) -> Any:
+        """JSON, or text where it is none. Raises ``StatusError``."""
+        return self._answer("GET", path, **options)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Any:
+        """``body`` is sent as it is if it is bytes, else as JSON. Raises ``StatusError``."""
+        return self._answer("POST", path, **_body(body), **options)
+
+    def put(self, path: str, body: Any = None, **options: Any) -> Any:
+        """As ``post``."""
+        return self._answer("PUT", path, **_body(body), **options)
+
+    def delete(self, path: str, **options: Any) -> Any:
+        """Raises ``StatusError``."""
+        return self._answer("DELETE", path, **options)
+
+    def download(self, path: str) -> bytes:
+        """The bytes of an answer. Raises ``StatusError``."""
+        return self._checked("GET", path).content
+
+    # -- DICOM --------------------------------------------------------------------------------------
+
+    def upload(self, data: bytes) -> dict[str, Any]:
+        """Store one file; what Orthanc says of it (``ID``, ``Status``, ``ParentStudy``…)."""
+        answer: dict[str, Any] = self.post("instances", data)
+        return answer
+
+    def upload_all(self, files: Iterable[bytes], threads: int = 4) -> list[dict[str, Any]]:
+        """Store files, several at once; the answers in their order."""
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self.upload, files))
+
+    def instances(self) -> list[str]:
+        """The identifiers of all that is stored, sorted."""
+        found: list[str] = self.get("instances")
+        return sorted(found)
+
+    def md5s(self, resource: str = "") -> dict[str, str]:
+        """MD5 of the file of each instance, of all or below a resource such as ``studies/<id>``.
+
+        Comes from Orthanc's index: what the files had when they were stored.
+        """
+        below = self.get(f"{resource}/instances") if resource else None
+        found = self.instances() if below is None else [item["ID"] for item in below]
+        with ThreadPoolExecutor(4) as pool:
+            values = pool.map(lambda one: self.get(f"instances/{one}/attachments/dicom/md5"), found)
+            return dict(sorted(zip(found, values, strict=True)))
+
+    def clear(self) -> None:
+        """Delete all that is stored."""
+        for patient in self.get("patients"):
+            self.delete(f"patients/{patient}")
+
+    # -- Transfers ----------------------------------------------------------------------------------
+
+    def send(self, resources: Sequence[Mapping[str, str]], peer: str, **options: Any) -> dict[str, Any]:
+        """``POST /transfers/send``: its answer. ``options`` are further keys of the body."""
+        answer: dict[str, Any] = self.post(
+            "transfers/send", {"Resources": list(resources), "Peer": peer, **options}
+        )
+        return answer
+
+    def pull(self, resources: Sequence[Mapping[str, str]], peer: str, **options: Any) -> dict[str, Any]:
+        """``POST /transfers/pull``: its answer. ``options`` are further keys of the body."""
+        answer: dict[str, Any] = self.post(
+            "transfers/pull", {"Resources": list(resources), "Peer": peer, **options}
+        )
+        return answer
+
+    def job(self, identifier: str) -> dict[str, Any]:
+        """What ``GET /jobs/{id}`` says."""
+        answer: dict[str, Any] = self.get(f"jobs/{identifier}")
+        return answer
+
+    def wait_for_job(
+        self, identifier: str, states: Sequence[str] = FINISHED, timeout: float = 120.0
+    ) -> dict[str, Any]:
+        """The job once it is in one of the states. Raises ``TimeoutError`` with what it was last."""
+        last: dict[str, Any] = {}
+
+        def arrived() -> bool:
+            last.clear()
+            last.update(self.job(identifier))
+            return last["State"] in states
+
+        try:
+            wait_until(arrived, f"job {identifier}", timeout)
+        except TimeoutError:
+            raise TimeoutError(f"the job is not {' or '.join(states)} after {timeout:g} s: {last}") from None
+        return last
+
+    # -- Inside -------------------------------------------------------------------------------------
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        # Neither a proxy nor the certificates of this machine have a part in talking to oneself.
+        session.trust_env = False
+        session.verify = str(self.certificate) if self.certificate else True
+        if self.user is not None:
+            session.auth = (self.user, self.password or "")
+        retry = requests.adapters.Retry(connect=0, read=2, status=0, other=0, backoff_factor=0.05)
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=16, max_retries=retry)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        return session
+
+    def _forget_connections(self) -> None:
+        self._session.close()
+        self._session = self._new_session()
+
+    def _checked(self, method: str, path: str, **options: Any) -> requests.Response:
+        answer = self.request(method, path, **options)
+        if answer.status_code != 200:
+            raise StatusError(
+                f"{self.name}: {method} /{path.lstrip('/')}: {answer.status_code} {answer.text[:500]}",
+                answer.status_code,
+                answer.content,
+            )
+        return answer
+
+    def _answer(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._checked(method, path, **options)
+        try:
+            return answer.json()
+        except ValueError:
+            return answer.text
+
+
+def _body(body: Any) -> dict[str, Any]:
+    if body is None:
+        return {"data": b""}
+    return {"data": body} if isinstance(body, bytes) else {"json": body}
+
+
+def pair(a: OrthancServer, b: OrthancServer, *, pull_mode: bool = False) -> None:
+    """Make two servers peers of each other, by their names, from their next start on.
+
+    ``pull_mode``: what one sends, the other pulls (``RemoteSelf``).
+    """
+    for one, other in ((a, b), (b, a)):
+        properties = {"RemoteSelf": one.name} if pull_mode else {}
+        one.add_peer(other.name, other, **properties)
+
+
+@contextlib.contextmanager
+def running(*servers: OrthancServer) -> Iterator[None]:
+    """Servers, started at the same time, and removed at the end."""
+    try:
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait_until_ready()
+        yield
+    finally:
+        for server in servers:
+            server.remove()
+
+
+def resource(level: str, identifier: str) -> dict[str, str]:
+    """One entry of ``Resources``."""
+    return {"Level": level, "ID": identifier}
+
+
+@atexit.register
+def _end_all() -> None:
+    for server in list(OrthancServer.started):
+        server.remove()
