@@ -70,7 +70,9 @@ class Active:
             return "disabled"
         return "installed" if peers.remote_self(name) is None else "bidirectional"
 
-    def _submit(self, wanted: TransferRequest, make: Callable[[Environment, TransferRequest], Job]) -> Response:
+    def _submit(
+        self, wanted: TransferRequest, make: Callable[[Environment, TransferRequest], Job]
+    ) -> Response:
         identifier = self._queue.submit(make(self._environment, wanted), wanted.priority)
         return answer_json({"ID": identifier, "Path": f"/jobs/{identifier}"})
 

@@ -57,9 +57,9 @@ class Passive:
         compression = request.query.get("compression", "none")
         if compression not in (Codec.NONE.value, Codec.GZIP.value):
             raise BadRequest(f"unknown compression: {compression[:40]!r} (none and gzip are known)")
-        chunks = self._chunks_of(
-            request.groups[0].split("."), _natural(request, "offset"), _natural(request, "size")
-        )
+        offset = _natural("offset", request.query.get("offset", "0"))
+        size = _natural("size", request.query.get("size", "0"))
+        chunks = self._chunks_of(request.groups[0].split("."), offset, size)
         codec = Codec(compression)
         body = _joined(encode(self._source.pieces(chunks), codec))
         return Response(body, content_type(codec))
@@ -90,10 +90,7 @@ class Passive:
     def put_bucket(self, request: Request) -> Response:
         """``PUT /transfers/push/{transaction}/{bucket index}``."""
         identifier, index = request.groups
-        # Far more digits than any bucket has would only cost time to convert.
-        if len(index) > 10:
-            raise BadRequest(f"push {identifier} has no bucket {index[:20]}…")
-        self._transactions.put_v1(identifier, int(index), request.body)
+        self._transactions.put_v1(identifier, _natural("the index of a bucket", index), request.body)
         return answer_json({})
 
     def commit_push(self, request: Request) -> Response:
@@ -117,14 +114,12 @@ class Passive:
         return answer_json(self._transactions.create(PushCreation2.parse(request.json())).to_json())
 
     def put_range(self, request: Request) -> Response:
-        """``PUT /transfers/v2/push/{push}?offset=&size=``."""
-        for name in ("offset", "size"):
-            if name not in request.query:
-                raise BadRequest(f"the argument {name} is missing")
+        """``PUT /transfers/v2/push/{push}/{offset}/{size}``."""
+        identifier, offset, size = request.groups
         self._transactions.put(
-            request.groups[0],
-            _natural(request, "offset"),
-            _natural(request, "size"),
+            identifier,
+            _natural("offset", offset),
+            _natural("size", size),
             _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
             request.headers.get(XXH3_HEADER),
             request.body,
@@ -163,11 +158,10 @@ def _joined(pieces: Sequence[Buffer]) -> Buffer:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _natural(request: Request, name: str) -> int:
-    text = request.query.get(name, "0")
+def _natural(name: str, text: str) -> int:
     # 19 digits: beyond any file, and no time is lost converting a megabyte of digits.
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise BadRequest(f"the argument {name} is not a natural number: {text[:40]!r}")
+        raise BadRequest(f"{name} is not a natural number below 10^19: {text[:40]!r}")
     return int(text)
 
 

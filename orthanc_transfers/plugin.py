@@ -1,0 +1,148 @@
+"""Composition root: reads the configuration, builds everything, wires it, stops it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers import __version__
+from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.peers import parse_peers
+from orthanc_transfers.core.settings import Settings, parse_settings
+from orthanc_transfers.explorer import javascript
+from orthanc_transfers.host import lifecycle, logs, metrics
+from orthanc_transfers.host.context import find_context, other_transfers_plugin_loaded
+from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.peers import OrthancPeers
+from orthanc_transfers.host.router import Router
+from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.store import OrthancStore
+from orthanc_transfers.rest.active import Active
+from orthanc_transfers.rest.identification import Identification
+from orthanc_transfers.rest.passive import Passive
+from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.transfer.clock import SystemClock
+from orthanc_transfers.transfer.counters import PushCounters
+from orthanc_transfers.transfer.environment import Environment
+from orthanc_transfers.transfer.job import reload
+from orthanc_transfers.transfer.negotiation import Negotiation
+from orthanc_transfers.transfer.reception import Receptions
+from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.source import Source
+from orthanc_transfers.transfer.staging import Staging
+from orthanc_transfers.transfer.transactions import Transactions
+
+log = logging.getLogger(__name__)
+
+SECTION = "Transfers"
+# The plugin of Orthanc that our JavaScript is registered for: Orthanc knows no other of ours.
+_HOST_PLUGIN = "python"
+
+
+def load() -> None:
+    """Build the plugin and register it with Orthanc; or say in the log, in one sentence, why not."""
+    try:
+        sdk = Sdk(find_context())
+    except ConfigurationError as error:
+        # Without the SDK there is no log of Orthanc's: the Python plugin shows what is printed.
+        print(f"transfers: {error}")  # noqa: T201
+        return
+    logs.install(sdk)
+    try:
+        plugin = Plugin(sdk)
+    except ConfigurationError as error:
+        log.error("the transfers plugin is not loaded: %s", error)
+        return
+    plugin.register()
+
+
+class Plugin:
+    """Everything, built from the configuration. Nothing is registered with Orthanc before ``register``.
+
+    Raises ``ConfigurationError``.
+    """
+
+    def __init__(self, sdk: Sdk) -> None:
+        if other_transfers_plugin_loaded():
+            raise ConfigurationError(
+                "the C++ transfers plugin is loaded as well: take one of the two out of Orthanc's configuration"
+            )
+        configuration = sdk.configuration()
+        settings = parse_settings(configuration.get(SECTION, {}))
+        parse_peers(configuration.get("OrthancPeers", {}))
+        staging_directory = _staging_directory(configuration, settings)
+
+        self._sdk = sdk
+        self._clock = SystemClock()
+        self._counters = PushCounters(settings.max_push_transactions)
+        self._store = OrthancStore(sdk)
+        self._source = Source(self._store, settings.cache_size)
+        self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
+        staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
+        self._receptions = Receptions(staging, self._store, self._reports, settings, self._clock)
+        self._transactions = Transactions(self._receptions, settings, self._clock, self._counters)
+        originator = str(uuid.uuid4())
+        self._environment = Environment(
+            store=self._store,
+            peers=OrthancPeers(sdk, configuration, settings),
+            source=self._source,
+            receptions=self._receptions,
+            settings=settings,
+            clock=self._clock,
+            negotiation=Negotiation(self._clock),
+            originator=originator,
+        )
+        self._passive = Passive(self._store, self._source, self._transactions, self._reports, originator)
+
+    def register(self) -> None:
+        """Make routes, jobs and the button known to Orthanc."""
+        self._jobs = JobEngine(self._sdk, self._reload)
+        table = routes(
+            Active(self._environment, self._jobs), self._passive, Identification(self._core_plugins)
+        )
+        Router(self._sdk).register(table)
+        self._sdk.extend_explorer(_HOST_PLUGIN, javascript())
+        self._sdk.on_metrics(self._publish_metrics)
+        lifecycle.on_started(self._sdk, self._started)
+        lifecycle.on_stopped(self._sdk, self._stopped)
+        log.warning("transfers accelerator %s is loaded", __version__)
+
+    def _reload(self, kind: str, saved: dict[str, Any]) -> Any:
+        return reload(self._environment, kind, saved)
+
+    def _core_plugins(self) -> list[str]:
+        plugins = self._sdk.rest_get_json("/plugins")
+        return [str(plugin) for plugin in plugins]
+
+    def _publish_metrics(self) -> None:
+        metrics.publish(self._sdk, {**_cache_metrics(self._source), **self._counters.values()})
+
+    def _started(self) -> None:
+        if other_transfers_plugin_loaded():
+            log.error(
+                "the C++ transfers plugin is loaded as well, and both answer the same routes: "
+                "take one of the two out of Orthanc's configuration"
+            )
+        self._transactions.recover()
+
+    def _stopped(self) -> None:
+        self._jobs.release_all()
+        self._transactions.close()
+
+
+def _staging_directory(configuration: Mapping[str, Any], settings: Settings) -> Path:
+    if settings.staging_directory:
+        return Path(settings.staging_directory)
+    # Orthanc's own default, see its documentation of StorageDirectory.
+    return Path(str(configuration.get("StorageDirectory", "OrthancStorage"))) / "Transfers"
+
+
+def _cache_metrics(source: Source) -> dict[str, float]:
+    return {
+        "orthanc_transfers_used_cache_size": source.used,
+        "orthanc_transfers_cache_hit_count": source.hits,
+        "orthanc_transfers_cache_miss_count": source.misses,
+    }
