@@ -11,6 +11,15 @@ def register() -> None:
     A configuration or an Orthanc that cannot carry the plugin is said in Orthanc's log,
     as one error, and nothing is registered.
     """
-    from orthanc_transfers.plugin import load
+    # Nothing is imported before: reading the version must not need what only the plugin needs.
+    try:
+        from orthanc_transfers.plugin import load
+    except ImportError as error:
+        from orthanc_transfers.host.logs import say_without_sdk
 
+        say_without_sdk(
+            f"the transfers plugin is not loaded: {error}; install the package with its dependencies "
+            "for the Python that Orthanc's Python plugin is linked to"
+        )
+        return
     load()

@@ -47,8 +47,7 @@ def load() -> None:
     try:
         sdk = Sdk(find_context())
     except ConfigurationError as error:
-        # Without the SDK there is no log of Orthanc's: the Python plugin shows what is printed.
-        print(f"transfers: {error}")  # noqa: T201
+        logs.say_without_sdk(f"the transfers plugin is not loaded: {error}")
         return
     logs.install(sdk)
     try:
@@ -68,7 +67,7 @@ class Plugin:
     def __init__(self, sdk: Sdk) -> None:
         if other_transfers_plugin_loaded():
             raise ConfigurationError(
-                "the C++ transfers plugin is loaded as well: take one of the two out of Orthanc's configuration"
+                "the C++ transfers plugin is loaded as well: take one of the two out of the configuration"
             )
         configuration = sdk.configuration()
         settings = parse_settings(configuration.get(SECTION, {}))

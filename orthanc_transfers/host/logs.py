@@ -47,3 +47,10 @@ def install(sdk: Sdk) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger
+
+
+def say_without_sdk(text: str) -> None:
+    """Put an error into Orthanc's log when there is no ``Sdk``: through the Python plugin's own module."""
+    import orthanc
+
+    orthanc.LogError(f"transfers: {text}")
