@@ -1,0 +1,77 @@
+"""A reverse proxy in front of an Orthanc, which can answer some paths itself."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+import requests
+
+PREFIX = "/orthanc/"
+
+
+class Front:
+    """Serves the Orthanc at ``target`` below ``/orthanc/`` of ``url``, as an administrator's nginx would.
+
+    A path in ``answers`` (``"transfers/peers"``) is answered from there, with a status and a body, as an
+    Orthanc would that is not at hand. ``strays`` are the paths that were asked for outside ``/orthanc/``.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.answers: dict[str, tuple[int, str]] = {}
+        self.strays: list[str] = []
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                front._serve(self, target)
+
+            def do_POST(self) -> None:
+                front._serve(self, target)
+
+            def do_PUT(self) -> None:
+                front._serve(self, target)
+
+            def do_DELETE(self) -> None:
+                front._serve(self, target)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}{PREFIX}"
+
+    def __enter__(self) -> Front:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _serve(self, handler: BaseHTTPRequestHandler, target: str) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        status, kind, answer = self._answer(handler.command, handler.path, body, target)
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(answer)))
+        handler.end_headers()
+        handler.wfile.write(answer)
+
+    def _answer(self, method: str, address: str, body: bytes, target: str) -> tuple[int, str, bytes]:
+        if not address.startswith(PREFIX):
+            self.strays.append(address)
+            return 404, "text/plain", b""
+        path = address.removeprefix(PREFIX)
+        if path.split("?")[0] in self.answers:
+            status, text = self.answers[path.split("?")[0]]
+            return status, "application/json", text.encode()
+        answer = requests.request(method, target + path, data=body, allow_redirects=False, timeout=60)
+        return answer.status_code, answer.headers.get("Content-Type", ""), answer.content
