@@ -1,0 +1,211 @@
+"""The Orthanc in whose process we run, as a store of DICOM files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from orthanc_transfers.core.checksum import md5
+from orthanc_transfers.core.errors import HostError, ImportRefused, UnknownResource
+from orthanc_transfers.core.model import Instance, Level, Manifest, Resource
+from orthanc_transfers.host.sdk import Code, Sdk
+from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.cancellation import Cancellation
+from orthanc_transfers.transfer.ports import Buffer, Imported, ImportStatus
+
+IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+"""An Orthanc identifier (a SHA-1). Nothing else may go into a path of the core's REST API."""
+
+_COLLECTIONS = {
+    Level.PATIENT: "patients",
+    Level.STUDY: "studies",
+    Level.SERIES: "series",
+    Level.INSTANCE: "instances",
+}
+
+# For each level, the key of its children in the core's answer, and their level.
+_CHILDREN = {
+    Level.PATIENT: ("Studies", Level.STUDY),
+    Level.STUDY: ("Series", Level.SERIES),
+    Level.SERIES: ("Instances", Level.INSTANCE),
+}
+
+# OrthancPluginContentType_Dicom: the file itself, among the attachments of an instance.
+_DICOM = 1
+
+# What the core says of something that is not there (any more).
+_ABSENT = (Code.UNKNOWN_RESOURCE, Code.INEXISTENT_ITEM, Code.INEXISTENT_FILE)
+
+_REASONS: dict[int, str] = {
+    Code.BAD_FILE_FORMAT: "it is not a DICOM file that Orthanc can read",
+    Code.FULL_STORAGE: "Orthanc's storage is full (MaximumStorageSize, MaximumPatientCount)",
+    Code.NOT_ENOUGH_MEMORY: "Orthanc has not enough memory",
+    Code.CANNOT_WRITE_FILE: "Orthanc cannot write to its storage; is the disk full?",
+    Code.FILE_STORAGE_CANNOT_WRITE: "Orthanc cannot write to its storage; is the disk full?",
+}
+
+_HASHING_THREADS = 4
+
+
+class _File(NamedTuple):
+    """What Orthanc's index knows of the file of an instance, as it would be downloaded."""
+
+    size: int
+    md5: str | None
+
+
+class OrthancStore:
+    """Implements ``ports.InstanceStore``. To be used once Orthanc has started. Thread-safe."""
+
+    def __init__(self, sdk: Sdk) -> None:
+        self._sdk = sdk
+
+    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+        """All instances below the resources, from Orthanc's index."""
+        files: dict[str, _File] = {}
+        for resource in resources:
+            files.update(self._files(resource))
+        hashed = self._hash(identifier for identifier, file in files.items() if file.md5 is None)
+        return Manifest(
+            hashed.get(identifier) or Instance(identifier, file.size, file.md5 or "")
+            for identifier, file in sorted(files.items())
+        )
+
+    def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
+        """The MD5s in Orthanc's index, of those instances that are stored."""
+        stored = {}
+        for identifier in identifiers:
+            file = self._file(identifier)
+            if file is not None:
+                stored[identifier] = file.md5
+        return stored
+
+    def read(self, identifier: str) -> memoryview:
+        """The file, in the memory into which Orthanc read it."""
+        _check(Level.INSTANCE, identifier)
+        try:
+            return self._sdk.dicom(identifier)
+        except HostError as error:
+            if error.code in _ABSENT:
+                raise _unknown(Level.INSTANCE, identifier) from None
+            raise
+
+    def add(self, data: Buffer) -> Imported:
+        """Import one file, without copying it on its way."""
+        if bytes(data[:2]) == b"PK":
+            # Orthanc would unpack it and import whatever is inside.
+            raise ImportRefused("it is a ZIP archive, not a DICOM file")
+        try:
+            answer = json.loads(self._sdk.rest_post("/instances", data))
+            return Imported(ImportStatus(answer["Status"]), str(answer["ID"]))
+        except HostError as error:
+            reason = _REASONS.get(error.code) or f"Orthanc says {self._sdk.describe(error.code)!r}"
+            raise ImportRefused(f"{reason} (error {error.code})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ImportRefused(f"Orthanc's answer to its import makes no sense: {error!r}") from None
+
+    def remove(self, identifier: str) -> None:
+        """Delete one instance, with those parents that are empty then."""
+        if not IDENTIFIER.fullmatch(identifier):
+            return
+        try:
+            self._sdk.rest_delete(f"/instances/{identifier}")
+        except HostError as error:
+            if error.code not in _ABSENT:
+                raise
+
+    def transfer_syntax(self, identifier: str) -> str | None:
+        """The metadata that Orthanc keeps of each instance."""
+        if not IDENTIFIER.fullmatch(identifier):
+            return None
+        answer = self._get(f"/instances/{identifier}/metadata/TransferSyntax")
+        return answer.decode("ascii", "replace") if answer else None
+
+    @cached_property
+    def _has_extended_find(self) -> bool:
+        """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
+        system = json.loads(self._sdk.rest_get("/system"))
+        return bool(system.get("Capabilities", {}).get("HasExtendedFind"))
+
+    def _hash(self, identifiers: Iterable[str]) -> dict[str, Instance]:
+        """Instances whose file had to be read, since Orthanc does not keep MD5s (StoreMD5ForAttachments)."""
+        hashed: dict[str, Instance] = {}
+
+        def work(identifier: str) -> None:
+            data = self.read(identifier)
+            hashed[identifier] = Instance(identifier, len(data), md5(data))
+
+        workers.run_all("hashing", _HASHING_THREADS, identifiers, work, Cancellation())
+        return hashed
+
+    def _files(self, resource: Resource) -> Iterator[tuple[str, _File]]:
+        _check(resource.level, resource.id)
+        below = list(self._instances(resource.level, resource.id))
+        many = resource.level is not Level.INSTANCE and self._has_extended_find
+        at_once = self._find(resource) if many else {}
+        for identifier in below:
+            # One by one also those that a limit of the configuration (LimitFindInstances) cut off.
+            file = at_once.get(identifier) or self._file(identifier)
+            if file is None:
+                raise _unknown(Level.INSTANCE, identifier)
+            yield identifier, file
+
+    def _instances(self, level: Level, identifier: str) -> Iterator[str]:
+        """The identifiers of all instances below a resource. Raises ``UnknownResource``."""
+        if level is Level.INSTANCE:
+            yield identifier
+            return
+        answer = self._get(f"/{_COLLECTIONS[level]}/{identifier}")
+        if answer is None:
+            raise _unknown(level, identifier)
+        key, child_level = _CHILDREN[level]
+        for child in json.loads(answer)[key]:
+            yield from self._instances(child_level, child)
+
+    def _find(self, resource: Resource) -> dict[str, _File]:
+        """The files of all instances below a resource, in one question to the index."""
+        query = {
+            "Level": "Instance",
+            "Query": {},
+            f"Parent{resource.level.value}": resource.id,
+            "ResponseContent": ["Attachments"],
+        }
+        answer = json.loads(self._sdk.rest_post("/tools/find", json.dumps(query).encode()))
+        return {
+            item["ID"]: _parse(attachment)
+            for item in answer
+            for attachment in item["Attachments"]
+            if attachment["ContentType"] == _DICOM
+        }
+
+    def _file(self, identifier: str) -> _File | None:
+        """The file of one instance; ``None`` if it is not stored."""
+        if not IDENTIFIER.fullmatch(identifier):
+            return None
+        answer = self._get(f"/instances/{identifier}/attachments/dicom/info")
+        return None if answer is None else _parse(json.loads(answer))
+
+    def _get(self, uri: str) -> bytes | None:
+        try:
+            return self._sdk.rest_get(uri)
+        except HostError as error:
+            if error.code in _ABSENT:
+                return None
+            raise
+
+
+def _parse(attachment: dict[str, Any]) -> _File:
+    # The uncompressed ones: with StorageCompression, the others are of the file on Orthanc's disk.
+    return _File(int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5") or None)
+
+
+def _check(level: Level, identifier: str) -> None:
+    if not IDENTIFIER.fullmatch(identifier):
+        raise _unknown(level, identifier[:100])
+
+
+def _unknown(level: Level, identifier: str) -> UnknownResource:
+    return UnknownResource(f"there is no {level.value.lower()} {identifier} in this Orthanc")
