@@ -38,9 +38,14 @@ class OrthancExplorer:
     # -- Pages --------------------------------------------------------------------------------------
 
     def open(self, page: str, identifier: str) -> None:
-        """Load the page of a ``patient``, a ``study`` or a ``series`` from scratch."""
+        """Load the page of a ``patient``, a ``study``, a ``series`` or an ``instance`` from scratch."""
+        self.visit(f"{self._url}app/explorer.html#{page}?uuid={identifier}", page, identifier)
+
+    def visit(self, address: str, page: str, identifier: str) -> None:
+        """Load an address from scratch, which should show the page of a resource."""
+        # From one address to another that differs behind the "#" only, nothing would be loaded.
         self.driver.get("about:blank")
-        self.driver.get(f"{self._url}app/explorer.html#{page}?uuid={identifier}")
+        self.driver.get(address)
         self.wait_for_page(page, identifier)
 
     def follow(self, selector: str, page: str, identifier: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urljoin
 
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
@@ -14,7 +15,7 @@ from tests.browser.front import Front
 from tests.browser.orthanc_explorer import OrthancExplorer
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, free_port
+from tests.support.orthanc_server import CONFIGS, OrthancServer, free_port, load_configuration
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 
@@ -246,6 +247,19 @@ def test_behind_a_reverse_proxy_with_a_prefix_everything_works(
     assert explorer.driver.current_url.startswith(front.url)
     assert hospital.b.get("studies") == [hospital.studies[0]]
     assert not [path for path in front.strays if "transfers" in path]
+
+
+@pytest.mark.parametrize("page", ["study", "series"])
+def test_the_button_for_orthanc_explorer_2_leads_to_the_yellow_one(
+    explorer: OrthancExplorer, hospital: Hospital, front: Front, page: str
+) -> None:
+    options = load_configuration(CONFIGS / "orthanc-explorer-2.json")["OrthancExplorer2"]["UiOptions"]
+    (button,) = options["CustomButtons"][page]
+    identifier = hospital.resources[page]
+    for root in (hospital.a.url, front.url):
+        address = urljoin(root + "ui/app/", button["Url"].replace("{UUID}", identifier))
+        explorer.visit(address, page, identifier)
+        assert len(explorer.buttons()) == 1
 
 
 def test_the_error_of_a_proxy_is_said_by_its_status(
