@@ -94,12 +94,14 @@ class Sdk:
     # -- The server -----------------------------------------------------------------------------------
 
     def configuration(self) -> dict[str, Any]:
-        """The whole configuration, all its files merged."""
-        result = c_void_p()
-        parameters = structures.RetrieveDynamicString(ctypes.pointer(result), None)
-        self._call(Service.GET_CONFIGURATION, parameters, "reading the configuration")
-        value = json.loads(self._taken_string(result))
+        """The whole configuration at this moment: all its files merged, and peers as set at run time."""
+        value = json.loads(self._string(Service.GET_CONFIGURATION, "reading the configuration"))
         return value if isinstance(value, dict) else {}
+
+    def configuration_path(self) -> str:
+        """The file or the folder that Orthanc was started with; empty if there was none."""
+        path = self._string(Service.GET_CONFIGURATION_PATH, "asking for the path of the configuration")
+        return path.decode(errors="surrogateescape")
 
     def describe(self, code: int) -> str:
         """Orthanc's words for one of its error codes."""
@@ -356,6 +358,11 @@ class Sdk:
     def _check(self, code: int, doing: str) -> None:
         if code != Code.SUCCESS:
             raise HostError(f"{doing}: Orthanc says {self.describe(code)!r}", code)
+
+    def _string(self, service: Service, doing: str) -> bytes:
+        result = c_void_p()
+        self._call(service, structures.RetrieveDynamicString(ctypes.pointer(result), None), doing)
+        return self._taken_string(result)
 
     def _rest_send(self, service: Service, uri: str, body: Buffer, method: str) -> bytes:
         target = MemoryBuffer()

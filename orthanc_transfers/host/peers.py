@@ -1,0 +1,121 @@
+"""The peers of Orthanc, and the best way to each."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.errors import ConfigurationError, HostError
+from orthanc_transfers.core.peers import Peer, parse_peers
+from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.host.core_transport import CoreTransport
+from orthanc_transfers.host.peer_list import PeerList
+from orthanc_transfers.host.sdk import Code, Sdk
+from orthanc_transfers.transfer.bandwidth import Bandwidth
+from orthanc_transfers.transfer.clock import SystemClock
+from orthanc_transfers.transfer.ports import Clock, PeerTransport
+from orthanc_transfers.transfer.transport import RequestsTransport
+
+DEFAULT_HTTP_TIMEOUT = 60
+"""Seconds, Orthanc's own default of ``HttpTimeout``."""
+
+# Properties that the core hides in its answers or shows without their value.
+_HIDDEN = ("Username", "HttpHeaders", "CertificateFile", "Pkcs11")
+
+
+class OrthancPeers:
+    """Implements ``ports.Peers``. Thread-safe.
+
+    Each question sees what Orthanc knows at that moment. Peers kept in its memory, set at run time or not,
+    have all their properties in its present configuration, and are reached over ``RequestsTransport``. Of
+    peers kept in its database (``OrthancPeersInDatabase``) the credentials are hidden: those that have some,
+    and those that need PKCS#11, are reached through Orthanc's own client.
+    """
+
+    def __init__(
+        self, sdk: Sdk, configuration: Mapping[str, Any], settings: Settings, clock: Clock | None = None
+    ) -> None:
+        self._sdk = sdk
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._in_database = bool(configuration.get("OrthancPeersInDatabase", False))
+        self._timeout = float(configuration.get("HttpTimeout", DEFAULT_HTTP_TIMEOUT))
+        self._verify = _verify(configuration, sdk.configuration_path())
+        self._proxy = str(configuration.get("HttpProxy") or "") or None
+        self._bandwidth = Bandwidth(settings.max_bandwidth, self._clock)
+        self._bandwidths: dict[str, Bandwidth] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return PeerList(self._sdk).names()
+
+    def remote_self(self, name: str) -> str | None:
+        """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
+        return PeerList(self._sdk).user_property(name, "RemoteSelf")
+
+    def connect(self, name: str, connections: int) -> PeerTransport:
+        """A transport of its own for that peer. Raises ``UnknownPeer``, ``ConfigurationError``."""
+        peers = PeerList(self._sdk)
+        peers.index(name)
+        bandwidth = (self._bandwidth, self._bandwidth_of(name))
+        peer = self._peer(name, peers.url(name))
+        if peer is None or peer.pkcs11:
+            timeout = 0.0 if peer is None or peer.timeout is None else peer.timeout
+            return CoreTransport(self._sdk, peers, name, default_timeout=timeout, bandwidth=bandwidth)
+        return RequestsTransport(
+            peer,
+            connections=connections,
+            default_timeout=self._timeout,
+            verify=self._verify,
+            proxy=self._proxy,
+            congestion_control=self._settings.congestion_control,
+            bandwidth=bandwidth,
+        )
+
+    def _bandwidth_of(self, name: str) -> Bandwidth:
+        """One limit per peer, however many transfers there are with it."""
+        with self._lock:
+            if name not in self._bandwidths:
+                self._bandwidths[name] = Bandwidth(self._settings.max_peer_bandwidth, self._clock)
+            return self._bandwidths[name]
+
+    def _peer(self, name: str, url: str) -> Peer | None:
+        """The peer with all that is needed to reach it; ``None`` where Orthanc keeps a part for itself."""
+        shown = self._shown_by_rest(name) if self._in_database else self._configured(name)
+        if shown is None:
+            return None
+        peer = parse_peers({name: shown}).get(name)
+        # Another address than the one Orthanc itself would use: then it knows something that we do not.
+        return peer if peer is not None and peer.url.rstrip("/") == url.rstrip("/") else None
+
+    def _configured(self, name: str) -> Any:
+        section = self._sdk.configuration().get("OrthancPeers")
+        return section.get(name) if isinstance(section, dict) else None
+
+    def _shown_by_rest(self, name: str) -> Any:
+        try:
+            shown = json.loads(self._sdk.rest_get("/peers?expand")).get(name)
+        except HostError as error:
+            if error.code == Code.UNKNOWN_RESOURCE:
+                return None
+            raise
+        return None if shown is None or any(shown.get(key) for key in _HIDDEN) else shown
+
+
+def _verify(configuration: Mapping[str, Any], path: str) -> bool | str:
+    """As ``RequestsTransport`` wants it. ``path`` is that of the configuration, a file or a folder."""
+    if not configuration.get("HttpsVerifyPeers", True):
+        return False
+    authorities = configuration.get("HttpsCACertificates") or ""
+    if not isinstance(authorities, str):
+        raise ConfigurationError(f"HttpsCACertificates must be the path of a file, not {authorities!r}")
+    if not authorities:
+        return True
+    folder = Path(path) if os.path.isdir(path) else Path(path).parent
+    # Relative paths are relative to the configuration, as everywhere in Orthanc.
+    return str(folder / authorities)
