@@ -13,7 +13,7 @@ setup: ## Orthanc, its Python plugin and .venv, so that Orthanc loads orthanc_tr
 .PHONY: demo
 demo: ## two real Orthancs, one study pushed, one pulled, both checked (stays up until Ctrl-C)
 	@scripts/setup.sh demo
-	@$(python) scripts/demo.py $(ARGS)
+	@$(python) scripts/demo.py $(DEMO_ARGS)
 
 .PHONY: setup-test
 setup-test:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.orthanc_server import OrthancServer, pair
+from tests.support.orthanc_server import OrthancServer, pair, start_together
 
 MakeServer = Callable[..., OrthancServer]
 
@@ -43,10 +43,7 @@ def two_servers(make_server: MakeServer) -> tuple[OrthancServer, OrthancServer]:
     """Two empty Orthancs with the plugin, ``a`` and ``b``, started, each a peer of the other."""
     a, b = make_server("a"), make_server("b")
     pair(a, b)
-    for server in (a, b):
-        server.launch()
-    for server in (a, b):
-        server.wait_until_ready()
+    start_together(a, b)
     return a, b
 
 

@@ -458,14 +458,43 @@ def pair(a: OrthancServer, b: OrthancServer, *, pull_mode: bool = False) -> None
         one.add_peer(other.name, other, **properties)
 
 
+def configured_pair(
+    folder: Path, *, http_ports: tuple[int | None, int | None] = (None, None)
+) -> tuple[OrthancServer, OrthancServer]:
+    """The two Orthancs of ``configs/``, moved to this machine: their folders, ports and addresses change."""
+    servers = {}
+    for file, port in zip((CONFIGS / "orthanc-a.json", CONFIGS / "orthanc-b.json"), http_ports, strict=True):
+        configuration = load_configuration(file)
+        ((user, password),) = configuration["RegisteredUsers"].items()
+        # The files are named as the hosts of docker-compose.yml.
+        servers[f"http://{file.stem}:8042/"] = OrthancServer(
+            configuration["Name"],
+            folder / file.stem,
+            configuration=configuration,
+            user=user,
+            password=password,
+            http_port=port,
+        )
+    for server in servers.values():
+        for peer in server.configuration["OrthancPeers"].values():
+            peer["Url"] = servers[peer["Url"]].url
+    a, b = servers.values()
+    return a, b
+
+
+def start_together(*servers: OrthancServer) -> None:
+    """Start servers at the same time, and wait until all answer."""
+    for server in servers:
+        server.launch()
+    for server in servers:
+        server.wait_until_ready()
+
+
 @contextlib.contextmanager
 def running(*servers: OrthancServer) -> Iterator[None]:
     """Servers, started at the same time, and removed at the end."""
     try:
-        for server in servers:
-            server.launch()
-        for server in servers:
-            server.wait_until_ready()
+        start_together(*servers)
         yield
     finally:
         for server in servers:

@@ -1,0 +1,97 @@
+"""The whole way, once each: real DICOM, between two real Orthancs, as `make demo` shows it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import dicom_data
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import (
+    CHECKOUT,
+    OrthancServer,
+    configured_pair,
+    pair,
+    resource,
+    running,
+    start_together,
+)
+
+pytestmark = pytest.mark.orthanc
+
+TwoServers = tuple[OrthancServer, OrthancServer]
+
+
+def fill(server: OrthancServer) -> list[dict[str, str]]:
+    """Small, large and odd instances; the resources to transfer."""
+    files = [
+        *dicom_data.ct_study(20, series=2),
+        *dicom_data.small_instances(50),
+        dicom_data.multi_frame(10_000_000),
+        *(path.read_bytes() for path in dicom_data.real_files()),
+    ]
+    stored = server.upload_all(files)
+    assert all(item["Status"] == "Success" for item in stored)
+    return [
+        resource("Patient", identifier) for identifier in sorted({item["ParentPatient"] for item in stored})
+    ]
+
+
+def test_what_is_sent_arrives_whole(two_servers: TwoServers) -> None:
+    a, b = two_servers
+    resources = fill(a)
+    job = a.wait_for_job(a.send(resources, "b")["ID"])
+    assert job["State"] == "Success", job
+    assert b.md5s() == a.md5s()
+
+
+def test_what_is_pulled_arrives_whole(two_servers: TwoServers) -> None:
+    a, b = two_servers
+    resources = fill(a)
+    job = b.wait_for_job(b.pull(resources, "a")["ID"])
+    assert job["State"] == "Success", job
+    assert b.md5s() == a.md5s()
+
+
+def test_with_remote_self_what_is_sent_is_pulled_by_the_peer(make_server: MakeServer) -> None:
+    a, b = make_server("a"), make_server("b")
+    pair(a, b, pull_mode=True)
+    start_together(a, b)
+    resources = fill(a)
+    answer = a.send(resources, "b", Compression="gzip")
+    assert answer["URL"] == f"{b.url}jobs/{answer['RemoteJob']}"
+    job = b.wait_for_job(answer["RemoteJob"])
+    assert job["State"] == "Success", job
+    assert job["Type"] == "PullTransfer"
+    assert b.md5s() == a.md5s()
+
+
+def test_the_configurations_of_docker_compose_work_as_they_are_with_logins(tmp_path: Path) -> None:
+    a, b = configured_pair(tmp_path)
+    with running(a, b):
+        assert a.get("transfers/peers") == {"B": "installed", "B-pull": "bidirectional"}
+        assert b.get("transfers/peers") == {"A": "installed", "A-pull": "bidirectional"}
+        (stored,) = a.upload_all(dicom_data.small_instances(1))
+        instance = [resource("Instance", stored["ID"])]
+        assert a.wait_for_job(a.send(instance, "B")["ID"])["State"] == "Success"
+        assert b.md5s() == a.md5s()
+        b.clear()
+        answer = a.send(instance, "B-pull")
+        assert b.wait_for_job(answer["RemoteJob"])["State"] == "Success"
+        assert b.md5s() == a.md5s()
+
+
+def test_the_demo_says_that_all_is_well_and_leaves_nothing_running() -> None:
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "scripts" / "demo.py", "--exit"],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All is well" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,128 @@
+"""docker-compose.yml, the image and the configurations: what can be checked without an engine."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from orthanc_transfers.core.peers import parse_peers
+from orthanc_transfers.core.settings import parse_settings
+from tests.support.orthanc_server import CHECKOUT, load_configuration
+
+DOCKERFILE = CHECKOUT / "docker" / "Dockerfile"
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """The file as compose itself understands it."""
+    for command in (["docker-compose"], ["docker", "compose"]):
+        if shutil.which(command[0]) is None:
+            continue
+        done = subprocess.run(
+            [*command, "--project-directory", CHECKOUT, "--file", CHECKOUT / "docker-compose.yml", "config"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            parsed: dict[str, Any] = yaml.safe_load(done.stdout)
+            return parsed
+    pytest.fail("neither docker-compose nor docker compose takes docker-compose.yml (`make setup-test`)")
+
+
+def mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Place in the container -> what is there: a path of this machine, or the name of a volume."""
+    found = {}
+    for volume in service["volumes"]:
+        if isinstance(volume, str):
+            source, target = volume.split(":")[:2]
+        else:
+            source, target = volume["source"], volume["target"]
+        found[target] = source
+    return found
+
+
+def configuration(service: dict[str, Any]) -> dict[str, Any]:
+    return load_configuration(Path(mounts(service)["/etc/orthanc/orthanc.json"]))
+
+
+def test_there_are_two_orthancs_each_with_storage_of_its_own(compose: dict[str, Any]) -> None:
+    storages = {mounts(service)["/var/lib/orthanc/db"] for service in compose["services"].values()}
+    assert len(storages) == 2
+
+
+def test_the_cpp_plugin_is_kept_out_and_ours_is_named(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        environment = service["environment"]
+        assert environment["TRANSFERS_PLUGIN_ENABLED"] == "false"
+        assert environment["ORTHANC__PYTHON__ALLOW_THREADS"] == "true"
+        assert f"COPY docker/transfers.py {environment['ORTHANC__PYTHON_SCRIPT']}" in DOCKERFILE.read_text()
+
+
+def test_every_orthanc_is_watched(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert service["healthcheck"]["test"] == ["CMD", "/probes/test-aliveness.py"]
+
+
+def test_a_mounted_configuration_is_one_that_the_plugin_takes(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        content = configuration(service)
+        assert parse_settings(content["Transfers"])
+        assert parse_peers(content["OrthancPeers"])
+
+
+def test_nobody_gets_in_without_a_login(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        content = configuration(service)
+        assert content["AuthenticationEnabled"]
+        # Orthanc 1.13 does not start without one.
+        assert content["RegisteredUsers"]
+
+
+def test_peers_lead_to_each_other_with_a_login_that_is_accepted(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for name, service in services.items():
+        peers = parse_peers(configuration(service)["OrthancPeers"])
+        modes = set()
+        for peer in peers.values():
+            address = urlsplit(peer.url)
+            assert address.hostname in services
+            assert address.hostname != name
+            assert address.port == 8042
+            other = configuration(services[address.hostname])
+            assert other["RegisteredUsers"][peer.username] == peer.password
+            back = peer.properties.get("RemoteSelf")
+            modes.add("push" if back is None else "pull")
+            if back is not None:
+                assert urlsplit(parse_peers(other["OrthancPeers"])[back].url).hostname == name
+        assert modes == {"push", "pull"}
+
+
+def test_the_image_is_pinned_and_has_the_package_without_a_compiler() -> None:
+    text = DOCKERFILE.read_text()
+    assert re.search(r"^FROM orthancteam/orthanc:\d+\.\d+\.\d+$", text, re.MULTILINE)
+    assert "pip install --no-cache-dir --break-system-packages" in text
+
+
+def test_everything_that_the_image_copies_exists_and_is_sent_to_the_build() -> None:
+    sources = [
+        source
+        for line in DOCKERFILE.read_text().splitlines()
+        if line.startswith("COPY ")
+        for source in line.split()[1:-1]
+    ]
+    kept = [
+        line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    ]
+    assert sources
+    for source in sources:
+        assert (CHECKOUT / source).exists(), source
+        assert any(fnmatch.fnmatch(source, pattern) for pattern in kept), source
