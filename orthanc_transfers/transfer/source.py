@@ -1,0 +1,253 @@
+"""Chunks of instances -> bytes, through one cache that all transfers share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orthanc_transfers.core.errors import BadRequest, UnknownResource
+from orthanc_transfers.core.model import Chunk, Level, Manifest, Resource
+from orthanc_transfers.transfer.ports import Buffer, InstanceStore
+
+# Bytes. Pieces below are joined: one large buffer costs less in codecs and sockets than many small ones.
+SMALL = 64 * 1024
+
+# Seconds without anything being given back after which the capacity is exceeded rather than waited for:
+# a cache may cost memory, but must not make two transfers wait for each other.
+IMPATIENCE = 5.0
+
+# Sizes of instances that are remembered.
+REMEMBERED = 50_000
+
+_logger = logging.getLogger(__name__)
+
+
+class Source:
+    """DICOM files of the store, in memory while they are being sent.
+
+    Holds at most ``capacity`` bytes, or what one call of ``pieces`` needs if that is more. Room is made
+    before a file is read, of those that nobody uses, the least recently used first. A file is read once
+    however many threads ask for it. What was handed out counts until the views of it are gone.
+    """
+
+    def __init__(self, store: InstanceStore, capacity: int) -> None:
+        self._store = store
+        self._capacity = capacity
+        # Reentrant, for a view may be collected, and so given back, at any allocation.
+        self._changed = threading.Condition(threading.RLock())
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._used = 0
+        self._hits = 0
+        self._misses = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes of memory."""
+        return self._used
+
+    @property
+    def hits(self) -> int:
+        """How many times an instance was in memory when it was asked for, or being read already."""
+        return self._hits
+
+    @property
+    def misses(self) -> int:
+        """How many times an instance was read."""
+        return self._misses
+
+    def size(self, identifier: str) -> int:
+        """Bytes of an instance. Raises ``UnknownResource``."""
+        with self._changed:
+            entry = self._entries.get(identifier)
+            known = self._sizes.get(identifier) if entry is None else entry.size
+        if known is not None:
+            return known
+        listed = self._store.manifest([Resource(Level.INSTANCE, identifier)])
+        if identifier not in listed:
+            raise UnknownResource(f"there is no instance {identifier}")
+        size = listed.instance(identifier).size
+        with self._changed:
+            self._sizes[identifier] = size
+            if len(self._sizes) > REMEMBERED:
+                self._sizes.popitem(last=False)
+        return size
+
+    def pieces(self, chunks: Sequence[Chunk], manifest: Manifest | None = None) -> list[Buffer]:
+        """The bytes of the chunks, to be read end to end: views of the cache, small ones joined.
+
+        ``manifest``, where the caller has one, tells the sizes, which are asked of the store otherwise.
+        Raises ``BadRequest`` for a chunk that lies beyond its instance, ``UnknownResource``.
+        """
+        sizes = {
+            chunk.id: manifest.instance(chunk.id).size
+            if manifest and chunk.id in manifest
+            else self.size(chunk.id)
+            for chunk in chunks
+        }
+        for chunk in chunks:
+            _check(chunk, sizes[chunk.id])
+        entries = self._acquire(sizes)
+        try:
+            return self._cut(chunks, entries)
+        finally:
+            self._release(entries.values())
+
+    def _acquire(self, sizes: Mapping[str, int]) -> dict[str, _Entry]:
+        """Entries with their bytes, this caller counted in each; reads those that are not in memory."""
+        got: dict[str, _Entry] = {}
+        while len(got) < len(sizes):
+            present, absent = self._reserve({name: size for name, size in sizes.items() if name not in got})
+            got |= absent
+            try:
+                for identifier, entry in absent.items():
+                    self._load(identifier, entry)
+                # Own files are read first: so two callers that wait for each other's both end.
+                for identifier, entry in present.items():
+                    if self._wait_for(entry):
+                        got[identifier] = entry
+                    else:
+                        self._release([entry])
+            except BaseException:
+                self._abandon(absent)
+                self._release(got.values())
+                self._release(entry for identifier, entry in present.items() if identifier not in got)
+                raise
+        return got
+
+    def _reserve(self, sizes: Mapping[str, int]) -> tuple[dict[str, _Entry], dict[str, _Entry]]:
+        """Count this caller in the entries of these instances: those there are, and new ones."""
+        with self._changed:
+            while not self._make_room(sizes):
+                if not self._changed.wait(IMPATIENCE):
+                    _logger.info("CacheSize is exceeded: nothing in it is given back")
+                    break
+            present: dict[str, _Entry] = {}
+            absent: dict[str, _Entry] = {}
+            for identifier, size in sizes.items():
+                entry = self._entries.get(identifier)
+                if entry is None:
+                    entry = absent[identifier] = self._entries[identifier] = _Entry(size)
+                    self._used += size
+                    self._misses += 1
+                else:
+                    present[identifier] = entry
+                    self._entries.move_to_end(identifier)
+                    self._hits += 1
+                entry.callers += 1
+            return present, absent
+
+    def _make_room(self, sizes: Mapping[str, int]) -> bool:
+        needed = sum(size for identifier, size in sizes.items() if identifier not in self._entries)
+        if self._used + needed <= self._capacity or not needed:
+            return True
+        others = [(name, entry) for name, entry in self._entries.items() if name not in sizes]
+        for identifier, entry in others:
+            if not entry.in_use:
+                self._forget(identifier, entry)
+                if self._used + needed <= self._capacity:
+                    return True
+        # More than the capacity, but nobody else has anything to give back.
+        return not any(entry.in_use for _, entry in others)
+
+    def _load(self, identifier: str, entry: _Entry) -> None:
+        data = memoryview(self._store.read(identifier)).cast("B")
+        with self._changed:
+            self._used += len(data) - entry.size
+            entry.size = len(data)
+            entry.data = data
+            self._changed.notify_all()
+
+    def _wait_for(self, entry: _Entry) -> bool:
+        """Whether another caller read it; otherwise it is to be read again."""
+        with self._changed:
+            self._changed.wait_for(lambda: entry.data is not None or entry.abandoned)
+            return not entry.abandoned
+
+    def _abandon(self, entries: Mapping[str, _Entry]) -> None:
+        with self._changed:
+            for identifier, entry in entries.items():
+                if entry.data is None:
+                    entry.abandoned = True
+                    self._forget(identifier, entry)
+            self._changed.notify_all()
+
+    def _forget(self, identifier: str, entry: _Entry) -> None:
+        del self._entries[identifier]
+        self._used -= entry.size
+
+    def _release(self, entries: Iterable[_Entry]) -> None:
+        with self._changed:
+            for entry in entries:
+                entry.callers -= 1
+            self._changed.notify_all()
+
+    def _cut(self, chunks: Sequence[Chunk], entries: Mapping[str, _Entry]) -> list[Buffer]:
+        pieces: list[Buffer] = []
+        run: list[memoryview] = []
+        for chunk in chunks:
+            entry = entries[chunk.id]
+            assert entry.data is not None
+            # Once more: the file may have been replaced by a shorter one since its size was asked for.
+            _check(chunk, entry.size)
+            piece = entry.data[chunk.offset : chunk.offset + chunk.size]
+            if chunk.size < SMALL:
+                run.append(piece)
+                continue
+            pieces += _joined(run)
+            run = []
+            self._pin(piece, entry)
+            pieces.append(piece)
+        return pieces + _joined(run)
+
+    def _pin(self, piece: memoryview, entry: _Entry) -> None:
+        pin = _Pin(piece, self._unpin)
+        pin.entry = entry
+        with self._changed:
+            entry.pins[id(pin)] = pin
+
+    def _unpin(self, pin: weakref.ref[memoryview]) -> None:
+        assert isinstance(pin, _Pin)
+        with self._changed:
+            del pin.entry.pins[id(pin)]
+            self._changed.notify_all()
+
+
+class _Pin(weakref.ref["memoryview"]):
+    """Notices when a view that was handed out is gone."""
+
+    __slots__ = ("entry",)
+
+    entry: _Entry
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One file. ``size`` is what is counted for it, also while ``data`` is still being read."""
+
+    size: int
+    data: memoryview | None = None
+    abandoned: bool = False
+    callers: int = 0
+    # By identity: the hash of a reference is that of what it refers to, here of all its bytes.
+    pins: dict[int, _Pin] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.callers or self.pins)
+
+
+def _joined(run: Sequence[memoryview]) -> list[Buffer]:
+    # Joined also when alone: a small view would keep a whole file in memory.
+    return [b"".join(run)] if run else []
+
+
+def _check(chunk: Chunk, size: int) -> None:
+    if chunk.offset < 0 or chunk.size < 0 or chunk.offset + chunk.size > size:
+        raise BadRequest(
+            f"bytes {chunk.offset} to {chunk.offset + chunk.size} of instance {chunk.id}: it has {size}"
+        )

@@ -1,0 +1,426 @@
+"""HTTP to one peer, over ``requests``: kept-alive connections, no copies, foreign errors mapped once.
+
+Nothing of the environment is looked at (proxies, ``~/.netrc``, ``REQUESTS_CA_BUNDLE``): Orthanc's
+configuration alone says how to reach a peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from functools import partial
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, NoReturn
+
+import requests
+import requests.adapters
+import requests.utils
+import urllib3.exceptions
+from urllib3.util import parse_url
+
+from orthanc_transfers.core.errors import (
+    Canceled,
+    ConfigurationError,
+    PeerAnswer,
+    PeerStatus,
+    PeerUnreachable,
+)
+from orthanc_transfers.core.peers import Peer, join
+from orthanc_transfers.transfer.bandwidth import BLOCK, Bandwidth, acquire_all, blocks
+from orthanc_transfers.transfer.cancellation import Cancellation
+from orthanc_transfers.transfer.ports import Answer, Buffer
+from orthanc_transfers.transfer.sockets import ConnectTimedOut, HTTPPool, HTTPSPool, Line, Stale
+
+# Bytes handed to the system at once: each has the whole time-out for itself, so that a slow line that
+# moves is not taken for a dead one, and a limit on bandwidth is met smoothly.
+SLICE = 256 * 1024
+
+# Bytes of an answer to which the caller set no limit; the lookup of a million instances has a seventh of it.
+DEFAULT_LIMIT = 1 << 30
+
+# Bytes kept of an answer that is an error.
+ERROR_LIMIT = 64 * 1024
+
+# Parts of the reasons that OpenSSL gives, for what waiting cannot heal.
+_HOPELESS = (
+    "CERTIFICATE",
+    "UNKNOWN_CA",
+    "WRONG_VERSION_NUMBER",
+    "PROTOCOL",
+    "HANDSHAKE_FAILURE",
+    "NO_SHARED_CIPHER",
+)
+
+
+class PeerUntrusted(PeerUnreachable):
+    """No agreement on TLS: a certificate of either side, or the version. Trying again does not help."""
+
+    retryable = False
+
+
+class Body:
+    """Pieces, laid end to end without being joined; may be sent several times."""
+
+    def __init__(
+        self, pieces: Sequence[Buffer], bandwidths: Sequence[Bandwidth], stopped: Cancellation
+    ) -> None:
+        self._pieces = pieces
+        self._bandwidths = bandwidths
+        self._stopped = stopped
+        self._size = sum(memoryview(piece).nbytes for piece in pieces)
+
+    def __len__(self) -> int:
+        """Bytes; ``requests`` makes ``Content-Length`` of it, and so does not send in chunks."""
+        return self._size
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for piece in self._pieces:
+            for block in blocks(piece, BLOCK if self._bandwidths else SLICE):
+                acquire_all(self._bandwidths, len(block), self._stopped)
+                yield block
+
+
+class RequestsTransport:
+    """``ports.PeerTransport`` with up to ``connections`` connections that are kept alive.
+
+    ``default_timeout`` in seconds (0: none) where neither the request nor the peer has one.
+    ``verify``: whether to check the certificate of the peer, or the authorities to check it with (a file or
+    a folder), as ``HttpsVerifyPeers`` and ``HttpsCACertificates`` of Orthanc. ``proxy`` as ``HttpProxy``:
+    ``host:port`` or ``http://user:password@host:port``. ``congestion_control`` as for ``sockets.Line``.
+    Cookies that a peer sets with a 200 are sent back in all later requests.
+
+    Raises ``ConfigurationError`` for a certificate, an address or a header that cannot be used.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        connections: int,
+        default_timeout: float,
+        verify: bool | str,
+        proxy: str | None,
+        congestion_control: str,
+        bandwidth: Sequence[Bandwidth] = (),
+    ) -> None:
+        self.peer = peer.name
+        self._root = peer.url
+        self._timeout = peer.timeout or default_timeout
+        self._bandwidths = [limit for limit in bandwidth if limit.limited]
+        self._cookies: dict[str, str] = {}
+        self._own_cookie = ""
+        self._line = Line(congestion_control)
+        self._stopped = Cancellation()
+        self._stopped.on_cancel(self._line.cut)
+        self._session = _Session()
+        try:
+            address = parse_url(peer.url)
+            self.url = address._replace(auth=None).url
+            self._place = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
+            self._set_up(peer, connections, verify, proxy)
+            self._session.prepare_request(requests.Request("GET", peer.url))
+        except (requests.RequestException, ValueError):
+            # Without the foreign text, which may quote a header or a password.
+            raise ConfigurationError(
+                f"the address, the HTTP headers or the proxy of peer {peer.name!r} cannot be used: check them"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"RequestsTransport({self.peer!r}, {self.url!r})"
+
+    def _set_up(self, peer: Peer, connections: int, verify: bool | str, proxy: str | None) -> None:
+        session = self._session
+        session.trust_env = False
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        session.verify = bool(verify)
+        if proxy:
+            session.proxies = {"http": proxy, "https": proxy}
+        if peer.username and peer.password:
+            # As bytes, for ``requests`` would write text as Latin-1 where Orthanc expects UTF-8.
+            session.auth = (peer.username.encode(), peer.password.encode())
+        session.headers.clear()
+        session.headers.update(
+            {"User-Agent": "orthanc-transfers", "Accept": "*/*", "Accept-Encoding": "identity"}
+        )
+        for name, value in peer.headers.items():
+            # http.client writes Latin-1: so UTF-8 goes out byte by byte.
+            session.headers[name] = value.encode().decode("latin-1")
+        self._own_cookie = str(session.headers.pop("Cookie", ""))
+        adapter = _Adapter(connections, self._line, _tls(peer, verify))
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Sequence[Buffer] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        limit: int | None = None,
+    ) -> Answer:
+        """See ``ports.PeerTransport``. A connection found dead costs no error, see ``sockets``."""
+        seconds = self._timeout if timeout is None else timeout
+        sent = dict(headers or {})
+        content = Body(body, self._bandwidths, self._stopped)
+        data: Any = None
+        if len(content):
+            data = content
+            sent.setdefault("Content-Type", "application/octet-stream")
+        if cookie := self._cookie():
+            sent["Cookie"] = cookie
+        try:
+            with (
+                self._line.request(),
+                self._session.request(
+                    method,
+                    join(self._root, path),
+                    data=data,
+                    headers=sent,
+                    timeout=seconds or None,
+                    stream=True,
+                ) as response,
+            ):
+                if response.status_code != 200:
+                    self._refused(method, path, response)
+                self._keep_cookies(response)
+                size = DEFAULT_LIMIT if limit is None else limit
+                received = self._read(response, size)
+        except (requests.RequestException, OSError, *_FOREIGN) as error:
+            if self._stopped.requested:
+                raise Canceled("stopped on request") from None
+            raise self._unreachable(error, seconds) from None
+        if received is None:
+            raise PeerAnswer(
+                f"peer {self.peer!r} answered {method} {_shown(path)} with more than {size} bytes", self.peer
+            )
+        return Answer(received, _lower(response.headers))
+
+    def abort(self) -> None:
+        """Cut the connections in use: requests under way, and later ones, end with ``Canceled``."""
+        self._stopped.cancel()
+
+    def close(self) -> None:
+        """Close the idle connections. Requests under way end by themselves."""
+        self._session.close()
+
+    def _read(self, response: requests.Response, limit: int) -> Buffer | None:
+        """The body; ``None`` if it has more than ``limit`` bytes. It is in memory only once."""
+        announced = response.headers.get("Content-Length", "")
+        size = int(announced) if announced.isascii() and announced.isdigit() else None
+        if size is not None and size > limit:
+            return None
+        wanted = limit + 1 if size is None else size
+        if self._bandwidths:
+            received: Buffer = self._read_paced(response, wanted)
+        else:
+            received = response.raw.read(wanted)
+        if size is not None and len(received) < size:
+            raise IncompleteRead(b"", size - len(received))
+        return None if len(received) > limit else received
+
+    def _read_paced(self, response: requests.Response, wanted: int) -> bytearray:
+        received = bytearray()
+        while len(received) < wanted:
+            block = response.raw.read(min(BLOCK, wanted - len(received)))
+            if not block:
+                break
+            acquire_all(self._bandwidths, len(block), self._stopped)
+            received += block
+        return received
+
+    def _cookie(self) -> str:
+        # A copy in one step, for other threads may be setting some.
+        set_by_peer = [f"{name}={value}" for name, value in self._cookies.copy().items()]
+        return "; ".join(filter(None, [self._own_cookie, *set_by_peer]))
+
+    def _keep_cookies(self, response: requests.Response) -> None:
+        # Whatever their Path, Secure, Domain…: a load balancer sets them for its own use.
+        for header in response.raw.headers.getlist("Set-Cookie"):
+            name, _, value = header.partition(";")[0].partition("=")
+            if value.strip():
+                self._cookies[name.strip()] = value.strip()
+            else:
+                self._cookies.pop(name.strip(), None)
+
+    def _refused(self, method: str, path: str, response: requests.Response) -> NoReturn:
+        said = b""
+        with contextlib.suppress(requests.RequestException, OSError, *_FOREIGN):
+            said = response.raw.read(ERROR_LIMIT)
+        headers = _lower(response.headers)
+        status = response.status_code
+        sentence = f"peer {self.peer!r} answered {method} {_shown(path)} with {status}"
+        if reason := _orthanc_error(said) or response.reason:
+            sentence += f": {reason}"
+        if status in (401, 403):
+            sentence += "; check the user and the password of this peer"
+        raise PeerStatus(
+            sentence,
+            self.peer,
+            status,
+            headers=headers,
+            body=said,
+            retry_after=_retry_after(headers),
+        )
+
+    def _unreachable(self, error: BaseException, seconds: float) -> PeerUnreachable:
+        reason, hopeless = _reason(error, seconds)
+        through = " through the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
+        kind = PeerUntrusted if hopeless else PeerUnreachable
+        return kind(f"peer {self.peer!r} cannot be reached at {self._place}{through}: {reason}", self.peer)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # A redirect is an answer like another: following would send credentials to who knows whom.
+        return None
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Gives ``requests`` our connections and our TLS."""
+
+    def __init__(self, connections: int, line: Line, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        self._pools = {"http": partial(HTTPPool, line=line), "https": partial(HTTPSPool, line=line)}
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        # The context has it all; ``requests`` would load its own authorities at each connection.
+        pass
+
+
+def _tls(peer: Peer, verify: bool | str) -> ssl.SSLContext:
+    # ``create_default_context`` refuses, since Python 3.13, certificates that Orthanc takes.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    # As libcurl, which Orthanc uses: the certificate of a server may be named instead of its authority's.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif verify is True:
+        context.load_default_certs()
+        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+    else:
+        try:
+            context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
+        except OSError as error:
+            raise ConfigurationError(
+                f"HttpsCACertificates {verify!r} cannot be read: {_words(error)}"
+            ) from None
+    if peer.pkcs11:
+        raise ConfigurationError(f"peer {peer.name!r} needs PKCS#11, which only Orthanc's own client can do")
+    if peer.certificate_file:
+        try:
+            # Never ``None``: OpenSSL would ask for the password of an encrypted key at the terminal.
+            context.load_cert_chain(
+                peer.certificate_file, peer.certificate_key_file or None, peer.certificate_key_password or ""
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"the client certificate {peer.certificate_file!r} of peer {peer.name!r}, or its key or the"
+                f" password of the key, cannot be used: {_words(error)}"
+            ) from None
+    return context
+
+
+# What urllib3 and http.client raise besides ``OSError`` and what ``requests`` maps.
+_FOREIGN = (urllib3.exceptions.HTTPError, HTTPException)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it stems from, the outermost first."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        inner = [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+        waiting.extend(item for item in inner if isinstance(item, BaseException))
+
+
+def _reason(error: BaseException, seconds: float) -> tuple[str, bool]:
+    """What happened, in words, and whether trying again is hopeless."""
+    # The innermost says most; the errors of urllib3 and requests around it only wrap it.
+    for cause in reversed(list(_causes(error))):
+        match cause:
+            case ssl.SSLError():
+                return _words(cause), any(part in (cause.reason or "").upper() for part in _HOPELESS)
+            case ConnectTimedOut():
+                return f"no connection after {cause.seconds:g} s", False
+            case TimeoutError(errno=None) | urllib3.exceptions.ReadTimeoutError():
+                return f"timed out after {seconds:g} s", False
+            case socket.gaierror():
+                return f"its name is unknown ({cause.strerror})", False
+            case RemoteDisconnected():
+                return "the connection was closed before an answer", False
+            case IncompleteRead():
+                return "the connection was closed in the middle of an answer", False
+            case OSError() if not isinstance(cause, (requests.RequestException, Stale)):
+                return _words(cause), False
+    return "what it sent is not HTTP", False
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or error.strerror or 'failed').replace('_', ' ').lower()}"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= 100 else f"{path[:100]}…"
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _orthanc_error(body: bytes) -> str:
+    """What Orthanc's JSON says of an error; empty if the body is no such JSON."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(value, dict):
+        return ""
+    said = [value.get("Message"), value.get("Details")]
+    return ": ".join(dict.fromkeys(text for text in said if isinstance(text, str) and text))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """The header ``Retry-After``, in seconds; ``None`` if there is none that can be read."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+    try:
+        # The clock of the peer is the one that counts.
+        now = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except ValueError:
+        now = time.time()
+    return max(0.0, until - now)

@@ -1,0 +1,172 @@
+"""The only file that starts threads. All are daemons: none keeps Orthanc from stopping."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Generic, TypeVar
+
+from orthanc_transfers.core.errors import Canceled
+from orthanc_transfers.transfer.cancellation import Cancellation
+
+T = TypeVar("T")
+
+# Seconds that a cancellation waits for workers inside something that cannot be cut: the look-up of a name…
+GRACE = 1.0
+
+# Seconds after which a number of workers that may change is asked for again although no item ended.
+ADAPTATION = 0.5
+
+_logger = logging.getLogger(__name__)
+
+
+def start(name: str, target: Callable[[], None]) -> threading.Thread:
+    """A daemon thread of that name. What ``target`` raises is logged."""
+
+    def guarded() -> None:
+        try:
+            target()
+        except Exception:
+            _logger.exception("thread %s ended unexpectedly", name)
+
+    thread = threading.Thread(target=guarded, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def run_all(
+    name: str,
+    count: int | Callable[[], int],
+    items: Iterable[T],
+    work: Callable[[T], None],
+    cancellation: Cancellation,
+) -> None:
+    """Do ``work`` with each item, several at once; answers when all are done.
+
+    ``items`` may be lazy: an item is taken when a worker is free for it, by one thread at a time; taking must
+    not block. ``count`` is the most threads; as a function, which must not block either, it is asked again
+    and again, and their number follows it during the run. There are never more threads than items.
+
+    The first error wins: no more items are taken, and it is raised once every worker has ended.
+    Raises ``Canceled`` about ``GRACE`` seconds after a cancellation at the latest, whatever the workers do.
+    """
+    _Run(name, count, items, work, cancellation).wait()
+
+
+class _Run(Generic[T]):
+    def __init__(
+        self,
+        name: str,
+        count: int | Callable[[], int],
+        items: Iterable[T],
+        work: Callable[[T], None],
+        cancellation: Cancellation,
+    ) -> None:
+        self._name = name
+        self._count = count
+        self._items = iter(items)
+        self._work = work
+        self._cancellation = cancellation
+        self._taking = threading.Lock()
+        self._exhausted = False
+        self._changed = threading.Condition()
+        self._active = 0
+        self._started = 0
+        self._error: BaseException | None = None
+
+    def wait(self) -> None:
+        forget = self._cancellation.on_cancel(self._wake)
+        try:
+            self._cancellation.check()
+            while not self._over:
+                self._grow()
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: self._over or self._may_grow, ADAPTATION if callable(self._count) else None
+                    )
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: not self._active, GRACE if self._cancellation.requested else None
+                )
+        finally:
+            forget()
+        if self._cancellation.requested:
+            raise Canceled("stopped on request") from self._error
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def _stopping(self) -> bool:
+        return self._exhausted or self._error is not None or self._cancellation.requested
+
+    @property
+    def _over(self) -> bool:
+        return self._cancellation.requested or (self._stopping and not self._active)
+
+    @property
+    def _may_grow(self) -> bool:
+        return not self._stopping and self._active < self._wanted
+
+    @property
+    def _wanted(self) -> int:
+        return max(1, self._count() if callable(self._count) else self._count)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _grow(self) -> None:
+        # Each thread is born with an item in its hands: there is none without work.
+        while self._may_grow:
+            try:
+                taken = self._take()
+            except BaseException as error:  # noqa: BLE001  whatever the iterable raises ends the run
+                self._fail(error)
+                return
+            if taken is None:
+                return
+            with self._changed:
+                self._active += 1
+                self._started += 1
+            start(f"{self._name}-{self._started}", partial(self._loop, taken))
+
+    def _take(self) -> tuple[T] | None:
+        """The next item, or ``None`` when no more are to be taken."""
+        with self._taking:
+            if not self._stopping:
+                for item in self._items:
+                    return (item,)
+                self._exhausted = True
+        return None
+
+    def _loop(self, taken: tuple[T] | None) -> None:
+        try:
+            while taken is not None:
+                self._work(taken[0])
+                if self._retired():
+                    return
+                taken = self._take()
+        except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+            self._fail(error)
+        self._leave()
+
+    def _retired(self) -> bool:
+        # Decided and counted under one lock: otherwise all would leave when one is too many.
+        with self._changed:
+            if self._active <= self._wanted:
+                return False
+            self._leave()
+            return True
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._active -= 1
+            self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            if self._error is None:
+                self._error = error
+            self._changed.notify_all()
