@@ -1,0 +1,66 @@
+"""Fetching the bytes of a pull, whichever version the peer speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from orthanc_transfers.core.codec import Codec, decode
+from orthanc_transfers.core.errors import BadFile, PeerAnswer, WrongSize
+from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.transfer.ports import Answer
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+
+
+class Garbled(PeerAnswer):
+    """The bytes of an answer are not those asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of one item, how many of them the network carried, and in which codec."""
+
+    data: memoryview
+    wire: int
+    codec: Codec
+
+
+class Fetcher(Protocol[T]):
+    """How one version of the protocol fetches. Called by several threads."""
+
+    def plan(self, missing: RangeSet) -> Sequence[T]:
+        """Items that bring just those bytes of the area, one request each."""
+
+    def ranges(self, item: T) -> Sequence[Range]:
+        """Where the bytes of an item belong, in their order."""
+
+    def fetch(self, item: T) -> Fetched:
+        """One request. Raises ``Garbled``, and what ``PeerTransport.request`` does."""
+
+
+def fetch_intact(fetcher: Fetcher[T], item: T) -> Fetched:
+    """An item whose bytes arrived garbled is fetched again at once, a few times."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return fetcher.fetch(item)
+        except Garbled:
+            continue
+    return fetcher.fetch(item)
+
+
+def most_bytes(size: int) -> int:
+    """The most bytes that ``size`` bytes may have in any codec: what does not compress grows a little."""
+    return size + size // 64 + 4096
+
+
+def unpack(peer: str, answer: Answer, codec: Codec, size: int) -> Fetched:
+    """The bytes of an answer. Raises ``Garbled`` unless they are ``size`` bytes in that codec."""
+    wire = memoryview(answer.body).nbytes
+    try:
+        return Fetched(decode(answer.body, codec, size), wire, codec)
+    except (BadFile, WrongSize) as error:
+        raise Garbled(f"peer {peer} sent other bytes than were asked for: {error}", peer) from error

@@ -1,0 +1,25 @@
+"""The jobs, as the rest of the plugin meets them again after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.transfer.environment import Environment
+from orthanc_transfers.transfer.ports import Job
+from orthanc_transfers.transfer.pull import PullJob
+from orthanc_transfers.transfer.push import PushJob
+from orthanc_transfers.transfer.saved import parse_order
+
+__all__ = ["Environment", "reload"]
+
+_JOBS = {job.type: job for job in (PushJob, PullJob)}
+
+
+def reload(environment: Environment, type: str, serialized: Mapping[str, Any]) -> Job:
+    """A job as it was saved, by this plugin or by the C++ one. Raises ``BadRequest`` if it makes no sense."""
+    job = _JOBS.get(type)
+    if job is None:
+        raise BadRequest(f"unknown type of job: {type}")
+    return job(environment, parse_order(serialized), serialized)

@@ -1,0 +1,176 @@
+"""Push, version 1: buckets are planned in advance, the commit is one long request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from orthanc_transfers.core.codec import Codec, Compression, choose, content_type, encode
+from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.model import Bucket, Chunk, Manifest
+from orthanc_transfers.core.planner import plan_buckets
+from orthanc_transfers.core.protocol import PushCreated, PushCreation
+from orthanc_transfers.transfer.carrying import Carried, Carrier
+from orthanc_transfers.transfer.driving import Drive
+from orthanc_transfers.transfer.messages import drop, identify, look_up, post, size_of
+from orthanc_transfers.transfer.missing import name_instances
+
+CREATE = "/transfers/push"
+
+KNOWN_CODECS = (Codec.NONE, Codec.GZIP)
+
+_MOST_TRANSACTIONS = 2
+_SAMPLES = 4
+_SAMPLE_SIZE = 256 * 1024
+
+
+class Push:
+    """One push to one peer."""
+
+    def __init__(self, drive: Drive, manifest: Manifest) -> None:
+        self._drive = drive
+        self._manifest = manifest
+        self._timeout = drive.environment.settings.peer_commit_timeout
+        self._buckets = plan_buckets(manifest, drive.environment.settings.bucket_size)
+        self._codec = Codec.NONE
+
+    def run(self) -> None:
+        """Send every bucket that the receiver does not have from before a pause, then commit."""
+        for left in reversed(range(_MOST_TRANSACTIONS)):
+            path = self._resume() or self._create()
+            try:
+                self._send(path)
+                self._commit(path)
+            except PeerStatus as error:
+                # The receiver does not know the push any more: it was restarted, or made room for another.
+                if error.peer_status != 404 or not left:
+                    raise
+                self._drive.continuation.end()
+            else:
+                return
+
+    # --- the transaction
+
+    def _resume(self) -> str | None:
+        path, plan = self._drive.continuation.path, self._drive.continuation.plan
+        codec, _, fingerprint = (plan or "").partition(":")
+        if path is None:
+            return None
+        if fingerprint != self._fingerprint():
+            # What is to be sent changed during the pause.
+            drop(self._drive.once, path, self._drive.order)
+            return None
+        self._codec = Codec(codec)
+        self._settle(path)
+        return path
+
+    def _create(self) -> str:
+        drive = self._drive
+        drive.facts.phase = "Sending"
+        self._codec = self._choose()
+        creation = PushCreation(
+            Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
+        )
+        try:
+            created = post(
+                drive.peer, CREATE, creation.to_json(), drive.order, PushCreated.parse, self._timeout
+            )
+        except PeerStatus as error:
+            if error.peer_status != 404:
+                raise
+            peer = drive.peer.peer
+            raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
+        path = "/" + created.path.lstrip("/")
+        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint()}")
+        self._settle(path)
+        return path
+
+    def _fingerprint(self) -> str:
+        rows = [[instance.id, instance.size, instance.md5] for instance in self._manifest]
+        text = json.dumps([self._drive.environment.settings.bucket_size, rows])
+        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+    def _choose(self) -> Codec:
+        """One codec for the whole push: gzip if any of a few samples gains by it."""
+        wanted = self._drive.order.compression
+        if wanted in (Compression.NONE, Compression.GZIP):
+            return Codec(wanted.value)
+        instances = [instance for instance in self._manifest if instance.size]
+        for instance in instances[:: max(1, len(instances) // _SAMPLES)][:_SAMPLES]:
+            chunk = Chunk(instance.id, 0, min(instance.size, _SAMPLE_SIZE))
+            pieces = self._drive.environment.source.pieces([chunk], self._manifest)
+            if choose(Compression.AUTO, pieces, KNOWN_CODECS) is not Codec.NONE:
+                return Codec.GZIP
+        return Codec.NONE
+
+    def _settle(self, path: str) -> None:
+        drive = self._drive
+        drive.facts.transaction = path.rpartition("/")[2]
+        drive.facts.already_stored = 0
+        completed = drive.continuation.completed()
+        left = sum(bucket.size for bucket in self._buckets if bucket.index not in completed)
+        drive.facts.resumed = self._manifest.size - left
+        drive.progress.plan(len(self._buckets), len(completed), left)
+
+    # --- the buckets
+
+    def _send(self, path: str) -> None:
+        drive = self._drive
+        drive.facts.phase = "Sending"
+        completed = drive.continuation.completed()
+
+        def put(bucket: Bucket) -> Carried:
+            body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
+            headers = {"content-type": content_type(self._codec), **identify(drive.order)}
+            drive.peer.request("PUT", f"{path}/{bucket.index}", body=body, headers=headers)
+            return Carried(bucket.size, size_of(body), self._codec)
+
+        Carrier("push", drive.environment.settings.threads, drive.progress, drive.cancellation).carry(
+            [bucket for bucket in self._buckets if bucket.index not in completed],
+            put,
+            lambda bucket: drive.continuation.complete(bucket.index),
+        )
+
+    # --- the commit
+
+    def _commit(self, path: str) -> None:
+        drive = self._drive
+        drive.facts.phase = "Importing"
+        headers = {"content-type": "application/json", **identify(drive.order)}
+        request = ("POST", f"{path}/commit")
+        try:
+            drive.once.request(*request, body=[b"{}"], headers=headers, timeout=self._timeout)
+        except PeerUnreachable as error:
+            lost: PeerError = error
+        except PeerStatus as error:
+            if not error.outage:
+                raise
+            lost = error
+        else:
+            return
+        # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
+        # finishes the first one, and then knows nothing of it.
+        try:
+            drive.peer.request(*request, body=[b"{}"], headers=headers, timeout=self._timeout)
+        except PeerStatus as error:
+            if error.peer_status != 404:
+                raise
+            self._verify(lost)
+
+    def _verify(self, lost: PeerError) -> None:
+        """Compare what the receiver has with what was sent. Raises ``PeerError`` unless all is there."""
+        drive = self._drive
+        resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
+        peer = drive.peer.peer
+        try:
+            there = look_up(drive.peer, resources, drive.order, self._timeout)
+            stored = {instance.id: instance.md5 for instance in there.instances}
+            problem = [one.id for one in self._manifest if stored.get(one.id) != one.md5]
+        except (PeerStatus, PeerAnswer):
+            problem = [instance.id for instance in self._manifest]
+        if problem:
+            raise PeerError(
+                f"the answer of peer {peer} to the commit was lost ({lost}), and it does not show "
+                f"{name_instances(problem)} as sent: the outcome is unknown, look at the peer",
+                peer,
+            ) from lost

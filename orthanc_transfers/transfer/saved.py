@@ -1,0 +1,132 @@
+"""What a job keeps over a pause, and over a restart of Orthanc."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from orthanc_transfers.core.protocol import TransferRequest
+from orthanc_transfers.core.ranges import Range, RangeSet
+
+_TOKEN = re.compile("[0-9a-f]{32}")
+
+
+def _new_token() -> str:
+    return secrets.token_hex(16)
+
+
+class Continuation:
+    """Where a transfer stands, so that it goes on instead of starting over. Thread-safe; never blocks."""
+
+    def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
+        saved = saved or {}
+        self._lock = threading.Lock()
+        token = saved.get("Token")
+        self._token = token if isinstance(token, str) and _TOKEN.fullmatch(token) else _new_token()
+        path = saved.get("Transaction")
+        self._path = path if isinstance(path, str) else None
+        plan = saved.get("Plan")
+        self._plan = plan if isinstance(plan, str) else None
+        self._completed = _parse_set(saved.get("Completed"))
+        self.originator_verified = saved.get("OriginatorVerified") is True
+        """Whether the peer was the expected one: its identifier is another one after a restart of it."""
+
+    @property
+    def token(self) -> str:
+        """Names this transfer to the receiver: the same one asks for the same transfer again."""
+        return self._token
+
+    def renew_token(self) -> str:
+        """A new name: what the receiver (or our own staging) has under the old one is of no use."""
+        with self._lock:
+            self._token = _new_token()
+            return self._token
+
+    @property
+    def path(self) -> str | None:
+        """Path of the push on the receiver, relative to its root; ``None`` if there is none."""
+        return self._path
+
+    @property
+    def plan(self) -> str | None:
+        """Fingerprint of the buckets that a push of version 1 was created with, ``None`` for version 2."""
+        return self._plan
+
+    def begin(self, path: str, plan: str | None = None) -> None:
+        """The receiver knows the push by that path; nothing of it was sent yet."""
+        with self._lock:
+            self._path = path
+            self._plan = plan
+            self._completed = RangeSet()
+
+    def end(self) -> None:
+        """The receiver has no such push any more, or needs not be told about it."""
+        with self._lock:
+            self._path = None
+            self._plan = None
+            self._completed = RangeSet()
+
+    def complete(self, index: int) -> None:
+        """A bucket of a push of version 1 arrived."""
+        with self._lock:
+            self._completed.add(Range(index, index + 1))
+
+    def completed(self) -> set[int]:
+        """The buckets of a push of version 1 that arrived."""
+        with self._lock:
+            return {index for item in self._completed for index in range(item.start, item.stop)}
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``Continuation`` takes."""
+        with self._lock:
+            value: dict[str, Any] = {"Token": self._token}
+            if self._path is not None:
+                value["Transaction"] = self._path
+            if self._plan is not None:
+                value["Plan"] = self._plan
+                value["Completed"] = [[item.start, item.stop] for item in self._completed]
+        if self.originator_verified:
+            value["OriginatorVerified"] = True
+        return value
+
+
+def parse_order(saved: Mapping[str, Any]) -> TransferRequest:
+    """What was asked for, from a saved job of ours or of the C++ plugin.
+
+    Raises ``BadRequest``.
+    """
+    return with_identifier(TransferRequest.parse(dict(saved)))
+
+
+def with_identifier(order: TransferRequest) -> TransferRequest:
+    """The same order with a ``sender_transfer_id``, whether the user named one or not."""
+    return order if order.sender_transfer_id else replace(order, sender_transfer_id=str(uuid.uuid4()))
+
+
+def order_to_json(order: TransferRequest) -> dict[str, Any]:
+    """The keys of a saved job of the C++ plugin."""
+    value: dict[str, Any] = {
+        "Peer": order.peer,
+        "Resources": order.resources_json,
+        "Compression": order.compression.value,
+        "SenderTransferID": order.sender_transfer_id,
+    }
+    if order.originator is not None:
+        value["Originator"] = order.originator
+    return value
+
+
+def _parse_set(value: Any) -> RangeSet:
+    found = RangeSet()
+    try:
+        for start, stop in value or ():
+            found.add(Range(start, stop))
+    except (TypeError, ValueError):
+        # Damaged: the buckets are sent again.
+        return RangeSet()
+    return found

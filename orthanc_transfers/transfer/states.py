@@ -1,0 +1,83 @@
+"""The states of a transfer job, and what leads from one to another."""
+
+from __future__ import annotations
+
+import enum
+
+
+class State(enum.Enum):
+    """Where a job stands."""
+
+    READY = enum.auto()
+    """The next step starts, or continues, the work: new, paused, or reset."""
+    RUNNING = enum.auto()
+    """A driver thread works."""
+    SUCCEEDED = enum.auto()
+    FAILED = enum.auto()
+    CANCELED = enum.auto()
+    RELEASED = enum.auto()
+    """Orthanc ends, or forgets the job: nothing happens any more."""
+
+
+class Event(enum.Enum):
+    """What happens to a job."""
+
+    START = enum.auto()
+    """A step found nothing that runs."""
+    DONE = enum.auto()
+    """The driver did it all."""
+    BROKE = enum.auto()
+    """The driver met an error."""
+    PAUSE = enum.auto()
+    CANCEL = enum.auto()
+    RESET = enum.auto()
+    RELEASE = enum.auto()
+
+
+_TABLE: dict[State, dict[Event, State]] = {
+    State.READY: {
+        Event.START: State.RUNNING,
+        # The driver ended by itself in the moment of a pause: that must not be lost.
+        Event.DONE: State.SUCCEEDED,
+        Event.BROKE: State.FAILED,
+        Event.PAUSE: State.READY,
+        Event.CANCEL: State.CANCELED,
+        Event.RESET: State.READY,
+        Event.RELEASE: State.RELEASED,
+    },
+    State.RUNNING: {
+        Event.DONE: State.SUCCEEDED,
+        Event.BROKE: State.FAILED,
+        Event.PAUSE: State.READY,
+        Event.CANCEL: State.CANCELED,
+        Event.RESET: State.READY,
+        Event.RELEASE: State.RELEASED,
+    },
+    State.SUCCEEDED: {
+        Event.PAUSE: State.SUCCEEDED,
+        Event.CANCEL: State.SUCCEEDED,
+        Event.RESET: State.READY,
+        Event.RELEASE: State.RELEASED,
+    },
+    State.FAILED: {
+        Event.PAUSE: State.FAILED,
+        Event.CANCEL: State.CANCELED,
+        Event.RESET: State.READY,
+        Event.RELEASE: State.RELEASED,
+    },
+    State.CANCELED: {
+        Event.PAUSE: State.CANCELED,
+        Event.CANCEL: State.CANCELED,
+        Event.RESET: State.READY,
+        Event.RELEASE: State.RELEASED,
+    },
+    State.RELEASED: dict.fromkeys(set(Event) - {Event.START}, State.RELEASED),
+}
+
+
+def after(state: State, event: Event) -> State:
+    """The state that an event leads to. Raises ``ValueError`` if it cannot happen in that state."""
+    try:
+        return _TABLE[state][event]
+    except KeyError:
+        raise ValueError(f"{event.name} cannot happen to a job that is {state.name}") from None
