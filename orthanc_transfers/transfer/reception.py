@@ -1,0 +1,220 @@
+"""Everything that this server is receiving: found by token, also after a restart; expiry; the end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from orthanc_transfers.core.errors import Conflict, TooLarge, TransferError
+from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.protocol import PushState
+from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.area import Area
+from orthanc_transfers.transfer.cancellation import Cancellation
+from orthanc_transfers.transfer.commit import same_places
+from orthanc_transfers.transfer.ports import Clock, InstanceStore
+from orthanc_transfers.transfer.receiving import Reception, Surroundings
+from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.staging import Staging
+
+__all__ = ["Reception", "Receptions"]
+
+log = logging.getLogger(__name__)
+
+PAUSED_PULL = 7 * 86400.0
+"""Seconds that an unfinished pull is kept: its job may be paused, over the weekend say."""
+
+# Seconds that the end of the server waits for commits to stop between two instances.
+_CLOSING = 1.5
+
+
+class Receptions:
+    """Everything that this server is receiving, or has received lately.
+
+    Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
+    """
+
+    def __init__(
+        self, staging: Staging, store: InstanceStore, settings: Settings, clock: Clock, reports: Reports
+    ) -> None:
+        self._staging = staging
+        self._settings = settings
+        self._clock = clock
+        self._closing = Cancellation()
+        self._surroundings = Surroundings(
+            store, reports, clock, settings.commit_threads_count, self._closing, self._ended
+        )
+        self._lock = threading.Lock()
+        self._receptions: dict[str, Reception] = {}
+        self._tokens: dict[tuple[str, str], Reception] = {}
+        self._opening: dict[tuple[str, str], Future[Reception]] = {}
+        self._listeners: list[Callable[[Reception], None]] = []
+        for area in staging.reopen():
+            self._reopen(area)
+
+    def _reopen(self, area: Area) -> None:
+        try:
+            reception = Reception(area, self._surroundings)
+            self._tokens[reception.kind, reception.token] = reception
+        except (KeyError, TypeError, ValueError) as error:
+            self._staging.forget(area.id)
+            self._staging.set_aside(area.directory, f"its state makes no sense: {error!r}")
+        else:
+            self._receptions[reception.id] = reception
+
+    def on_end(self, listener: Callable[[Reception], None]) -> None:
+        """Be told of every reception that is committed, fails or is discarded."""
+        self._listeners.append(listener)
+
+    def open(
+        self,
+        token: str,
+        manifest: Manifest,
+        *,
+        kind: str,
+        check_stored: bool,
+        resumable: bool = True,
+        meta: Mapping[str, Any] | None = None,
+        peer: str | None = None,
+        aliases: Sequence[str] = (),
+    ) -> Reception:
+        """The reception of that token, also after a restart; a new one if there is none.
+
+        ``check_stored``: what Orthanc has with the same MD5 is not missing. ``meta`` (JSON) is kept on disk.
+        ``peer`` and ``aliases`` go to the commit report: who sends, and by what else it can be found.
+        Raises ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with another manifest (a pull
+        starts over then, unless it is being committed).
+        """
+        key = (kind, token)
+        while True:
+            with self._lock:
+                known = self._tokens.get(key)
+                opening = self._opening.get(key)
+                mine = known is None and opening is None
+                if mine:
+                    opening = self._opening[key] = Future()
+            if known is None and not mine:
+                assert opening is not None
+                known = opening.result()
+            if known is None:
+                break
+            if self._still_right(known, manifest):
+                known.touch()
+                return known
+        assert opening is not None
+        try:
+            reception = self._create(
+                manifest,
+                {
+                    "kind": kind,
+                    "token": token,
+                    "resumable": resumable,
+                    "peer": peer,
+                    "created": self._clock.now(),
+                    "aliases": [token, *aliases],
+                    "meta": dict(meta or {}),
+                },
+                check_stored,
+            )
+        except BaseException as error:
+            with self._lock:
+                del self._opening[key]
+            opening.set_exception(error)
+            raise
+        with self._lock:
+            del self._opening[key]
+            self._receptions[reception.id] = reception
+            self._tokens[key] = reception
+        opening.set_result(reception)
+        return reception
+
+    def _still_right(self, known: Reception, manifest: Manifest) -> bool:
+        fresh_start = known.kind == "pull" and (known.manifest != manifest or known.state is PushState.FAILED)
+        if fresh_start:
+            known.discard()
+            return False
+        if known.manifest != manifest:
+            raise Conflict("this token belongs to another transfer")
+        return not known.dropped
+
+    def _create(self, manifest: Manifest, meta: dict[str, Any], check_stored: bool) -> Reception:
+        if len(manifest) > self._settings.max_manifest_instances:
+            raise TooLarge(
+                f"{len(manifest)} instances are more than MaxManifestInstances,"
+                f" {self._settings.max_manifest_instances}"
+            )
+        same = frozenset[int]()
+        if check_stored:
+            stored = self._surroundings.store.md5s([instance.id for instance in manifest])
+            same = same_places(manifest, stored)
+        needed = manifest.size - sum(manifest.instances[place].size for place in same)
+        area = self._staging.create(manifest, meta, needed)
+        try:
+            reception = Reception(area, self._surroundings)
+            reception.skip(same)
+        except BaseException:
+            area.discard()
+            self._staging.forget(area.id)
+            raise
+        return reception
+
+    def find(self, kind: str, token: str) -> Reception | None:
+        """The reception of a token, if there is one."""
+        with self._lock:
+            return self._tokens.get((kind, token))
+
+    def all(self) -> list[Reception]:
+        """All that are known, finished ones included."""
+        with self._lock:
+            return list(self._receptions.values())
+
+    def recover(self) -> None:
+        """Roll interrupted commits forward, in the background. To be called once Orthanc has started."""
+        interrupted = [one for one in self.all() if one.state is PushState.COMMITTING]
+        if interrupted:
+            workers.start("transfers-recover", lambda: self._recover(interrupted))
+
+    def _recover(self, interrupted: Iterable[Reception]) -> None:
+        for reception in interrupted:
+            log.warning("the commit of transfer %s was interrupted, it goes on now", reception.id)
+            try:
+                reception.commit()
+            except TransferError as error:
+                log.warning("the interrupted commit of transfer %s: %s", reception.id, error)
+
+    def expire(self) -> None:
+        """Drop what nobody asked for during a long time; a commit under way is none of it."""
+        now = self._clock.monotonic()
+        for reception in self.all():
+            idle: float = self._settings.push_idle_timeout
+            if reception.kind == "pull" and reception.state is PushState.RECEIVING:
+                # Its job may be paused; what it has must not be fetched again.
+                idle = max(idle, PAUSED_PULL)
+            if reception.state is not PushState.COMMITTING and now - reception.last_used > idle:
+                log.info("transfer %s is dropped: nobody used it for %d s", reception.id, idle)
+                with suppress(Conflict):
+                    reception.discard()
+
+    def close(self) -> None:
+        """Stop commits between two instances; all stays on disk. Waits a second or so for them at most."""
+        self._closing.cancel()
+        deadline = time.monotonic() + _CLOSING
+        for reception in self.all():
+            reception.close(deadline)
+        self._staging.close()
+
+    def _ended(self, reception: Reception) -> None:
+        self._staging.forget(reception.id)
+        if reception.dropped:
+            with self._lock:
+                self._receptions.pop(reception.id, None)
+                if self._tokens.get((reception.kind, reception.token)) is reception:
+                    del self._tokens[reception.kind, reception.token]
+        for listener in self._listeners:
+            listener(reception)

@@ -1,0 +1,337 @@
+"""Pushes as their senders see them, in both versions of the protocol: limits, messages, remembered outcomes.
+
+The lock of this file is held to look a push up, never while one is written, hashed or committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orthanc_transfers.core import checksum, codec
+from orthanc_transfers.core.codec import Codec
+from orthanc_transfers.core.errors import (
+    BadRequest,
+    Busy,
+    Conflict,
+    Corrupted,
+    TooLarge,
+    UnknownResource,
+    UnknownTransaction,
+)
+from orthanc_transfers.core.model import Chunk
+from orthanc_transfers.core.protocol import PushCreation, PushCreation2, PushState, PushStatus
+from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.counters import PushCounters
+from orthanc_transfers.transfer.places import Places
+from orthanc_transfers.transfer.ports import Clock
+from orthanc_transfers.transfer.receiving import FINISHED, Reception
+from orthanc_transfers.transfer.reception import Receptions
+
+log = logging.getLogger(__name__)
+
+PATH = "/transfers/v2/push/"
+
+# A sender of version 1 gives up after its PeerCommitTimeout, which we take to be ours.
+_HOLD_SHARE = 0.8
+_LONGEST_HOLD = 480.0
+# Each waiting creation keeps one of Orthanc's HTTP threads (50 by default), which other pushes need.
+_MOST_HELD = 16
+_RETRY_AFTER = 2.0
+_EXPIRY_PERIOD = 15.0
+
+
+@dataclass(eq=False, slots=True)
+class _Push:
+    """A reception, and what only its sender's version of the protocol needs."""
+
+    reception: Reception
+    version: int
+    codec: Codec
+    buckets: Sequence[Sequence[Chunk]]
+    placed: bool
+
+
+class Transactions:
+    """The pushes that this server receives. Thread-safe."""
+
+    def __init__(
+        self, receptions: Receptions, settings: Settings, clock: Clock, counters: PushCounters
+    ) -> None:
+        self._receptions = receptions
+        self._settings = settings
+        self._clock = clock
+        self._counters = counters
+        self._places = Places(settings.max_push_transactions, _MOST_HELD)
+        self._lock = threading.Lock()
+        self._pushes: dict[str, _Push] = {}
+        self._closing = threading.Event()
+        receptions.on_end(self._ended)
+        for reception in receptions.all():
+            if reception.kind == "push":
+                self._reopen(reception)
+        self._count_places()
+        workers.start("transfers-expiry", self._expire_again_and_again)
+
+    def _reopen(self, reception: Reception) -> None:
+        try:
+            meta = reception.meta
+            buckets = [[Chunk(*chunk) for chunk in bucket] for bucket in meta["buckets"]]
+            push = _Push(reception, meta["version"], Codec(meta["codec"]), buckets, False)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("push %s cannot go on after the restart: %r", reception.id, error)
+            return
+        if reception.state not in FINISHED:
+            self._places.occupy()
+            push.placed = True
+        self._pushes[reception.id] = push
+
+    # --- version 1
+
+    def create_v1(self, creation: PushCreation, sender: str | None = None) -> str:
+        """A new push; answers its identifier. Waits for a place if there is none.
+
+        ``sender`` is the transfer's identifier, as its sender says.
+        Raises ``TooLarge``, ``NoSpace``, ``Busy``.
+        """
+        self._check_size(len(creation.manifest))
+        self._take_place(min(self._settings.peer_commit_timeout * _HOLD_SHARE, _LONGEST_HOLD))
+        buckets = [[[chunk.id, chunk.offset, chunk.size] for chunk in bucket] for bucket in creation.buckets]
+        meta = {"version": 1, "codec": creation.compression.value, "buckets": buckets}
+        try:
+            reception = self._receptions.open(
+                uuid.uuid4().hex,
+                creation.manifest,
+                kind="push",
+                check_stored=False,
+                resumable=False,
+                meta=meta,
+                peer=sender,
+                aliases=[sender] if sender else [],
+            )
+        except BaseException:
+            self._free_place()
+            raise
+        self._register(_Push(reception, 1, Codec(creation.compression.value), creation.buckets, True))
+        return reception.id
+
+    def put_v1(self, identifier: str, index: int, body: memoryview) -> None:
+        """One bucket, as it was on the wire.
+
+        Raises ``UnknownTransaction``, ``UnknownResource``, ``BadRequest``, ``BadFile``, ``WrongSize``,
+        ``Conflict``.
+        """
+        push = self._find(identifier, 1)
+        push.reception.touch()
+        if not 0 <= index < len(push.buckets):
+            raise BadRequest(f"push {identifier} has {len(push.buckets)} buckets, none has index {index}")
+        ranges = [self._range(push, chunk) for chunk in push.buckets[index]]
+        self._refuse_if_over(push.reception)
+        self._counters.add(received_bytes=len(body))
+        data = codec.decode(body, push.codec, sum(item.size for item in ranges))
+        push.reception.write(ranges, data)
+
+    def _range(self, push: _Push, chunk: Chunk) -> Range:
+        try:
+            return push.reception.manifest.range_of_chunk(chunk)
+        except KeyError:
+            raise UnknownResource(f"a bucket names instance {chunk.id}, which is not in the push") from None
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+
+    def commit_v1(self, identifier: str) -> None:
+        """Verify and import; answers when done, and the same again if asked again.
+
+        Raises ``UnknownTransaction``; ``Corrupted``, naming an instance: the push stays, and buckets may be
+        sent again; ``ImportRefused``: nothing was kept.
+        """
+        self._find(identifier, 1).reception.commit()
+
+    # --- version 2
+
+    def create(self, creation: PushCreation2, sender: str | None = None) -> PushStatus:
+        """A new push, or the one of the same token.
+
+        Raises ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at once.
+        """
+        self._check_size(len(creation.manifest))
+        known = self._receptions.find("push", creation.token)
+        if known is None:
+            self._take_place(0)
+        try:
+            reception = self._receptions.open(
+                creation.token,
+                creation.manifest,
+                kind="push",
+                check_stored=True,
+                meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
+                peer=sender,
+                aliases=[sender] if sender else [],
+            )
+        except BaseException:
+            if known is None:
+                self._free_place()
+            raise
+        push = _Push(reception, 2, Codec.NONE, (), True)
+        if known is None and not self._register(push):
+            self._free_place()  # the same creation, twice at once: one place is enough
+        return self._status(reception)
+
+    def put(
+        self,
+        identifier: str,
+        offset: int,
+        size: int,
+        encoding: Codec,
+        xxh3: str | None,
+        body: memoryview,
+    ) -> None:
+        """``size`` bytes of the area from ``offset`` on, as they were on the wire in ``body``.
+
+        ``xxh3`` is the checksum of the body, if its sender computed one. Raises ``UnknownTransaction``,
+        ``BadRequest``, ``BadFile``, ``WrongSize``, ``Corrupted``, ``Conflict``.
+        """
+        reception = self._find(identifier, 2).reception
+        reception.touch()
+        if offset < 0 or size < 0 or offset + size > reception.manifest.size:
+            raise BadRequest(f"bytes {offset} to {offset + size} lie beyond the area of push {identifier}")
+        self._refuse_if_over(reception)
+        self._counters.add(received_bytes=len(body))
+        if xxh3 is not None and checksum.xxh3([body]) != xxh3.lower():
+            raise Corrupted(f"bytes {offset} to {offset + size} were damaged on their way; send them again")
+        reception.write([Range(offset, offset + size)], codec.decode(body, encoding, size))
+
+    def status(self, identifier: str) -> PushStatus:
+        """How far it is. Raises ``UnknownTransaction``."""
+        return self._status(self._find(identifier, 2).reception)
+
+    def commit(self, identifier: str) -> PushStatus:
+        """Let the commit begin, once, unless bytes are missing; answers at once.
+
+        Raises ``UnknownTransaction``.
+        """
+        reception = self._find(identifier, 2).reception
+        if not reception.missing() and reception.state not in FINISHED:
+            reception.commit_in_background()
+        return self._status(reception)
+
+    def _status(self, reception: Reception) -> PushStatus:
+        reception.touch()
+        state = reception.state
+        stored, stored_size = reception.already_stored
+        return PushStatus(
+            id=reception.id,
+            path=PATH + reception.id,
+            state=state,
+            missing=tuple(reception.missing()),
+            imported=reception.imported,
+            total=len(reception.manifest),
+            already_stored=stored,
+            already_stored_size=stored_size,
+            error=reception.error if state is PushState.FAILED else None,
+            report=reception.report.counts() if reception.report is not None else None,
+        )
+
+    # --- both
+
+    def drop(self, identifier: str) -> None:
+        """Forget a push; one that has ended keeps its outcome.
+
+        Raises ``UnknownTransaction``; ``Conflict`` while a push of version 1 is being committed (version 2
+        ignores the request then).
+        """
+        push = self._find(identifier, None)
+        if push.reception.state in FINISHED:
+            return
+        try:
+            push.reception.discard()
+        except Conflict:
+            if push.version == 1:
+                raise
+
+    def recover(self) -> None:
+        """Roll interrupted commits forward; to be called once Orthanc has started."""
+        self._receptions.recover()
+
+    def expire(self) -> None:
+        """Drop pushes that nobody used for long. Called by itself every few seconds."""
+        self._receptions.expire()
+
+    def close(self) -> None:
+        """Stop, within two seconds; what was received stays on disk."""
+        self._closing.set()
+        self._places.close()
+        self._receptions.close()
+
+    # --- inside
+
+    def _find(self, identifier: str, version: int | None) -> _Push:
+        with self._lock:
+            push = self._pushes.get(identifier)
+        if push is None or version not in (None, push.version):
+            raise UnknownTransaction(
+                f"there is no push {identifier}: it was never created, dropped or expired"
+            )
+        return push
+
+    def _refuse_if_over(self, reception: Reception) -> None:
+        # Said before the work of decoding; ``write`` looks again.
+        if reception.state is not PushState.RECEIVING:
+            raise Conflict(f"push {reception.id} is {reception.state.value}, it takes no more bytes")
+
+    def _check_size(self, count: int) -> None:
+        if count > self._settings.max_manifest_instances:
+            raise TooLarge(
+                f"{count} instances in one push are more than MaxManifestInstances,"
+                f" {self._settings.max_manifest_instances}"
+            )
+
+    def _register(self, push: _Push) -> bool:
+        with self._lock:
+            if push.reception.id in self._pushes:
+                return False
+            self._pushes[push.reception.id] = push
+        self._counters.add(created=1)
+        return True
+
+    def _ended(self, reception: Reception) -> None:
+        with self._lock:
+            push = self._pushes.get(reception.id)
+            if push is None:
+                return
+            if reception.dropped:
+                del self._pushes[reception.id]
+            placed, push.placed = push.placed, False
+        if not placed:
+            return
+        committed = reception.state is PushState.COMMITTED
+        self._counters.add(
+            committed=int(committed),
+            aborted=int(not committed),
+            reception_ms=round(1000 * reception.reception_seconds),
+            commit_ms=round(1000 * reception.commit_seconds),
+        )
+        self._free_place()
+
+    def _take_place(self, patience: float) -> None:
+        if not self._places.take(patience):
+            limit = self._settings.max_push_transactions
+            raise Busy(f"{limit} pushes are being received (MaxPushTransactions), try later", _RETRY_AFTER)
+        self._count_places()
+
+    def _free_place(self) -> None:
+        self._places.free()
+        self._count_places()
+
+    def _count_places(self) -> None:
+        self._counters.available = self._places.available
+
+    def _expire_again_and_again(self) -> None:
+        period = min(_EXPIRY_PERIOD, self._settings.push_idle_timeout / 4)
+        while not self._closing.wait(period):
+            self.expire()
