@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import dicom_data
+from tests.support.certificates import make_certificate
 from tests.support.fixtures import MakeServer
+from tests.support.nginx import Nginx
 from tests.support.orthanc_server import (
     CHECKOUT,
     OrthancServer,
@@ -67,6 +69,39 @@ def test_with_remote_self_what_is_sent_is_pulled_by_the_peer(make_server: MakeSe
     assert job["State"] == "Success", job
     assert job["Type"] == "PullTransfer"
     assert b.md5s() == a.md5s()
+
+
+def test_over_https_with_a_certificate_that_is_checked(make_server: MakeServer, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    a, b = make_server("a"), make_server("b", user="alice", password="wonder")
+    a.configuration["HttpsCACertificates"] = str(certificate)
+    with Nginx(tmp_path / "nginx", b, certificate=certificate) as nginx:
+        a.add_peer("b", b, Url=nginx.url)
+        start_together(a, b)
+        resources = fill(a)
+        job = a.wait_for_job(a.send(resources, "b")["ID"])
+        assert job["State"] == "Success", job
+        assert b.md5s() == a.md5s()
+        # What B has now, A fetches back.
+        a.clear()
+        job = a.wait_for_job(a.pull(resources, "b")["ID"])
+        assert job["State"] == "Success", job
+        assert a.md5s() == b.md5s()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(make_server: MakeServer, tmp_path: Path) -> None:
+    a, b = (
+        make_server("a", configuration={"Transfers": {"MaxHttpRetries": 0, "MaxOutage": 0}}),
+        make_server("b"),
+    )
+    with Nginx(tmp_path / "nginx", b, certificate=make_certificate(tmp_path)) as nginx:
+        a.add_peer("b", b, Url=nginx.url)
+        start_together(a, b)
+        (stored,) = a.upload_all(dicom_data.small_instances(1))
+        job = a.wait_for_job(a.send([resource("Instance", stored["ID"])], "b")["ID"])
+        assert job["State"] == "Failure"
+        assert "certificate" in job["Content"]["Error"]
+        assert b.instances() == []
 
 
 def test_the_configurations_of_docker_compose_work_as_they_are_with_logins(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ class OrthancServer:
 
     ``configuration`` is laid over what the harness sets itself (ports, folders, plugins). ``script`` is
     the one that ``PythonScript`` names, ``None`` for an Orthanc without Python. ``user`` and ``password``
-    switch authentication on; ``certificate`` is a PEM file with key and certificate, and switches HTTPS on.
+    switch authentication on; ``certificate`` is a PEM file with key and certificate, and switches HTTPS on
+    (Debian 12's Orthanc 1.10.1 crashes at the first HTTPS request: there, put ``Nginx`` in front).
     """
 
     started: list[OrthancServer] = []  # noqa: RUF012  (all servers of this process, to end and to tell of)

@@ -1,0 +1,120 @@
+"""nginx in front of an Orthanc: HTTPS, limits and time-outs as administrators set them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.support.orthanc_server import OrthancError, OrthancServer, free_port, wait_until
+
+_MAIN = """
+daemon off;
+{user}
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+events {{ }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {http}
+    server {{
+        listen 127.0.0.1:{port}{ssl};
+        {tls}
+        client_max_body_size 0;
+        {server}
+        location / {{
+            proxy_pass http://{upstream};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            {location}
+        }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """One nginx process on a free port. ``http``, ``server`` and ``location`` are further directives.
+
+    ``certificate`` is a PEM file with key and certificate: HTTPS. ``upstream`` is a host and port, or the
+    name of an ``upstream`` block given in ``http``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        upstream: str | OrthancServer,
+        *,
+        certificate: Path | None = None,
+        http: str = "",
+        server: str = "",
+        location: str = "",
+    ) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.certificate = certificate
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(upstream, OrthancServer):
+            upstream = f"127.0.0.1:{upstream.http_port}"
+        self._file = folder / "nginx.conf"
+        tls = f"ssl_certificate {certificate}; ssl_certificate_key {certificate};" if certificate else ""
+        self._file.write_text(
+            _MAIN.format(
+                # Else the workers of a nginx started by root could not enter root's temporary folders.
+                user="user root;" if os.geteuid() == 0 else "",
+                folder=folder,
+                port=self.port,
+                ssl=" ssl" if certificate else "",
+                tls=tls,
+                upstream=upstream,
+                http=http,
+                server=server,
+                location=location,
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it serves, with a slash at its end."""
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{self.port}/"
+
+    @property
+    def access_log(self) -> str:
+        """One line for each request that it has answered."""
+        return (self.folder / "access.log").read_text()
+
+    def __enter__(self) -> Nginx:
+        with (self.folder / "stderr.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["nginx", "-c", self._file, "-p", self.folder],
+                env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(self._listens, "nginx listens", 10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _listens(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise OrthancError(f"nginx ended: {(self.folder / 'stderr.log').read_text()}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
