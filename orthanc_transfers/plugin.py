@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Mapping
@@ -76,12 +77,12 @@ class Plugin:
 
         self._sdk = sdk
         self._clock = SystemClock()
-        self._counters = PushCounters(settings.max_push_transactions)
+        self._counters = PushCounters()
         self._store = OrthancStore(sdk)
         self._source = Source(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
-        self._receptions = Receptions(staging, self._store, self._reports, settings, self._clock)
+        self._receptions = Receptions(staging, self._store, settings, self._clock, self._reports)
         self._transactions = Transactions(self._receptions, settings, self._clock, self._counters)
         originator = str(uuid.uuid4())
         self._environment = Environment(
@@ -113,11 +114,10 @@ class Plugin:
         return reload(self._environment, kind, saved)
 
     def _core_plugins(self) -> list[str]:
-        plugins = self._sdk.rest_get_json("/plugins")
-        return [str(plugin) for plugin in plugins]
+        return [str(plugin) for plugin in json.loads(self._sdk.rest_get("/plugins"))]
 
     def _publish_metrics(self) -> None:
-        metrics.publish(self._sdk, {**_cache_metrics(self._source), **self._counters.values()})
+        metrics.publish(self._sdk, _metrics(self._source, self._counters))
 
     def _started(self) -> None:
         if other_transfers_plugin_loaded():
@@ -139,9 +139,18 @@ def _staging_directory(configuration: Mapping[str, Any], settings: Settings) -> 
     return Path(str(configuration.get("StorageDirectory", "OrthancStorage"))) / "Transfers"
 
 
-def _cache_metrics(source: Source) -> dict[str, float]:
-    return {
-        "orthanc_transfers_used_cache_size": source.used,
-        "orthanc_transfers_cache_hit_count": source.hits,
-        "orthanc_transfers_cache_miss_count": source.misses,
+def _metrics(source: Source, counters: PushCounters) -> dict[str, float]:
+    """By the names of the C++ plugin, where they appeared in its release 1.7."""
+    values = {
+        "used_cache_size": source.used,
+        "cache_hit_count": source.hits,
+        "cache_miss_count": source.misses,
+        "available_push_count": counters.available,
+        "created_push_count": counters.created,
+        "committed_push_count": counters.committed,
+        "aborted_push_count": counters.aborted,
+        "push_total_received_bytes_count": counters.received_bytes,
+        "push_total_time_spent_in_reception_ms": counters.reception_ms,
+        "push_total_time_spent_in_commit_ms": counters.commit_ms,
     }
+    return {f"orthanc_transfers_{name}": value for name, value in values.items()}

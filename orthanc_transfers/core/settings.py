@@ -6,49 +6,151 @@ where a comment says otherwise.
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from orthanc_transfers.core.errors import ConfigurationError
 
 KB = 1024
 MB = 1024 * 1024
+MEGABIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All options, in the unit that the configuration uses; properties give bytes."""
+    """All options, in the units that the program uses."""
 
-    Threads: int = 4
+    threads: int = 4
     """HTTP workers of one transfer."""
-    BucketSize: int = 4096
-    """KB that a bucket should have."""
-    CacheSize: int = 512
-    """MB of memory for DICOM files being sent, over all transfers."""
-    MaxPushTransactions: int = 4
+    bucket_size: int = 4096 * KB
+    """Bytes that a bucket should have."""
+    cache_size: int = 512 * MB
+    """Bytes of memory for DICOM files being sent, over all transfers."""
+    max_push_transactions: int = 4
     """Pushes received at once."""
-    MaxHttpRetries: int = 5
+    max_http_retries: int = 5
     """Retries of one request after an error of the network. 0 in the C++ plugin."""
-    PeerConnectivityTimeout: int = 2
-    """Seconds, for ``GET /transfers/peers``."""
-    PeerCommitTimeout: int = 600
-    """Seconds that a sender waits for a creation or a commit of version 1."""
-    CommitThreadsCount: int = 4
+    peer_connectivity_timeout: int = 2
+    """Seconds, for ``GET /transfers/peers``; 0: no limit."""
+    peer_commit_timeout: int = 600
+    """Seconds that a sender waits for a creation or a commit of version 1; 0: no limit."""
+    commit_threads_count: int = 4
     """Threads that import at a commit. 1 in the C++ plugin."""
 
     # Our own.
-    StagingDirectory: str = ""
-    """Folder for what is being received; default: ``Transfers`` below Orthanc's ``StorageDirectory``."""
-    MaxStagingSize: int = 0
-    """MB that all transfers being received may take on disk together; 0: as much as the disk has."""
-    MaxManifestInstances: int = 1_000_000
+    staging_directory: str = ""
+    """Folder for what is being received; empty: ``Transfers`` below Orthanc's ``StorageDirectory``."""
+    max_staging_size: int = 0
+    """Bytes that all transfers being received may take on disk together; 0: as much as the disk has."""
+    max_manifest_instances: int = 1_000_000
     """Most instances in one transfer."""
-    PushIdleTimeout: int = 3600
+    push_idle_timeout: int = 3600
     """Seconds without a request after which a push being received is dropped."""
-    MaxOutage: int = 600
-    """Seconds that a job waits for a peer that does not answer before it fails."""
-    ReportRetention: int = 30
+    max_outage: int = 600
+    """Seconds that a job waits for a peer that does not answer before it fails; 0: it does not wait."""
+    report_retention: int = 30
     """Days that commit reports are kept."""
-    MaxBandwidth: int = 0
-    """Mbit/s that all sending and fetching together may use; 0: no limit."""
-    MaxPeerBandwidth: int = 0
-    """Mbit/s that sending to or fetching from one peer may use; 0: no limit."""
-    CongestionControl: str = "auto"
+    max_bandwidth: int = 0
+    """Bits a second that all sending and fetching together may use; 0: no limit."""
+    max_peer_bandwidth: int = 0
+    """Bits a second that sending to or fetching from one peer may use; 0: no limit."""
+    congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
+
+
+def parse_settings(section: Any) -> Settings:
+    """The options of the section, those that are absent at their defaults.
+
+    Options that are not known are left alone, see ``unknown_options``. Raises ``ConfigurationError``, whose
+    text names every bad option with its value and what it should be.
+    """
+    if not isinstance(section, Mapping):
+        raise ConfigurationError(f'"Transfers" must be an object of options, and is {_shown(section)}')
+    values: dict[str, Any] = {}
+    complaints: list[str] = []
+    for name, option in _OPTIONS.items():
+        if name not in section:
+            continue
+        try:
+            values[option.field] = option.parse(section[name])
+        except ValueError as error:
+            complaints.append(f'"{name}" must be {error}, and is {_shown(section[name])}')
+    if complaints:
+        raise ConfigurationError('in the section "Transfers", ' + "; ".join(complaints))
+    return Settings(**values)
+
+
+def unknown_options(section: Mapping[str, Any]) -> list[str]:
+    """The names in the section that mean nothing: misspelt, perhaps."""
+    return [name for name in section if name not in _OPTIONS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """``parse`` raises ``ValueError`` with what the value should be."""
+
+    field: str
+    parse: Callable[[Any], Any]
+
+
+def _integer(lowest: int, highest: int, unit: int = 1) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if type(value) is not int or not lowest <= value <= highest:
+            raise ValueError(f"a whole number from {lowest} to {highest}")
+        return value * unit
+
+    return parse
+
+
+def _bandwidth(value: Any) -> int:
+    # Fractions, for there are lines of less than 1 Mbit/s.
+    if type(value) not in (int, float) or not (value == 0 or 0.001 <= value <= 1_000_000):
+        raise ValueError("0 or a number of Mbit/s from 0.001 to 1000000")
+    return math.ceil(value * MEGABIT)
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("the path of a folder")
+    return value
+
+
+def _congestion_control(value: Any) -> str:
+    # The kernel takes names of up to 15 characters (TCP_CA_NAME_MAX of linux/tcp.h is 16, with the final 0).
+    if not isinstance(value, str) or not re.fullmatch("[a-z0-9_-]{1,15}", value):
+        raise ValueError('"auto", "system" or the name of an algorithm such as "bbr"')
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+_MOST_THREADS = 256
+_YEAR = 366 * 24 * 3600
+
+_OPTIONS: dict[str, _Option] = {
+    "Threads": _Option("threads", _integer(1, _MOST_THREADS)),
+    # A chunk may be twice as large, and its size must stay below 2^31 for C++ peers.
+    "BucketSize": _Option("bucket_size", _integer(1, 512 * 1024, KB)),
+    "CacheSize": _Option("cache_size", _integer(1, 1024 * 1024, MB)),
+    "MaxPushTransactions": _Option("max_push_transactions", _integer(1, 1_000_000)),
+    "MaxHttpRetries": _Option("max_http_retries", _integer(0, 1_000_000)),
+    "PeerConnectivityTimeout": _Option("peer_connectivity_timeout", _integer(0, _YEAR)),
+    "PeerCommitTimeout": _Option("peer_commit_timeout", _integer(0, _YEAR)),
+    "CommitThreadsCount": _Option("commit_threads_count", _integer(1, _MOST_THREADS)),
+    "StagingDirectory": _Option("staging_directory", _path),
+    "MaxStagingSize": _Option("max_staging_size", _integer(0, 2**40, MB)),
+    "MaxManifestInstances": _Option("max_manifest_instances", _integer(1, 2**31 - 1)),
+    "PushIdleTimeout": _Option("push_idle_timeout", _integer(1, _YEAR)),
+    "MaxOutage": _Option("max_outage", _integer(0, _YEAR)),
+    "ReportRetention": _Option("report_retention", _integer(0, 36_600)),
+    "MaxBandwidth": _Option("max_bandwidth", _bandwidth),
+    "MaxPeerBandwidth": _Option("max_peer_bandwidth", _bandwidth),
+    "CongestionControl": _Option("congestion_control", _congestion_control),
+}

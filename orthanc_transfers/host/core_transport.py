@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.peers import without_credentials
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.host.sdk import Code, HttpMethod, Sdk
 from orthanc_transfers.transfer.bandwidth import Bandwidth, acquire_all
@@ -34,7 +35,7 @@ class CoreTransport:
         bandwidth: Sequence[Bandwidth] = (),
     ) -> None:
         self.peer = name
-        self.url = peers.url(name)
+        self.url = without_credentials(peers.url(name))
         self._sdk = sdk
         self._peers = peers
         self._index = peers.index(name)

@@ -104,7 +104,10 @@ class OrthancPeers:
             if error.code == Code.UNKNOWN_RESOURCE:
                 return None
             raise
-        return None if shown is None or any(shown.get(key) for key in _HIDDEN) else shown
+        if shown is None or any(shown.get(key) for key in _HIDDEN):
+            return None
+        # What is not set is shown as null, 0 or an empty list, whatever its type.
+        return {key: value for key, value in shown.items() if value}
 
 
 def _verify(configuration: Mapping[str, Any], path: str) -> bool | str:

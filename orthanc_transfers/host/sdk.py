@@ -130,6 +130,12 @@ class Sdk:
         parameters = structures.SetMetricsValue(_text(name), value, 0)
         self._invoke(self._context, Service.SET_METRICS_VALUE, byref(parameters))
 
+    def on_metrics(self, callback: Callable[[], None]) -> None:
+        """Register a callback that gives the present values whenever somebody asks for the metrics."""
+        thunk = structures.RefreshMetricsCallback(_guarded(callback, None))
+        parameters = structures.RegisterRefreshMetricsCallback(_immortal(thunk))
+        self._call(Service.REGISTER_REFRESH_METRICS_CALLBACK, parameters, "registering for metrics")
+
     def extend_explorer(self, plugin: str, javascript: str) -> None:
         """Add JavaScript to Orthanc Explorer on behalf of a loaded plugin; replaces what it gave before."""
         parameters = structures.SetPluginProperty(

@@ -34,6 +34,7 @@ class Service(enum.IntEnum):
     GET_ERROR_DESCRIPTION = 17
     SET_METRICS_VALUE = 31
     REGISTER_ON_CHANGE_CALLBACK = 1003
+    REGISTER_REFRESH_METRICS_CALLBACK = 1011
     REGISTER_REST_CALLBACK_NO_LOCK = 1004
     ANSWER_BUFFER = 2000
     SEND_METHOD_NOT_ALLOWED = 2005
@@ -134,6 +135,7 @@ class HttpRequest(Structure):
 
 RestCallback = CFUNCTYPE(c_int32, c_void_p, c_char_p, POINTER(HttpRequest))
 OnChangeCallback = CFUNCTYPE(c_int32, c_int32, c_int32, c_char_p)
+RefreshMetricsCallback = CFUNCTYPE(None)
 JobFinalize = CFUNCTYPE(None, c_void_p)
 JobGetProgress = CFUNCTYPE(c_float, c_void_p)
 # An address, not c_char_p: ctypes cannot say how long the text behind a returned c_char_p would live.
@@ -150,6 +152,10 @@ class RegisterRestCallback(Structure):
 
 class RegisterOnChangeCallback(Structure):
     _fields_ = (("callback", OnChangeCallback),)
+
+
+class RegisterRefreshMetricsCallback(Structure):
+    _fields_ = (("callback", RefreshMetricsCallback),)
 
 
 class AnswerBuffer(Structure):

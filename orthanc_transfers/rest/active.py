@@ -59,7 +59,7 @@ class Active:
         peers = self._environment.peers
         transport = peers.connect(name, 1)
         try:
-            timeout = self._environment.settings.peer_connectivity_timeout
+            timeout = self._environment.settings.peer_connectivity_timeout or None
             answer = transport.request("GET", "/plugins", timeout=timeout)
             plugins = json.loads(bytes(answer.body))
         except (PeerError, ValueError):

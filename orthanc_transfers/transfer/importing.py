@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from orthanc_transfers.core import checksum, dicom
-from orthanc_transfers.core.errors import BadFile, ImportRefused, TransferError
+from orthanc_transfers.core.errors import ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.transfer import workers
@@ -253,7 +253,7 @@ class Importer:
         if self._brought_before(place):
             self.reasons[place] = "stored before a restart, and changed on import by this server"
             return Verdict.STORED
-        theirs, ours = self._store.transfer_syntax(instance.id), _transfer_syntax(data)
+        theirs, ours = self._store.transfer_syntax(instance.id), dicom.transfer_syntax(data)
         if theirs is not None and ours is not None and theirs != ours:
             self.reasons[place] = f"stored in another transfer syntax, {theirs} instead of {ours}"
             return Verdict.ALREADY_THERE
@@ -263,10 +263,3 @@ class Importer:
         log.warning("instance %s: %s", instance.id, reason)
         self.reasons[place] = reason
         return Verdict.ALREADY_THERE
-
-
-def _transfer_syntax(data: memoryview) -> str | None:
-    try:
-        return dicom.transfer_syntax(data)
-    except BadFile:
-        return None

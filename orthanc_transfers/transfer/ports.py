@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.model import Manifest, Resource
 
@@ -137,7 +137,7 @@ class StopReason(enum.Enum):
 class Job(Protocol):
     """A job of Orthanc's jobs engine."""
 
-    type: str
+    type: ClassVar[str]
     """``PushTransfer`` or ``PullTransfer``."""
 
     def step(self) -> StepOutcome:

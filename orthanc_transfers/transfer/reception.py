@@ -117,7 +117,7 @@ class Receptions:
                     "resumable": resumable,
                     "peer": peer,
                     "created": self._clock.now(),
-                    "aliases": [token, *aliases],
+                    "aliases": [token, *filter(None, aliases)],
                     "meta": dict(meta or {}),
                 },
                 check_stored,

@@ -77,7 +77,7 @@ class Body:
         self._size = sum(memoryview(piece).nbytes for piece in pieces)
 
     def __len__(self) -> int:
-        """Bytes; ``requests`` makes ``Content-Length`` of it, and so does not send in chunks."""
+        """Bytes."""
         return self._size
 
     def __iter__(self) -> Iterator[memoryview]:
@@ -124,8 +124,14 @@ class RequestsTransport:
             address = parse_url(peer.url)
             self.url = address._replace(auth=None).url
             self._place = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
-            self._set_up(peer, connections, verify, proxy)
-            self._session.prepare_request(requests.Request("GET", peer.url))
+            self._set_up(peer, connections, proxy)
+            self._template = self._session.prepare_request(requests.Request("GET", peer.url))
+            tls = _tls(peer, verify) if address.scheme == "https" else None
+            # urllib3 writes this into the context at each connection.
+            self._session.verify = bool(verify)
+            adapter = _Adapter(connections, self._line, tls)
+            self._session.mount("http://", adapter)
+            self._session.mount("https://", adapter)
         except (requests.RequestException, ValueError):
             # Without the foreign text, which may quote a header or a password.
             raise ConfigurationError(
@@ -135,11 +141,10 @@ class RequestsTransport:
     def __repr__(self) -> str:
         return f"RequestsTransport({self.peer!r}, {self.url!r})"
 
-    def _set_up(self, peer: Peer, connections: int, verify: bool | str, proxy: str | None) -> None:
+    def _set_up(self, peer: Peer, connections: int, proxy: str | None) -> None:
         session = self._session
         session.trust_env = False
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        session.verify = bool(verify)
         if proxy:
             session.proxies = {"http": proxy, "https": proxy}
         if peer.username and peer.password:
@@ -153,9 +158,6 @@ class RequestsTransport:
             # http.client writes Latin-1: so UTF-8 goes out byte by byte.
             session.headers[name] = value.encode().decode("latin-1")
         self._own_cookie = str(session.headers.pop("Cookie", ""))
-        adapter = _Adapter(connections, self._line, _tls(peer, verify))
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
 
     def request(
         self,
@@ -169,25 +171,11 @@ class RequestsTransport:
     ) -> Answer:
         """See ``ports.PeerTransport``. A connection found dead costs no error, see ``sockets``."""
         seconds = self._timeout if timeout is None else timeout
-        sent = dict(headers or {})
-        content = Body(body, self._bandwidths, self._stopped)
-        data: Any = None
-        if len(content):
-            data = content
-            sent.setdefault("Content-Type", "application/octet-stream")
-        if cookie := self._cookie():
-            sent["Cookie"] = cookie
+        prepared = self._prepared(method, path, body, headers)
         try:
             with (
                 self._line.request(),
-                self._session.request(
-                    method,
-                    join(self._root, path),
-                    data=data,
-                    headers=sent,
-                    timeout=seconds or None,
-                    stream=True,
-                ) as response,
+                self._session.send(prepared, stream=True, timeout=seconds or None) as response,
             ):
                 if response.status_code != 200:
                     self._refused(method, path, response)
@@ -203,6 +191,26 @@ class RequestsTransport:
                 f"peer {self.peer!r} answered {method} {_shown(path)} with more than {size} bytes", self.peer
             )
         return Answer(received, _lower(response.headers))
+
+    def _prepared(
+        self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str] | None
+    ) -> requests.PreparedRequest:
+        # What is the same for all requests was prepared once: that takes longer than sending a small one.
+        prepared = requests.PreparedRequest()
+        prepared.method = method
+        prepared.url = join(self._root, path)
+        prepared.hooks = {}
+        prepared.headers = self._template.headers.copy()
+        prepared.headers.update(headers or {})
+        content = Body(body, self._bandwidths, self._stopped)
+        if len(content):
+            prepared.body = content
+            prepared.headers.setdefault("Content-Type", "application/octet-stream")
+        if len(content) or method in ("POST", "PUT"):
+            prepared.headers["Content-Length"] = str(len(content))
+        if cookie := self._cookie():
+            prepared.headers["Cookie"] = cookie
+        return prepared
 
     def abort(self) -> None:
         """Cut the connections in use: requests under way, and later ones, end with ``Canceled``."""
@@ -287,7 +295,7 @@ class _Session(requests.Session):
 class _Adapter(requests.adapters.HTTPAdapter):
     """Gives ``requests`` our connections and our TLS."""
 
-    def __init__(self, connections: int, line: Line, tls: ssl.SSLContext) -> None:
+    def __init__(self, connections: int, line: Line, tls: ssl.SSLContext | None) -> None:
         self._tls = tls
         self._pools = {"http": partial(HTTPPool, line=line), "https": partial(HTTPSPool, line=line)}
         super().__init__(pool_connections=1, pool_maxsize=connections)
@@ -316,8 +324,7 @@ def _tls(peer: Peer, verify: bool | str) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif verify is True:
-        context.load_default_certs()
-        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+        _load_authorities(context)
     else:
         try:
             context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
@@ -339,6 +346,15 @@ def _tls(peer: Peer, verify: bool | str) -> ssl.SSLContext:
                 f" password of the key, cannot be used: {_words(error)}"
             ) from None
     return context
+
+
+def _load_authorities(context: ssl.SSLContext) -> None:
+    """Those of the system, as Orthanc itself; where it has none, those that come with ``requests``."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or (paths.capath and os.listdir(paths.capath)):
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
 
 
 # What urllib3 and http.client raise besides ``OSError`` and what ``requests`` maps.

@@ -1,0 +1,23 @@
+"""The two checksums of a transfer: MD5 of each file, XXH3 of each bucket on the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import xxhash
+
+Buffer = bytes | bytearray | memoryview
+
+
+def md5(data: Buffer) -> str:
+    """MD5 as Orthanc's index has it: 32 lower-case hexadecimal digits."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def xxh3(pieces: Sequence[Buffer]) -> str:
+    """XXH3-64 (seed 0) of the pieces laid end to end: 16 lower-case hexadecimal digits."""
+    digest = xxhash.xxh3_64()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
