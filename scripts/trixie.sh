@@ -96,11 +96,12 @@ mount -o remount,bind,ro "$tree$inside"
 mount --bind "$venv" "$tree$inside/.venv"
 
 python=$(in_tree ldd /usr/share/orthanc/plugins/libOrthancPython.so | grep -oE 'libpython3\.[0-9]+' | head -n 1 | sed 's/^lib//')
-ready=$venv/.ready-$(cat "$checkout/pyproject.toml" | md5sum | cut -c1-12)
+ready=$venv/.ready-$python-$(md5sum <"$checkout/pyproject.toml" | cut -c1-12)
 if [ ! -e "$ready" ]; then
-    say "a virtual environment for $python"
-    find "$venv" -mindepth 1 -delete
+    say "the virtual environment for $python"
     {
+        # --clear would delete the folder itself, which is a mount.
+        [ -x "$venv/bin/$python" ] || find "$venv" -mindepth 1 -delete
         in_tree "$python" -m venv "$inside/.venv"
         in_tree "$inside/.venv/bin/pip" install --editable "$inside[test]"
     } >"$checkout/.cache/trixie-pip.log" 2>&1 ||
