@@ -4,23 +4,20 @@ It makes the package and its dependencies importable, wherever this file stands 
 ``make setup`` made a ``.venv``, or the site-packages of a virtual environment), and loads the plugin.
 """
 
-import importlib.util
-import site
 import sys
 from pathlib import Path
 
 
 def _make_importable() -> None:
-    here = Path(__file__).resolve().parent  # the package
-    home = here.parent  # a checkout, or site-packages
-    if str(home) not in sys.path:
-        sys.path.insert(0, str(home))
-    # Orthanc's script folder is the package itself: its modules must not be found as top-level ones.
-    sys.path[:] = [path for path in sys.path if not path or Path(path).resolve() != here]
-    if importlib.util.find_spec("requests") and importlib.util.find_spec("isal"):
-        return
+    package = Path(__file__).resolve().parent
+    home = package.parent  # a checkout, or site-packages
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    site.addsitedir(str(home / ".venv" / "lib" / version / "site-packages"))
+    dependencies = home / ".venv" / "lib" / version / "site-packages"
+    # Orthanc puts the script's folder there, which would show the package's modules as top-level ones.
+    kept = [path for path in sys.path if not path or Path(path).resolve() != package]
+    # First of all: the system may have older releases of the same packages.
+    first = [str(home), *([str(dependencies)] if dependencies.is_dir() else [])]
+    sys.path[:] = first + [path for path in kept if path not in first]
 
 
 _make_importable()

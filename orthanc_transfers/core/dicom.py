@@ -1,35 +1,45 @@
-"""The little that a transfer must know of the inside of a DICOM file."""
+"""What little the core needs to know of a DICOM file: the transfer syntax."""
 
 from __future__ import annotations
 
+import struct
+
 Buffer = bytes | bytearray | memoryview
 
-# Value representations with a 4-byte length, after two reserved bytes (DICOM PS3.5, 7.1.2).
-_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+# PS3.10, 7.1: a preamble of 128 bytes, "DICM", then group 0002 in explicit VR little endian.
 _PREAMBLE = 128
-_META_GROUP = b"\x02\x00"
-_TRANSFER_SYNTAX = b"\x02\x00\x10\x00"
+_MAGIC = b"DICM"
+_META_GROUP = 0x0002
+_TRANSFER_SYNTAX = 0x0010
+# PS3.5, 7.1.2: these have two reserved bytes and a length of 32 bits; group 0002 holds no others of that form.
+_LONG_FORM = {b"OB", b"OW", b"UN", b"UT", b"SQ"}
 
 
 def transfer_syntax(data: Buffer) -> str | None:
-    """UID of the transfer syntax of a file (DICOM PS3.10, 7.1: element (0002,0010) of the file meta information).
+    """The UID in (0002,0010) of a DICOM file, of which ``data`` is at least the beginning.
 
-    ``None`` if the file has none. Never raises, whatever the bytes.
+    ``None`` if this is no such file, or if the element does not lie within ``data``. Never raises.
     """
-    head = bytes(data[: _PREAMBLE + 4096])
-    if head[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
+    view = memoryview(data)
+    position = _PREAMBLE + len(_MAGIC)
+    if view[_PREAMBLE:position] != _MAGIC:
         return None
-    position = _PREAMBLE + 4
-    while head[position : position + 2] == _META_GROUP:
-        tag, representation = head[position : position + 4], head[position + 4 : position + 6]
-        if representation in _LONG:
-            size = int.from_bytes(head[position + 8 : position + 12], "little")
-            position += 12
-        else:
-            size = int.from_bytes(head[position + 6 : position + 8], "little")
+    try:
+        while True:
+            group, element, representation, size = struct.unpack_from("<HH2sH", view, position)
             position += 8
-        if tag == _TRANSFER_SYNTAX:
-            value = head[position : position + size].rstrip(b"\0 ")
-            return value.decode("ascii") if value and value.isascii() else None
-        position += size
-    return None
+            if group != _META_GROUP:
+                return None
+            if representation in _LONG_FORM:
+                (size,) = struct.unpack_from("<I", view, position)
+                position += 4
+            if element == _TRANSFER_SYNTAX:
+                break
+            position += size
+    except struct.error:
+        return None
+    value = bytes(view[position : position + size])
+    if len(value) < size:
+        return None
+    uid = value.rstrip(b"\0 ").decode("ascii", "replace")
+    return uid or None

@@ -1,106 +1,117 @@
-"""Manifest (and what is missing) -> buckets.
+"""What has to travel -> buckets: what each HTTP request carries.
 
-Version 1 has rules for them (``docs/protocol.md``, "How buckets are cut"): with T the target size, instances
-smaller than T are grouped until a bucket has T bytes; one of T to 2T goes alone; a larger one is split into
-ceil(size / 2T) equal chunks, the last taking the rest. Large ones come first, each kind in the manifest's order.
-Version 2 cuts the area itself.
+Cuts lie at even offsets, so that 16-bit pixels stay whole in a bucket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from urllib.parse import quote
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest
 from orthanc_transfers.core.ranges import Range, RangeSet
 
-# A C++ peer takes URLs of less than 2000 characters; the rest is left for the peer's root and the query.
 MAX_PATH = 1800
+"""Characters of the path of a pull with its query. Web servers and proxies take addresses of 2000, and the
+root of the peer stands before it."""
+
+_CHUNKS = "/transfers/chunks/"
+_DIGITS = 20
+_LONGEST_QUERY = len("?offset=&size=&compression=") + 2 * _DIGITS + max(len(codec.value) for codec in Codec)
 
 
 def plan_buckets(manifest: Manifest, target: int) -> list[Bucket]:
-    """The buckets of a push of version 1. ``target`` in bytes."""
-    return _plan(_whole(manifest), target, None)
+    """The buckets of a push of version 1; ``target`` is the size in bytes that they should have.
+
+    First the large instances in the order of the manifest: one of less than twice the target alone, a
+    larger one cut into equal chunks of at most that; then the smaller ones, grouped in the same order until a
+    bucket has the target. Empty instances are in no bucket.
+    """
+    wholes = [Chunk(instance.id, 0, instance.size) for instance in manifest if instance.size]
+    large = (chunk for chunk in wholes if chunk.size >= target)
+    small = (chunk for chunk in wholes if chunk.size < target)
+    return _numbered(chain(_alone(large, target), _grouped(small, target)))
 
 
 def plan_pull(manifest: Manifest, target: int, missing: RangeSet | None = None) -> list[Bucket]:
-    """The buckets of a pull of version 1: their URLs stay short. Only what is ``missing``; ``None``: all.
+    """The buckets of a pull of version 1: as of a push, but the path of each is short enough.
 
-    In each bucket only the first chunk starts within its instance, and only the last stops short of its end.
+    ``missing`` are the bytes of the area that are needed, ``None`` for all. Only the first chunk of a
+    bucket starts inside its instance, only the last one stops short of its end. An instance of which parts are
+    missing shares no bucket with others.
     """
-    pieces = _whole(manifest) if missing is None else _missing(manifest, missing)
-    return _plan(pieces, target, MAX_PATH)
+    sizes = {instance.id: instance.size for instance in manifest}
+    needed = [chunk for item in ([manifest.area] if missing is None else missing)
+              for chunk in manifest.chunks(item)]  # fmt: skip
+
+    def goes_alone(chunk: Chunk) -> bool:
+        return chunk.size >= target or chunk.size < sizes[chunk.id]
+
+    large = (chunk for chunk in needed if goes_alone(chunk))
+    small = (chunk for chunk in needed if not goes_alone(chunk))
+    room = MAX_PATH - len(_CHUNKS) - _LONGEST_QUERY
+    return _numbered(chain(_alone(large, target), _grouped(small, target, room)))
 
 
 def plan_ranges(missing: Iterable[Range], target: int) -> list[Range]:
-    """The buckets of version 2: ranges of about ``target`` bytes, none larger than twice that.
+    """The buckets of version 2: the missing bytes in order, in ranges of about ``target`` bytes.
 
-    They start at even offsets of a missing range, so that 16-bit words are not torn.
+    None has more than twice the target.
     """
-    return [part for item in missing for part in _cut(item, target)]
+    return [piece for item in missing for piece in _cut(item, _nearest(item.size, target))]
 
 
 def chunks_path(bucket: Bucket, codec: Codec) -> str:
-    """Path and query of ``GET /transfers/chunks`` for a bucket of ``plan_pull``."""
-    identifiers = ".".join(chunk.id for chunk in bucket.chunks)
+    """The path, with its query, of ``GET /transfers/chunks/…`` for a bucket of ``plan_pull``."""
+    identifiers = ".".join(quote(chunk.id, safe="") for chunk in bucket.chunks)
     offset = bucket.chunks[0].offset
-    return f"/transfers/chunks/{identifiers}?offset={offset}&size={bucket.size}&compression={codec.value}"
+    return f"{_CHUNKS}{identifiers}?offset={offset}&size={bucket.size}&compression={codec.value}"
 
 
-def _cut(item: Range, target: int) -> Iterator[Range]:
-    parts = max(1, -(-item.size // (2 * target)) if item.size >= 2 * target else round(item.size / target))
-    # Rounded up to even; the last part takes what is left.
-    step = -(-item.size // parts)
-    step += step % 2
+def _numbered(buckets: Iterable[tuple[Chunk, ...]]) -> list[Bucket]:
+    return [Bucket(index, chunks) for index, chunks in enumerate(buckets)]
+
+
+def _alone(chunks: Iterable[Chunk], target: int) -> Iterator[tuple[Chunk, ...]]:
+    for chunk in chunks:
+        whole = Range(chunk.offset, chunk.offset + chunk.size)
+        for piece in _cut(whole, -(-chunk.size // (2 * target))):
+            yield (Chunk(chunk.id, piece.start, piece.size),)
+
+
+def _grouped(chunks: Iterable[Chunk], target: int, room: int | None = None) -> Iterator[tuple[Chunk, ...]]:
+    """Until a group has ``target`` bytes, or its identifiers, with a dot each, more than ``room`` characters."""
+    group: list[Chunk] = []
+    size = characters = 0
+    for chunk in chunks:
+        if room is not None:
+            added = len(quote(chunk.id, safe="")) + 1
+            if group and characters + added > room:
+                yield tuple(group)
+                group, size, characters = [], 0, 0
+            characters += added
+        group.append(chunk)
+        size += chunk.size
+        if size >= target:
+            yield tuple(group)
+            group, size, characters = [], 0, 0
+    if group:
+        yield tuple(group)
+
+
+def _nearest(size: int, target: int) -> int:
+    # Never more than one and a half times the target each.
+    return max(1, round(size / target))
+
+
+def _cut(item: Range, count: int) -> Iterator[Range]:
+    """A range in ``count`` parts of the same size, but for cuts being even and for the rest in the last."""
+    step = -(-item.size // count) if count else 0
     start = item.start
     while start < item.stop:
-        stop = min(start + step, item.stop)
+        stop = start + step
+        stop = min(item.stop, stop + stop % 2)
         yield Range(start, stop)
         start = stop
-
-
-def _whole(manifest: Manifest) -> Iterator[tuple[Chunk, int]]:
-    for instance in manifest:
-        if instance.size:
-            yield Chunk(instance.id, 0, instance.size), instance.size
-
-
-def _missing(manifest: Manifest, missing: RangeSet) -> Iterator[tuple[Chunk, int]]:
-    for gap in missing:
-        for chunk in manifest.chunks(gap):
-            yield chunk, manifest.instance(chunk.id).size
-
-
-def _plan(pieces: Iterable[tuple[Chunk, int]], target: int, longest: int | None) -> list[Bucket]:
-    """``pieces``: chunks, each with the size of its whole instance."""
-    large: list[tuple[Chunk, ...]] = []
-    small: list[tuple[Chunk, ...]] = []
-    group: list[Chunk] = []
-    group_size = group_length = 0
-    for chunk, whole in pieces:
-        if chunk.size >= target or chunk.size < whole:
-            # A part of an instance goes alone: within a group it would leave a hole in the middle.
-            large.extend((part,) for part in _split(chunk, target))
-            continue
-        length = len(chunk.id) + 1
-        if group and longest is not None and group_length + length > longest:
-            small.append(tuple(group))
-            group, group_size, group_length = [], 0, 0
-        group.append(chunk)
-        group_size += chunk.size
-        group_length += length
-        if group_size >= target:
-            small.append(tuple(group))
-            group, group_size, group_length = [], 0, 0
-    if group:
-        small.append(tuple(group))
-    return [Bucket(index, chunks) for index, chunks in enumerate(large + small)]
-
-
-def _split(chunk: Chunk, target: int) -> Iterator[Chunk]:
-    parts = -(-chunk.size // (2 * target)) if chunk.size >= 2 * target else 1
-    step = chunk.size // parts
-    for index in range(parts):
-        start = index * step
-        size = step if index < parts - 1 else chunk.size - start
-        yield Chunk(chunk.id, chunk.offset + start, size)

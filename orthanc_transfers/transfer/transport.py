@@ -111,7 +111,6 @@ class RequestsTransport:
         bandwidth: Sequence[Bandwidth] = (),
     ) -> None:
         self.peer = peer.name
-        self._root = peer.url
         self._timeout = peer.timeout or default_timeout
         self._bandwidths = [limit for limit in bandwidth if limit.limited]
         self._cookies: dict[str, str] = {}
@@ -198,7 +197,7 @@ class RequestsTransport:
         # What is the same for all requests was prepared once: that takes longer than sending a small one.
         prepared = requests.PreparedRequest()
         prepared.method = method
-        prepared.url = join(self._root, path)
+        prepared.url = join(self.url, path)
         prepared.hooks = {}
         prepared.headers = self._template.headers.copy()
         prepared.headers.update(headers or {})
