@@ -1,0 +1,227 @@
+"""The script of a real Orthanc: each route shows one part of ``host/``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from orthanc_transfers.core import errors
+from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.model import Level, Resource
+from orthanc_transfers.core.settings import parse_settings
+from orthanc_transfers.host import context, lifecycle, logs, metrics
+from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.peers import OrthancPeers
+from orthanc_transfers.host.router import Router
+from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.store import OrthancStore
+from orthanc_transfers.rest.http import Request, Response, Route, answer_json
+from orthanc_transfers.transfer.ports import StepOutcome, StopReason
+
+METHODS = ("GET", "POST", "PUT", "DELETE")
+
+sdk = Sdk(context.find_context())
+log = logs.install(sdk)
+store = OrthancStore(sdk)
+peers = OrthancPeers(sdk, sdk.configuration(), parse_settings({}))
+moments: list[str] = []
+calls: list[str] = []
+large = bytes(range(256)) * (16 * 4096)
+
+
+class SteppingJob:
+    """Does as many steps as it is told to, then succeeds or fails."""
+
+    type = "PushTransfer"
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self.state = {"Steps": 3, "Done": 0, "Fails": False, "Raises": False, **wanted}
+        self.resume = threading.Event()
+
+    def step(self) -> StepOutcome:
+        if self.state["Raises"]:
+            raise ValueError("a step that raises")
+        time.sleep(0.02)
+        self.state["Done"] += 1
+        if self.state["Done"] < self.state["Steps"]:
+            return StepOutcome.CONTINUE
+        return StepOutcome.FAILURE if self.state["Fails"] else StepOutcome.SUCCESS
+
+    def stop(self, reason: StopReason) -> None:
+        calls.append(f"stop {reason.name}")
+
+    def reset(self) -> None:
+        calls.append("reset")
+        self.state["Done"] = 0
+        self.state["Fails"] = False
+
+    def content(self) -> dict[str, Any]:
+        return {"Done": self.state["Done"], "Name": "Müller ☃"}
+
+    def serialized(self) -> dict[str, Any]:
+        return dict(self.state)
+
+    def progress(self) -> float:
+        return float(min(1, self.state["Done"] / self.state["Steps"]))
+
+    def failure(self) -> str | None:
+        ended = self.state["Done"] >= self.state["Steps"]
+        return "the sentence of a failed job" if self.state["Fails"] and ended else None
+
+    def release(self) -> None:
+        calls.append("release")
+        log.warning("released after %d steps", self.state["Done"])
+
+
+def reload(type_: str, saved: dict[str, Any]) -> SteppingJob:
+    log.warning("reloaded %s without Type: %s, at step %d", type_, "Type" not in saved, saved["Done"])
+    return SteppingJob(saved)
+
+
+engine = JobEngine(sdk, reload)
+
+
+def echo(request: Request) -> Response:
+    return answer_json(
+        {
+            "method": request.method,
+            "path": request.path,
+            "groups": request.groups,
+            "query": dict(request.query),
+            "headers": dict(request.headers),
+            "md5": hashlib.md5(request.body).hexdigest(),
+            "size": len(request.body),
+            "readonly": request.body.readonly,
+        }
+    )
+
+
+def refuse(request: Request) -> Response:
+    kind = getattr(errors, request.groups[0])
+    if issubclass(kind, errors.HostError):
+        raise kind("a sentence", 17)
+    if issubclass(kind, errors.PeerError):
+        raise kind("a sentence", "peer")
+    raise kind("a sentence")
+
+
+def fail(request: Request) -> Response:
+    raise ValueError("a mistake in a handler")
+
+
+def headers(request: Request) -> Response:
+    return Response(memoryview(b"bytes")[1:], "application/octet-stream", {"x-one": "1", "x-two": "zwei"})
+
+
+def submit(request: Request) -> Response:
+    return answer_json(engine.submit(SteppingJob(request.json()), 5))
+
+
+def manifest(request: Request) -> Response:
+    resources = [Resource(Level(item["Level"]), item["ID"]) for item in request.json()]
+    started = time.perf_counter()
+    found = store.manifest(resources)
+    seconds = time.perf_counter() - started
+    return answer_json({"instances": [asdict(instance) for instance in found], "seconds": seconds})
+
+
+def md5s(request: Request) -> Response:
+    wanted = request.json()
+    started = time.perf_counter()
+    found = store.md5s(wanted)
+    return answer_json({"md5s": found, "seconds": time.perf_counter() - started})
+
+
+def read(request: Request) -> Response:
+    return Response(store.read(request.groups[0]), "application/dicom")
+
+
+def add(request: Request) -> Response:
+    forms = {"view": request.body, "bytes": bytes(request.body), "bytearray": bytearray(request.body)}
+    imported = store.add(forms[request.groups[0]])
+    return answer_json([imported.status.value, imported.id])
+
+
+def remove(request: Request) -> Response:
+    store.remove(request.groups[0])
+    return answer_json({})
+
+
+def syntax(request: Request) -> Response:
+    return answer_json(store.transfer_syntax(request.groups[0]))
+
+
+def list_peers(request: Request) -> Response:
+    return answer_json({name: peers.remote_self(name) for name in peers.names()})
+
+
+def call_peer(request: Request) -> Response:
+    wanted = request.json()
+    try:
+        transport = peers.connect(wanted["peer"], 2)
+        with contextlib.closing(transport):
+            answer = transport.request(
+                wanted["method"],
+                wanted["path"],
+                body=[piece.encode() for piece in wanted["pieces"]],
+                headers=wanted["headers"],
+                limit=wanted.get("limit"),
+            )
+        outcome: dict[str, Any] = {"body": bytes(answer.body).decode(), "headers": dict(answer.headers)}
+    except TransferError as error:
+        outcome = {
+            "error": type(error).__name__,
+            "text": str(error),
+            "status": getattr(error, "peer_status", 0),
+        }
+        return answer_json(outcome)
+    return answer_json({**outcome, "transport": type(transport).__name__, "shown": repr(transport)})
+
+
+def said(request: Request) -> Response:
+    metrics.publish(sdk, {"orthanc_transfers_test_value": 42})
+    return answer_json(
+        {
+            "version": sdk.version,
+            "moments": moments,
+            "calls": calls,
+            "other": context.other_transfers_plugin_loaded(),
+            "core plugins": json.loads(sdk.rest_get("/plugins")),
+        }
+    )
+
+
+def stop() -> None:
+    log.warning("told to stop")
+    engine.release_all()
+
+
+lifecycle.on_started(sdk, lambda: moments.append("started"))
+lifecycle.on_started(sdk, lambda: moments.append("started, told twice"))
+lifecycle.on_stopped(sdk, stop)
+sdk.extend_explorer("python", "/* an extension of the test */")
+Router(sdk).register(
+    [
+        Route("/host/echo/([a-z]*)/?([0-9]*)", dict.fromkeys(METHODS, echo)),
+        Route("/host/errors/(.*)", {"GET": refuse}),
+        Route("/host/mistake", {"GET": fail}),
+        Route("/host/headers", {"GET": headers}),
+        Route("/host/large", {"GET": lambda request: Response(large, "application/octet-stream")}),
+        Route("/host/two-methods", {"GET": echo, "PUT": echo}),
+        Route("/host/said", {"GET": said}),
+        Route("/host/jobs", {"POST": submit}),
+        Route("/host/manifest", {"POST": manifest}),
+        Route("/host/md5s", {"POST": md5s}),
+        Route("/host/read/(.*)", {"GET": read}),
+        Route("/host/add/(.*)", {"POST": add}),
+        Route("/host/instances/(.*)", {"DELETE": remove}),
+        Route("/host/syntax/(.*)", {"GET": syntax}),
+        Route("/host/peers", {"GET": list_peers}),
+        Route("/host/peer", {"POST": call_peer}),
+    ]
+)

@@ -1,0 +1,210 @@
+"""Orthanc as a store of DICOM files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pydicom
+import pytest
+
+from tests.support import dicom_data
+from tests.support.orthanc_server import OrthancServer, StatusError
+
+pytestmark = pytest.mark.orthanc
+
+MakeHost = Callable[..., OrthancServer]
+Stored = list[dict[str, Any]]
+
+ABSENT = "00000000-11111111-22222222-33333333-44444444"
+EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    """Two studies, the first of two series."""
+    return [
+        *dicom_data.ct_study(6, size=16, series=2, name="Store^One"),
+        *dicom_data.ct_study(4, size=16, name="Store^Two"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def stored(host: OrthancServer, files: list[bytes]) -> Stored:
+    return host.upload_all(files)
+
+
+def manifest(host: OrthancServer, *resources: tuple[str, str]) -> dict[str, tuple[int, str]]:
+    """Identifier -> size and MD5; fails if the order is not ascending."""
+    wanted = [{"Level": level, "ID": identifier} for level, identifier in resources]
+    found = host.post("host/manifest", wanted)["instances"]
+    identifiers = [instance["id"] for instance in found]
+    assert identifiers == sorted(set(identifiers))
+    return {instance["id"]: (instance["size"], instance["md5"]) for instance in found}
+
+
+def truth(stored: Stored, files: list[bytes]) -> dict[str, tuple[int, str]]:
+    """What a manifest must say of these files."""
+    return {
+        answer["ID"]: (len(file), hashlib.md5(file).hexdigest())
+        for answer, file in zip(stored, files, strict=True)
+    }
+
+
+@pytest.mark.parametrize("level", ["Patient", "Study", "Series"])
+def test_a_manifest_names_all_instances_below_a_resource(
+    host: OrthancServer, stored: Stored, files: list[bytes], level: str
+) -> None:
+    parent = stored[0][f"Parent{level}"]
+    below = [place for place, answer in enumerate(stored) if answer[f"Parent{level}"] == parent]
+    expected = truth([stored[place] for place in below], [files[place] for place in below])
+    assert manifest(host, (level, parent)) == expected
+
+
+def test_resources_of_mixed_levels_that_overlap_name_each_instance_once(
+    host: OrthancServer, stored: Stored, files: list[bytes]
+) -> None:
+    found = manifest(
+        host,
+        ("Study", stored[-1]["ParentStudy"]),
+        ("Instance", stored[-1]["ID"]),
+        ("Instance", stored[0]["ID"]),
+        ("Series", stored[0]["ParentSeries"]),
+        ("Patient", stored[0]["ParentPatient"]),
+    )
+    assert found == truth(stored, files)
+
+
+def test_no_resources_are_an_empty_manifest(host: OrthancServer) -> None:
+    assert manifest(host) == {}
+
+
+@pytest.mark.parametrize("level", ["Patient", "Study", "Series", "Instance"])
+@pytest.mark.parametrize(
+    "identifier", [ABSENT, "nonsense", "", "../../system", ABSENT.replace("0", "A"), "?x"]
+)
+def test_a_resource_that_does_not_exist_is_named(host: OrthancServer, level: str, identifier: str) -> None:
+    with pytest.raises(StatusError) as raised:
+        manifest(host, (level, identifier))
+    assert raised.value.status == 404
+    assert f"no {level.lower()} {identifier} in" in raised.value.body.decode()
+
+
+def test_a_resource_of_another_level_does_not_exist(host: OrthancServer, stored: Stored) -> None:
+    with pytest.raises(StatusError, match="there is no study"):
+        manifest(host, ("Study", stored[0]["ParentSeries"]))
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {"StorageCompression": True},
+        {"StoreMD5ForAttachments": False},
+        {"LimitFindInstances": 2, "LimitFindResults": 2},
+    ],
+    ids=lambda configuration: next(iter(configuration)),
+)
+def test_a_manifest_is_of_the_files_as_sent_whatever_the_options(
+    make_host: MakeHost, files: list[bytes], configuration: dict[str, Any]
+) -> None:
+    host = make_host("options", **configuration).start()
+    stored = host.upload_all(files)
+    expected = truth(stored, files)
+    assert manifest(host, *{("Study", answer["ParentStudy"]) for answer in stored}) == expected
+    assert manifest(host, *(("Instance", answer["ID"]) for answer in stored)) == expected
+
+
+def test_md5s_are_given_for_what_is_stored_and_nothing_else(
+    host: OrthancServer, stored: Stored, files: list[bytes]
+) -> None:
+    answer = host.post("host/md5s", [stored[0]["ID"], ABSENT, "../system", stored[1]["ID"]])["md5s"]
+    assert answer == {stored[place]["ID"]: hashlib.md5(files[place]).hexdigest() for place in (0, 1)}
+
+
+def test_md5s_of_stored_instances_are_none_where_orthanc_does_not_keep_them(
+    make_host: MakeHost, files: list[bytes]
+) -> None:
+    host = make_host("no-md5", StoreMD5ForAttachments=False).start()
+    identifier = host.upload(files[0])["ID"]
+    assert host.post("host/md5s", [identifier, ABSENT])["md5s"] == {identifier: None}
+
+
+def test_a_file_is_read_as_it_was_stored(host: OrthancServer, stored: Stored, files: list[bytes]) -> None:
+    assert host.download(f"host/read/{stored[3]['ID']}") == files[3]
+
+
+@pytest.mark.parametrize("identifier", [ABSENT, "nonsense"])
+def test_reading_what_is_not_there_says_so(host: OrthancServer, identifier: str) -> None:
+    with pytest.raises(StatusError, match=f"no instance {identifier}") as raised:
+        host.download(f"host/read/{identifier}")
+    assert raised.value.status == 404
+
+
+@pytest.mark.parametrize("form", ["view", "bytes", "bytearray"])
+def test_a_file_is_imported_from_bytes_of_any_kind(host: OrthancServer, form: str) -> None:
+    (file,) = dicom_data.ct_study(1, size=16)
+    status, identifier = host.post(f"host/add/{form}", file)
+    assert status == "Success"
+    assert host.download(f"instances/{identifier}/file") == file
+    assert host.post(f"host/add/{form}", file) == ["AlreadyStored", identifier]
+
+
+def test_what_is_not_dicom_is_refused_with_the_reason(host: OrthancServer) -> None:
+    with pytest.raises(StatusError, match="not a DICOM file that Orthanc can read"):
+        host.post("host/add/view", b"x" * 1000)
+    with pytest.raises(StatusError, match="not a DICOM file that Orthanc can read"):
+        host.post("host/add/view", b"")
+
+
+def test_an_archive_is_refused_and_nothing_in_it_is_imported(host: OrthancServer) -> None:
+    (file,) = dicom_data.ct_study(1, size=16)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("a.dcm", file)
+    before = host.instances()
+    with pytest.raises(StatusError, match="ZIP archive"):
+        host.post("host/add/view", archive.getvalue())
+    assert host.instances() == before
+
+
+def test_a_full_storage_is_said_in_words(make_host: MakeHost) -> None:
+    host = make_host("full", MaximumPatientCount=1, MaximumStorageMode="Reject").start()
+    if tuple(map(int, host.get("system")["Version"].split("."))) < (1, 11, 3):
+        pytest.skip("this Orthanc has no MaximumStorageMode: it recycles")
+    first, second = (next(iter(dicom_data.ct_study(1, size=16, name=name))) for name in ("One", "Two"))
+    host.upload(first)
+    with pytest.raises(StatusError, match="storage is full"):
+        host.post("host/add/view", second)
+
+
+def test_a_file_that_a_filter_drops_is_filtered_out(make_host: MakeHost) -> None:
+    host = make_host("filter")
+    lua = host.folder / "filter.lua"
+    lua.write_text("function ReceivedInstanceFilter(dicom, origin, info) return false end")
+    host.configuration["LuaScripts"] = [str(lua)]
+    host.start()
+    (file,) = dicom_data.ct_study(1, size=16)
+    assert host.post("host/add/view", file)[0] == "FilteredOut"
+    assert host.instances() == []
+
+
+def test_an_instance_is_removed_and_removing_it_again_does_no_harm(host: OrthancServer) -> None:
+    (file,) = dicom_data.ct_study(1, size=16)
+    identifier = host.upload(file)["ID"]
+    host.delete(f"host/instances/{identifier}")
+    assert identifier not in host.instances()
+    host.delete(f"host/instances/{identifier}")
+    host.delete("host/instances/nonsense")
+
+
+def test_the_transfer_syntax_is_that_of_the_file(host: OrthancServer, stored: Stored) -> None:
+    assert host.get(f"host/syntax/{stored[0]['ID']}") == EXPLICIT_LITTLE_ENDIAN
+    assert host.get(f"host/syntax/{ABSENT}") is None
+    assert host.get("host/syntax/nonsense") is None
+    compressed = dicom_data.compressed_files()[0]
+    identifier = host.upload(compressed.read_bytes())["ID"]
+    syntax = pydicom.dcmread(compressed, stop_before_pixels=True).file_meta.TransferSyntaxUID
+    assert host.get(f"host/syntax/{identifier}") == str(syntax)
