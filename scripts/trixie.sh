@@ -100,8 +100,8 @@ ready=$venv/.ready-$python-$(md5sum <"$checkout/pyproject.toml" | cut -c1-12)
 if [ ! -e "$ready" ]; then
     say "the virtual environment for $python"
     {
-        # --clear would delete the folder itself, which is a mount.
-        [ -x "$venv/bin/$python" ] || find "$venv" -mindepth 1 -delete
+        # A link into the tree, dangling from here. (--clear of venv would delete the folder, which is a mount.)
+        [ -L "$venv/bin/$python" ] || find "$venv" -mindepth 1 -delete
         in_tree "$python" -m venv "$inside/.venv"
         in_tree "$inside/.venv/bin/pip" install --editable "$inside[test]"
     } >"$checkout/.cache/trixie-pip.log" 2>&1 ||
