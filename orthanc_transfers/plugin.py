@@ -53,10 +53,13 @@ def load() -> None:
     logs.install(sdk)
     try:
         plugin = Plugin(sdk)
-    except ConfigurationError as error:
+    except (ConfigurationError, OSError) as error:
         log.error("the transfers plugin is not loaded: %s", error)
-        return
-    plugin.register()
+    except Exception:
+        # Raising would end Orthanc: a server without transfers is better than none.
+        log.exception("the transfers plugin is not loaded")
+    else:
+        plugin.register()
 
 
 class Plugin:
@@ -82,7 +85,9 @@ class Plugin:
         self._source = Source(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
-        self._receptions = Receptions(staging, self._store, settings, self._clock, self._reports)
+        self._receptions = Receptions(
+            staging=staging, store=self._store, settings=settings, clock=self._clock, reports=self._reports
+        )
         self._transactions = Transactions(self._receptions, settings, self._clock, self._counters)
         originator = str(uuid.uuid4())
         self._environment = Environment(
