@@ -5,7 +5,7 @@ Cuts lie at even offsets, so that 16-bit pixels stay whole in a bucket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from urllib.parse import quote
 
@@ -112,6 +112,8 @@ def _cut(item: Range, count: int) -> Iterator[Range]:
     start = item.start
     while start < item.stop:
         stop = start + step
-        stop = min(item.stop, stop + stop % 2)
+        if stop % 2:
+            stop += -1 if start % 2 else 1
+        stop = min(item.stop, stop)
         yield Range(start, stop)
         start = stop

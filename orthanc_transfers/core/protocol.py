@@ -1,17 +1,18 @@
-"""Every message of both versions of the protocol (``docs/protocol.md``): dataclass <-> JSON, strict about types.
+"""Every message of versions 1 and 2: dataclass <-> JSON, strict about types.
 
-``parse`` takes decoded JSON and raises ``BadRequest`` (400) with a sentence that names the key; ``to_json`` gives
-what goes over the wire. Unknown keys are accepted: clients send more than they must.
+Each message has ``parse``, which raises ``BadFile`` or ``BadRequest`` (both 400) with a sentence that names
+the key, and ``to_json``. Keys that are not known are accepted everywhere. See docs/protocol.md.
 """
 
 from __future__ import annotations
 
 import enum
 import json
+import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
@@ -19,47 +20,27 @@ from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resou
 from orthanc_transfers.core.ranges import Range
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
-"""On every request of a transfer, so that a load balancer can keep it on one server."""
 CODEC_HEADER = "transfers-codec"
-"""``Codec`` of a body of bytes, version 2."""
 XXH3_HEADER = "transfers-xxh3"
-"""``checksum.xxh3`` of a body of bytes as it is on the wire, version 2."""
+
+PUSH_PATH = "/transfers/v2/push"
+
+MAX_SIZE = 2**63 - 1
+"""Bytes; the largest size and offset that a message may hold."""
 
 _MB = 1024 * 1024
-# 19 digits hold any size of a file, and are converted in no time.
-_NATURAL = re.compile(r"[0-9]{1,20}", re.ASCII)
-_TOKEN = re.compile(r"[0-9a-f]{32}", re.ASCII)
-# Priorities are 32-bit integers in Orthanc.
-_INT32 = 2**31
-
-# Spellings of C++ peers and clients, in lower case.
-_LEVELS = {
-    spelling: level
-    for level, spellings in {
-        Level.PATIENT: ("patient", "patients"),
-        Level.STUDY: ("study", "studies"),
-        Level.SERIES: ("series",),
-        Level.INSTANCE: ("instance", "instances", "image", "images"),
-    }.items()
-    for spelling in spellings
-}
-
-
-class PushState(enum.Enum):
-    """Where a push stands on its receiver."""
-
-    RECEIVING = "receiving"
-    COMMITTING = "committing"
-    COMMITTED = "committed"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class TransferRequest:
-    """``POST /transfers/send`` and ``/transfers/pull``. ``resources_json`` is ``Resources`` as it came."""
+    """``POST /transfers/send`` and ``/transfers/pull``.
+
+    ``resources_json`` is the value of ``Resources`` as the user wrote it. ``sender_transfer_id`` is ``None``
+    if the user named none, ``originator`` if nobody is expected in particular.
+    """
 
     resources: tuple[Resource, ...]
-    resources_json: Any = field(compare=False)
+    resources_json: Any
     peer: str
     compression: Compression = Compression.AUTO
     priority: int = 0
@@ -68,20 +49,22 @@ class TransferRequest:
 
     @classmethod
     def parse(cls, value: Any) -> TransferRequest:
-        message = _object(value, "a transfer")
-        compression = message.get("Compression", Compression.AUTO.value)
+        body = _object(value, "the body")
+        resources_json = _required(body, "Resources")
+        resources = parse_resources(resources_json)
+        _check_verbatim(resources_json)
         return cls(
-            resources=parse_resources(_get(message, "Resources")),
-            resources_json=message["Resources"],
-            peer=_string(message, "Peer"),
-            compression=_member(Compression, compression, "Compression"),
-            priority=_int32(message.get("Priority", 0), "Priority"),
-            sender_transfer_id=_header_text(message, "SenderTransferID"),
-            originator=_string(message, "Originator") if "Originator" in message else None,
+            resources=resources,
+            resources_json=resources_json,
+            peer=_string(body, "Peer"),
+            compression=_compression(body),
+            priority=_priority(body),
+            sender_transfer_id=_header_value(body, "SenderTransferID"),
+            originator=_string(body, "Originator") if "Originator" in body else None,
         )
 
     def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {
+        value = {
             "Resources": self.resources_json,
             "Peer": self.peer,
             "Compression": self.compression.value,
@@ -95,30 +78,30 @@ class TransferRequest:
 
 
 def parse_resources(value: Any) -> tuple[Resource, ...]:
-    """The array of ``Resources``; also the body of ``POST /transfers/lookup``."""
-    return tuple(_resource(item) for item in _array(value, "Resources"))
-
-
-def _resource(value: Any) -> Resource:
-    item = _object(value, "an item of Resources")
-    level = _string(item, "Level")
-    known = _LEVELS.get(level.lower())
-    if known is None:
-        raise BadRequest(f"Level must be Patient, Study, Series or Instance, not {_shown(level)}")
-    return Resource(known, _string(item, "ID"))
+    """The array of ``{"Level", "ID"}``: the body of ``POST /transfers/lookup``, and ``Resources`` elsewhere."""
+    resources = []
+    for item in _array(value, "Resources"):
+        resource = _object(item, "each of Resources")
+        level = _string(resource, "Level")
+        found = _LEVELS.get(level.lower())
+        if found is None:
+            raise BadRequest(f'"Level" must be Patient, Study, Series or Instance, and is {_shown(level)}')
+        resources.append(Resource(found, _string(resource, "ID")))
+    return tuple(resources)
 
 
 @dataclass(frozen=True, slots=True)
 class LookupAnswer:
-    """The answer of ``POST /transfers/lookup``: instances in ascending order of identifier."""
+    """The answer to ``POST /transfers/lookup``. ``originator`` is the identifier of the answering process."""
 
     instances: tuple[Instance, ...]
     originator: str
 
     @classmethod
     def parse(cls, value: Any) -> LookupAnswer:
-        message = _object(value, "the answer to a lookup")
-        return cls(_instances(message), _string(message, "Originator"))
+        """What matters; the counts and sums are not looked at. An instance named twice counts once."""
+        body = _object(value, "the answer")
+        return cls(_instances(body), _string(body, "Originator"))
 
     def to_json(self) -> dict[str, Any]:
         size = sum(instance.size for instance in self.instances)
@@ -133,7 +116,11 @@ class LookupAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PushCreation:
-    """``POST /transfers/push``. Whether the buckets fit the instances is found out when they arrive."""
+    """``POST /transfers/push``. ``compression`` is ``NONE`` or ``GZIP``, of all buckets alike.
+
+    Buckets may name instances that are not in the manifest, or lie beyond their ends: that is found out when
+    they arrive.
+    """
 
     compression: Compression
     manifest: Manifest
@@ -141,17 +128,15 @@ class PushCreation:
 
     @classmethod
     def parse(cls, value: Any) -> PushCreation:
-        message = _object(value, "a push")
-        compression = _member(Compression, _get(message, "Compression"), "Compression")
-        if compression not in (Compression.NONE, Compression.GZIP):
-            raise BadRequest(f"Compression must be none or gzip, not {compression.value}")
-        # The last of several of the same name wins, as in the C++ plugin.
-        instances = {instance.id: instance for instance in _instances(message)}
-        buckets = tuple(
-            tuple(_chunk(chunk) for chunk in _array(bucket, "an item of Buckets"))
-            for bucket in _array(_get(message, "Buckets"), "Buckets")
+        body = _object(value, "the body")
+        compression = _string(body, "Compression")
+        if compression not in (Compression.NONE.value, Compression.GZIP.value):
+            raise BadRequest(f'"Compression" must be none or gzip, and is {_shown(compression)}')
+        return cls(
+            Compression(compression),
+            Manifest(_instances(body)),
+            tuple(_bucket(bucket) for bucket in _array(_required(body, "Buckets"), "Buckets")),
         )
-        return cls(compression, Manifest(instances.values()), buckets)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -166,15 +151,15 @@ class PushCreation:
 
 @dataclass(frozen=True, slots=True)
 class PushCreated:
-    """The answer of ``POST /transfers/push``; ``path`` is relative to the root of the peer."""
+    """The answer to ``POST /transfers/push``. ``path`` is relative to the root of the peer."""
 
     id: str
     path: str
 
     @classmethod
     def parse(cls, value: Any) -> PushCreated:
-        message = _object(value, "the answer to a push")
-        return cls(_string(message, "ID"), _path(message))
+        body = _object(value, "the answer")
+        return cls(_string(body, "ID"), _string(body, "Path"))
 
     def to_json(self) -> dict[str, Any]:
         return {"ID": self.id, "Path": self.path}
@@ -182,24 +167,25 @@ class PushCreated:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The answer of ``GET /transfers/capabilities``. ``max_body_size`` in bytes, before any codec."""
+    """The answer to ``GET /transfers/capabilities``. Codecs that are not known here are left out."""
 
     protocols: tuple[int, ...]
     version: str
     originator: str
     codecs: tuple[Codec, ...]
     max_body_size: int
+    """Bytes that a body may have, before and after its codec."""
 
     @classmethod
     def parse(cls, value: Any) -> Capabilities:
-        message = _object(value, "capabilities")
-        protocols = _array(_get(message, "Protocols"), "Protocols")
+        body = _object(value, "the answer")
+        protocols = _array(_required(body, "Protocols"), "Protocols")
         return cls(
-            protocols=tuple(_natural(item, "an item of Protocols") for item in protocols),
-            version=_string(message, "Version"),
-            originator=_string(message, "Originator"),
-            codecs=_codecs(message),
-            max_body_size=_natural(_get(message, "MaxBodySize"), "MaxBodySize"),
+            tuple(_natural(protocol, "each of Protocols") for protocol in protocols),
+            _string(body, "Version"),
+            _string(body, "Originator"),
+            _codecs(body),
+            _natural(_required(body, "MaxBodySize"), "MaxBodySize"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -214,53 +200,72 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class PushCreation2:
-    """``POST /transfers/v2/push``. ``token``: 32 hex digits that name the transfer, chosen by the sender."""
+    """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer."""
 
     token: str
     manifest: Manifest
 
     @classmethod
     def parse(cls, value: Any) -> PushCreation2:
-        message = _object(value, "a push")
-        token = _string(message, "Token")
-        if not _TOKEN.fullmatch(token):
-            raise BadRequest("Token must be 32 lower-case hex digits")
-        return cls(token, _manifest(message))
+        body = _object(value, "the body")
+        token = _string(body, "Token")
+        if not re.fullmatch("[0-9a-f]{32}", token):
+            raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {_shown(token)}')
+        return cls(token, Manifest(_instances(body)))
 
     def to_json(self) -> dict[str, Any]:
         return {"Token": self.token, "Instances": _instances_json(self.manifest)}
 
 
+class PushState(enum.Enum):
+    """Where a push stands on the receiver."""
+
+    RECEIVING = "receiving"
+    COMMITTING = "committing"
+    COMMITTED = "committed"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class PushStatus:
-    """How a push of version 2 stands. ``missing`` and sizes in bytes; ``report`` counts outcomes of instances."""
+    """Where a push of version 2 stands: the answer to its creation, to ``GET`` and to ``POST …/commit``."""
 
     id: str
     path: str
     state: PushState
     missing: tuple[Range, ...] = ()
+    """Ranges of the area that the receiver needs."""
     imported: int = 0
+    """Instances imported so far, of ``total``."""
     total: int = 0
     already_stored: int = 0
+    """Instances that the receiver had before, and their bytes."""
     already_stored_size: int = 0
     error: str | None = None
+    """One sentence, if it failed."""
     report: dict[str, int] | None = None
+    """How many instances were ``Stored``, ``AlreadyStored``, ``FilteredOut``; once committed."""
 
     @classmethod
     def parse(cls, value: Any) -> PushStatus:
-        message = _object(value, "the status of a push")
-        report = message.get("Report")
+        body = _object(value, "the answer")
+        identifier = _string(body, "ID")
+        state = _string(body, "State")
+        if state not in _STATES:
+            raise BadFile(f'"State" must be one of {", ".join(_STATES)}, and is {_shown(state)}')
         return cls(
-            id=_string(message, "ID"),
-            path=_path(message),
-            state=_member(PushState, _get(message, "State"), "State"),
-            missing=tuple(_range(item) for item in _array(_get(message, "Missing"), "Missing")),
-            imported=_natural(_get(message, "Imported"), "Imported"),
-            total=_natural(_get(message, "Total"), "Total"),
-            already_stored=_natural(_get(message, "AlreadyStored"), "AlreadyStored"),
-            already_stored_size=_size(message, "AlreadyStoredSize"),
-            error=_string(message, "Error") if message.get("Error") is not None else None,
-            report=None if report is None else _counts(report),
+            id=identifier,
+            path=_string(body, "Path") if "Path" in body else f"{PUSH_PATH}/{identifier}",
+            state=_STATES[state],
+            missing=tuple(map(_range, _array(_required(body, "Missing"), "Missing"))),
+            imported=_natural(body.get("Imported", 0), "Imported"),
+            total=_natural(body.get("Total", 0), "Total"),
+            already_stored=_natural(body.get("AlreadyStored", 0), "AlreadyStored"),
+            already_stored_size=(
+                _decimal(body["AlreadyStoredSize"], "AlreadyStoredSize") if "AlreadyStoredSize" in body else 0
+            ),
+            error=_string(body, "Error") if "Error" in body else None,
+            report=_report(body["Report"]) if "Report" in body else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -283,20 +288,22 @@ class PushStatus:
 
 @dataclass(frozen=True, slots=True)
 class ChunksRequest:
-    """``POST /transfers/v2/chunks``. ``codecs``: those that the caller can decode."""
+    """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, but for those not known here."""
 
     chunks: tuple[Chunk, ...]
     codecs: tuple[Codec, ...]
-    compression: Compression
+    compression: Compression = Compression.AUTO
 
     @classmethod
     def parse(cls, value: Any) -> ChunksRequest:
-        message = _object(value, "a request for chunks")
-        return cls(
-            chunks=tuple(_compact_chunk(item) for item in _array(_get(message, "Chunks"), "Chunks")),
-            codecs=_codecs(message),
-            compression=_member(Compression, _get(message, "Compression"), "Compression"),
-        )
+        body = _object(value, "the body")
+        chunks = []
+        for item in _array(_required(body, "Chunks"), "Chunks"):
+            if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str):
+                raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {_shown(item)}')
+            offset, size = (_natural(number, "each offset and size of Chunks") for number in item[1:])
+            chunks.append(Chunk(item[0], offset, size))
+        return cls(tuple(chunks), _codecs(body), _compression(body))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -306,143 +313,177 @@ class ChunksRequest:
         }
 
 
-# -- Parts of messages --------------------------------------------------------------------------------
+# --- what messages are made of
+
+_LEVELS = {
+    "patient": Level.PATIENT,
+    "patients": Level.PATIENT,
+    "study": Level.STUDY,
+    "studies": Level.STUDY,
+    "series": Level.SERIES,
+    "instance": Level.INSTANCE,
+    "instances": Level.INSTANCE,
+    "image": Level.INSTANCE,
+    "images": Level.INSTANCE,
+}
+
+_STATES = {state.value: state for state in PushState}
+_KNOWN_CODECS = {codec.value: codec for codec in Codec}
+_COMPRESSIONS = {compression.value: compression for compression in Compression}
+
+# 19 digits hold MAX_SIZE; more are not even converted.
+_DECIMAL = re.compile("[0-9]{1,19}", re.ASCII)
 
 
-def _instances(message: dict[str, Any]) -> tuple[Instance, ...]:
-    return tuple(_instance(item) for item in _array(_get(message, "Instances"), "Instances"))
+def _shown(value: Any) -> str:
+    # repr of something deep or long is cut before it is made.
+    match value:
+        case dict():
+            return "an object"
+        case list():
+            return f"an array of {len(value)}"
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:60]}…")
+        case int() if not isinstance(value, bool) and abs(value) > MAX_SIZE:
+            return "beyond 2^63"
+    return json.dumps(value)
 
 
-def _instance(value: Any) -> Instance:
-    item = _object(value, "an item of Instances")
-    return Instance(_string(item, "ID"), _size(item, "Size"), _string(item, "MD5").lower())
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadFile(f"{name} must be a JSON object, and is {_shown(value)}")
+    return value
+
+
+def _array(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadFile(f'"{name}" must be a JSON array, and is {_shown(value)}')
+    return value
+
+
+def _required(body: Mapping[str, Any], key: str) -> Any:
+    try:
+        return body[key]
+    except KeyError:
+        raise BadFile(f'"{key}" is missing') from None
+
+
+def _string(body: Mapping[str, Any], key: str) -> str:
+    value = _required(body, key)
+    if not isinstance(value, str):
+        raise BadFile(f'"{key}" must be a string, and is {_shown(value)}')
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Half a pair of UTF-16, which JSON can write, but no path, header or log.
+        raise BadFile(f'"{key}" is not text: {_shown(value)}') from None
+    return value
+
+
+def _natural(value: Any, name: str) -> int:
+    if type(value) is not int:
+        raise BadFile(f'"{name}" must be an integer, and is {_shown(value)}')
+    if not 0 <= value <= MAX_SIZE:
+        raise BadRequest(f'"{name}" must be from 0 to 2^63 - 1, and is {_shown(value)}')
+    return value
+
+
+def _decimal(value: Any, key: str) -> int:
+    if isinstance(value, str) and _DECIMAL.fullmatch(value) and (number := int(value)) <= MAX_SIZE:
+        return number
+    raise BadFile(f'"{key}" must be a string of decimal digits, below 2^63, and is {_shown(value)}')
+
+
+def _priority(body: Mapping[str, Any]) -> int:
+    value = body.get("Priority", 0)
+    if type(value) is not int:
+        raise BadFile(f'"Priority" must be an integer, and is {_shown(value)}')
+    if not -(2**31) <= value < 2**31:
+        raise BadRequest(f'"Priority" must be an integer of 32 bits, and is {_shown(value)}')
+    return value
+
+
+def _header_value(body: Mapping[str, Any], key: str) -> str | None:
+    if key not in body:
+        return None
+    value = _string(body, key)
+    # It travels in a header of HTTP.
+    if not (value.isascii() and value.isprintable()):
+        raise BadRequest(f'"{key}" must be printable ASCII, and is {_shown(value)}')
+    return value
+
+
+def _compression(body: Mapping[str, Any]) -> Compression:
+    if "Compression" not in body:
+        return Compression.AUTO
+    value = _string(body, "Compression")
+    if value not in _COMPRESSIONS:
+        raise BadRequest(f'"Compression" must be one of {", ".join(_COMPRESSIONS)}, and is {_shown(value)}')
+    return _COMPRESSIONS[value]
+
+
+def _codecs(body: Mapping[str, Any]) -> tuple[Codec, ...]:
+    names = _array(_required(body, "Codecs"), "Codecs")
+    if not all(isinstance(name, str) for name in names):
+        raise BadFile('"Codecs" must be an array of strings')
+    return tuple(_KNOWN_CODECS[name] for name in names if name in _KNOWN_CODECS)
+
+
+def _instances(body: Mapping[str, Any]) -> tuple[Instance, ...]:
+    """Each identifier once, where it is named last."""
+    found: dict[str, Instance] = {}
+    for item in _array(_required(body, "Instances"), "Instances"):
+        instance = _object(item, "each of Instances")
+        identifier = _string(instance, "ID")
+        size = _decimal(_required(instance, "Size"), "Size")
+        found[identifier] = Instance(identifier, size, _string(instance, "MD5").lower())
+    return tuple(found.values())
 
 
 def _instances_json(instances: Iterable[Instance]) -> list[dict[str, str]]:
     return [{"ID": instance.id, "Size": str(instance.size), "MD5": instance.md5} for instance in instances]
 
 
-def _manifest(message: dict[str, Any]) -> Manifest:
-    try:
-        return Manifest(_instances(message))
-    except ValueError as error:
-        raise BadRequest(f"Instances: {error}") from None
-
-
-def _chunk(value: Any) -> Chunk:
-    item = _object(value, "a chunk of Buckets")
-    return Chunk(_string(item, "ID"), _size(item, "Offset"), _size(item, "Size"))
-
-
-def _compact_chunk(value: Any) -> Chunk:
-    item = _array(value, "an item of Chunks")
-    if len(item) != 3 or not isinstance(item[0], str):
-        raise BadRequest("an item of Chunks must be [identifier, offset, size]")
-    return Chunk(item[0], _natural(item[1], "an offset of Chunks"), _natural(item[2], "a size of Chunks"))
+def _bucket(value: Any) -> tuple[Chunk, ...]:
+    chunks = []
+    for item in _array(value, "Buckets"):
+        chunk = _object(item, "each chunk of Buckets")
+        chunks.append(
+            Chunk(
+                _string(chunk, "ID"),
+                _decimal(_required(chunk, "Offset"), "Offset"),
+                _decimal(_required(chunk, "Size"), "Size"),
+            )
+        )
+    return tuple(chunks)
 
 
 def _range(value: Any) -> Range:
-    item = _array(value, "an item of Missing")
-    if len(item) != 2:
-        raise BadRequest("an item of Missing must be [start, stop]")
-    start, stop = (_natural(bound, "a bound of Missing") for bound in item)
+    if not isinstance(value, list) or len(value) != 2:
+        raise BadFile(f'each of "Missing" must be [start, stop], and one is {_shown(value)}')
+    start, stop = (_natural(number, "each of Missing") for number in value)
     if start > stop:
-        raise BadRequest("a range of Missing ends before it starts")
+        raise BadRequest(f'each of "Missing" must be [start, stop], and one is [{start}, {stop}]')
     return Range(start, stop)
 
 
-def _codecs(message: dict[str, Any]) -> tuple[Codec, ...]:
-    """Those that this version knows: a later one may name more."""
-    known = {codec.value: codec for codec in Codec}
-    names = _array(_get(message, "Codecs"), "Codecs")
-    return tuple(known[name] for name in names if isinstance(name, str) and name in known)
+def _report(value: Any) -> dict[str, int]:
+    return {key: _natural(number, key) for key, number in _object(value, '"Report"').items()}
 
 
-def _counts(value: Any) -> dict[str, int]:
-    return {name: _natural(count, f"Report.{name}") for name, count in _object(value, "Report").items()}
+_MOST_DEPTH = 32
 
 
-def _path(message: dict[str, Any]) -> str:
-    path = _string(message, "Path")
-    # The path becomes a part of a URL of ours, and of a line of HTTP.
-    if not re.fullmatch(r"/[!-~]*", path):
-        raise BadRequest(f"Path is not one: {_shown(path)}")
-    return path
-
-
-# -- Types ----------------------------------------------------------------------------------------------
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadFile(f"{what} must be a JSON object, not {_shown(value)}")
-    return value
-
-
-def _array(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadFile(f"{what} must be a JSON array, not {_shown(value)}")
-    return value
-
-
-def _get(message: dict[str, Any], key: str) -> Any:
-    if key not in message:
-        raise BadRequest(f"the key {key} is missing")
-    return message[key]
-
-
-def _string(message: dict[str, Any], key: str) -> str:
-    value = _get(message, key)
-    if not isinstance(value, str):
-        raise BadRequest(f"{key} must be a string, not {_shown(value)}")
-    return value
-
-
-def _header_text(message: dict[str, Any], key: str) -> str | None:
-    """A string that is going to be the value of an HTTP header."""
-    if key not in message:
-        return None
-    value = _string(message, key)
-    if len(value) > 256 or not re.fullmatch(r"[ -~]*", value):
-        raise BadRequest(f"{key} must be up to 256 printable ASCII characters")
-    return value
-
-
-def _size(message: dict[str, Any], key: str) -> int:
-    """A decimal number in a string: JSON's own numbers are doubles to many."""
-    value = _get(message, key)
-    if not isinstance(value, str) or not _NATURAL.fullmatch(value):
-        raise BadRequest(f"{key} must be a string with a decimal number, not {_shown(value)}")
-    return int(value)
-
-
-def _natural(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise BadRequest(f"{what} must be a natural number, not {_shown(value)}")
-    return value
-
-
-def _int32(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -_INT32 <= value < _INT32:
-        raise BadRequest(f"{what} must be an integer of 32 bits, not {_shown(value)}")
-    return value
-
-
-E = TypeVar("E", bound=enum.Enum)
-
-
-def _member(kind: type[E], value: Any, key: str) -> E:
-    names = [member.value for member in kind]
-    # A list or an object would not be hashable, a number never equal.
-    if not isinstance(value, str) or value not in names:
-        raise BadRequest(f"{key} must be {', '.join(names[:-1])} or {names[-1]}, not {_shown(value)}")
-    return kind(value)
-
-
-def _shown(value: Any) -> str:
-    """A value as an error may quote it: short, whatever a peer sent."""
-    try:
-        text = json.dumps(value)
-    except (RecursionError, ValueError):
-        text = type(value).__name__
-    return text if len(text) <= 60 else text[:60] + "…"
+def _check_verbatim(value: Any) -> None:
+    """What is copied into the job must be JSON that Orthanc reads: not too deep, and without NaN."""
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > _MOST_DEPTH:
+            raise BadRequest(f'"Resources" is nested more than {_MOST_DEPTH} deep')
+        if isinstance(item, dict):
+            waiting.extend((inner, depth + 1) for inner in item.values())
+        elif isinstance(item, list):
+            waiting.extend((inner, depth + 1) for inner in item)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise BadFile('"Resources" holds a number that JSON does not have')

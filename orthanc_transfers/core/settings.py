@@ -101,7 +101,7 @@ def _integer(lowest: int, highest: int, unit: int = 1) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if type(value) is not int or not lowest <= value <= highest:
             raise ValueError(f"a whole number from {lowest} to {highest}")
-        return value * unit
+        return int(value) * unit
 
     return parse
 
