@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from orthanc_transfers.core.codec import Compression
-from orthanc_transfers.core.errors import PeerAnswer, PeerError
+from orthanc_transfers.core.errors import BadFile, PeerAnswer, PeerError
+from orthanc_transfers.core.json_text import parse_json
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.protocol import SENDER_TRANSFER_ID, TransferRequest
-from orthanc_transfers.rest.http import Request, Response, answer_json
+from orthanc_transfers.rest.http import Buffer, Request, Response, answer_json
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.job import Environment
@@ -35,7 +36,8 @@ class Active:
         wanted = TransferRequest.parse(request.json())
         remote_self = self._environment.peers.remote_self(wanted.peer)
         if remote_self is not None:
-            return self._ask_to_pull(wanted, remote_self)
+            # The stack of a thread of Orthanc's HTTP server is too small for name resolution and TLS.
+            return workers.call("send", lambda: self._ask_to_pull(wanted, remote_self))
         return self._submit(wanted, new_push)
 
     def pull(self, request: Request) -> Response:
@@ -61,8 +63,8 @@ class Active:
         try:
             timeout = self._environment.settings.peer_connectivity_timeout or None
             answer = transport.request("GET", "/plugins", timeout=timeout)
-            plugins = json.loads(bytes(answer.body))
-        except (PeerError, ValueError):
+            plugins = parse_json(answer.body)
+        except (PeerError, BadFile):
             return "disabled"
         finally:
             transport.close()
@@ -101,18 +103,18 @@ class Active:
                     SENDER_TRANSFER_ID: wanted.sender_transfer_id or str(uuid.uuid4()),
                 },
             )
-            job, path = _remote_job(wanted.peer, bytes(answer.body))
+            job, path = _remote_job(wanted.peer, answer.body)
             return answer_json({"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)})
         finally:
             transport.close()
 
 
-def _remote_job(peer: str, body: bytes) -> tuple[str, str]:
+def _remote_job(peer: str, body: Buffer) -> tuple[str, str]:
     value: Any
     try:
-        value = json.loads(body)
+        value = parse_json(body)
         job, path = value["ID"], value["Path"]
-    except (ValueError, KeyError, TypeError):
+    except (BadFile, KeyError, TypeError):
         job = path = None
     if not isinstance(job, str) or not isinstance(path, str):
         raise PeerAnswer(f"peer {peer} did not say which job it started for the pull", peer)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orthanc_transfers.core.errors import BadFile
+from orthanc_transfers.core.json_text import parse_json
 
 Buffer = bytes | bytearray | memoryview
 
@@ -29,10 +29,7 @@ class Request:
 
     def json(self) -> Any:
         """The body as JSON. Raises ``BadFile`` (400) if it is not."""
-        try:
-            return json.loads(bytes(self.body))
-        except (ValueError, RecursionError) as error:
-            raise BadFile(f"the body of {self.method} {self.path} is not JSON: {error}") from None
+        return parse_json(self.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,13 @@ def run_all(
     _Run(name, count, items, work, cancellation).wait()
 
 
+def call(name: str, function: Callable[[], T]) -> T:
+    """What the function answers or raises, run in a thread of ours with an ordinary stack."""
+    answers: list[T] = []
+    run_all(name, 1, [function], lambda run: answers.append(run()), Cancellation())
+    return answers[0]
+
+
 class _Run(Generic[T]):
     def __init__(
         self,
