@@ -209,7 +209,7 @@ def _gunzip(body: Buffer, size: int) -> bytes:
 
 
 # Bytes that fit into the fastest cache of a processor; and between two blocks other threads may have the GIL.
-_BLOCK = 32 * 1024
+_BLOCK = 64 * 1024
 
 
 def _split16(pieces: Sequence[Buffer]) -> bytearray:

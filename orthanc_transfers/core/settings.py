@@ -101,7 +101,7 @@ def _integer(lowest: int, highest: int, unit: int = 1) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
         if type(value) is not int or not lowest <= value <= highest:
             raise ValueError(f"a whole number from {lowest} to {highest}")
-        return int(value) * unit
+        return value * unit
 
     return parse
 
@@ -110,7 +110,8 @@ def _bandwidth(value: Any) -> int:
     # Fractions, for there are lines of less than 1 Mbit/s.
     if type(value) not in (int, float) or not (value == 0 or 0.001 <= value <= 1_000_000):
         raise ValueError("0 or a number of Mbit/s from 0.001 to 1000000")
-    return math.ceil(value * MEGABIT)
+    number: float = value
+    return math.ceil(number * MEGABIT)
 
 
 def _path(value: Any) -> str:
