@@ -23,6 +23,7 @@ import requests
 import requests.adapters
 import requests.utils
 import urllib3.exceptions
+from requests.auth import HTTPBasicAuth
 from urllib3.util import parse_url
 
 from orthanc_transfers.core.errors import (
@@ -121,6 +122,8 @@ class RequestsTransport:
         self._session = _Session()
         try:
             address = parse_url(peer.url)
+            if address.scheme not in ("http", "https"):
+                raise ValueError(address.scheme)
             self.url = address._replace(auth=None).url
             self._place = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
             self._set_up(peer, connections, proxy)
@@ -145,10 +148,11 @@ class RequestsTransport:
         session.trust_env = False
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if proxy:
-            session.proxies = {"http": proxy, "https": proxy}
+            address = proxy if "://" in proxy else f"http://{proxy}"
+            session.proxies = {"http": address, "https": address}
         if peer.username and peer.password:
             # As bytes, for ``requests`` would write text as Latin-1 where Orthanc expects UTF-8.
-            session.auth = (peer.username.encode(), peer.password.encode())
+            session.auth = HTTPBasicAuth(peer.username.encode(), peer.password.encode())
         session.headers.clear()
         session.headers.update(
             {"User-Agent": "orthanc-transfers", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -203,7 +207,8 @@ class RequestsTransport:
         prepared.headers.update(headers or {})
         content = Body(body, self._bandwidths, self._stopped)
         if len(content):
-            prepared.body = content
+            # An iterable is sent item by item, and not in chunks where the length is given.
+            prepared.body = content  # type: ignore[assignment]
             prepared.headers.setdefault("Content-Type", "application/octet-stream")
         if len(content) or method in ("POST", "PUT"):
             prepared.headers["Content-Length"] = str(len(content))
@@ -393,7 +398,9 @@ def _reason(error: BaseException, seconds: float) -> tuple[str, bool]:
                 return "the connection was closed in the middle of an answer", False
             case OSError() if not isinstance(cause, (requests.RequestException, Stale)):
                 return _words(cause), False
-    return "what it sent is not HTTP", False
+            case HTTPException():
+                return "what it sent is not HTTP", False
+    return f"the request failed ({type(error).__name__})", False
 
 
 def _words(error: OSError) -> str:
