@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import json
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -24,8 +25,10 @@ RELEASE_TIMEOUT = 2.0
 """Seconds that the end of Orthanc may wait for our jobs."""
 
 # Orthanc copies a text after the callback that gave it has returned. As many are kept as there may be
-# readers of ``/jobs`` at once (its HTTP server has 50 threads by default), and then some.
+# readers of ``/jobs`` at once (its HTTP server has 50 threads by default), and then some; fewer if they are long.
 _KEPT_TEXTS = 128
+_KEPT_BYTES = 8 << 20
+_FEWEST_TEXTS = 8
 
 # Between two steps of a job that was released because Orthanc ends, in seconds.
 _IDLE_STEP = 0.05
@@ -37,12 +40,20 @@ class _Entry:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.released = False
-        self._texts: deque[bytes] = deque(maxlen=_KEPT_TEXTS)
+        self._lock = threading.Lock()
+        self._texts: deque[bytes] = deque()
+        self._size = 0
 
     def keep(self, value: dict[str, Any]) -> int | None:
         """The address of a JSON text that lives on."""
         text = json.dumps(value).encode()
-        self._texts.append(text)
+        with self._lock:
+            self._texts.append(text)
+            self._size += len(text)
+            while len(self._texts) > _FEWEST_TEXTS and (
+                len(self._texts) > _KEPT_TEXTS or self._size > _KEPT_BYTES
+            ):
+                self._size -= len(self._texts.popleft())
         return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
 
     def release(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http
 import json
@@ -61,15 +62,16 @@ class Router:
                 return Code.SUCCESS
             request = _request(path, native)
             try:
-                response = handler(request)
+                self._answer(output, handler(request))
             except TransferError as error:
                 return self._refuse(output, request, error)
             except Exception as error:
                 logger.exception("%s %s failed", request.method, path)
                 return self._refuse(output, request, TransferError(f"{type(error).__name__}: {error}"))
             finally:
-                request.body.release()
-            self._answer(output, response)
+                # Orthanc frees the memory now: a handler that keeps the body shall meet an exception, not a crash.
+                with contextlib.suppress(BufferError):
+                    request.body.release()
             return Code.SUCCESS
 
         return serve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +50,13 @@ _REASONS: dict[int, str] = {
 
 _HASHING_THREADS = 4
 
+# Instances that are cheaper to ask for one by one.
+_FEW = 16
+
+# Instances to ask for at once: few at first, since each that is stored costs 0.4 ms and one would do.
+_FIRST_BATCH = 16
+_LARGEST_BATCH = 4096
+
 
 class _File(NamedTuple):
     """What Orthanc's index knows of the file of an instance, as it would be downloaded."""
@@ -75,13 +83,27 @@ class OrthancStore:
         )
 
     def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
-        """The MD5s in Orthanc's index, of those instances that are stored."""
-        stored = {}
-        for identifier in identifiers:
+        """The MD5s in Orthanc's index, of those instances that are stored.
+
+        Asking for one instance after the other takes 0.1 to 0.5 ms each. So many are asked at once whether they
+        are there, which is quick for those that are not; and each one that is there shows a whole series.
+        """
+        wanted = [identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier)]
+        files: dict[str, _File] = {}
+        waiting, batch = wanted, _FIRST_BATCH
+        while len(waiting) > _FEW:
+            asked, waiting = waiting[:batch], waiting[batch:]
+            for series in self._series_of(asked):
+                # It may have been deleted since.
+                with contextlib.suppress(UnknownResource):
+                    files.update(self._files(Resource(Level.SERIES, series)))
+            waiting = [identifier for identifier in waiting if identifier not in files]
+            batch = min(batch * 4, _LARGEST_BATCH)
+        for identifier in waiting:
             file = self._file(identifier)
             if file is not None:
-                stored[identifier] = file.md5
-        return stored
+                files[identifier] = file
+        return {identifier: files[identifier].md5 for identifier in wanted if identifier in files}
 
     def read(self, identifier: str) -> memoryview:
         """The file, in the memory into which Orthanc read it."""
@@ -180,6 +202,12 @@ class OrthancStore:
             for attachment in item["Attachments"]
             if attachment["ContentType"] == _DICOM
         }
+
+    def _series_of(self, instances: Sequence[str]) -> set[str]:
+        """The series of those instances that are stored."""
+        query = {"Resources": instances, "Level": "Instance", "Metadata": False}
+        answer = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
+        return {item["ParentSeries"] for item in answer}
 
     def _file(self, identifier: str) -> _File | None:
         """The file of one instance; ``None`` if it is not stored."""
