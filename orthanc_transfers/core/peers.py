@@ -35,11 +35,6 @@ class Peer:
     pkcs11: bool = False
     properties: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
-    @property
-    def remote_self(self) -> str | None:
-        """How that peer calls this Orthanc; ``None`` if it does not know it."""
-        return self.properties.get("RemoteSelf")
-
     def __repr__(self) -> str:
         return (
             f"Peer(name={self.name!r}, url={without_credentials(self.url)!r}, username={self.username!r}, "
@@ -103,10 +98,11 @@ def _parse_peer(name: str, value: Any) -> Peer:
 
 
 def _parse_array(name: str, value: list[Any]) -> Peer:
-    if len(value) not in (1, 3) or not all(isinstance(item, str) for item in value):
-        raise _Unusable("its array must be [url] or [url, user, password], all of them strings")
-    url, username, password = value if len(value) == 3 else (value[0], "", "")
-    return Peer(name, _url(url), username=username, password=password)
+    if len(value) not in (1, 3):
+        raise _Unusable("its array must be [url] or [url, user, password]")
+    # A password of digits only may stand there as a number, for Orthanc takes it so.
+    username, password = (_as_text(item, "the user or password") for item in value[1:] or ("", ""))
+    return Peer(name, _url(value[0]), username=username, password=password)
 
 
 def _parse_object(name: str, value: Mapping[str, Any]) -> Peer:
@@ -131,19 +127,25 @@ def _parse_object(name: str, value: Mapping[str, Any]) -> Peer:
         timeout=timeout or None,
         pkcs11=pkcs11,
         properties=MappingProxyType(
-            {key: _as_text(key, item) for key, item in value.items() if key not in _RESERVED}
+            {key: _as_text(item, f'"{key}"') for key, item in value.items() if key not in _RESERVED}
         ),
         **texts,
     )
 
 
 def _url(value: Any) -> str:
-    if not isinstance(value, str) or not re.match("https?://[^/]", value):
-        raise _Unusable('its "Url" must begin with http:// or https://')
-    return value
+    if isinstance(value, str):
+        scheme, separator, rest = value.partition("://")
+        # As Orthanc, which takes addresses without a scheme too (tried on 1.10.1).
+        if not separator:
+            scheme, rest = "http", value
+        if scheme in ("http", "https") and rest and not rest.startswith("/"):
+            return f"{scheme}://{rest}"
+    raise _Unusable('its "Url" must begin with http:// or https://')
 
 
-def _as_text(key: str, value: Any) -> str:
+def _as_text(value: Any, key: str) -> str:
+    # As Orthanc does it (tried on 1.10.1).
     match value:
         case str():
             return value
@@ -151,4 +153,4 @@ def _as_text(key: str, value: Any) -> str:
             return "1" if value else "0"
         case int():
             return str(value)
-    raise _Unusable(f'"{key}" must be a string, a boolean or an integer')
+    raise _Unusable(f"{key} must be a string, a boolean or an integer")

@@ -16,6 +16,7 @@ from typing import Any
 
 from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.json_text import MOST_NESTED
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resource
 from orthanc_transfers.core.ranges import Range
 
@@ -471,16 +472,13 @@ def _report(value: Any) -> dict[str, int]:
     return {key: _natural(number, key) for key, number in _object(value, '"Report"').items()}
 
 
-_MOST_DEPTH = 32
-
-
 def _check_verbatim(value: Any) -> None:
     """What is copied into the job must be JSON that Orthanc reads: not too deep, and without NaN."""
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
-        if depth > _MOST_DEPTH:
-            raise BadRequest(f'"Resources" is nested more than {_MOST_DEPTH} deep')
+        if depth > MOST_NESTED:
+            raise BadRequest(f'"Resources" is nested more than {MOST_NESTED} deep')
         if isinstance(item, dict):
             waiting.extend((inner, depth + 1) for inner in item.values())
         elif isinstance(item, list):
