@@ -22,6 +22,11 @@ class Places:
         """Places that are free."""
         return max(0, self._limit - self._taken)
 
+    @property
+    def queued(self) -> int:
+        """How many are waiting."""
+        return len(self._queue)
+
     def occupy(self) -> None:
         """Take a place even if there is none: it was taken before a restart."""
         with self._lock:

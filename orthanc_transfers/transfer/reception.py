@@ -41,7 +41,7 @@ class Receptions:
     """
 
     def __init__(
-        self, staging: Staging, store: InstanceStore, settings: Settings, clock: Clock, reports: Reports
+        self, staging: Staging, store: InstanceStore, reports: Reports, settings: Settings, clock: Clock
     ) -> None:
         self._staging = staging
         self._settings = settings

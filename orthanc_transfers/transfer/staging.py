@@ -111,7 +111,8 @@ class Staging:
                 self.set_aside(path, str(error))
                 continue
             if area.history.outcome is None:
-                self._promised[area.id] = area.manifest.size
+                stored = sum(area.manifest.instances[place].size for place in area.history.stored)
+                self._promised[area.id] = area.manifest.size - stored
                 self._areas[area.id] = area
             areas.append(area)
         return areas

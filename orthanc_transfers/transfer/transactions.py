@@ -91,6 +91,11 @@ class Transactions:
             push.placed = True
         self._pushes[reception.id] = push
 
+    @property
+    def held(self) -> int:
+        """Creations that wait for a place."""
+        return self._places.queued
+
     # --- version 1
 
     def create_v1(self, creation: PushCreation, sender: str | None = None) -> str:
