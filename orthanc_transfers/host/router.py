@@ -8,12 +8,14 @@ import http
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from orthanc_transfers.core.errors import Busy, TransferError
 from orthanc_transfers.host.memory import borrowed
 from orthanc_transfers.host.sdk import Sdk
 from orthanc_transfers.host.structures import Code, HttpMethod, HttpRequest
 from orthanc_transfers.rest.http import Request, Response, Route, RouteTable
+from orthanc_transfers.transfer.workers import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ class Router:
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
+        # Orthanc's HTTP server gives its threads stacks of 100 KB (tried): isal's compressor alone has three
+        # times that on its own, and a look-up of a name, TLS or deep JSON come near. A thread of ours has 8 MB.
+        self._pool = Pool("route")
 
     def register(self, routes: RouteTable) -> None:
         """Serve the routes from now on. To be called while Orthanc loads its plugins."""
@@ -62,7 +67,7 @@ class Router:
                 return Code.SUCCESS
             request = _request(path, native)
             try:
-                self._answer(output, handler(request))
+                self._answer(output, self._pool.call(partial(handler, request)))
             except TransferError as error:
                 return self._refuse(output, request, error)
             except Exception as error:

@@ -36,8 +36,7 @@ class Active:
         wanted = TransferRequest.parse(request.json())
         remote_self = self._environment.peers.remote_self(wanted.peer)
         if remote_self is not None:
-            # The stack of a thread of Orthanc's HTTP server is too small for name resolution and TLS.
-            return workers.call("send", lambda: self._ask_to_pull(wanted, remote_self))
+            return self._ask_to_pull(wanted, remote_self)
         return self._submit(wanted, new_push)
 
     def pull(self, request: Request) -> Response:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Generic, TypeVar, cast
 
 from orthanc_transfers.core.errors import Canceled
 from orthanc_transfers.transfer.cancellation import Cancellation
@@ -55,11 +57,57 @@ def run_all(
     _Run(name, count, items, work, cancellation).wait()
 
 
-def call(name: str, function: Callable[[], T]) -> T:
-    """What the function answers or raises, run in a thread of ours with an ordinary stack."""
-    answers: list[T] = []
-    run_all(name, 1, [function], lambda run: answers.append(run()), Cancellation())
-    return answers[0]
+class Pool:
+    """Threads that run one function after the other, each for somebody who waits for it.
+
+    There are as many as callers at the same moment, and none ends before ``close``: a call costs two
+    switches between threads, not the start of one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # Single operations of a list need no lock.
+        self._idle: list[_Inbox] = []
+        self._started = itertools.count(1)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What the function answers or raises, run in a thread of the pool."""
+        outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                outcome.put((function(), None))
+            except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+                outcome.put((None, error))
+
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = SimpleQueue()
+            start(f"{self._name}-{next(self._started)}", partial(self._loop, inbox))
+        inbox.put(run)
+        value, error = outcome.get()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None  # or its traceback and this frame would keep each other alive
+        return cast(T, value)
+
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _loop(self, inbox: _Inbox) -> None:
+        while (run := inbox.get()) is not None:
+            run()
+            # What it holds must not live on until the next call.
+            del run
+            self._idle.append(inbox)
+
+
+_Inbox = SimpleQueue[Callable[[], None] | None]
 
 
 class _Run(Generic[T]):

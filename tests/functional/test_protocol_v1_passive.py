@@ -232,7 +232,7 @@ def test_bad_arguments_of_chunks_are_refused(
     assert server.request("GET", f"transfers/chunks/{identifier}{query}").status_code == status
 
 
-@pytest.mark.parametrize("identifiers", [NOBODY, "...", "..", "a", NOBODY.upper(), "..%2f..%2fsystem"])
+@pytest.mark.parametrize("identifiers", [NOBODY, "...", "..", "a", NOBODY.upper()])
 def test_chunks_of_unknown_instances_are_not_found(server: OrthancServer, identifiers: str) -> None:
     assert server.request("GET", f"transfers/chunks/{identifiers}").status_code == 404
 
