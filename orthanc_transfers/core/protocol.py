@@ -81,8 +81,8 @@ class TransferRequest:
 def parse_resources(value: Any) -> tuple[Resource, ...]:
     """The array of ``{"Level", "ID"}``: the body of ``POST /transfers/lookup``, and ``Resources`` elsewhere."""
     resources = []
-    for item in _array(value, "Resources"):
-        resource = _object(item, "each of Resources")
+    for item in _array(value, '"Resources"'):
+        resource = _object(item, 'each of "Resources"')
         level = _string(resource, "Level")
         found = _LEVELS.get(level.lower())
         if found is None:
@@ -136,7 +136,7 @@ class PushCreation:
         return cls(
             Compression(compression),
             Manifest(_instances(body)),
-            tuple(_bucket(bucket) for bucket in _array(_required(body, "Buckets"), "Buckets")),
+            tuple(_bucket(bucket) for bucket in _array_at(body, "Buckets")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -180,13 +180,13 @@ class Capabilities:
     @classmethod
     def parse(cls, value: Any) -> Capabilities:
         body = _object(value, "the answer")
-        protocols = _array(_required(body, "Protocols"), "Protocols")
+        protocols = _array_at(body, "Protocols")
         return cls(
-            tuple(_natural(protocol, "each of Protocols") for protocol in protocols),
+            tuple(_natural(protocol, 'each of "Protocols"') for protocol in protocols),
             _string(body, "Version"),
             _string(body, "Originator"),
             _codecs(body),
-            _natural(_required(body, "MaxBodySize"), "MaxBodySize"),
+            _natural(_required(body, "MaxBodySize"), '"MaxBodySize"'),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -258,10 +258,10 @@ class PushStatus:
             id=identifier,
             path=_string(body, "Path") if "Path" in body else f"{PUSH_PATH}/{identifier}",
             state=_STATES[state],
-            missing=tuple(map(_range, _array(_required(body, "Missing"), "Missing"))),
-            imported=_natural(body.get("Imported", 0), "Imported"),
-            total=_natural(body.get("Total", 0), "Total"),
-            already_stored=_natural(body.get("AlreadyStored", 0), "AlreadyStored"),
+            missing=tuple(map(_range, _array_at(body, "Missing"))),
+            imported=_natural(body.get("Imported", 0), '"Imported"'),
+            total=_natural(body.get("Total", 0), '"Total"'),
+            already_stored=_natural(body.get("AlreadyStored", 0), '"AlreadyStored"'),
             already_stored_size=(
                 _decimal(body["AlreadyStoredSize"], "AlreadyStoredSize") if "AlreadyStoredSize" in body else 0
             ),
@@ -299,10 +299,10 @@ class ChunksRequest:
     def parse(cls, value: Any) -> ChunksRequest:
         body = _object(value, "the body")
         chunks = []
-        for item in _array(_required(body, "Chunks"), "Chunks"):
+        for item in _array_at(body, "Chunks"):
             if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str):
                 raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {_shown(item)}')
-            offset, size = (_natural(number, "each offset and size of Chunks") for number in item[1:])
+            offset, size = (_natural(number, 'each offset and size of "Chunks"') for number in item[1:])
             chunks.append(Chunk(item[0], offset, size))
         return cls(tuple(chunks), _codecs(body), _compression(body))
 
@@ -358,8 +358,12 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
 
 def _array(value: Any, name: str) -> list[Any]:
     if not isinstance(value, list):
-        raise BadFile(f'"{name}" must be a JSON array, and is {_shown(value)}')
+        raise BadFile(f"{name} must be a JSON array, and is {_shown(value)}")
     return value
+
+
+def _array_at(body: Mapping[str, Any], key: str) -> list[Any]:
+    return _array(_required(body, key), f'"{key}"')
 
 
 def _required(body: Mapping[str, Any], key: str) -> Any:
@@ -383,9 +387,9 @@ def _string(body: Mapping[str, Any], key: str) -> str:
 
 def _natural(value: Any, name: str) -> int:
     if type(value) is not int:
-        raise BadFile(f'"{name}" must be an integer, and is {_shown(value)}')
+        raise BadFile(f"{name} must be an integer, and is {_shown(value)}")
     if not 0 <= value <= MAX_SIZE:
-        raise BadRequest(f'"{name}" must be from 0 to 2^63 - 1, and is {_shown(value)}')
+        raise BadRequest(f"{name} must be from 0 to 2^63 - 1, and is {_shown(value)}")
     return value
 
 
@@ -424,17 +428,17 @@ def _compression(body: Mapping[str, Any]) -> Compression:
 
 
 def _codecs(body: Mapping[str, Any]) -> tuple[Codec, ...]:
-    names = _array(_required(body, "Codecs"), "Codecs")
+    names = _array_at(body, "Codecs")
     if not all(isinstance(name, str) for name in names):
         raise BadFile('"Codecs" must be an array of strings')
     return tuple(_KNOWN_CODECS[name] for name in names if name in _KNOWN_CODECS)
 
 
 def _instances(body: Mapping[str, Any]) -> tuple[Instance, ...]:
-    """Each identifier once, where it is named last."""
+    """Each identifier once, with what is said of it last."""
     found: dict[str, Instance] = {}
-    for item in _array(_required(body, "Instances"), "Instances"):
-        instance = _object(item, "each of Instances")
+    for item in _array_at(body, "Instances"):
+        instance = _object(item, 'each of "Instances"')
         identifier = _string(instance, "ID")
         size = _decimal(_required(instance, "Size"), "Size")
         found[identifier] = Instance(identifier, size, _string(instance, "MD5").lower())
@@ -447,8 +451,8 @@ def _instances_json(instances: Iterable[Instance]) -> list[dict[str, str]]:
 
 def _bucket(value: Any) -> tuple[Chunk, ...]:
     chunks = []
-    for item in _array(value, "Buckets"):
-        chunk = _object(item, "each chunk of Buckets")
+    for item in _array(value, 'each of "Buckets"'):
+        chunk = _object(item, 'each chunk of "Buckets"')
         chunks.append(
             Chunk(
                 _string(chunk, "ID"),
@@ -462,14 +466,14 @@ def _bucket(value: Any) -> tuple[Chunk, ...]:
 def _range(value: Any) -> Range:
     if not isinstance(value, list) or len(value) != 2:
         raise BadFile(f'each of "Missing" must be [start, stop], and one is {_shown(value)}')
-    start, stop = (_natural(number, "each of Missing") for number in value)
+    start, stop = (_natural(number, 'each of "Missing"') for number in value)
     if start > stop:
         raise BadRequest(f'each of "Missing" must be [start, stop], and one is [{start}, {stop}]')
     return Range(start, stop)
 
 
 def _report(value: Any) -> dict[str, int]:
-    return {key: _natural(number, key) for key, number in _object(value, '"Report"').items()}
+    return {key: _natural(number, f'"{key}"') for key, number in _object(value, '"Report"').items()}
 
 
 def _check_verbatim(value: Any) -> None:

@@ -1,0 +1,169 @@
+"""The section "Transfers"."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.settings import Settings, parse_settings, unknown_options
+
+EVERY_OPTION = {
+    "Threads": 6,
+    "BucketSize": 8192,
+    "CacheSize": 128,
+    "MaxPushTransactions": 8,
+    "MaxHttpRetries": 3,
+    "PeerConnectivityTimeout": 5,
+    "PeerCommitTimeout": 1200,
+    "CommitThreadsCount": 2,
+    "StagingDirectory": "/var/lib/staging",
+    "MaxStagingSize": 1000,
+    "MaxManifestInstances": 5000,
+    "PushIdleTimeout": 60,
+    "MaxOutage": 30,
+    "ReportRetention": 7,
+    "MaxBandwidth": 100,
+    "MaxPeerBandwidth": 0.5,
+    "CongestionControl": "cubic",
+}
+COUNTS = [
+    "Threads",
+    "BucketSize",
+    "CacheSize",
+    "MaxPushTransactions",
+    "CommitThreadsCount",
+    "MaxManifestInstances",
+    "PushIdleTimeout",
+]
+LIMITS = [
+    "MaxHttpRetries",
+    "PeerConnectivityTimeout",
+    "PeerCommitTimeout",
+    "MaxStagingSize",
+    "MaxOutage",
+    "ReportRetention",
+    "MaxBandwidth",
+    "MaxPeerBandwidth",
+]
+NUMBERS = COUNTS + LIMITS
+FRACTIONS = ["MaxBandwidth", "MaxPeerBandwidth"]
+
+
+def complaint(section: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_settings(section)
+    return str(caught.value)
+
+
+def test_an_empty_section_means_the_defaults() -> None:
+    assert parse_settings({}) == Settings()
+
+
+def test_the_defaults_are_those_of_the_cpp_plugin_where_nothing_else_is_said() -> None:
+    settings = Settings()
+    assert settings.threads == 4
+    assert settings.bucket_size == 4096 * 1024
+    assert settings.cache_size == 512 * 1024 * 1024
+    assert settings.max_push_transactions == 4
+    assert settings.peer_connectivity_timeout == 2
+    assert settings.peer_commit_timeout == 600
+
+
+def test_every_option_arrives_in_the_unit_of_the_program() -> None:
+    assert parse_settings(EVERY_OPTION) == Settings(
+        threads=6,
+        bucket_size=8192 * 1024,
+        cache_size=128 * 1024 * 1024,
+        max_push_transactions=8,
+        max_http_retries=3,
+        peer_connectivity_timeout=5,
+        peer_commit_timeout=1200,
+        commit_threads_count=2,
+        staging_directory="/var/lib/staging",
+        max_staging_size=1000 * 1024 * 1024,
+        max_manifest_instances=5000,
+        push_idle_timeout=60,
+        max_outage=30,
+        report_retention=7,
+        max_bandwidth=100_000_000,
+        max_peer_bandwidth=500_000,
+        congestion_control="cubic",
+    )
+    assert len(EVERY_OPTION) == len(dataclasses.fields(Settings))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_zero_is_refused_where_nothing_would_work(name: str) -> None:
+    assert f'"{name}" must be' in complaint({name: 0})
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_zero_is_taken_where_it_means_none(name: str) -> None:
+    parse_settings({name: 0})
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [-1, "4", None, True, [4], {}, 10**30, float("nan"), float("inf")])
+def test_a_bad_number_is_refused_by_name(name: str, value: Any) -> None:
+    assert f'"{name}" must be' in complaint({name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in FRACTIONS])
+def test_a_fraction_is_refused_where_it_makes_no_sense(name: str) -> None:
+    assert f'"{name}" must be' in complaint({name: 4.5})
+
+
+@pytest.mark.parametrize("value", [5, None, "", "BBR", "a b", "x" * 16, "../x"])
+def test_a_bad_congestion_control_is_refused(value: Any) -> None:
+    assert '"CongestionControl" must be' in complaint({"CongestionControl": value})
+
+
+@pytest.mark.parametrize("value", [5, None, ["/tmp"], "/a\0b"])
+def test_a_bad_folder_is_refused(value: Any) -> None:
+    assert '"StagingDirectory" must be' in complaint({"StagingDirectory": value})
+
+
+def test_all_bad_options_are_named_at_once_with_their_values() -> None:
+    text = complaint({"Threads": -3, "CacheSize": "big", "MaxHttpRetries": 2})
+    assert '"Threads" must be a whole number from 1' in text
+    assert "and is -3" in text
+    assert '"CacheSize"' in text
+    assert 'and is "big"' in text
+    assert "MaxHttpRetries" not in text
+
+
+def test_a_long_value_is_cut() -> None:
+    assert len(complaint({"Threads": "x" * 10_000})) < 300
+
+
+@pytest.mark.parametrize("section", [None, [], "Threads", 4])
+def test_a_section_that_is_no_object_is_refused(section: Any) -> None:
+    assert '"Transfers" must be an object' in complaint(section)
+
+
+def test_what_is_not_known_is_left_alone_but_can_be_asked_for() -> None:
+    section = {"Thread": 5, "CacheSize": 1}
+    assert parse_settings(section).threads == Settings().threads
+    assert unknown_options(section) == ["Thread"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(EVERY_OPTION)), JSON))
+def test_any_json_gives_settings_or_a_complaint(section: dict[str, Any]) -> None:
+    try:
+        settings = parse_settings(section)
+    except ConfigurationError:
+        return
+    json.dumps(dataclasses.asdict(settings), allow_nan=False)
