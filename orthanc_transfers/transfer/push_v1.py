@@ -17,7 +17,7 @@ from orthanc_transfers.transfer.missing import name_instances
 
 CREATE = "/transfers/push"
 
-KNOWN_CODECS = (Codec.NONE, Codec.GZIP)
+KNOWN_CODECS = frozenset({Codec.NONE, Codec.GZIP})
 
 _MOST_TRANSACTIONS = 2
 _SAMPLES = 4

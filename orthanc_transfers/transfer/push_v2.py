@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import choose, content_type, encode
-from orthanc_transfers.core.errors import PeerError, PeerStatus
+from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.planner import plan_ranges
 from orthanc_transfers.core.protocol import (
@@ -38,7 +38,7 @@ class Push:
     def __init__(self, drive: Drive, manifest: Manifest, capabilities: Capabilities) -> None:
         self._drive = drive
         self._manifest = manifest
-        self._codecs = capabilities.codecs
+        self._codecs = frozenset(capabilities.codecs)
         # A range may be twice the target.
         self._target = max(1, min(drive.environment.settings.bucket_size, capabilities.max_body_size // 2))
 
@@ -93,6 +93,7 @@ class Push:
                 drive.continuation.renew_token()
                 continue
             drive.continuation.begin(status.path)
+            self._check(status)
             drive.facts.transaction = status.id
             drive.facts.already_stored = status.already_stored
             return status
@@ -124,7 +125,9 @@ class Push:
         Carrier("push", drive.environment.settings.threads, drive.progress, drive.cancellation).carry(
             ranges, put
         )
-        return post(drive.peer, f"{status.path}/commit", {}, drive.order, PushStatus.parse)
+        answer = post(drive.peer, f"{status.path}/commit", {}, drive.order, PushStatus.parse)
+        self._check(answer)
+        return answer
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""
@@ -142,6 +145,11 @@ class Push:
     def _succeed(self, status: PushStatus) -> None:
         self._drive.facts.imported = status.imported
         self._drive.facts.report = status.report
+
+    def _check(self, status: PushStatus) -> None:
+        if any(item.stop > self._manifest.size for item in status.missing):
+            peer = self._drive.peer.peer
+            raise PeerAnswer(f"peer {peer} misses bytes that the push does not have", peer)
 
     def _error(self, sentence: str) -> PeerError:
         peer = self._drive.peer.peer
