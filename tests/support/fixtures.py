@@ -55,5 +55,6 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         for server in OrthancServer.started:
-            report.sections.append((f"log of Orthanc {server.name}", server.log_tail()))
+            ended = f", which crashed: {server.crashed}" if server.crashed else ""
+            report.sections.append((f"log of Orthanc {server.name}{ended}", server.log_tail()))
     return report

@@ -177,6 +177,7 @@ class OrthancServer:
             self.configuration.update(SslEnabled=True, SslCertificate=str(certificate))
         self.configuration.update(configuration or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._told_to_end = False
         self._session = self._new_session()
 
     # -- Configuration ------------------------------------------------------------------------------
@@ -212,6 +213,14 @@ class OrthancServer:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def crashed(self) -> str | None:
+        """How it ended, if it ended without being told to; ``None`` otherwise."""
+        if self._process is None or self.running or self._told_to_end:
+            return None
+        code = self._process.returncode
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+
+    @property
     def log(self) -> str:
         """All that it logged, over all its starts."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
@@ -234,10 +243,12 @@ class OrthancServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                # A crash within Python says where in the log.
+                env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment},
                 # A group of its own: Ctrl-C in a terminal reaches whoever started this alone, who stops it.
                 start_new_session=True,
             )
+        self._told_to_end = False
         if self not in OrthancServer.started:
             OrthancServer.started.append(self)
         return self
@@ -267,6 +278,7 @@ class OrthancServer:
         process = self._process
         if process is None or process.poll() is not None:
             return
+        self._told_to_end = True
         process.terminate()
         try:
             process.wait(timeout)
@@ -279,6 +291,7 @@ class OrthancServer:
         """End it at once, as a power cut would (SIGKILL), with all that it started."""
         process = self._process
         if process is not None:
+            self._told_to_end = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -392,10 +405,16 @@ class OrthancServer:
     def wait_for_job(
         self, identifier: str, states: Sequence[str] = FINISHED, timeout: float = 120.0
     ) -> dict[str, Any]:
-        """The job once it is in one of the states. Raises ``TimeoutError`` with what it was last."""
+        """The job once it is in one of the states.
+
+        Raises ``TimeoutError`` with what it was last, ``OrthancError`` if any server crashed meanwhile.
+        """
         last: dict[str, Any] = {}
 
         def arrived() -> bool:
+            for server in OrthancServer.started:
+                if server.crashed:
+                    raise OrthancError(f"{server.name} crashed: {server.crashed}; the job was {last}")
             last.clear()
             last.update(self.job(identifier))
             return last["State"] in states
