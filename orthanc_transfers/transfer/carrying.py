@@ -29,10 +29,11 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """Carries with up to ``count`` workers, counting into ``progress``."""
+    """Carries with up to ``count`` workers (asked again and again if it is a function), counting into
+    ``progress``."""
 
     name: str
-    count: int
+    count: int | Callable[[], int]
     progress: Progress
     cancellation: Cancellation
 

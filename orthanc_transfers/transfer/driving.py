@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from orthanc_transfers.core.errors import Canceled, PeerError, TransferError
+from orthanc_transfers.core.errors import PeerError, TransferError
 from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.cancellation import Cancellation
@@ -31,10 +31,13 @@ STEP = 0.2
 RELEASE = 1.0
 """Seconds that the end of Orthanc waits for the driver."""
 
-CLEAN_UP = 10.0
+UNDO = 10.0
 """Seconds that deleting what was transferred waits for the driver."""
 
 log = logging.getLogger(__name__)
+
+# Key of a saved job for what it showed in the end: Orthanc keeps jobs that ended, their content it asks for.
+_ENDED = "Ended"
 
 _OUTCOMES = {
     State.READY: StepOutcome.CONTINUE,
@@ -60,7 +63,8 @@ class Attempt:
     continuation: Continuation
     progress: Progress
     facts: Facts = field(default_factory=Facts)
-    cleaned_up: bool = False
+    undoing: threading.Event | None = None
+    """Set once what this attempt transferred is deleted, if it ever has to be."""
 
 
 @dataclass(slots=True)
@@ -106,6 +110,8 @@ class TransferJob(ABC):
         self._lock = threading.Lock()
         self._state = State.READY
         self._stretch: Stretch | None = None
+        shown = saved.get(_ENDED)
+        self._shown: dict[str, Any] = shown if isinstance(shown, dict) else {}
         floor = saved.get("Progress")
         self._attempt = Attempt(
             Continuation(saved),
@@ -124,29 +130,37 @@ class TransferJob(ABC):
 
     def step(self) -> StepOutcome:
         with self._lock:
-            if self._state is State.READY and (self._stretch is None or self._stretch.ended.is_set()):
+            if self._state is State.READY and self._previous() is None:
                 self._fire(Event.START)
                 self._attempt.facts.started = True
                 stretch = self._stretch = Stretch(self._attempt)
                 workers.start(f"{self.type}-driver", lambda: self._drive(stretch))
-            running = self._stretch
-        if running is not None and self._state in (State.READY, State.RUNNING):
-            running.ended.wait(STEP)
+            running = self._previous()
+            over = self._state not in (State.READY, State.RUNNING)
+        if running is not None and not over:
+            running.wait(STEP)
         with self._lock:
             return _OUTCOMES[self._state]
+
+    def _previous(self) -> threading.Event | None:
+        """The end of what still goes on for this job."""
+        stretch = self._stretch
+        events = [] if stretch is None else [stretch.ended, stretch.attempt.undoing]
+        return next((event for event in events if event is not None and not event.is_set()), None)
 
     def stop(self, reason: StopReason) -> None:
         with self._lock:
             if reason in _REASONS:
                 self._fire(_REASONS[reason])
             stretch, attempt, state = self._stretch, self._attempt, self._state
-            clean_up = state in (State.CANCELED, State.FAILED) and not attempt.cleaned_up
-            attempt.cleaned_up = attempt.cleaned_up or clean_up
+            undoing = None
+            if state is State.CANCELED or (state is State.FAILED and attempt.undoing is None):
+                undoing = attempt.undoing = threading.Event()
         if state is not State.RUNNING and stretch is not None:
             stretch.cancellation.cancel()
-        if clean_up:
+        if undoing is not None:
             failed = state is State.FAILED
-            workers.start(f"{self.type}-undo", lambda: self._clean_up(stretch, attempt, failed))
+            workers.start(f"{self.type}-undo", lambda: self._undo(stretch, attempt, undoing, failed))
 
     def reset(self) -> None:
         with self._lock:
@@ -157,20 +171,25 @@ class TransferJob(ABC):
             renewed = Continuation() if canceled else continuation
             stretch = self._stretch
             self._attempt = Attempt(renewed, Progress(self.environment.clock))
+            self._shown = {}
         if stretch is not None:
             stretch.cancellation.cancel()
 
     def content(self) -> dict[str, Any]:
         attempt = self._attempt
+        if not attempt.facts.started:
+            return self._shown
         return describe(self.order, self._resources, attempt.facts, attempt.progress, self.bytes_key)
 
     def serialized(self) -> dict[str, Any]:
-        attempt = self._attempt
-        return {
+        saved = {
             **order_to_json(self.order),
-            **attempt.continuation.to_json(),
+            **self._attempt.continuation.to_json(),
             "Progress": round(self.progress(), 4),
         }
+        if self._shown or self._state in (State.SUCCEEDED, State.FAILED):
+            saved[_ENDED] = self.content()
+        return saved
 
     def progress(self) -> float:
         return 1.0 if self._state is State.SUCCEEDED else self._attempt.progress.fraction()
@@ -196,11 +215,10 @@ class TransferJob(ABC):
         event: Event | None = Event.DONE
         try:
             self._work(stretch)
-        except Canceled as canceled:
-            event = None if stretch.cancellation.requested else Event.BROKE
-            error = str(canceled)
         except TransferError as failure:
-            event, error = Event.BROKE, str(failure)
+            # What is cut may end with any error; a true one comes again after the pause.
+            event = None if stretch.cancellation.requested else Event.BROKE
+            error = str(failure)
             if isinstance(failure, PeerError):
                 self.environment.negotiation.forget(self.order.peer)
         except Exception as unexpected:
@@ -220,6 +238,7 @@ class TransferJob(ABC):
         environment, attempt = self.environment, stretch.attempt
         transport = environment.peers.connect(self.order.peer, environment.settings.threads)
         forget = stretch.cancellation.on_cancel(transport.abort)
+        retrying = self._retrying(transport, stretch)
         try:
             self.work(
                 Drive(
@@ -230,12 +249,12 @@ class TransferJob(ABC):
                     attempt.facts,
                     stretch.cancellation,
                     transport,
-                    self._retrying(transport, stretch),
+                    retrying,
                 )
             )
         finally:
             forget()
-            transport.close()
+            retrying.close()
 
     def _retrying(self, transport: PeerTransport, stretch: Stretch) -> PeerTransport:
         def wait(sentence: str | None) -> None:
@@ -250,11 +269,13 @@ class TransferJob(ABC):
             on_waiting=wait,
         )
 
-    def _clean_up(self, stretch: Stretch | None, attempt: Attempt, failed: bool) -> None:
+    def _undo(self, stretch: Stretch | None, attempt: Attempt, undone: threading.Event, failed: bool) -> None:
         # The driver may be creating just now what has to be deleted.
         if stretch is not None:
-            stretch.ended.wait(CLEAN_UP)
+            stretch.ended.wait(UNDO)
         try:
             self.undo(attempt.continuation, failed=failed)
         except TransferError as error:
             log.warning("what %s transferred could not be deleted: %s", self.type, error)
+        finally:
+            undone.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerError, PeerStatus
@@ -20,31 +20,33 @@ _DROP_TIMEOUT = 5.0
 log = logging.getLogger(__name__)
 
 
-def identify(order: TransferRequest) -> dict[str, str]:
-    """The header that keeps all requests of a transfer on one server behind a load balancer."""
-    return {SENDER_TRANSFER_ID: order.sender_transfer_id or ""}
+def identify(order: TransferRequest, cookie: str | None = None) -> dict[str, str]:
+    """The headers that keep all requests of a transfer on one server behind a load balancer.
+
+    ``cookie`` is what it set when the transfer began, maybe over a connection of before a pause.
+    """
+    headers = {SENDER_TRANSFER_ID: order.sender_transfer_id or ""}
+    if cookie is not None:
+        headers["cookie"] = cookie
+    return headers
 
 
 def post(
-    peer: PeerTransport,
-    path: str,
-    value: Any,
-    order: TransferRequest,
-    parse: Callable[[Any], T],
-    timeout: float | None = None,
-) -> T:
-    """POST a value as JSON, understand the answer. Raises what ``request`` does, ``PeerAnswer`` above all."""
+    peer: PeerTransport, path: str, value: Any, headers: Mapping[str, str], timeout: float | None = None
+) -> Answer:
+    """POST a value as JSON."""
     body = json.dumps(value, separators=(",", ":")).encode()
-    headers = {"content-type": "application/json", **identify(order)}
-    answer = peer.request("POST", path, body=[body], headers=headers, timeout=timeout)
-    return understand(peer, path, answer, parse)
+    headers = {"content-type": "application/json", **headers}
+    return peer.request("POST", path, body=[body], headers=headers, timeout=timeout)
 
 
 def look_up(
     peer: PeerTransport, resources: Any, order: TransferRequest, timeout: float | None = None
 ) -> LookupAnswer:
     """The instances that a peer has below some resources (JSON)."""
-    return post(peer, LOOKUP, resources, order, LookupAnswer.parse, timeout)
+    return understand(
+        peer, LOOKUP, post(peer, LOOKUP, resources, identify(order), timeout), LookupAnswer.parse
+    )
 
 
 def understand(peer: PeerTransport, path: str, answer: Answer, parse: Callable[[Any], T]) -> T:
@@ -55,10 +57,15 @@ def understand(peer: PeerTransport, path: str, answer: Answer, parse: Callable[[
         raise PeerAnswer(f"peer {peer.peer} answers {path} with nonsense: {error}", peer.peer) from error
 
 
-def drop(peer: PeerTransport, path: str, order: TransferRequest) -> None:
+def cookie_of(answer: Answer) -> str | None:
+    """The name and the value of the cookie that an answer sets."""
+    return answer.headers.get("set-cookie", "").partition(";")[0].strip() or None
+
+
+def drop(peer: PeerTransport, path: str, headers: Mapping[str, str]) -> None:
     """Tell a peer that a push is of no use any more. What the peer does not hear of expires there."""
     try:
-        peer.request("DELETE", path, headers=identify(order), timeout=_DROP_TIMEOUT)
+        peer.request("DELETE", path, headers=headers, timeout=_DROP_TIMEOUT)
     except PeerError as error:
         if not (isinstance(error, PeerStatus) and error.peer_status == 404):
             log.warning("push %s could not be deleted on peer %s: %s", path, peer.peer, error)

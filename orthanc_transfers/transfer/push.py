@@ -6,7 +6,7 @@ from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.transfer import push_v1, push_v2
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
-from orthanc_transfers.transfer.messages import drop
+from orthanc_transfers.transfer.messages import drop, identify
 from orthanc_transfers.transfer.ports import Job
 from orthanc_transfers.transfer.saved import Continuation, with_identifier
 
@@ -37,7 +37,7 @@ class PushJob(TransferJob):
             return
         transport = self.environment.peers.connect(self.order.peer, 1)
         try:
-            drop(transport, path, self.order)
+            drop(transport, path, identify(self.order, continuation.cookie))
         finally:
             transport.close()
         continuation.end()

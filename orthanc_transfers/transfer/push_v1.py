@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 
 from orthanc_transfers.core.codec import Codec, Compression, choose, content_type, encode
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, PeerUnreachable
@@ -12,7 +13,7 @@ from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.protocol import PushCreated, PushCreation
 from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.messages import drop, identify, look_up, post, size_of
+from orthanc_transfers.transfer.messages import cookie_of, drop, identify, look_up, post, size_of, understand
 from orthanc_transfers.transfer.missing import name_instances
 
 CREATE = "/transfers/push"
@@ -56,9 +57,9 @@ class Push:
         codec, _, fingerprint = (plan or "").partition(":")
         if path is None:
             return None
-        if fingerprint != self._fingerprint():
+        if fingerprint != self._fingerprint:
             # What is to be sent changed during the pause.
-            drop(self._drive.once, path, self._drive.order)
+            drop(self._drive.once, path, self._headers)
             return None
         self._codec = Codec(codec)
         self._settle(path)
@@ -72,19 +73,19 @@ class Push:
             Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
         )
         try:
-            created = post(
-                drive.peer, CREATE, creation.to_json(), drive.order, PushCreated.parse, self._timeout
-            )
+            answer = post(drive.peer, CREATE, creation.to_json(), self._headers, self._timeout)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
             peer = drive.peer.peer
             raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
+        created = understand(drive.peer, CREATE, answer, PushCreated.parse)
         path = "/" + created.path.lstrip("/")
-        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint()}")
+        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie_of(answer))
         self._settle(path)
         return path
 
+    @cached_property
     def _fingerprint(self) -> str:
         rows = [[instance.id, instance.size, instance.md5] for instance in self._manifest]
         text = json.dumps([self._drive.environment.settings.bucket_size, rows])
@@ -112,6 +113,10 @@ class Push:
         drive.facts.resumed = self._manifest.size - left
         drive.progress.plan(len(self._buckets), len(completed), left)
 
+    @property
+    def _headers(self) -> dict[str, str]:
+        return identify(self._drive.order, self._drive.continuation.cookie)
+
     # --- the buckets
 
     def _send(self, path: str) -> None:
@@ -121,7 +126,7 @@ class Push:
 
         def put(bucket: Bucket) -> Carried:
             body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
-            headers = {"content-type": content_type(self._codec), **identify(drive.order)}
+            headers = {"content-type": content_type(self._codec), **self._headers}
             drive.peer.request("PUT", f"{path}/{bucket.index}", body=body, headers=headers)
             return Carried(bucket.size, size_of(body), self._codec)
 
@@ -136,10 +141,9 @@ class Push:
     def _commit(self, path: str) -> None:
         drive = self._drive
         drive.facts.phase = "Importing"
-        headers = {"content-type": "application/json", **identify(drive.order)}
-        request = ("POST", f"{path}/commit")
+        path = f"{path}/commit"
         try:
-            drive.once.request(*request, body=[b"{}"], headers=headers, timeout=self._timeout)
+            post(drive.once, path, {}, self._headers, self._timeout)
         except PeerUnreachable as error:
             lost: PeerError = error
         except PeerStatus as error:
@@ -151,7 +155,7 @@ class Push:
         # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
         # finishes the first one, and then knows nothing of it.
         try:
-            drive.peer.request(*request, body=[b"{}"], headers=headers, timeout=self._timeout)
+            post(drive.peer, path, {}, self._headers, self._timeout)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise

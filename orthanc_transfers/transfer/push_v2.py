@@ -18,8 +18,9 @@ from orthanc_transfers.core.protocol import (
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.messages import drop, identify, post, size_of, understand
+from orthanc_transfers.transfer.messages import cookie_of, drop, identify, post, size_of, understand
 from orthanc_transfers.transfer.missing import name_missing
+from orthanc_transfers.transfer.ports import Answer
 
 CREATE = "/transfers/v2/push"
 
@@ -62,41 +63,42 @@ class Push:
             if status.state is PushState.FAILED:
                 # It is over on the receiver: another attempt must not find it again.
                 self._drive.continuation.renew_token()
-                raise self._error(status.error or "the receiver does not say why")
+                raise self._error(status.error or "the import failed")
+            if not status.missing:
+                # It broke the commit off without an error: it is being stopped, perhaps.
+                self._drive.cancellation.wait(_LONGEST_POLL)
         raise self._error(
             f"after {MOST_ROUNDS} attempts it has not received "
             f"{name_missing(self._manifest, status.missing)} with the announced MD5"
+            if status.missing
+            else f"{MOST_ROUNDS} times it broke off the import"
         )
 
     # --- the steps
 
     def _create(self) -> PushStatus:
         drive = self._drive
-        drive.facts.phase = "Sending"
-        while True:
-            creation = PushCreation2(drive.continuation.token, self._manifest)
-            try:
-                status = post(
-                    drive.peer,
-                    CREATE,
-                    creation.to_json(),
-                    drive.order,
-                    PushStatus.parse,
-                    drive.environment.settings.peer_commit_timeout,
-                )
-            except PeerStatus as error:
-                if error.peer_status != 409:
-                    raise
-                # The receiver knows that token with another manifest: the study changed since.
-                if drive.continuation.path is not None:
-                    drop(drive.once, drive.continuation.path, drive.order)
-                drive.continuation.renew_token()
-                continue
-            drive.continuation.begin(status.path)
-            self._check(status)
-            drive.facts.transaction = status.id
-            drive.facts.already_stored = status.already_stored
-            return status
+        try:
+            answer = self._post_creation()
+        except PeerStatus as error:
+            if error.peer_status != 409:
+                raise
+            # The receiver knows the token with another manifest: the study changed since.
+            if drive.continuation.path is not None:
+                drop(drive.once, drive.continuation.path, self._headers)
+            drive.continuation.renew_token()
+            answer = self._post_creation()
+        status = self._understand(CREATE, answer)
+        drive.continuation.begin(status.path, cookie=cookie_of(answer))
+        drive.facts.transaction = status.id
+        drive.facts.already_stored = status.already_stored
+        return status
+
+    def _post_creation(self) -> Answer:
+        drive = self._drive
+        creation = PushCreation2(drive.continuation.token, self._manifest).to_json()
+        timeout = drive.environment.settings.peer_commit_timeout
+        return post(drive.peer, CREATE, creation, self._headers, timeout)
 
     def _send(self, status: PushStatus) -> PushStatus:
         if status.state is not PushState.RECEIVING:
@@ -116,7 +118,7 @@ class Push:
                 "content-type": content_type(codec),
                 CODEC_HEADER: codec.value,
                 XXH3_HEADER: xxh3(body),
-                **identify(drive.order),
+                **self._headers,
             }
             path = f"{status.path}/{item.start}/{item.size}"
             drive.peer.request("PUT", path, body=body, headers=headers)
@@ -125,9 +127,8 @@ class Push:
         Carrier("push", drive.environment.settings.threads, drive.progress, drive.cancellation).carry(
             ranges, put
         )
-        answer = post(drive.peer, f"{status.path}/commit", {}, drive.order, PushStatus.parse)
-        self._check(answer)
-        return answer
+        path = f"{status.path}/commit"
+        return self._understand(path, post(drive.peer, path, {}, self._headers))
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""
@@ -138,18 +139,24 @@ class Push:
             drive.facts.imported = status.imported
             drive.cancellation.wait(pause)
             pause = min(_LONGEST_POLL, pause * _POLL_GROWTH)
-            answer = drive.peer.request("GET", status.path, headers=identify(drive.order))
-            status = understand(drive.peer, status.path, answer, PushStatus.parse)
+            answer = drive.peer.request("GET", status.path, headers=self._headers)
+            status = self._understand(status.path, answer)
         return status
 
     def _succeed(self, status: PushStatus) -> None:
         self._drive.facts.imported = status.imported
         self._drive.facts.report = status.report
 
-    def _check(self, status: PushStatus) -> None:
+    @property
+    def _headers(self) -> dict[str, str]:
+        return identify(self._drive.order, self._drive.continuation.cookie)
+
+    def _understand(self, path: str, answer: Answer) -> PushStatus:
+        status = understand(self._drive.peer, path, answer, PushStatus.parse)
         if any(item.stop > self._manifest.size for item in status.missing):
             peer = self._drive.peer.peer
             raise PeerAnswer(f"peer {peer} misses bytes that the push does not have", peer)
+        return status
 
     def _error(self, sentence: str) -> PeerError:
         peer = self._drive.peer.peer

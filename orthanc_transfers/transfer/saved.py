@@ -14,6 +14,8 @@ from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.core.ranges import Range, RangeSet
 
 _TOKEN = re.compile("[0-9a-f]{32}")
+_PATH = re.compile("/[!-~]*")
+_HEADER = re.compile("[ -~]+")
 
 
 def _new_token() -> str:
@@ -29,7 +31,9 @@ class Continuation:
         token = saved.get("Token")
         self._token = token if isinstance(token, str) and _TOKEN.fullmatch(token) else _new_token()
         path = saved.get("Transaction")
-        self._path = path if isinstance(path, str) else None
+        self._path = path if isinstance(path, str) and _PATH.fullmatch(path) else None
+        cookie = saved.get("Cookie")
+        self._cookie = cookie if isinstance(cookie, str) and _HEADER.fullmatch(cookie) else None
         plan = saved.get("Plan")
         self._plan = plan if isinstance(plan, str) else None
         self._completed = _parse_set(saved.get("Completed"))
@@ -53,22 +57,28 @@ class Continuation:
         return self._path
 
     @property
+    def cookie(self) -> str | None:
+        """What a load balancer in front of the receiver set when the push began."""
+        return self._cookie
+
+    @property
     def plan(self) -> str | None:
         """Fingerprint of the buckets that a push of version 1 was created with, ``None`` for version 2."""
         return self._plan
 
-    def begin(self, path: str, plan: str | None = None) -> None:
-        """The receiver knows the push by that path; nothing of it was sent yet."""
+    def begin(self, path: str, plan: str | None = None, cookie: str | None = None) -> None:
+        """The receiver knows the push by that path; no bucket of version 1 was sent yet."""
         with self._lock:
             self._path = path
+            # A load balancer sets its cookie on the first request only.
+            self._cookie = cookie or self._cookie
             self._plan = plan
             self._completed = RangeSet()
 
     def end(self) -> None:
         """The receiver has no such push any more, or needs not be told about it."""
         with self._lock:
-            self._path = None
-            self._plan = None
+            self._path = self._plan = None
             self._completed = RangeSet()
 
     def complete(self, index: int) -> None:
@@ -87,6 +97,8 @@ class Continuation:
             value: dict[str, Any] = {"Token": self._token}
             if self._path is not None:
                 value["Transaction"] = self._path
+            if self._cookie is not None:
+                value["Cookie"] = self._cookie
             if self._plan is not None:
                 value["Plan"] = self._plan
                 value["Completed"] = [[item.start, item.stop] for item in self._completed]

@@ -244,6 +244,20 @@ def test_completed_buckets_are_saved_as_ranges() -> None:
     assert Continuation(continuation.to_json()).completed() == set()
 
 
+def test_a_job_that_ended_shows_the_same_after_a_restart(pair: World) -> None:
+    pair.there.store.refused.add(sorted(pair.here.store.files)[0])
+    job = pair.push()
+    finish(job)
+    shown = job.content()
+    again = pair.restart(pair.restart(job))
+    assert again.content() == shown
+    assert "Error" in shown
+    pair.there.store.refused.clear()
+    again.reset()
+    assert again.content() == {}
+    assert finish(again) is StepOutcome.SUCCESS
+
+
 # --- what is shown
 
 

@@ -278,6 +278,25 @@ def test_the_end_of_orthanc_deletes_nothing(both: World, version: int) -> None:
     assert both.line.count(DELETION) == 0
 
 
+def test_the_cookie_of_a_load_balancer_outlives_a_pause_and_a_restart(both: World, version: int) -> None:
+    def set_cookie(request: str, answer: Answer) -> Answer:
+        if request == CREATION[version]:
+            return Answer(answer.body, {**answer.headers, "set-cookie": "server=b; Path=/; Secure"})
+        return answer
+
+    both.line.after = set_cookie
+    hold = both.line.hold(BUCKETS[version], skip=2)
+    job = both.push()
+    step_until(job, hold.reached.is_set)
+    both.line.after = lambda request, answer: answer
+    both.line.log.clear()
+    both.line.headers.clear()
+    again = both.restart(job)
+    assert finish(again) is StepOutcome.SUCCESS
+    sent = zip(both.line.log, both.line.headers, strict=True)
+    assert all(headers.get("cookie") == "server=b" for request, headers in sent if "push" in request)
+
+
 # --- failures
 
 
