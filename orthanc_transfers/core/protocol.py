@@ -473,7 +473,7 @@ def _range(value: Any) -> Range:
 
 
 def _report(value: Any) -> dict[str, int]:
-    return {key: _natural(number, f'"{key}"') for key, number in _object(value, '"Report"').items()}
+    return {key: _natural(number, 'each of "Report"') for key, number in _object(value, '"Report"').items()}
 
 
 def _check_verbatim(value: Any) -> None:
