@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from orthanc_transfers.core.errors import ConfigurationError
-from orthanc_transfers.host.context import Mapping, Memory, contexts, find_context, version_of
+from orthanc_transfers.host.context import (
+    Mapping,
+    Memory,
+    contexts,
+    find_context,
+    other_transfers_plugin_loaded,
+    version_of,
+)
 from orthanc_transfers.host.structures import Context
 
 CODE = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p).value
@@ -81,6 +91,15 @@ def test_only_what_the_maps_list_with_that_permission_may_be_looked_at() -> None
     assert not memory.allows(0x2000, 8, "r")
     assert memory.allows(0x3FFF, 1, "x")
     assert not memory.allows(0xFFF, 1, "r")
+
+
+def test_the_library_of_the_other_transfers_plugin_is_seen_once_it_is_loaded(tmp_path: Path) -> None:
+    assert not other_transfers_plugin_loaded()
+    library = tmp_path / "libOrthancTransfers.so.1.5"
+    shutil.copy(_ctypes.__file__, library)
+    handle = _ctypes.dlopen(str(library), 0)
+    assert other_transfers_plugin_loaded()
+    _ctypes.dlclose(handle)
 
 
 def test_outside_orthanc_one_sentence_says_that_there_is_no_python_plugin() -> None:

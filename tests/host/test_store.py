@@ -78,6 +78,22 @@ def test_resources_of_mixed_levels_that_overlap_name_each_instance_once(
     assert found == truth(stored, files)
 
 
+def test_many_single_instances_are_found_among_others_of_their_series(
+    make_host: MakeHost,
+) -> None:
+    host = make_host("many").start()
+    files = list(dicom_data.ct_study(60, size=16, series=3))
+    stored = host.upload_all(files)
+    expected = dict(list(truth(stored, files).items())[:40])
+    assert manifest(host, *(("Instance", identifier) for identifier in expected)) == expected
+    absent = [ABSENT.replace("4444", f"{number:04}") for number in range(100)]
+    asked = [identifier for both in zip(expected, absent, strict=False) for identifier in both] + absent
+    answer = host.post("host/md5s", asked)["md5s"]
+    assert answer == {identifier: md5 for identifier, (_, md5) in expected.items()}
+    with pytest.raises(StatusError, match=f"no instance {absent[0]}"):
+        manifest(host, *(("Instance", identifier) for identifier in [*expected, absent[0]]))
+
+
 def test_no_resources_are_an_empty_manifest(host: OrthancServer) -> None:
     assert manifest(host) == {}
 

@@ -1,0 +1,143 @@
+"""What of the jobs can be shown without Orthanc: an SDK that only remembers."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from orthanc_transfers.core.errors import HostError
+from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.transfer.ports import Job, StepOutcome
+
+CONTINUE, FAILURE = 3, 2
+
+
+class FakeSdk:
+    """Keeps the callbacks; the handle of a job stands for the job."""
+
+    def __init__(self) -> None:
+        self.callbacks = SimpleNamespace()
+        self.unserialize: Callable[[str, bytes], int | None] = lambda type_, saved: None
+        self.freed: list[int] = []
+        self.refuses = False
+
+    def job_callbacks(self, **callbacks: Any) -> Any:
+        self.callbacks = SimpleNamespace(**callbacks)
+        return self.callbacks
+
+    def register_jobs_unserializer(self, callback: Callable[[str, bytes], int | None]) -> None:
+        self.unserialize = callback
+
+    def create_job(self, type_: str, handle: int, callbacks: Any) -> int:
+        return handle
+
+    def submit_job(self, job: int, priority: int) -> str:
+        if self.refuses:
+            raise HostError("no more jobs", 1)
+        return f"job {job}"
+
+    def free_job(self, job: int) -> None:
+        self.freed.append(job)
+        self.callbacks.finalize(job)
+
+
+class FakeJob:
+    type = "PushTransfer"
+
+    def __init__(self) -> None:
+        self.releases = 0
+        self.outcome = StepOutcome.CONTINUE
+        self.shown: dict[str, Any] = {}
+        self.released = threading.Event()
+        self.may_release = threading.Event()
+        self.may_release.set()
+
+    def step(self) -> StepOutcome:
+        return self.outcome
+
+    def content(self) -> dict[str, Any]:
+        return self.shown
+
+    def failure(self) -> str | None:
+        return None
+
+    def release(self) -> None:
+        self.releases += 1
+        self.released.set()
+        self.may_release.wait(60)
+
+
+@pytest.fixture
+def sdk() -> FakeSdk:
+    return FakeSdk()
+
+
+@pytest.fixture
+def engine(sdk: FakeSdk) -> JobEngine:
+    return JobEngine(cast(Sdk, sdk), lambda type_, saved: cast(Job, FakeJob()))
+
+
+def submit(engine: JobEngine, job: FakeJob) -> int:
+    return int(engine.submit(cast(Job, job), 0).removeprefix("job "))
+
+
+def test_a_job_that_orthanc_does_not_take_is_given_back_and_released(sdk: FakeSdk, engine: JobEngine) -> None:
+    job = FakeJob()
+    sdk.refuses = True
+    with pytest.raises(HostError):
+        submit(engine, job)
+    assert (sdk.freed, job.releases) == ([1], 1)
+
+
+def test_texts_live_on_while_later_ones_are_given(sdk: FakeSdk, engine: JobEngine) -> None:
+    job = FakeJob()
+    handle = submit(engine, job)
+    addresses = []
+    for number in range(100):
+        job.shown = {"Number": number}
+        addresses.append(sdk.callbacks.content(handle))
+    assert [json.loads(ctypes.string_at(address))["Number"] for address in addresses] == list(range(100))
+
+
+def test_a_release_that_hangs_does_not_hold_up_the_end_of_orthanc(engine: JobEngine) -> None:
+    slow, quick = FakeJob(), FakeJob()
+    slow.may_release.clear()
+    submit(engine, slow)
+    submit(engine, quick)
+    engine.release_all(timeout=0.05)
+    assert not slow.may_release.is_set()
+    assert slow.released.wait(60)
+    assert quick.released.wait(60)
+    slow.may_release.set()
+
+
+def test_a_job_cut_short_by_the_end_of_orthanc_has_not_failed(sdk: FakeSdk, engine: JobEngine) -> None:
+    job = FakeJob()
+    handle = submit(engine, job)
+    engine.release_all()
+    job.outcome = StepOutcome.FAILURE
+    assert sdk.callbacks.step(handle) == CONTINUE
+
+
+def test_a_job_is_released_once_however_often_it_ends(sdk: FakeSdk, engine: JobEngine) -> None:
+    job = FakeJob()
+    handle = submit(engine, job)
+    engine.release_all()
+    engine.release_all()
+    sdk.callbacks.finalize(handle)
+    sdk.callbacks.finalize(handle)
+    assert job.releases == 1
+
+
+def test_jobs_of_other_types_and_unreadable_ones_are_not_ours(sdk: FakeSdk, engine: JobEngine) -> None:
+    assert sdk.unserialize("PullTransfer", b'{"Type": "PullTransfer"}') is not None
+    assert sdk.unserialize("DicomModalityStore", b"{}") is None
+    assert sdk.unserialize("PushTransfer", b"not JSON") is None
+    assert sdk.unserialize("PushTransfer", b"[]") is None
