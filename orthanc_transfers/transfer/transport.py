@@ -193,7 +193,7 @@ class RequestsTransport:
             raise PeerAnswer(
                 f"peer {self.peer!r} answered {method} {_shown(path)} with more than {size} bytes", self.peer
             )
-        return Answer(received, _lower(response.headers))
+        return Answer(received, _last_of_each(response))
 
     def _prepared(
         self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str] | None
@@ -212,7 +212,7 @@ class RequestsTransport:
             prepared.headers.setdefault("Content-Type", "application/octet-stream")
         if len(content) or method in ("POST", "PUT"):
             prepared.headers["Content-Length"] = str(len(content))
-        if cookie := self._cookie():
+        if cookie := self._cookie(prepared.headers.get("Cookie", "")):
             prepared.headers["Cookie"] = cookie
         return prepared
 
@@ -249,10 +249,11 @@ class RequestsTransport:
             received += block
         return received
 
-    def _cookie(self) -> str:
+    def _cookie(self, remembered: str) -> str:
+        """``remembered`` was set over another transport: what this one was told since is newer."""
         # A copy in one step, for other threads may be setting some.
         set_by_peer = [f"{name}={value}" for name, value in self._cookies.copy().items()]
-        return "; ".join(filter(None, [self._own_cookie, *set_by_peer]))
+        return "; ".join(filter(None, [self._own_cookie, *(set_by_peer or [remembered])]))
 
     def _keep_cookies(self, response: requests.Response) -> None:
         # Whatever their Path, Secure, Domain…: a load balancer sets them for its own use.
@@ -267,7 +268,7 @@ class RequestsTransport:
         said = b""
         with contextlib.suppress(requests.RequestException, OSError, *_FOREIGN):
             said = response.raw.read(ERROR_LIMIT)
-        headers = _lower(response.headers)
+        headers = _last_of_each(response)
         status = response.status_code
         sentence = f"peer {self.peer!r} answered {method} {_shown(path)} with {status}"
         if reason := _orthanc_error(said) or response.reason:
@@ -384,6 +385,8 @@ def _reason(error: BaseException, seconds: float) -> tuple[str, bool]:
     # The innermost says most; the errors of urllib3 and requests around it only wrap it.
     for cause in reversed(list(_causes(error))):
         match cause:
+            case RemoteDisconnected() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return "the connection was closed before an answer", False
             case ssl.SSLError():
                 return _words(cause), any(part in (cause.reason or "").upper() for part in _HOPELESS)
             case ConnectTimedOut():
@@ -392,8 +395,6 @@ def _reason(error: BaseException, seconds: float) -> tuple[str, bool]:
                 return f"timed out after {seconds:g} s", False
             case socket.gaierror():
                 return f"its name is unknown ({cause.strerror})", False
-            case RemoteDisconnected():
-                return "the connection was closed before an answer", False
             case IncompleteRead():
                 return "the connection was closed in the middle of an answer", False
             case OSError() if not isinstance(cause, (requests.RequestException, Stale)):
@@ -415,8 +416,9 @@ def _shown(path: str) -> str:
     return path if len(path) <= 100 else f"{path[:100]}…"
 
 
-def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+def _last_of_each(response: requests.Response) -> dict[str, str]:
+    # The headers of ``response`` itself join those of the same name, which no cookie survives.
+    return {name.lower(): value for name, value in response.raw.headers.iteritems()}
 
 
 def _orthanc_error(body: bytes) -> str:

@@ -31,7 +31,6 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.transfer import sockets
 from orthanc_transfers.transfer.bandwidth import Bandwidth
-from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.clock import SystemClock
 from orthanc_transfers.transfer.sockets import Line as SocketLine
 from orthanc_transfers.transfer.transport import PeerUntrusted, RequestsTransport
@@ -104,8 +103,9 @@ class Turnstile(Bandwidth):
         super().__init__(8, SystemClock())
         self.passed: list[int] = []
 
-    def acquire(self, size: int, cancellation: Cancellation | None = None) -> None:
+    def reserve(self, size: int) -> float:
         self.passed.append(size)
+        return 0.0
 
 
 # --- what goes out
@@ -237,6 +237,23 @@ def test_cookies_of_the_configuration_stay(serve: Any, connect: Connect) -> None
     transport.request("GET", "/")
 
     assert [asked.headers["cookie"] for asked in server.asked] == ["mine=1", "mine=1; route=a"]
+
+
+def test_the_last_of_several_cookies_is_that_of_the_answer(serve: Any, connect: Connect) -> None:
+    server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": "other=1; Path=/\nroute=a; Path=/"}))
+
+    assert connect(server.url).request("GET", "/").headers["set-cookie"] == "route=a; Path=/"
+
+
+def test_a_cookie_set_over_another_transport_is_sent_until_the_peer_sets_one(
+    serve: Any, connect: Connect
+) -> None:
+    server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": "route=b"}))
+    transport = connect(server.url, headers={"cookie": "mine=1"})
+    for _ in range(2):
+        transport.request("GET", "/", headers={"cookie": "route=a"})
+
+    assert [asked.headers["cookie"] for asked in server.asked] == ["mine=1; route=a", "mine=1; route=b"]
 
 
 def test_an_empty_cookie_takes_the_former_back(serve: Any, connect: Connect) -> None:
@@ -739,9 +756,9 @@ def test_an_abort_ends_a_wait_for_bandwidth(serve: Any, connect: Connect) -> Non
     asked = threading.Event()
 
     class Slow(Bandwidth):
-        def acquire(self, size: int, cancellation: Cancellation | None = None) -> None:
+        def reserve(self, size: int) -> float:
             asked.set()
-            super().acquire(size, cancellation)
+            return super().reserve(size)
 
     slow = Slow(8, SystemClock())
     assert canceled_by_abort(connect(serve().url, bandwidth=[slow]), asked.wait, body=[bytes(1000)])
