@@ -138,11 +138,15 @@ class Manifest:
 
     def chunks(self, item: Range) -> tuple[Chunk, ...]:
         """A range of the area as chunks of its instances."""
-        return tuple(
-            Chunk(
-                instance.id,
-                max(item.start, whole.start) - whole.start,
-                min(item.stop, whole.stop) - max(item.start, whole.start),
-            )
-            for instance, whole in self.overlapping(item)
-        )
+        # There may be thousands of tiny instances in a bucket: no more than one object is made for each.
+        chunks: list[Chunk] = []
+        position = item.start
+        place = max(0, bisect_right(self._starts, position) - 1)
+        while position < item.stop and place < len(self.instances):
+            instance, start = self.instances[place], self._starts[place]
+            stop = min(start + instance.size, item.stop)
+            if stop > position:
+                chunks.append(Chunk(instance.id, position - start, stop - position))
+                position = stop
+            place += 1
+        return tuple(chunks)

@@ -332,8 +332,8 @@ _STATES = {state.value: state for state in PushState}
 _KNOWN_CODECS = {codec.value: codec for codec in Codec}
 _COMPRESSIONS = {compression.value: compression for compression in Compression}
 
-# 19 digits hold MAX_SIZE; more are not even converted.
-_DECIMAL = re.compile("[0-9]{1,19}", re.ASCII)
+# Of MAX_SIZE; what has more is not even converted.
+_MOST_DIGITS = 19
 
 
 def _shown(value: Any) -> str:
@@ -394,8 +394,10 @@ def _natural(value: Any, name: str) -> int:
 
 
 def _decimal(value: Any, key: str) -> int:
-    if isinstance(value, str) and _DECIMAL.fullmatch(value) and (number := int(value)) <= MAX_SIZE:
-        return number
+    if isinstance(value, str) and len(value) <= _MOST_DIGITS and value.isascii() and value.isdigit():
+        number = int(value)
+        if number <= MAX_SIZE:
+            return number
     raise BadFile(f'"{key}" must be a string of decimal digits, below 2^63, and is {_shown(value)}')
 
 
