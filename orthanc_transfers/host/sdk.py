@@ -19,7 +19,7 @@ from ctypes import byref, c_char_p, c_uint16, c_uint32, c_void_p
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
-from orthanc_transfers.core.errors import HostError
+from orthanc_transfers.core.errors import ConfigurationError, HostError
 from orthanc_transfers.host import structures
 from orthanc_transfers.host.memory import Buffer, owned, pinned, strings
 from orthanc_transfers.host.structures import (
@@ -79,6 +79,15 @@ class Sdk:
         self._context = context
         self._invoke = _invoke_prototype(native.InvokeService)
         self._free = _free_prototype(native.Free)
+
+    def check_version(self) -> None:
+        """Compare with what the server says of itself, once it has started.
+
+        Raises ``ConfigurationError``: then this is not the context of this Orthanc, and must not be used.
+        """
+        said = json.loads(self.rest_get("/system"))["Version"]
+        if said != self.version:
+            raise ConfigurationError(f"the plugin context says Orthanc {self.version}, the server {said}")
 
     # -- Log ------------------------------------------------------------------------------------------
 

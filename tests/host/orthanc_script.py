@@ -203,6 +203,7 @@ def stop() -> None:
 
 lifecycle.on_started(sdk, lambda: moments.append("started"))
 lifecycle.on_started(sdk, lambda: moments.append("started, told twice"))
+lifecycle.on_started(sdk, sdk.check_version)
 lifecycle.on_stopped(sdk, stop)
 sdk.extend_explorer("python", "/* an extension of the test */")
 Router(sdk).register(

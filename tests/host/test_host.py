@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.host.sdk import Sdk
 from tests.support.orthanc_server import OrthancServer
 
 pytestmark = pytest.mark.orthanc
@@ -13,6 +15,20 @@ pytestmark = pytest.mark.orthanc
 
 def test_the_context_found_in_memory_names_the_version_of_this_orthanc(host: OrthancServer) -> None:
     assert host.get("host/said")["version"] == host.get("system")["Version"]
+
+
+def test_the_version_is_compared_with_that_of_the_server_once_it_has_started(host: OrthancServer) -> None:
+    # The script compares when it is told of the start; a difference would be an error in the log.
+    assert host.get("host/said")["moments"]
+    assert "the plugin context says" not in host.log
+
+
+def test_a_context_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk = object.__new__(Sdk)
+    sdk.version = "1.10.1"
+    monkeypatch.setattr(sdk, "rest_get", lambda uri: b'{"Version": "1.12.7"}')
+    with pytest.raises(ConfigurationError, match=r"says Orthanc 1\.10\.1, the server 1\.12\.7"):
+        sdk.check_version()
 
 
 def test_several_callbacks_learn_that_orthanc_started(host: OrthancServer) -> None:
