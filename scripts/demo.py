@@ -137,7 +137,7 @@ def _fill(server: OrthancServer) -> tuple[dict[str, str], list[dict[str, str]]]:
     def store(what: str, files: list[bytes]) -> list[dict[str, Any]]:
         started = time.monotonic()
         stored = server.upload_all(files)
-        size = sum(map(len, files)) / 1e6
+        size = sum(map(len, files)) / 2**20  # the MB of Orthanc
         print(f"  {what}: {len(files)} instances, {size:.1f} MB, {time.monotonic() - started:.1f} s")
         return stored
 
@@ -178,6 +178,8 @@ def _progress_bar() -> Callable[[dict[str, Any]], None]:
         if not ended and not sys.stdout.isatty():
             return
         content = job["Content"]
+        if not content and not ended:
+            return
         filled = round(BAR_WIDTH * job["Progress"] / 100)
         wire = content.get("UploadedSizeMB", content.get("DownloadedSizeMB", 0))
         line = (

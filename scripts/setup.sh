@@ -78,8 +78,9 @@ find_python() {
     echo "/usr/bin/$name"
 }
 
+# Arguments: what it is for, and what has all of that too.
 make_venv() {
-    local extras=$1 python wanted stamp
+    local purpose=$1 extra="[$1]" python wanted name
     python=$(find_python)
     if [ "$(readlink -f "$venv/bin/python")" != "$(readlink -f "$python")" ]; then
         say "a virtual environment for $python"
@@ -87,21 +88,23 @@ make_venv() {
         "$python" -m venv "$venv"
     fi
     wanted=$(cat "$checkout/pyproject.toml" "$checkout/orthanc_transfers/__init__.py" | md5sum | cut -c1-16)
-    stamp=$venv/.ready-$wanted-$extras
-    [ ! -e "$stamp" ] || return 0
+    for name in "$@"; do
+        [ ! -e "$venv/.ready-$wanted-$name" ] || return 0
+    done
     say "installing the plugin and what it needs into .venv"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check --editable "$checkout${extras:+[$extras]}"
-    touch "$stamp"
+    [ "$purpose" != run ] || extra=""
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --editable "$checkout$extra"
+    touch "$venv/.ready-$wanted-$purpose"
 }
 
 case ${1:-run} in
 run)
     install_packages "${run_packages[@]}"
-    make_venv ""
+    make_venv run demo test
     ;;
 demo)
     install_packages "${run_packages[@]}"
-    make_venv demo
+    make_venv demo test
     ;;
 test)
     install_packages "${run_packages[@]}" "${test_packages[@]}"
