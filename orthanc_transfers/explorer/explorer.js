@@ -42,6 +42,7 @@
     current = this;
   }
 
+  // Replaces what was shown, so that a list of peers takes one click and not two
   Dialog.prototype.show = function(content) {
     this.body.empty().append(content).trigger('create');
     this.element.simpledialog2('repos');
@@ -203,14 +204,9 @@
       dataType: 'json',
       cache: false,
       success: function(peers) {
-        var chosen = false;
-
         if (dialog.isOpen) {
           ShowPeers(dialog, peers, function(peer) {
-            if (!chosen) {
-              chosen = true;
-              Send(dialog, level, id, peer);
-            }
+            Send(dialog, level, id, peer);
           });
         }
       },
