@@ -8,7 +8,7 @@ import pytest
 
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.host.sdk import Sdk
-from tests.support.orthanc_server import OrthancServer
+from tests.support.orthanc_server import OrthancServer, wait_until
 
 pytestmark = pytest.mark.orthanc
 
@@ -19,7 +19,7 @@ def test_the_context_found_in_memory_names_the_version_of_this_orthanc(host: Ort
 
 def test_the_version_is_compared_with_that_of_the_server_once_it_has_started(host: OrthancServer) -> None:
     # The script compares when it is told of the start; a difference would be an error in the log.
-    assert host.get("host/said")["moments"]
+    wait_until(lambda: len(host.get("host/said")["moments"]) == 2, "the start is told")
     assert "the plugin context says" not in host.log
 
 
@@ -32,6 +32,7 @@ def test_a_context_of_another_version_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_several_callbacks_learn_that_orthanc_started(host: OrthancServer) -> None:
+    wait_until(lambda: len(host.get("host/said")["moments"]) == 2, "it is told to both")
     assert sorted(host.get("host/said")["moments"]) == ["started", "started, told twice"]
 
 
