@@ -132,6 +132,7 @@ class TransferJob(ABC):
         with self._lock:
             if self._state is State.READY and self._previous() is None:
                 self._fire(Event.START)
+                self._shown = {}
                 self._attempt.facts.started = True
                 stretch = self._stretch = Stretch(self._attempt)
                 workers.start(f"{self.type}-driver", lambda: self._drive(stretch))
@@ -187,7 +188,7 @@ class TransferJob(ABC):
             **self._attempt.continuation.to_json(),
             "Progress": round(self.progress(), 4),
         }
-        if self._shown or self._state in (State.SUCCEEDED, State.FAILED):
+        if self._shown or self._state in (State.SUCCEEDED, State.FAILED, State.CANCELED):
             saved[_ENDED] = self.content()
         return saved
 

@@ -16,7 +16,7 @@ class State(enum.Enum):
     FAILED = enum.auto()
     CANCELED = enum.auto()
     RELEASED = enum.auto()
-    """Orthanc ends, or forgets the job: nothing happens any more."""
+    """Orthanc ends, or forgets the job, before the work was done: nothing happens any more."""
 
 
 class Event(enum.Enum):
@@ -57,19 +57,19 @@ _TABLE: dict[State, dict[Event, State]] = {
         Event.PAUSE: State.SUCCEEDED,
         Event.CANCEL: State.SUCCEEDED,
         Event.RESET: State.READY,
-        Event.RELEASE: State.RELEASED,
+        Event.RELEASE: State.SUCCEEDED,
     },
     State.FAILED: {
         Event.PAUSE: State.FAILED,
         Event.CANCEL: State.CANCELED,
         Event.RESET: State.READY,
-        Event.RELEASE: State.RELEASED,
+        Event.RELEASE: State.FAILED,
     },
     State.CANCELED: {
         Event.PAUSE: State.CANCELED,
         Event.CANCEL: State.CANCELED,
         Event.RESET: State.READY,
-        Event.RELEASE: State.RELEASED,
+        Event.RELEASE: State.CANCELED,
     },
     State.RELEASED: dict.fromkeys(set(Event) - {Event.START}, State.RELEASED),
 }

@@ -48,15 +48,15 @@ LEGAL = {
     (State.SUCCEEDED, Event.PAUSE): State.SUCCEEDED,
     (State.SUCCEEDED, Event.CANCEL): State.SUCCEEDED,
     (State.SUCCEEDED, Event.RESET): State.READY,
-    (State.SUCCEEDED, Event.RELEASE): State.RELEASED,
+    (State.SUCCEEDED, Event.RELEASE): State.SUCCEEDED,
     (State.FAILED, Event.PAUSE): State.FAILED,
     (State.FAILED, Event.CANCEL): State.CANCELED,
     (State.FAILED, Event.RESET): State.READY,
-    (State.FAILED, Event.RELEASE): State.RELEASED,
+    (State.FAILED, Event.RELEASE): State.FAILED,
     (State.CANCELED, Event.PAUSE): State.CANCELED,
     (State.CANCELED, Event.CANCEL): State.CANCELED,
     (State.CANCELED, Event.RESET): State.READY,
-    (State.CANCELED, Event.RELEASE): State.RELEASED,
+    (State.CANCELED, Event.RELEASE): State.CANCELED,
     (State.RELEASED, Event.DONE): State.RELEASED,
     (State.RELEASED, Event.BROKE): State.RELEASED,
     (State.RELEASED, Event.PAUSE): State.RELEASED,
@@ -249,6 +249,7 @@ def test_a_job_that_ended_shows_the_same_after_a_restart(pair: World) -> None:
     job = pair.push()
     finish(job)
     shown = job.content()
+    job.release()
     again = pair.restart(pair.restart(job))
     assert again.content() == shown
     assert "Error" in shown
