@@ -135,7 +135,7 @@ class Area:
             os.mkdir(unfinished, 0o700)
             try:
                 _write_manifest(unfinished / MANIFEST, manifest, meta)
-                fd = _open_area(unfinished / AREA)
+                fd = os.open(unfinished / AREA, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
                     os.ftruncate(fd, manifest.size)
                 finally:
@@ -229,12 +229,22 @@ class Area:
         self.absent = None
 
     def note_outcome(self, outcome: dict[str, Any]) -> None:
-        """Journal how it ended; it survives a loss of power. Then let the bytes go."""
-        self._append(encode_record(Kind.OUTCOME, json.dumps(outcome).encode()))
-        self._sync()
+        """Journal how it ended; it survives a loss of power. The bytes are let go, and the files closed."""
+        record = encode_record(Kind.OUTCOME, json.dumps(outcome).encode())
+        try:
+            try:
+                self._append(record)
+            except NoSpace:
+                self._let_go()  # that makes room
+                self._append(record)
+            self._sync()
+            self._let_go()
+        finally:
+            self.close()
+
+    def _let_go(self) -> None:
         with _disk_errors(), contextlib.suppress(FileNotFoundError):
             os.unlink(self.directory / AREA)
-        self.close()
 
     def _append(self, records: bytes) -> None:
         with self._use(), _disk_errors():
@@ -257,8 +267,7 @@ class Area:
                 raise UnknownTransaction(f"reception {self.id} has ended")
             if self._journal is None:
                 with _disk_errors():
-                    self._journal = Journal(self.directory / JOURNAL)
-                    self._fd = _open_area(self.directory / AREA)
+                    self._open()
             self._users += 1
         try:
             yield
@@ -266,6 +275,15 @@ class Area:
             with self._lock:
                 self._users -= 1
             self._close_if_unused()
+
+    def _open(self) -> None:
+        fd = os.open(self.directory / AREA, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._journal = Journal(self.directory / JOURNAL)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
 
     def close(self) -> None:
         """Give the files back as soon as nobody uses them, and take no new user."""
@@ -315,12 +333,12 @@ def sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        # Some file systems of networks keep names safe by themselves, and refuse this for directories.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(fd)
-
-
-def _open_area(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -55,18 +55,19 @@ class Intake:
         self._lock = threading.Lock()
         self._quiet = threading.Condition(self._lock)
         self._have = RangeSet(area.history.have)
-        self._stored = set(area.history.stored)
+        self._stored: set[int] = set()
+        self._stored_size = 0
         self._good: set[int] = set()
         self._wrong: set[int] = set()
         self._prefixes: dict[int, _Prefix] = {}
         self._writes: list[_Write] = []
         self._active = 0
-        for place in self._stored:
-            self._have.add(self._whole(place))
         nothing = md5(b"")
         for place, instance in enumerate(self._manifest):
             if not instance.size:
                 (self._good if instance.md5 == nothing else self._wrong).add(place)
+        for place in area.history.stored:
+            self._believe(place)
 
     # --- questions
 
@@ -80,6 +81,12 @@ class Intake:
         """Places of the instances whose bytes are not needed."""
         with self._lock:
             return frozenset(self._stored)
+
+    @property
+    def stored_count(self) -> tuple[int, int]:
+        """Number and bytes of those."""
+        with self._lock:
+            return len(self._stored), self._stored_size
 
     def flaw(self) -> str | None:
         """What keeps the area from being committed, naming an instance; ``None``: every byte is there."""
@@ -103,19 +110,26 @@ class Intake:
         """Say which instances are stored already, before anything was written."""
         self._area.note_stored(places)
         with self._lock:
-            self._stored |= places
             for place in places:
-                self._have.add(self._whole(place))
-                self._wrong.discard(place)
+                self._believe(place)
 
-    def lose(self, places: Iterable[int]) -> None:
+    def _believe(self, place: int) -> None:
+        whole = self._whole(place)
+        self._stored.add(place)
+        self._stored_size += whole.size
+        self._have.add(whole)
+        self._wrong.discard(place)
+
+    def lose(self, places: Sequence[int]) -> None:
         """The bytes of some instances are missing again."""
         wholes = [self._whole(place) for place in places]
         with self._lock:
             for place, whole in zip(places, wholes, strict=True):
-                if place not in self._stored:
+                if place in self._stored:
+                    self._stored.discard(place)
+                    self._stored_size -= whole.size
+                else:
                     self._area.written -= whole.size
-                self._stored.discard(place)
                 self._good.discard(place)
                 self._have.discard(whole)
         self._area.note(Kind.LOST, wholes)

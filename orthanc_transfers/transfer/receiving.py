@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core.errors import (
+    Busy,
     Canceled,
     Conflict,
     Corrupted,
@@ -176,8 +177,7 @@ class Reception:
     @property
     def already_stored(self) -> tuple[int, int]:
         """Number and bytes of the instances that need not be sent."""
-        places = self._intake.stored
-        return len(places), sum(self.manifest.instances[place].size for place in places)
+        return self._intake.stored_count
 
     def missing(self) -> list[Range]:
         """The ranges that are still to be sent, in order; none once the commit has begun."""
@@ -198,7 +198,7 @@ class Reception:
     def write(self, ranges: Sequence[Range], data: memoryview) -> None:
         """Put ``data`` into the area, scattered over ``ranges`` in their order.
 
-        Raises ``Conflict`` unless it is receiving, ``NoSpace``.
+        Raises ``Conflict`` unless it is receiving, ``NoSpace``; ``Busy`` while the server stops.
         """
         self.touch()
         self._intake.write(ranges, data, self._require_receiving)
@@ -208,6 +208,8 @@ class Reception:
             raise UnknownTransaction(f"transfer {self.id} was dropped")
         if self._state is not PushState.RECEIVING:
             raise Conflict(f"transfer {self.id} is {self._state.value}, it takes no more bytes")
+        if self._surroundings.closing.requested:
+            raise Busy("this server stops; the transfer goes on when it has started again")
 
     # --- commit
 
@@ -324,7 +326,6 @@ class Reception:
         except TransferError as trouble:
             # The next start will roll forward and come to the same end.
             log.warning("the outcome of transfer %s cannot be noted: %s", self.id, trouble)
-            self._area.close()
         try:
             self._surroundings.reports.write(self._describe(outcome, commit), self._area.meta["aliases"])
         except OSError as trouble:

@@ -105,7 +105,7 @@ class Transactions:
         Raises ``TooLarge``, ``NoSpace``, ``Busy``.
         """
         self._check_size(len(creation.manifest))
-        self._take_place(min(self._settings.peer_commit_timeout * _HOLD_SHARE, _LONGEST_HOLD))
+        self._take_place(self._patience())
         buckets = [[[chunk.id, chunk.offset, chunk.size] for chunk in bucket] for bucket in creation.buckets]
         meta = {"version": 1, "codec": creation.compression.value, "buckets": buckets}
         try:
@@ -182,9 +182,11 @@ class Transactions:
             if known is None:
                 self._free_place()
             raise
-        push = _Push(reception, 2, Codec.NONE, (), True)
-        if known is None and not self._register(push):
+        new = self._register(_Push(reception, 2, Codec.NONE, (), True))
+        if known is None and not new:
             self._free_place()  # the same creation, twice at once: one place is enough
+        elif known is not None and new:
+            self._places.occupy()  # the known one expired meanwhile
         return self._status(reception)
 
     def put(
@@ -323,6 +325,10 @@ class Transactions:
         )
         self._free_place()
 
+    def _patience(self) -> float:
+        # 0 stands for Orthanc's own HttpTimeout, which is 60 seconds unless configured.
+        return min((self._settings.peer_commit_timeout or 60) * _HOLD_SHARE, _LONGEST_HOLD)
+
     def _take_place(self, patience: float) -> None:
         if not self._places.take(patience):
             limit = self._settings.max_push_transactions
@@ -339,4 +345,7 @@ class Transactions:
     def _expire_again_and_again(self) -> None:
         period = min(_EXPIRY_PERIOD, self._settings.push_idle_timeout / 4)
         while not self._closing.wait(period):
-            self.expire()
+            try:
+                self.expire()
+            except Exception:
+                log.exception("expired pushes cannot be dropped")

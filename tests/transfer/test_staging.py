@@ -323,3 +323,60 @@ def test_identifiers_from_the_network_never_name_a_file(world: World) -> None:
     reception.commit()
     assert identify(files[0]) in world.store.files
     assert world.leftovers() == {reception.id}
+
+
+def test_on_a_full_disk_the_bytes_make_room_for_the_outcome(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reception = world.pull(FILES)
+    fill(reception, FILES)
+    really_write = os.write
+
+    def nearly_full(fd: int, data: bytes) -> int:
+        if b"committed" in data and (world.root / reception.id / "area").exists():
+            raise OSError(28, "No space left on device")
+        return really_write(fd, data)
+
+    monkeypatch.setattr("os.write", nearly_full)
+    assert reception.commit().stored == len(FILES)
+    world.restart()
+    (again,) = world.receptions.all()
+    assert again.commit().stored == len(FILES)
+
+
+def test_an_outcome_that_cannot_be_noted_is_told_all_the_same_and_found_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reception = world.pull(FILES)
+    fill(reception, FILES)
+    really_write = os.write
+
+    def broken(fd: int, data: bytes) -> int:
+        if b"committed" in data:
+            raise OSError(5, "Input/output error")
+        return really_write(fd, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", broken)
+        assert reception.commit().stored == len(FILES)
+    assert "cannot be noted" in caplog.text
+    world.restart()
+    (again,) = world.receptions.all()
+    assert again.commit().stored == len(FILES)
+    assert len(world.store.added) == len(FILES)
+
+
+def test_a_file_system_that_does_not_sync_directories_is_good_enough(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_sync = os.fsync
+
+    def picky(fd: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            raise OSError(22, "Invalid argument")
+        really_sync(fd)
+
+    monkeypatch.setattr("os.fsync", picky)
+    reception = world.pull(FILES)
+    fill(reception, FILES)
+    assert reception.commit().stored == len(FILES)

@@ -535,7 +535,7 @@ def test_a_full_server_holds_version_1_until_a_place_is_free(tmp_path: Path) -> 
 
 
 def test_a_push_held_for_too_long_is_sent_away(tmp_path: Path) -> None:
-    with receiver(tmp_path, max_push_transactions=1, peer_commit_timeout=0) as world:
+    with receiver(tmp_path, max_push_transactions=1, peer_commit_timeout=1) as world:
         world.transactions.create_v1(creation_of(FILES))
         with pytest.raises(Busy):
             world.transactions.create_v1(creation_of(FILES))
@@ -688,3 +688,26 @@ def test_an_empty_file_that_cannot_be_right_fails_instead_of_being_asked_for_for
     status = world.transactions.create(PushCreation2("c" * 32, manifest))
     world.transactions.commit(status.id)
     assert outcome(world, status.id).state is PushState.FAILED
+
+
+def test_a_server_that_stops_asks_for_patience(world: World) -> None:
+    one = world.transactions.create_v1(creation_of(FILES))
+    two = world.transactions.create(creation2_of(FILES))
+    world.transactions.close()
+    with pytest.raises(Busy):
+        world.transactions.put_v1(one, 0, memoryview(FILES[0]))
+    with pytest.raises(Busy):
+        send(world, two)
+    assert world.transactions.status(two.id).missing == two.missing
+
+
+def test_an_error_while_expiring_does_not_end_expiry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiver(tmp_path, push_idle_timeout=1) as world:
+        world.transactions.create(creation2_of(FILES))
+        with monkeypatch.context() as patched:
+            patched.setattr(world.receptions, "expire", lambda: 1 / 0)
+            wait_until(lambda: "cannot be dropped" in caplog.text)
+        world.clock.seconds += 2
+        wait_until(lambda: not world.leftovers())
