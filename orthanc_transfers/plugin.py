@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Mapping
@@ -39,8 +38,6 @@ from orthanc_transfers.transfer.transactions import Transactions
 log = logging.getLogger(__name__)
 
 SECTION = "Transfers"
-# The plugin of Orthanc that our JavaScript is registered for: Orthanc knows no other of ours.
-_HOST_PLUGIN = "python"
 
 
 def load() -> None:
@@ -76,7 +73,7 @@ class Plugin:
         configuration = sdk.configuration()
         settings = parse_settings(configuration.get(SECTION, {}))
         parse_peers(configuration.get("OrthancPeers", {}))
-        staging_directory = _staging_directory(configuration, settings)
+        staging_directory = _staging_directory(configuration, settings, Path(sdk.configuration_path()))
 
         self._sdk = sdk
         self._clock = SystemClock()
@@ -105,11 +102,10 @@ class Plugin:
     def register(self) -> None:
         """Make routes, jobs and the button known to Orthanc."""
         self._jobs = JobEngine(self._sdk, self._reload)
-        table = routes(
-            Active(self._environment, self._jobs), self._passive, Identification(self._core_plugins)
+        identification = Identification(self._sdk.rest_get, javascript())
+        Router(self._sdk).register(
+            routes(Active(self._environment, self._jobs), self._passive, identification)
         )
-        Router(self._sdk).register(table)
-        self._sdk.extend_explorer(_HOST_PLUGIN, javascript())
         self._sdk.on_metrics(self._publish_metrics)
         lifecycle.on_started(self._sdk, self._started)
         lifecycle.on_stopped(self._sdk, self._stopped)
@@ -118,13 +114,14 @@ class Plugin:
     def _reload(self, kind: str, saved: dict[str, Any]) -> Any:
         return reload(self._environment, kind, saved)
 
-    def _core_plugins(self) -> list[str]:
-        return [str(plugin) for plugin in json.loads(self._sdk.rest_get("/plugins"))]
-
     def _publish_metrics(self) -> None:
         metrics.publish(self._sdk, _metrics(self._source, self._counters))
 
     def _started(self) -> None:
+        try:
+            self._sdk.check_version()
+        except ConfigurationError as error:
+            log.error("%s", error)
         if other_transfers_plugin_loaded():
             log.error(
                 "the C++ transfers plugin is loaded as well, and both answer the same routes: "
@@ -137,11 +134,12 @@ class Plugin:
         self._transactions.close()
 
 
-def _staging_directory(configuration: Mapping[str, Any], settings: Settings) -> Path:
+def _staging_directory(configuration: Mapping[str, Any], settings: Settings, path: Path) -> Path:
+    # As Orthanc takes the paths of its configuration: relative to the folder where that lies.
+    folder = path if path.is_dir() else path.parent
     if settings.staging_directory:
-        return Path(settings.staging_directory)
-    # Orthanc's own default, see its documentation of StorageDirectory.
-    return Path(str(configuration.get("StorageDirectory", "OrthancStorage"))) / "Transfers"
+        return folder / settings.staging_directory
+    return folder / str(configuration.get("StorageDirectory", "OrthancStorage")) / "Transfers"
 
 
 def _metrics(source: Source, counters: PushCounters) -> dict[str, float]:

@@ -15,6 +15,7 @@ def routes(active: Active, passive: Passive, identification: Identification) -> 
     """All routes of the plugin; patterns match whole paths."""
     return (
         Route("/plugins", {"GET": identification.list_plugins}),
+        Route("/plugins/explorer.js", {"GET": identification.explorer}),
         Route("/plugins/transfers", {"GET": identification.describe}),
         Route("/transfers/send", {"POST": active.send}),
         Route("/transfers/pull", {"POST": active.pull}),

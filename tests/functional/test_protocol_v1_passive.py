@@ -490,3 +490,10 @@ def _peak_memory(server: OrthancServer) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     raise AssertionError("no VmHWM")
+
+
+def test_explorer_gets_the_button_beside_the_scripts_of_other_plugins(server: OrthancServer) -> None:
+    script = server.request("GET", "plugins/explorer.js")
+    assert script.status_code == 200
+    assert "javascript" in script.headers["Content-Type"]
+    assert "Transfers accelerator" in script.text
