@@ -159,8 +159,8 @@ class Server:
         self.transactions = Transactions(self.receptions, self.settings, self.clock, self.counters)
         self.transactions.recover()
         passive = Passive(self.store, self.source, self.transactions, self.reports, self.originator)
-        active: Any = object.__new__(Active)
-        self.routes = routes(active, passive, Identification(list))
+        # What peers do not call is not called here.
+        self.routes = routes(object.__new__(Active), passive, object.__new__(Identification))
 
     def close(self) -> None:
         self.transactions.close()

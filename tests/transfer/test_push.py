@@ -371,6 +371,26 @@ def test_a_push_of_version_1_is_deleted_after_a_failure(old: World) -> None:
     assert old.line.count(DELETION) == 1
 
 
+def test_a_resubmit_waits_until_the_failed_push_is_deleted(old: World) -> None:
+    def cut(request: str, body: bytes) -> bytes:
+        if request.startswith("PUT"):
+            raise Conflict("cut")
+        return body
+
+    old.line.before = cut
+    deletion = old.line.hold(DELETION)
+    job = old.push()
+    assert finish(job) is StepOutcome.FAILURE
+    eventually(deletion.reached.is_set)
+    old.line.before = lambda request, body: body
+    job.reset()
+    assert job.step() is StepOutcome.CONTINUE
+    assert old.line.count(CREATION[1]) == 1
+    old.line.let_go()
+    assert finish(job) is StepOutcome.SUCCESS
+    assert old.there.store.files == old.here.store.files
+
+
 def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(new: World) -> None:
     damaged: list[str] = []
 
