@@ -11,6 +11,10 @@
   var TITLE = 'Transfers accelerator';
   var LEVELS = { 'patient': 'Patient', 'study': 'Study', 'series': 'Series' };
 
+  // Within this many milliseconds, a second click belongs to the first one: it must not meet anything new
+  // under the pointer, such as another peer, or the button that cancels the job.
+  var DOUBLE_CLICK = 500;
+
   // The dialog that is open, or null. There is never a second one: simpledialog2 cannot close two.
   var current = null;
 
@@ -42,7 +46,6 @@
     current = this;
   }
 
-  // Replaces what was shown, so that a list of peers takes one click and not two
   Dialog.prototype.show = function(content) {
     this.body.empty().append(content).trigger('create');
     this.element.simpledialog2('repos');
@@ -57,6 +60,20 @@
       this.element.simpledialog2('close');
     }
   };
+
+
+  // What to do with an answer, once no second click can follow, and if the dialog is still there
+  function AfterClick(dialog, action) {
+    var clicked = $.now();
+
+    return function(answer) {
+      setTimeout(function() {
+        if (dialog.isOpen) {
+          action(answer);
+        }
+      }, Math.max(0, clicked + DOUBLE_CLICK - $.now()));
+    };
+  }
 
 
   // One sentence out of a failed request: Orthanc's own error body if there is one
@@ -125,11 +142,7 @@
         'Compression': 'gzip'
       }),
       dataType: 'json',
-      success: function(answer) {
-        if (!dialog.isOpen) {
-          return;
-        }
-
+      success: AfterClick(dialog, function(answer) {
         dialog.setClosable(true);
 
         if (answer.RemoteJob) {
@@ -139,14 +152,12 @@
           // Unlike an assignment of "explorer.html#job", this keeps the "?token=" of the address
           window.location.hash = 'job?uuid=' + encodeURIComponent(answer.ID);
         }
-      },
-      error: function(request) {
-        if (dialog.isOpen) {
-          dialog.setClosable(true);
-          dialog.show(Paragraph('The transfer to the peer "' + peer + '" could not be started: ' +
-                                Explain(request)));
-        }
-      }
+      }),
+      error: AfterClick(dialog, function(request) {
+        dialog.setClosable(true);
+        dialog.show(Paragraph('The transfer to the peer "' + peer + '" could not be started: ' +
+                              Explain(request)));
+      })
     });
   }
 
@@ -203,18 +214,14 @@
       type: 'GET',
       dataType: 'json',
       cache: false,
-      success: function(peers) {
-        if (dialog.isOpen) {
-          ShowPeers(dialog, peers, function(peer) {
-            Send(dialog, level, id, peer);
-          });
-        }
-      },
-      error: function(request) {
-        if (dialog.isOpen) {
-          dialog.show(Paragraph('The list of the peers could not be read: ' + Explain(request)));
-        }
-      }
+      success: AfterClick(dialog, function(peers) {
+        ShowPeers(dialog, peers, function(peer) {
+          Send(dialog, level, id, peer);
+        });
+      }),
+      error: AfterClick(dialog, function(request) {
+        dialog.show(Paragraph('The list of the peers could not be read: ' + Explain(request)));
+      })
     });
   }
 

@@ -92,7 +92,7 @@ class OrthancExplorer:
     def double_press(self) -> None:
         """As ``press``, by somebody in the habit of double clicks."""
         (button,) = self.buttons()
-        ActionChains(self.driver).double_click(button).perform()
+        self._double_click(button)
         self.wait(lambda: self.text() and not self.text().endswith("…"), "the peers, or a message")
 
     def dialogs(self) -> list[WebElement]:
@@ -126,8 +126,8 @@ class OrthancExplorer:
         self.entry(peer).click()
 
     def double_choose(self, peer: str) -> None:
-        """Click on a peer twice, as fast as it goes."""
-        ActionChains(self.driver).double_click(self.entry(peer)).perform()
+        """Click on a peer twice, or on what is there by then."""
+        self._double_click(self.entry(peer))
 
     def close(self) -> None:
         """The dialog's own cross."""
@@ -148,6 +148,10 @@ class OrthancExplorer:
             lambda: identifier in self.driver.find_element(By.ID, "job-info").text, "the job on its page"
         )
         return identifier
+
+    def _double_click(self, target: WebElement) -> None:
+        # As slow as people are: a server answers between the two clicks.
+        ActionChains(self.driver).click(target).pause(0.25).click().perform()
 
     def _entries(self) -> list[WebElement]:
         return self.driver.find_elements(

@@ -176,8 +176,10 @@ def test_a_double_click_starts_one_transfer(explorer: OrthancExplorer, hospital:
     assert len(explorer.dialogs()) == 1
     explorer.double_choose("b")
     job = explorer.wait_for_job_page()
-    hospital.a.wait_for_job(job)
+    assert hospital.a.wait_for_job(job)["State"] == "Success"
     assert transfers(hospital.a) == before | {job}
+    # The second click meets nothing on the page that has opened, such as the button that cancels the job.
+    explorer.wait_for_page("job", job)
 
 
 def test_after_a_walk_to_another_study_there_is_one_button_and_it_sends_that_study(
@@ -185,6 +187,8 @@ def test_after_a_walk_to_another_study_there_is_one_button_and_it_sends_that_stu
 ) -> None:
     first, second = hospital.studies
     explorer.open("study", first)
+    explorer.press()
+    explorer.close()
     explorer.follow("#study .patient-link", "patient", hospital.patient)
     assert len(explorer.buttons()) == 1
     explorer.follow(f'#list-studies a[href$="{second}"]', "study", second)
