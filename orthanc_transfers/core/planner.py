@@ -13,13 +13,12 @@ from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest
 from orthanc_transfers.core.ranges import Range, RangeSet
 
-MAX_PATH = 1800
-"""Characters of the path of a pull with its query. Web servers and proxies take addresses of 2000, and the
-root of the peer stands before it."""
+MAX_PATH = 1999
+"""Characters of the path of a pull with its query, as C++ peers have it: 43 instances."""
 
 _CHUNKS = "/transfers/chunks/"
-_DIGITS = 20
-_LONGEST_QUERY = len("?offset=&size=&compression=") + 2 * _DIGITS + max(len(codec.value) for codec in Codec)
+# Of several whole instances: they are small, and start at their beginning.
+_LONGEST_QUERY = len("?offset=0&size=1234567890&compression=gzip")
 
 
 def plan_buckets(manifest: Manifest, target: int) -> list[Bucket]:

@@ -7,6 +7,7 @@ where a comment says otherwise.
 from __future__ import annotations
 
 import json
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -65,13 +66,13 @@ class Settings:
 def parse_settings(section: Any) -> Settings:
     """The options of the section, those that are absent at their defaults.
 
-    Options that are not known are left alone, see ``unknown_options``. Raises ``ConfigurationError``, whose
-    text names every bad option with its value and what it should be.
+    Raises ``ConfigurationError``, whose text names every unknown option, and every bad one with its value and
+    what it should be.
     """
     if not isinstance(section, Mapping):
         raise ConfigurationError(f'"Transfers" must be an object of options, and is {_shown(section)}')
     values: dict[str, Any] = {}
-    complaints: list[str] = []
+    complaints = [f'"{name}" is not an option{_alike(name)}' for name in section if name not in _OPTIONS]
     for name, option in _OPTIONS.items():
         if name not in section:
             continue
@@ -84,9 +85,10 @@ def parse_settings(section: Any) -> Settings:
     return Settings(**values)
 
 
-def unknown_options(section: Mapping[str, Any]) -> list[str]:
-    """The names in the section that mean nothing: misspelt, perhaps."""
-    return [name for name in section if name not in _OPTIONS]
+def _alike(name: str) -> str:
+    """What a misspelt option may have meant."""
+    alike = difflib.get_close_matches(name, _OPTIONS, 1)
+    return f' (did you mean "{alike[0]}"?)' if alike else ""
 
 
 @dataclass(frozen=True, slots=True)

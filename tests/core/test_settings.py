@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_transfers.core.errors import ConfigurationError
-from orthanc_transfers.core.settings import Settings, parse_settings, unknown_options
+from orthanc_transfers.core.settings import Settings, parse_settings
 
 EVERY_OPTION = {
     "Threads": 6,
@@ -147,10 +147,10 @@ def test_a_section_that_is_no_object_is_refused(section: Any) -> None:
     assert '"Transfers" must be an object' in complaint(section)
 
 
-def test_what_is_not_known_is_left_alone_but_can_be_asked_for() -> None:
-    section = {"Thread": 5, "CacheSize": 1}
-    assert parse_settings(section).threads == Settings().threads
-    assert unknown_options(section) == ["Thread"]
+def test_what_is_not_known_is_refused_and_what_was_meant_is_said() -> None:
+    said = complaint({"Thread": 5, "CacheSize": 1, "Xyz": 1})
+    assert '"Thread" is not an option (did you mean "Threads"?)' in said
+    assert '"Xyz" is not an option' in said
 
 
 JSON = st.recursive(
