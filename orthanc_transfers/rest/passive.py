@@ -11,6 +11,7 @@ from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound
 from orthanc_transfers.core.model import Chunk
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
+    SENDER_TRANSFER_ID,
     XXH3_HEADER,
     Capabilities,
     ChunksRequest,
@@ -84,7 +85,8 @@ class Passive:
 
     def create_push(self, request: Request) -> Response:
         """``POST /transfers/push``."""
-        identifier = self._transactions.create_v1(PushCreation.parse(request.json()))
+        sender = request.headers.get(SENDER_TRANSFER_ID)
+        identifier = self._transactions.create_v1(PushCreation.parse(request.json()), sender)
         return answer_json(PushCreated(identifier, f"/transfers/push/{identifier}").to_json())
 
     def put_bucket(self, request: Request) -> Response:
@@ -111,7 +113,8 @@ class Passive:
 
     def create_push_2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
-        return answer_json(self._transactions.create(PushCreation2.parse(request.json())).to_json())
+        sender = request.headers.get(SENDER_TRANSFER_ID)
+        return answer_json(self._transactions.create(PushCreation2.parse(request.json()), sender).to_json())
 
     def put_range(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``."""

@@ -31,7 +31,8 @@ class Source:
 
     Holds at most ``capacity`` bytes, or what one call of ``pieces`` needs if that is more. Room is made
     before a file is read, of those that nobody uses, the least recently used first. A file is read once
-    however many threads ask for it. What was handed out counts until the views of it are gone.
+    however many threads ask for it. What was handed out counts until the views of it are gone. A file whose
+    bytes were all handed out is let go at once: a transfer asks for each byte once.
     """
 
     def __init__(self, store: InstanceStore, capacity: int) -> None:
@@ -131,7 +132,7 @@ class Source:
             for identifier, size in sizes.items():
                 entry = self._entries.get(identifier)
                 if entry is None:
-                    entry = absent[identifier] = self._entries[identifier] = _Entry(size)
+                    entry = absent[identifier] = self._entries[identifier] = _Entry(identifier, size)
                     self._used += size
                     self._misses += 1
                 else:
@@ -184,7 +185,12 @@ class Source:
         with self._changed:
             for entry in entries:
                 entry.callers -= 1
+                self._let_go(entry)
             self._changed.notify_all()
+
+    def _let_go(self, entry: _Entry) -> None:
+        if entry.exhausted and not entry.in_use and self._entries.get(entry.identifier) is entry:
+            self._forget(entry.identifier, entry)
 
     def _cut(self, chunks: Sequence[Chunk], entries: Mapping[str, _Entry]) -> list[Buffer]:
         pieces: list[Buffer] = []
@@ -194,6 +200,8 @@ class Source:
             assert entry.data is not None
             # Once more: the file may have been replaced by a shorter one since its size was asked for.
             _check(chunk, entry.size)
+            with self._changed:
+                entry.given += chunk.size
             piece = entry.data[chunk.offset : chunk.offset + chunk.size]
             if chunk.size < SMALL:
                 run.append(piece)
@@ -214,6 +222,7 @@ class Source:
         assert isinstance(pin, _Pin)
         with self._changed:
             del pin.entry.pins[id(pin)]
+            self._let_go(pin.entry)
             self._changed.notify_all()
 
 
@@ -229,12 +238,19 @@ class _Pin(weakref.ref["memoryview"]):
 class _Entry:
     """One file. ``size`` is what is counted for it, also while ``data`` is still being read."""
 
+    identifier: str
     size: int
     data: memoryview | None = None
     abandoned: bool = False
     callers: int = 0
+    given: int = 0
+    """Bytes that were handed out."""
     # By identity: the hash of a reference is that of what it refers to, here of all its bytes.
     pins: dict[int, _Pin] = field(default_factory=dict)
+
+    @property
+    def exhausted(self) -> bool:
+        return self.given >= self.size
 
     @property
     def in_use(self) -> bool:
