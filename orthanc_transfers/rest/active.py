@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 from orthanc_transfers.core.codec import Compression
-from orthanc_transfers.core.errors import BadFile, PeerAnswer, PeerError
+from orthanc_transfers.core.errors import BadFile, ConfigurationError, PeerAnswer, PeerError, UnknownPeer
 from orthanc_transfers.core.json_text import parse_json
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.protocol import SENDER_TRANSFER_ID, TransferRequest
@@ -19,6 +20,8 @@ from orthanc_transfers.transfer.job import Environment
 from orthanc_transfers.transfer.ports import Job, JobQueue
 from orthanc_transfers.transfer.pull import new_pull
 from orthanc_transfers.transfer.push import new_push
+
+log = logging.getLogger(__name__)
 
 # Peers asked at the same moment by ``GET /transfers/peers``: waiting costs nothing but a thread each.
 _PEERS_AT_ONCE = 64
@@ -58,18 +61,25 @@ class Active:
 
     def _equipment(self, name: str) -> str:
         peers = self._environment.peers
-        transport = peers.connect(name, 1)
         try:
-            timeout = self._environment.settings.peer_connectivity_timeout or None
-            answer = transport.request("GET", "/plugins", timeout=timeout)
-            plugins = parse_json(answer.body)
-        except (PeerError, BadFile):
+            plugins = parse_json(self._ask_for_plugins(name))
+        except ConfigurationError as error:
+            # One peer that is written down badly is no reason to hide the others.
+            log.warning("peer %s cannot be asked: %s", name, error)
             return "disabled"
-        finally:
-            transport.close()
+        except (PeerError, UnknownPeer, BadFile):
+            return "disabled"
         if not isinstance(plugins, list) or "transfers" not in plugins:
             return "disabled"
         return "installed" if peers.remote_self(name) is None else "bidirectional"
+
+    def _ask_for_plugins(self, name: str) -> Buffer:
+        transport = self._environment.peers.connect(name, 1)
+        try:
+            timeout = self._environment.settings.peer_connectivity_timeout or None
+            return transport.request("GET", "/plugins", timeout=timeout).body
+        finally:
+            transport.close()
 
     def _submit(
         self, wanted: TransferRequest, make: Callable[[Environment, TransferRequest], Job]

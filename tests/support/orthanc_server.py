@@ -433,7 +433,8 @@ class OrthancServer:
         session.trust_env = False
         session.verify = str(self.certificate) if self.certificate else True
         if self.user is not None:
-            session.auth = (self.user, self.password or "")
+            # Bytes, for text would go out as Latin-1, where Orthanc expects UTF-8.
+            session.auth = (self.user.encode(), (self.password or "").encode())
         retry = requests.adapters.Retry(connect=0, read=2, status=0, other=0, backoff_factor=0.05)
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=16, max_retries=retry)
         session.mount("http://", adapter)
