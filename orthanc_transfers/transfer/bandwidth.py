@@ -27,20 +27,23 @@ class Bandwidth:
 
     def acquire(self, size: int, cancellation: Cancellation | None = None) -> None:
         """Wait for the turn of ``size`` bytes, in the order of asking. Raises ``Canceled``."""
+        acquire_all([self], size, cancellation or Cancellation())
+
+    def reserve(self, size: int) -> float:
+        """The turn of ``size`` bytes: seconds to wait for it."""
         if not self.limited:
-            return
+            return 0.0
         with self._lock:
             now = self._clock.monotonic()
             self._free_at = max(self._free_at, now) + size * self._seconds_per_byte
-            delay = self._free_at - now - BURST
-        if delay > 0:
-            (cancellation or Cancellation()).wait(delay)
+            return max(0.0, self._free_at - now - BURST)
 
 
 def acquire_all(bandwidths: Sequence[Bandwidth], size: int, cancellation: Cancellation) -> None:
-    """The turn of ``size`` bytes in every one of several limits."""
-    for bandwidth in bandwidths:
-        bandwidth.acquire(size, cancellation)
+    """The turn of ``size`` bytes in every one of several limits. Raises ``Canceled``."""
+    # One wait for all: waiting for one after the other would be slower than the slowest of them.
+    if delay := max((bandwidth.reserve(size) for bandwidth in bandwidths), default=0.0):
+        cancellation.wait(delay)
 
 
 def blocks(piece: Buffer, size: int) -> list[memoryview]:

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 
 from orthanc_transfers.core.backoff import Backoff
 from orthanc_transfers.core.errors import PeerError, PeerStatus, PeerUnreachable
@@ -138,7 +139,7 @@ class Retrying:
             delay = left if delay is None else min(delay, left)
             if outage:
                 self._tell(
-                    f"Waiting for peer {self.peer!r} since {outage.since}, next attempt in {delay:.0f} s:"
+                    f"Waiting for peer {self.peer!r} since {outage.since}, next attempt in {ceil(delay)} s:"
                     f" {outage.error}"
                 )
         self._cancellation.wait(delay)
@@ -162,7 +163,7 @@ class Retrying:
         wished = getattr(error, "retry_after", None) or PAUSE
         # Not all that wait at the same moment.
         delay = min(max(wished, PAUSE), CEILING) * (1 + self._jitter() / 4)
-        self._answered(f"Peer {self.peer!r} is busy with other transfers, next attempt in {delay:.0f} s")
+        self._answered(f"Peer {self.peer!r} is busy with other transfers, next attempt in {ceil(delay)} s")
         self._cancellation.wait(delay)
 
     def _answered(self, sentence: str | None = None) -> None:

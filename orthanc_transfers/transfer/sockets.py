@@ -181,10 +181,10 @@ class _Cuttable:
             self.line.hold(self.sock)
         try:
             super().request(method, url, *args, **kwargs)  # type: ignore[misc]
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            if self.used:
-                raise Stale from error
-            raise
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            # Then urllib3, as it does without TLS, reads what the server had to say before it hung up:
+            # an early answer, or that it wants a certificate.
+            raise BrokenPipeError from None
 
     def getresponse(self: Any) -> Any:
         try:

@@ -542,7 +542,7 @@ def test_more_requests_at_once_than_connections_to_keep_are_no_trouble(
 
     server = serve(behaviour)
     transport = connect(server.url, connections=1)
-    threads = [threading.Thread(target=transport.request, args=("GET", "/")) for _ in range(3)]
+    threads = [threading.Thread(target=transport.request, args=("GET", "/"), daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -667,7 +667,7 @@ def canceled_by_abort(transport: RequestsTransport, waiting: Callable[[], None],
         except BaseException as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     waiting()
     transport.abort()
