@@ -31,7 +31,6 @@ from tests.support.orthanc_server import (  # noqa: E402
     start_together,
 )
 
-FOLDER = CHECKOUT / ".demo"
 PUSHED_SLICES = 300
 PULLED_SLICES = 100
 BAR_WIDTH = 30
@@ -44,15 +43,17 @@ class DemoError(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--exit", action="store_true", help="end after the check instead of staying up")
+    parser.add_argument("--folder", type=Path, default=CHECKOUT / ".demo", help="where the data goes (.demo)")
     arguments = parser.parse_args()
+    folder: Path = arguments.folder.absolute()
     # A plain kill cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     servers: list[OrthancServer] = []
     try:
-        FOLDER.mkdir(exist_ok=True)
-        with (FOLDER / "lock").open("w") as lock:
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
             _only_one(lock)
-            _run(servers, arguments.exit)
+            _run(servers, folder, arguments.exit)
     except KeyboardInterrupt:
         print("\nInterrupted.")
         return 130
@@ -74,8 +75,8 @@ def _only_one(lock: Any) -> None:
         raise DemoError("another demo runs in this checkout; end that one first (Ctrl-C)") from None
 
 
-def _run(servers: list[OrthancServer], leave: bool) -> None:
-    a, b = _start(servers)
+def _run(servers: list[OrthancServer], folder: Path, leave: bool) -> None:
+    a, b = _start(servers, folder)
     pushed, pulled = _fill(a)
 
     print(f"\nPush: POST {a.url}transfers/send")
@@ -103,11 +104,11 @@ def _run(servers: list[OrthancServer], leave: bool) -> None:
     raise DemoError("an Orthanc ended by itself")
 
 
-def _start(servers: list[OrthancServer]) -> tuple[OrthancServer, OrthancServer]:
+def _start(servers: list[OrthancServer], folder: Path) -> tuple[OrthancServer, OrthancServer]:
     ports = [port if port_is_free(port) else free_port() for port in (8042, 8043)]
     for name in ("orthanc-a", "orthanc-b"):
-        shutil.rmtree(FOLDER / name, ignore_errors=True)
-    a, b = configured_pair(FOLDER, http_ports=(ports[0], ports[1]))
+        shutil.rmtree(folder / name, ignore_errors=True)
+    a, b = configured_pair(folder, http_ports=(ports[0], ports[1]))
     servers += [a, b]
     for server in servers:
         # Open to this machine only, and so without a login.

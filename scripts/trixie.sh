@@ -41,7 +41,7 @@ share() {
 
 in_tree() {
     env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
-        PYTHONDONTWRITEBYTECODE=1 chroot "$tree" "$@"
+        PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis chroot "$tree" "$@"
 }
 
 mkdir -p "$checkout/.cache"

@@ -44,7 +44,21 @@ class Compression(enum.Enum):
 
 
 LEVEL = 1
-"""Of zstd. Higher ones cost much time for a few percent of noisy pixels."""
+"""Of zstd, where processors are the limit."""
+
+LEVEL_OF_SLOW_LINES = 3
+"""Of zstd, where the line is: 4 to 20 % fewer bytes for twice the time (measured on CT, MR and RGB)."""
+
+_SLOW_LINE = 30_000_000
+
+
+def level_for(speed: float) -> int:
+    """The level of zstd for a line that carries ``speed`` bytes a second; 0: not known yet.
+
+    One core compresses to twice what a slow line takes even at the higher level.
+    """
+    return LEVEL_OF_SLOW_LINES if 0 < speed < _SLOW_LINE else LEVEL
+
 
 _ISAL_LEVEL = 1
 # wbits of zlib: a window of 32 KB, in a gzip member.

@@ -6,8 +6,8 @@ where a comment says otherwise.
 
 from __future__ import annotations
 
-import json
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping

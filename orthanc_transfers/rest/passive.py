@@ -30,6 +30,9 @@ from orthanc_transfers.transfer.transactions import Transactions
 # Orthanc holds a body whole in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
 MAX_BODY_SIZE = 64 * 1024 * 1024
 
+# Seconds. No proxy takes a request of that length for dead.
+MOST_WAIT = 5
+
 
 class Passive:
     """The routes by which other Orthancs fetch from this one, or push to it."""
@@ -130,8 +133,9 @@ class Passive:
         return answer_json({})
 
     def push_status(self, request: Request) -> Response:
-        """``GET /transfers/v2/push/{push}``."""
-        return answer_json(self._transactions.status(request.groups[0]).to_json())
+        """``GET /transfers/v2/push/{push}?wait=``: with ``wait``, answered when its commit ends, but soon."""
+        wait = min(_natural("wait", request.query.get("wait", "0")), MOST_WAIT)
+        return answer_json(self._transactions.status(request.groups[0], wait).to_json())
 
     def commit_push_2(self, request: Request) -> Response:
         """``POST /transfers/v2/push/{push}/commit``: starts it, answers at once."""

@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.adapting import Connections
 from orthanc_transfers.transfer.cancellation import Cancellation
+from orthanc_transfers.transfer.ports import Clock
 from orthanc_transfers.transfer.progress import Progress
 
 T = TypeVar("T")
@@ -29,13 +31,13 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """Carries with up to ``count`` workers (asked again and again if it is a function), counting into
-    ``progress``."""
+    """Carries with as many workers as ``connections`` wants, counting into ``progress``."""
 
     name: str
-    count: int | Callable[[], int]
+    connections: Connections
     progress: Progress
     cancellation: Cancellation
+    clock: Clock
 
     def carry(
         self,
@@ -49,12 +51,14 @@ class Carrier:
         """
 
         def carry_one(item: T) -> None:
+            began = self.clock.monotonic()
             carried = work(item)
+            self.connections.settle(carried.wire, self.clock.monotonic() - began)
             settled(item)
             self.progress.settle(carried.size, carried.wire, carried.codec)
 
         self.progress.start()
         try:
-            workers.run_all(self.name, self.count, items, carry_one, self.cancellation)
+            workers.run_all(self.name, self.connections, items, carry_one, self.cancellation)
         finally:
             self.progress.stop()

@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 from orthanc_transfers.core.errors import PeerError, TransferError
 from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.adapting import MOST, Connections
 from orthanc_transfers.transfer.cancellation import Cancellation
+from orthanc_transfers.transfer.carrying import Carrier
 from orthanc_transfers.transfer.content import Facts, describe, with_types
 from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.ports import PeerTransport, StepOutcome, StopReason
@@ -91,6 +93,12 @@ class Drive:
     cancellation: Cancellation
     once: PeerTransport
     peer: PeerTransport
+
+    def carrier(self, name: str) -> Carrier:
+        """Carries the buckets of this stretch; ``name`` is that of its threads."""
+        clock = self.environment.clock
+        connections = Connections(self.environment.settings.threads, clock)
+        return Carrier(name, connections, self.progress, self.cancellation, clock)
 
 
 class TransferJob(ABC):
@@ -237,7 +245,7 @@ class TransferJob(ABC):
 
     def _work(self, stretch: Stretch) -> None:
         environment, attempt = self.environment, stretch.attempt
-        transport = environment.peers.connect(self.order.peer, environment.settings.threads)
+        transport = environment.peers.connect(self.order.peer, max(MOST, environment.settings.threads))
         forget = stretch.cancellation.on_cancel(transport.abort)
         retrying = self._retrying(transport, stretch)
         try:

@@ -14,7 +14,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.protocol import Capabilities, TransferRequest
 from orthanc_transfers.core.ranges import RangeSet
-from orthanc_transfers.transfer.carrying import Carried, Carrier
+from orthanc_transfers.transfer.carrying import Carried
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.fetching import Fetcher, fetch_intact
@@ -140,6 +140,4 @@ def _fetch(drive: Drive, reception: Reception, fetcher: Fetcher[T]) -> None:
         reception.write(fetcher.ranges(item), fetched.data)
         return Carried(len(fetched.data), fetched.wire, fetched.codec)
 
-    Carrier("pull", drive.environment.settings.threads, drive.progress, drive.cancellation).carry(
-        items, fetch
-    )
+    drive.carrier("pull").carry(items, fetch)

@@ -11,7 +11,7 @@ from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, Pee
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.protocol import PushCreated, PushCreation
-from orthanc_transfers.transfer.carrying import Carried, Carrier
+from orthanc_transfers.transfer.carrying import Carried
 from orthanc_transfers.transfer.driving import Drive
 from orthanc_transfers.transfer.messages import cookie_of, drop, identify, look_up, post, size_of, understand
 from orthanc_transfers.transfer.missing import name_instances
@@ -130,7 +130,7 @@ class Push:
             drive.peer.request("PUT", f"{path}/{bucket.index}", body=body, headers=headers)
             return Carried(bucket.size, size_of(body), self._codec)
 
-        Carrier("push", drive.environment.settings.threads, drive.progress, drive.cancellation).carry(
+        drive.carrier("push").carry(
             [bucket for bucket in self._buckets if bucket.index not in completed],
             put,
             lambda bucket: drive.continuation.complete(bucket.index),

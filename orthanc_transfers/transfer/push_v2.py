@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import choose, content_type, encode
+from orthanc_transfers.core.codec import choose, content_type, encode, level_for
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.planner import plan_ranges
@@ -16,7 +16,7 @@ from orthanc_transfers.core.protocol import (
     PushStatus,
 )
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.transfer.carrying import Carried, Carrier
+from orthanc_transfers.transfer.carrying import Carried
 from orthanc_transfers.transfer.driving import Drive
 from orthanc_transfers.transfer.messages import cookie_of, drop, identify, post, size_of, understand
 from orthanc_transfers.transfer.missing import name_missing
@@ -27,10 +27,8 @@ CREATE = "/transfers/v2/push"
 MOST_ROUNDS = 4
 """Times that bytes are sent: once, and again if the receiver misses some in spite of that."""
 
-# Seconds between two questions for the outcome of a commit: small transfers are over at once.
-_FIRST_POLL = 0.05
-_LONGEST_POLL = 1.5
-_POLL_GROWTH = 1.5
+# Seconds between two questions for the outcome of a commit: as often, the number of imported instances is new.
+_POLL = 1
 
 
 class Push:
@@ -66,7 +64,7 @@ class Push:
                 raise self._error(status.error or "the import failed")
             if not status.missing:
                 # It broke the commit off without an error: it is being stopped, perhaps.
-                self._drive.cancellation.wait(_LONGEST_POLL)
+                self._drive.cancellation.wait(_POLL)
         raise self._error(
             f"after {MOST_ROUNDS} attempts it has not received "
             f"{name_missing(self._manifest, status.missing)} with the announced MD5"
@@ -113,7 +111,8 @@ class Push:
         def put(item: Range) -> Carried:
             pieces = drive.environment.source.pieces(self._manifest.chunks(item), self._manifest)
             codec = choose(drive.order.compression, pieces, self._codecs)
-            body = encode(pieces, codec)
+            body = encode(pieces, codec, level_for(drive.progress.speed()))
+            del pieces  # what is encoded needs no memory while it is sent
             headers = {
                 "content-type": content_type(codec),
                 CODEC_HEADER: codec.value,
@@ -124,22 +123,18 @@ class Push:
             drive.peer.request("PUT", path, body=body, headers=headers)
             return Carried(item.size, size_of(body), codec)
 
-        Carrier("push", drive.environment.settings.threads, drive.progress, drive.cancellation).carry(
-            ranges, put
-        )
+        drive.carrier("push").carry(ranges, put)
         path = f"{status.path}/commit"
         return self._understand(path, post(drive.peer, path, {}, self._headers))
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""
         drive = self._drive
-        pause = _FIRST_POLL
         while status.state is PushState.COMMITTING:
             drive.facts.phase = "Importing"
             drive.facts.imported = status.imported
-            drive.cancellation.wait(pause)
-            pause = min(_LONGEST_POLL, pause * _POLL_GROWTH)
-            answer = drive.peer.request("GET", status.path, headers=self._headers)
+            # The receiver answers when the commit is over, or after that time.
+            answer = drive.peer.request("GET", f"{status.path}?wait={_POLL}", headers=self._headers)
             status = self._understand(status.path, answer)
         return status
 

@@ -237,6 +237,13 @@ class Reception:
         if mine:
             workers.start(f"transfers-commit-{self.id[:8]}", lambda: self._perform(attempt, Cancellation()))
 
+    def await_commit(self, seconds: float) -> None:
+        """Wait until the commit that is running, if any, has ended, or so many seconds."""
+        with self._lock:
+            attempt = self._attempt
+        if attempt is not None and seconds:
+            wait([attempt], seconds)
+
     def _claim(self) -> tuple[Future[CommitReport], bool]:
         """The commit that is running, or the outcome; and whether the caller is to perform it."""
         self.touch()

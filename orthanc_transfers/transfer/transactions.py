@@ -213,9 +213,14 @@ class Transactions:
             raise Corrupted(f"bytes {offset} to {offset + size} were damaged on their way; send them again")
         reception.write([Range(offset, offset + size)], codec.decode(body, encoding, size))
 
-    def status(self, identifier: str) -> PushStatus:
-        """How far it is. Raises ``UnknownTransaction``."""
-        return self._status(self._find(identifier, 2).reception)
+    def status(self, identifier: str, wait: float = 0.0) -> PushStatus:
+        """How far it is; while it is being committed, only after its end or after ``wait`` seconds.
+
+        Raises ``UnknownTransaction``.
+        """
+        reception = self._find(identifier, 2).reception
+        reception.await_commit(wait)
+        return self._status(reception)
 
     def commit(self, identifier: str) -> PushStatus:
         """Let the commit begin, once, unless bytes are missing; answers at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.orthanc_server import (
     OrthancServer,
     configured_pair,
     pair,
+    port_is_free,
     resource,
     running,
     start_together,
@@ -119,9 +121,9 @@ def test_the_configurations_of_docker_compose_work_as_they_are_with_logins(tmp_p
         assert b.md5s() == a.md5s()
 
 
-def test_the_demo_says_that_all_is_well_and_leaves_nothing_running() -> None:
+def test_the_demo_says_that_all_is_well_and_leaves_nothing_running(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, CHECKOUT / "scripts" / "demo.py", "--exit"],
+        [sys.executable, CHECKOUT / "scripts" / "demo.py", "--exit", "--folder", tmp_path],
         capture_output=True,
         text=True,
         timeout=250,
@@ -130,3 +132,5 @@ def test_the_demo_says_that_all_is_well_and_leaves_nothing_running() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All is well" in done.stdout
     assert done.stderr == ""
+    for file in tmp_path.glob("*/orthanc.json"):
+        assert port_is_free(json.loads(file.read_text())["HttpPort"])

@@ -313,7 +313,7 @@ def test_an_aborted_transport_stays_so() -> None:
 
 
 class Outage:
-    """A peer that is away up to the question numbered ``back_from``; questions wait until they are let go, in order."""
+    """A peer that is away up to the question numbered ``back_from``. Each waits until it is let go."""
 
     def __init__(self) -> None:
         self.back_from = math.inf

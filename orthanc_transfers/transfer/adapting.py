@@ -1,0 +1,74 @@
+"""How many requests run at once: as many as the line gains from, found by trying.
+
+One connection cannot fill a line that loses packets (at 100 ms and 0.1 % a cubic one carries 8 Mbit/s, whatever the
+line could) or that is long and fat; many connections gain nothing where a processor or a disk is what limits.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from orthanc_transfers.transfer.ports import Clock
+
+MOST = 24
+"""Requests at once. Orthanc's HTTP server has 50 threads (``HttpThreadsCount``) for everybody."""
+
+# Seconds that a request lasts at least where the network may be the limit: on a fast one it is over sooner.
+_SLOW = 0.25
+# More connections must bring so many times the bytes to be kept, ...
+_GAIN = 1.15
+# ... and are tried again after so many rounds if they did not: the line may have changed.
+_PATIENCE = 12
+
+
+class Connections:
+    """The number of requests at once, from ``start`` on. Thread-safe; a call never blocks.
+
+    A round lasts until each connection has carried a request or so. As long as twice the connections bring
+    clearly more bytes a second, there are twice as many in the next round.
+    """
+
+    def __init__(self, start: int, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._most = max(MOST, start)
+        self._now = start
+        self._before: tuple[int, float] | None = None
+        """Of the last round that there were fewer in: their number, and bytes a second."""
+        self._resting = 0
+        self._begin_round()
+
+    def __call__(self) -> int:
+        """The number wanted at this moment."""
+        return self._now
+
+    def settle(self, wire: int, seconds: float) -> None:
+        """A request has ended well: bytes on the network, and how long it took."""
+        with self._lock:
+            self._requests += 1
+            self._bytes += wire
+            self._seconds += seconds
+            if self._requests >= self._now:
+                self._end_round()
+
+    def _begin_round(self) -> None:
+        self._began = self._clock.monotonic()
+        self._requests = 0
+        self._bytes = 0
+        self._seconds = 0.0
+
+    def _end_round(self) -> None:
+        rate = self._bytes / max(1e-6, self._clock.monotonic() - self._began)
+        slow = self._seconds / self._requests >= _SLOW
+        if self._before is not None and rate < self._before[1] * _GAIN:
+            self._now = self._before[0]
+            self._before = None
+            self._resting = _PATIENCE
+        elif self._resting:
+            self._resting -= 1
+        elif slow and self._now < self._most:
+            self._before = (self._now, rate)
+            self._now = min(self._most, 2 * self._now)
+        else:
+            self._before = None
+        self._begin_round()

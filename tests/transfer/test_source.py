@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orthanc_transfers.core.errors import BadRequest, UnknownResource
+from orthanc_transfers.core.model import Chunk, Instance, Manifest, Resource
+from orthanc_transfers.transfer import source as source_module
+from orthanc_transfers.transfer.ports import Buffer
+from orthanc_transfers.transfer.source import SMALL, Source
+
+KB = 1024
+
+
+class Store:
+    """Files in memory; ``reads`` are those that were read, ``listed`` those whose size was asked for."""
+
+    def __init__(self, files: dict[str, bytes], on_read: Callable[[str], None] = lambda name: None) -> None:
+        self.files = files
+        self.reads: list[str] = []
+        self.listed: list[str] = []
+        self._on_read = on_read
+
+    def read(self, identifier: str) -> memoryview:
+        self.reads.append(identifier)
+        self._on_read(identifier)
+        if identifier not in self.files:
+            raise UnknownResource(identifier)
+        # A copy, as from Orthanc: each read is new memory.
+        return memoryview(bytearray(self.files[identifier]))
+
+    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+        self.listed += [resource.id for resource in resources]
+        for resource in resources:
+            if resource.id not in self.files:
+                raise UnknownResource(resource.id)
+        return manifest_of({resource.id: self.files[resource.id] for resource in resources})
+
+
+def manifest_of(files: dict[str, bytes]) -> Manifest:
+    return Manifest(Instance(name, len(data), "0" * 32) for name, data in files.items())
+
+
+def files_of(count: int, size: int) -> dict[str, bytes]:
+    generator = random.Random(count * size)
+    return {f"i{number}": generator.randbytes(size) for number in range(count)}
+
+
+def wholes(files: dict[str, bytes]) -> list[Chunk]:
+    return [Chunk(name, 0, len(data)) for name, data in files.items()]
+
+
+def joined(pieces: Iterable[Buffer]) -> bytes:
+    return b"".join(pieces)
+
+
+def make(store: Store, capacity: int) -> Source:
+    return Source(store, capacity)  # type: ignore[arg-type]
+
+
+# --- bytes
+
+
+@given(
+    sizes=st.lists(st.integers(0, 3 * SMALL), min_size=1, max_size=6),
+    cuts=st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1), st.floats(0, 1)), max_size=10),
+    capacity=st.integers(1, 6 * SMALL),
+)
+def test_pieces_are_the_bytes_of_the_chunks_in_order(
+    sizes: list[int], cuts: list[tuple[int, float, float]], capacity: int
+) -> None:
+    files = {f"i{place}": random.Random(place).randbytes(size) for place, size in enumerate(sizes)}
+    chunks = []
+    for place, from_, length in cuts:
+        name = f"i{place % len(sizes)}"
+        offset = int(from_ * len(files[name]))
+        chunks.append(Chunk(name, offset, int(length * (len(files[name]) - offset))))
+    expected = b"".join(files[chunk.id][chunk.offset : chunk.offset + chunk.size] for chunk in chunks)
+
+    source = make(Store(files), capacity)
+
+    assert joined(source.pieces(chunks, manifest_of(files))) == expected
+    assert joined(source.pieces(chunks)) == expected
+
+
+def test_large_pieces_are_views_and_small_ones_are_joined() -> None:
+    files = files_of(6, 1000) | {"large": bytes(SMALL)} | {"last": b"x"}
+    pieces = make(Store(files), 1 << 30).pieces(wholes(files))
+
+    assert [len(piece) for piece in pieces] == [6000, SMALL, 1]
+    assert [type(piece) for piece in pieces] == [bytes, memoryview, bytes]
+
+
+def test_the_chunks_of_a_split_instance_share_its_memory() -> None:
+    store = Store(files_of(1, 5 * SMALL))
+    source = make(store, 1 << 30)
+    (first,) = source.pieces([Chunk("i0", 0, 2 * SMALL)])
+    (second,) = source.pieces([Chunk("i0", 2 * SMALL, 3 * SMALL)])
+
+    assert isinstance(first, memoryview)
+    assert isinstance(second, memoryview)
+    assert first.obj is second.obj
+    assert store.reads == ["i0"]
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 11), (10, 1), (-1, 2), (0, -1), (2**70, 1)])
+def test_a_chunk_beyond_its_instance_is_refused_before_anything_is_read(offset: int, size: int) -> None:
+    store = Store({"i0": b"0123456789", "i1": b"a"})
+    source = make(store, 100)
+
+    with pytest.raises(BadRequest, match="i0"):
+        source.pieces([Chunk("i1", 0, 1), Chunk("i0", offset, size)])
+    assert store.reads == []
+    assert source.used == 0
+
+
+def test_a_file_that_became_shorter_is_noticed() -> None:
+    store = Store({"i0": b"0123456789"})
+    stale = manifest_of({"i0": b"0123456789 and more"})
+    source = make(store, 100)
+
+    with pytest.raises(BadRequest):
+        source.pieces([Chunk("i0", 0, 12)], stale)
+    assert source.used == 10
+    assert joined(source.pieces([Chunk("i0", 0, 10)], stale)) == b"0123456789"
+
+
+def test_an_unknown_instance_is_named_and_leaves_nothing_behind() -> None:
+    store = Store(files_of(2, 10))
+    source = make(store, 100)
+    stale = manifest_of(store.files | {"gone": b"x"})
+
+    with pytest.raises(UnknownResource, match="gone"):
+        source.pieces([*wholes(store.files), Chunk("gone", 0, 1)])
+    with pytest.raises(UnknownResource, match="gone"):
+        source.pieces([Chunk("i0", 0, 10), Chunk("gone", 0, 1), Chunk("i1", 0, 10)], stale)
+
+    assert source.used == 10
+    assert joined(source.pieces(wholes(store.files))) == joined(store.files.values())
+
+
+# --- sizes
+
+
+def test_sizes_come_from_the_manifest_where_there_is_one() -> None:
+    store = Store(files_of(3, 10))
+    make(store, 100).pieces(wholes(store.files), manifest_of(store.files))
+
+    assert store.listed == []
+
+
+def test_a_size_is_asked_for_once() -> None:
+    store = Store(files_of(2, 10))
+    source = make(store, 100)
+
+    assert [source.size("i0"), source.size("i0")] == [10, 10]
+    source.pieces(wholes(store.files))
+    assert source.size("i1") == 10
+    assert store.listed == ["i0", "i1"]
+    with pytest.raises(UnknownResource):
+        source.size("gone")
+
+
+def test_not_all_sizes_are_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "REMEMBERED", 2)
+    store = Store(files_of(3, 10))
+    source = make(store, 100)
+    for name in ("i0", "i1", "i2", "i2", "i0"):
+        source.size(name)
+
+    assert store.listed == ["i0", "i1", "i2", "i0"]
+
+
+# --- memory
+
+
+def test_an_instance_is_read_once_however_many_parts_it_is_asked_for_in() -> None:
+    store = Store(files_of(1, 100))
+    source = make(store, 100)
+    for offset in (0, 25, 50, 75):
+        source.pieces([Chunk("i0", offset, 25)])
+
+    assert store.reads == ["i0"]
+    assert (source.misses, source.hits) == (1, 3)
+
+
+def test_a_file_whose_bytes_were_all_handed_out_is_let_go() -> None:
+    store = Store(files_of(2, 100))
+    source = make(store, 1000)
+    source.pieces([Chunk("i0", 0, 100), Chunk("i1", 0, 60)])
+
+    assert source.used == 100
+    source.pieces([Chunk("i1", 60, 40)])
+    assert source.used == 0
+
+
+def test_views_that_were_handed_out_count_until_they_are_gone() -> None:
+    store = Store(files_of(1, SMALL))
+    source = make(store, 2 * SMALL)
+    held = source.pieces([Chunk("i0", 0, SMALL)])
+    assert source.used == SMALL
+
+    del held
+    gc.collect()
+    assert source.used == 0
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    store = Store(files_of(4, 100))
+    source = make(store, 300)
+    for name in ("i0", "i1", "i2", "i0", "i3"):
+        source.pieces([Chunk(name, 0, 10)])
+    store.reads.clear()
+    for name in ("i0", "i2", "i3", "i1"):
+        source.pieces([Chunk(name, 10, 10)])
+
+    assert store.reads == ["i1"]
+    assert source.used == 300
+
+
+# --- several threads
+
+
+def test_one_read_serves_all_who_ask_at_once() -> None:
+    reading = threading.Event()
+    go = threading.Event()
+
+    def on_read(name: str) -> None:
+        reading.set()
+        go.wait()
+
+    store = Store(files_of(1, 2 * SMALL), on_read)
+    source = make(store, 10 * SMALL)
+    results: list[bytes] = []
+    threads = [
+        _thread(lambda: results.append(joined(source.pieces([Chunk("i0", 0, 2 * SMALL)])))) for _ in range(6)
+    ]
+    reading.wait()
+    go.set()
+    for thread in threads:
+        thread.join()
+
+    assert store.reads == ["i0"]
+    assert results == [store.files["i0"]] * 6
+    assert (source.misses, source.hits) == (1, 5)
+
+
+def test_room_is_made_before_a_file_is_read() -> None:
+    """Eight threads that use every file for a moment: memory stays within the capacity and one bucket."""
+    size = 4 * SMALL
+    store = Store(files_of(24, size))
+    source = make(store, 4 * size)
+    most = 0
+
+    def work() -> None:
+        nonlocal most
+        order = list(store.files)
+        random.Random(threading.get_ident()).shuffle(order)
+        for name in order:
+            held = source.pieces([Chunk(name, 0, size)])
+            most = max(most, source.used)
+            assert joined(held) == store.files[name]
+            del held
+
+    threads = [_thread(work) for _ in range(8)]
+    for thread in threads:
+        thread.join()
+
+    assert most <= 4 * size
+    assert source.used <= 4 * size
+
+
+def test_two_who_hold_what_the_other_waits_for_do_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(source_module, "IMPATIENCE", 0.05)
+    size = 2 * SMALL
+    store = Store(files_of(4, size))
+    source = make(store, 2 * size)
+    both = threading.Barrier(2)
+    results: list[bytes] = []
+
+    def work(first: str, second: str) -> None:
+        held = source.pieces([Chunk(first, 0, size)])
+        both.wait()
+        results.append(joined(source.pieces([Chunk(second, 0, size)])))
+        both.wait()
+        del held
+
+    threads = [_thread(lambda: work("i0", "i1")), _thread(lambda: work("i2", "i3"))]
+    for thread in threads:
+        thread.join()
+
+    assert sorted(results) == sorted([store.files["i1"], store.files["i3"]])
+
+
+def test_a_bucket_that_needs_more_than_the_capacity_is_served_alone() -> None:
+    store = Store(files_of(4, 2 * SMALL))
+    source = make(store, SMALL)
+    results: list[bool] = []
+
+    def work() -> None:
+        for _ in range(5):
+            results.append(joined(source.pieces(wholes(store.files))) == joined(store.files.values()))
+
+    threads = [_thread(work) for _ in range(3)]
+    for thread in threads:
+        thread.join()
+
+    assert results == [True] * 15
+    assert source.used <= 8 * SMALL
+
+
+def _thread(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
