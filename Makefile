@@ -27,14 +27,6 @@ test: setup-test ## types, style and all tests, on this machine's Orthanc
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
 	scripts/trixie.sh $(ARGS)
 
-.PHONY: torture
-torture: setup-test ## breaks transfers on purpose, for long
-	$(python) -m pytest tests/faults -m faults $(ARGS)
-
-.PHONY: bench
-bench: setup-test ## measures
-	$(python) -m tests.bench $(ARGS)
-
 .PHONY: lint
 lint: setup-test ## types and style only
 	$(python) -m pytest tests/test_house.py
