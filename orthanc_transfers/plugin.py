@@ -14,7 +14,11 @@ from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import Settings, parse_settings
 from orthanc_transfers.explorer import javascript
 from orthanc_transfers.host import lifecycle, logs, metrics
-from orthanc_transfers.host.context import find_context, other_transfers_plugin_loaded
+from orthanc_transfers.host.context import (
+    find_context,
+    other_transfers_plugin_configured,
+    other_transfers_plugin_loaded,
+)
 from orthanc_transfers.host.jobs import JobEngine
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
@@ -66,14 +70,19 @@ class Plugin:
     """
 
     def __init__(self, sdk: Sdk) -> None:
-        if other_transfers_plugin_loaded():
+        configuration = sdk.configuration()
+        path = Path(sdk.configuration_path())
+        # As Orthanc takes the paths of its configuration: relative to the folder where that lies.
+        folder = path if path.is_dir() else path.parent
+        if other_transfers_plugin_loaded() or other_transfers_plugin_configured(
+            configuration.get("Plugins"), folder
+        ):
             raise ConfigurationError(
                 "the C++ transfers plugin is loaded as well: take one of the two out of the configuration"
             )
-        configuration = sdk.configuration()
         settings = parse_settings(configuration.get(SECTION, {}))
         parse_peers(configuration.get("OrthancPeers", {}))
-        staging_directory = _staging_directory(configuration, settings, Path(sdk.configuration_path()))
+        staging_directory = _staging_directory(configuration, settings, folder)
 
         self._sdk = sdk
         self._clock = SystemClock()
@@ -122,11 +131,6 @@ class Plugin:
             self._sdk.check_version()
         except ConfigurationError as error:
             log.error("%s", error)
-        if other_transfers_plugin_loaded():
-            log.error(
-                "the C++ transfers plugin is loaded as well, and both answer the same routes: "
-                "take one of the two out of Orthanc's configuration"
-            )
         self._transactions.recover()
 
     def _stopped(self) -> None:
@@ -134,9 +138,7 @@ class Plugin:
         self._transactions.close()
 
 
-def _staging_directory(configuration: Mapping[str, Any], settings: Settings, path: Path) -> Path:
-    # As Orthanc takes the paths of its configuration: relative to the folder where that lies.
-    folder = path if path.is_dir() else path.parent
+def _staging_directory(configuration: Mapping[str, Any], settings: Settings, folder: Path) -> Path:
     if settings.staging_directory:
         return folder / settings.staging_directory
     return folder / str(configuration.get("StorageDirectory", "OrthancStorage")) / "Transfers"

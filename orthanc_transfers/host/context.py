@@ -11,6 +11,7 @@ listed in ``/proc/self/maps`` are looked at, so a wrong guess cannot crash.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import struct
@@ -18,6 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orthanc_transfers.core.errors import ConfigurationError
 
@@ -136,10 +138,27 @@ def other_transfers_plugin_loaded() -> bool:
     """Whether the C++ transfers plugin is in this process: both would serve the same routes.
 
     Orthanc loads plugins one after the other, so during initialisation this sees those loaded before the
-    Python plugin; once Orthanc has started it sees all.
+    Python plugin only.
     """
     maps = Path("/proc/self/maps").read_text(errors="replace")
     return any(line.rsplit("/", 1)[-1].startswith(OTHER_LIBRARY) for line in maps.splitlines())
+
+
+def other_transfers_plugin_configured(plugins: Any, folder: Path) -> bool:
+    """Whether Orthanc is going to load the C++ transfers plugin, now or later.
+
+    ``plugins`` is its option ``Plugins``: libraries and folders of them, relative to ``folder``.
+    """
+    if not isinstance(plugins, list):
+        return False
+    for item in plugins:
+        path = folder / str(item)
+        # A folder that cannot be listed ends Orthanc itself.
+        with contextlib.suppress(OSError):
+            libraries = path.rglob("*.so*") if path.is_dir() else [path]
+            if any(library.name.startswith(OTHER_LIBRARY) for library in libraries):
+                return True
+    return False
 
 
 def contexts(segments: list[tuple[int, int]], memory: Memory) -> set[int]:

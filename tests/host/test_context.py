@@ -16,6 +16,7 @@ from orthanc_transfers.host.context import (
     Memory,
     contexts,
     find_context,
+    other_transfers_plugin_configured,
     other_transfers_plugin_loaded,
     version_of,
 )
@@ -100,6 +101,19 @@ def test_the_library_of_the_other_transfers_plugin_is_seen_once_it_is_loaded(tmp
     handle = _ctypes.dlopen(str(library), 0)
     assert other_transfers_plugin_loaded()
     _ctypes.dlclose(handle)
+
+
+def test_the_other_transfers_plugin_is_found_among_the_plugins_that_are_going_to_be_loaded(
+    tmp_path: Path,
+) -> None:
+    library = tmp_path / "plugins" / "more" / "libOrthancTransfers.so.1.5"
+    library.parent.mkdir(parents=True)
+    (library.parent / "libServeFolders.so").touch()
+    for plugins in (None, "text", [], [5], ["nowhere"], ["plugins"], ["plugins/more/libServeFolders.so"]):
+        assert not other_transfers_plugin_configured(plugins, tmp_path)
+    library.touch()
+    for plugins in (["nowhere", "plugins"], [str(library)], ["plugins/more/libOrthancTransfers.so.1.5"]):
+        assert other_transfers_plugin_configured(plugins, tmp_path)
 
 
 def test_outside_orthanc_one_sentence_says_that_there_is_no_python_plugin() -> None:
