@@ -101,6 +101,7 @@ class Plugin:
             peers=OrthancPeers(sdk, configuration, settings),
             source=self._source,
             receptions=self._receptions,
+            reports=self._reports,
             settings=settings,
             clock=self._clock,
             negotiation=Negotiation(self._clock),

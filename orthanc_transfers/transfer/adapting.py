@@ -13,6 +13,9 @@ from orthanc_transfers.transfer.ports import Clock
 MOST = 24
 """Requests at once. Orthanc's HTTP server has 50 threads (``HttpThreadsCount``) for everybody."""
 
+GROWTH = 4
+"""Times as many as were configured, at most: what is under way when a connection breaks is sent again."""
+
 # Seconds that a request lasts at least where the network may be the limit: on a fast one it is over sooner.
 _SLOW = 0.25
 # More connections must bring so many times the bytes to be kept, ...
@@ -31,7 +34,7 @@ class Connections:
     def __init__(self, start: int, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._most = max(MOST, start)
+        self._most = max(start, min(MOST, GROWTH * start))
         self._now = start
         self._before: tuple[int, float] | None = None
         """Of the last round that there were fewer in: their number, and bytes a second."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -37,6 +37,9 @@ UNDO = 10.0
 """Seconds that deleting what was transferred waits for the driver."""
 
 log = logging.getLogger(__name__)
+
+# Key of a saved job for its identifier, which Orthanc does not tell when it reloads one.
+_IDENTIFIER = "JobID"
 
 # Key of a saved job for what it showed in the end: Orthanc keeps jobs that ended, their content it asks for.
 _ENDED = "Ended"
@@ -93,6 +96,8 @@ class Drive:
     cancellation: Cancellation
     once: PeerTransport
     peer: PeerTransport
+    enter: Callable[[str], None]
+    """To be told by which identifier the receiver knows the transfer."""
 
     def carrier(self, name: str) -> Carrier:
         """Carries the buckets of this stretch; ``name`` is that of its threads."""
@@ -118,6 +123,8 @@ class TransferJob(ABC):
         self._lock = threading.Lock()
         self._state = State.READY
         self._stretch: Stretch | None = None
+        identifier = saved.get(_IDENTIFIER)
+        self._identifier = identifier if isinstance(identifier, str) else None
         shown = saved.get(_ENDED)
         self._shown: dict[str, Any] = shown if isinstance(shown, dict) else {}
         floor = saved.get("Progress")
@@ -171,6 +178,10 @@ class TransferJob(ABC):
             failed = state is State.FAILED
             workers.start(f"{self.type}-undo", lambda: self._undo(stretch, attempt, undoing, failed))
 
+    def known_as(self, identifier: str) -> None:
+        self._identifier = identifier
+        self._name_report(self._attempt.facts.transaction)
+
     def reset(self) -> None:
         with self._lock:
             canceled = self._state is State.CANCELED
@@ -196,6 +207,8 @@ class TransferJob(ABC):
             **self._attempt.continuation.to_json(),
             "Progress": round(self.progress(), 4),
         }
+        if self._identifier is not None:
+            saved[_IDENTIFIER] = self._identifier
         if self._shown or self._state in (State.SUCCEEDED, State.FAILED, State.CANCELED):
             saved[_ENDED] = self.content()
         return saved
@@ -259,11 +272,28 @@ class TransferJob(ABC):
                     stretch.cancellation,
                     transport,
                     retrying,
+                    lambda identifier: self._enter(attempt, identifier),
                 )
             )
         finally:
             forget()
             retrying.close()
+
+    def _enter(self, attempt: Attempt, transaction: str) -> None:
+        attempt.facts.transaction = transaction
+        self._name_report(transaction)
+
+    def _name_report(self, transaction: str | None) -> None:
+        """Let the report of a transfer be found by the identifier of this job."""
+        # Whoever comes second, the queue or the driver, knows both.
+        if self._identifier is None or transaction is None:
+            return
+        try:
+            self.environment.reports.alias(transaction, self._identifier)
+        except OSError as error:
+            log.warning(
+                "the report of job %s will not be found by its identifier: %s", self._identifier, error
+            )
 
     def _retrying(self, transport: PeerTransport, stretch: Stretch) -> PeerTransport:
         def wait(sentence: str | None) -> None:

@@ -8,6 +8,7 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.transfer.negotiation import Negotiation
 from orthanc_transfers.transfer.ports import Clock, InstanceStore, Peers
 from orthanc_transfers.transfer.reception import Receptions
+from orthanc_transfers.transfer.reports import Reports
 from orthanc_transfers.transfer.source import Source
 
 
@@ -19,6 +20,7 @@ class Environment:
     peers: Peers
     source: Source
     receptions: Receptions
+    reports: Reports
     settings: Settings
     clock: Clock
     negotiation: Negotiation

@@ -146,6 +146,9 @@ class Job(Protocol):
     def stop(self, reason: StopReason) -> None:
         """Told after the last step before a pause, a cancel or the end. Returns at once."""
 
+    def known_as(self, identifier: str) -> None:
+        """Told, after it was queued, by which identifier Orthanc knows it. Never raises."""
+
     def reset(self) -> None:
         """Start over at the next step: the user resubmitted a failed or canceled job."""
 

@@ -103,7 +103,7 @@ def _list(drive: Drive, capabilities: Capabilities | None) -> Manifest:
 def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T]) -> None:
     """Fetch what is missing, until all can be imported. Raises ``ImportRefused``, ``PeerError``…"""
     facts = drive.facts
-    facts.transaction = reception.id
+    drive.enter(reception.id)
     missing = reception.missing()
     facts.already_stored, stored_size = reception.already_stored
     there = reception.manifest.size - sum(item.size for item in missing)

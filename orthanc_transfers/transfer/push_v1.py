@@ -15,6 +15,7 @@ from orthanc_transfers.transfer.carrying import Carried
 from orthanc_transfers.transfer.driving import Drive
 from orthanc_transfers.transfer.messages import cookie_of, drop, identify, look_up, post, size_of, understand
 from orthanc_transfers.transfer.missing import name_instances
+from orthanc_transfers.transfer.sent_report import keep_report
 
 CREATE = "/transfers/push"
 
@@ -34,6 +35,7 @@ class Push:
         self._timeout = drive.environment.settings.peer_commit_timeout
         self._buckets = plan_buckets(manifest, drive.environment.settings.bucket_size)
         self._codec = Codec.NONE
+        self._began = drive.environment.clock.now()
 
     def run(self) -> None:
         """Send every bucket that the receiver does not have from before a pause, then commit."""
@@ -48,6 +50,14 @@ class Push:
                     raise
                 self._drive.continuation.end()
             else:
+                keep_report(
+                    self._drive,
+                    self._manifest,
+                    _identifier(path),
+                    {"State": "committed"},
+                    began=self._began,
+                    ask=False,
+                )
                 return
 
     # --- the transaction
@@ -106,7 +116,7 @@ class Push:
 
     def _settle(self, path: str) -> None:
         drive = self._drive
-        drive.facts.transaction = path.rpartition("/")[2]
+        drive.enter(_identifier(path))
         drive.facts.already_stored = 0
         completed = drive.continuation.completed()
         left = sum(bucket.size for bucket in self._buckets if bucket.index not in completed)
@@ -178,3 +188,7 @@ class Push:
                 f"{name_instances(problem)} as sent: the outcome is unknown, look at the peer",
                 peer,
             ) from lost
+
+
+def _identifier(path: str) -> str:
+    return path.rpartition("/")[2]

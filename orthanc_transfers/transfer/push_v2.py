@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import choose, content_type, encode, level_for
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
@@ -21,6 +24,7 @@ from orthanc_transfers.transfer.driving import Drive
 from orthanc_transfers.transfer.messages import cookie_of, drop, identify, post, size_of, understand
 from orthanc_transfers.transfer.missing import name_missing
 from orthanc_transfers.transfer.ports import Answer
+from orthanc_transfers.transfer.sent_report import keep_report
 
 CREATE = "/transfers/v2/push"
 
@@ -38,6 +42,7 @@ class Push:
         self._drive = drive
         self._manifest = manifest
         self._codecs = frozenset(capabilities.codecs)
+        self._began = drive.environment.clock.now()
         # A range may be twice the target.
         self._target = max(1, min(drive.environment.settings.bucket_size, capabilities.max_body_size // 2))
 
@@ -61,7 +66,9 @@ class Push:
             if status.state is PushState.FAILED:
                 # It is over on the receiver: another attempt must not find it again.
                 self._drive.continuation.renew_token()
-                raise self._error(status.error or "the import failed")
+                reason = status.error or "the import failed"
+                self._keep_report(status, {"State": status.state.value, "Error": reason})
+                raise self._error(reason)
             if not status.missing:
                 # It broke the commit off without an error: it is being stopped, perhaps.
                 self._drive.cancellation.wait(_POLL)
@@ -88,7 +95,7 @@ class Push:
             answer = self._post_creation()
         status = self._understand(CREATE, answer)
         drive.continuation.begin(status.path, cookie=cookie_of(answer))
-        drive.facts.transaction = status.id
+        drive.enter(status.id)
         drive.facts.already_stored = status.already_stored
         return status
 
@@ -141,6 +148,10 @@ class Push:
     def _succeed(self, status: PushStatus) -> None:
         self._drive.facts.imported = status.imported
         self._drive.facts.report = status.report
+        self._keep_report(status, {"State": status.state.value, "Report": status.report})
+
+    def _keep_report(self, status: PushStatus, outcome: Mapping[str, Any]) -> None:
+        keep_report(self._drive, self._manifest, status.id, outcome, began=self._began, ask=True)
 
     @property
     def _headers(self) -> dict[str, str]:

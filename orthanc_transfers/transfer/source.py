@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from orthanc_transfers.core.errors import BadRequest, UnknownResource
@@ -38,8 +39,11 @@ class Source:
     def __init__(self, store: InstanceStore, capacity: int) -> None:
         self._store = store
         self._capacity = capacity
-        # Reentrant, for a view may be collected, and so given back, at any allocation.
+        # A view may be collected, and so given back, at any allocation: also in the middle of a method here.
+        # Hence a reentrant lock, and a list of those given back while their thread was in such a method.
         self._changed = threading.Condition(threading.RLock())
+        self._owner: int | None = None
+        self._returned: deque[_Pin] = deque()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._used = 0
@@ -93,10 +97,42 @@ class Source:
         for chunk in chunks:
             _check(chunk, sizes[chunk.id])
         entries = self._acquire(sizes)
+        given: Sequence[Chunk] = ()
         try:
-            return self._cut(chunks, entries)
+            pieces = self._cut(chunks, entries)
+            given = chunks
         finally:
-            self._release(entries.values())
+            self._release(entries.values(), given)
+        return pieces
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """The only thread that looks at the entries, and what was given back taken note of."""
+        with self._changed:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                while self._returned:
+                    pin = self._returned.popleft()
+                    del pin.entry.pins[id(pin)]
+                    self._let_go(pin.entry)
+                self._changed.notify_all()
+                self._owner = None
+        if self._returned:  # just now
+            self._take_note()
+
+    def _take_note(self) -> None:
+        with self._exclusive():
+            pass
+
+    def _wait(self, seconds: float | None = None) -> bool:
+        """Let others in until something changes; whether it did."""
+        self._owner = None
+        try:
+            return self._changed.wait(seconds)
+        finally:
+            self._owner = threading.get_ident()
 
     def _acquire(self, sizes: Mapping[str, int]) -> dict[str, _Entry]:
         """Entries with their bytes, this caller counted in each; reads those that are not in memory."""
@@ -122,9 +158,9 @@ class Source:
 
     def _reserve(self, sizes: Mapping[str, int]) -> tuple[dict[str, _Entry], dict[str, _Entry]]:
         """Count this caller in the entries of these instances: those there are, and new ones."""
-        with self._changed:
+        with self._exclusive():
             while not self._make_room(sizes):
-                if not self._changed.wait(IMPATIENCE):
+                if not self._wait(IMPATIENCE):
                     _logger.info("CacheSize is exceeded: nothing in it is given back")
                     break
             present: dict[str, _Entry] = {}
@@ -147,9 +183,9 @@ class Source:
         if self._used + needed <= self._capacity or not needed:
             return True
         others = [(name, entry) for name, entry in self._entries.items() if name not in sizes]
-        for identifier, entry in others:
+        for _, entry in others:
             if not entry.in_use:
-                self._forget(identifier, entry)
+                self._forget(entry)
                 if self._used + needed <= self._capacity:
                     return True
         # More than the capacity, but nobody else has anything to give back.
@@ -157,40 +193,40 @@ class Source:
 
     def _load(self, identifier: str, entry: _Entry) -> None:
         data = memoryview(self._store.read(identifier)).cast("B")
-        with self._changed:
+        with self._exclusive():
             self._used += len(data) - entry.size
             entry.size = len(data)
             entry.data = data
-            self._changed.notify_all()
 
     def _wait_for(self, entry: _Entry) -> bool:
         """Whether another caller read it; otherwise it is to be read again."""
-        with self._changed:
-            self._changed.wait_for(lambda: entry.data is not None or entry.abandoned)
+        with self._exclusive():
+            while entry.data is None and not entry.abandoned:
+                self._wait()
             return not entry.abandoned
 
     def _abandon(self, entries: Mapping[str, _Entry]) -> None:
-        with self._changed:
-            for identifier, entry in entries.items():
+        with self._exclusive():
+            for entry in entries.values():
                 if entry.data is None:
                     entry.abandoned = True
-                    self._forget(identifier, entry)
-            self._changed.notify_all()
+                    self._forget(entry)
 
-    def _forget(self, identifier: str, entry: _Entry) -> None:
-        del self._entries[identifier]
+    def _forget(self, entry: _Entry) -> None:
+        del self._entries[entry.identifier]
         self._used -= entry.size
 
-    def _release(self, entries: Iterable[_Entry]) -> None:
-        with self._changed:
+    def _release(self, entries: Iterable[_Entry], given: Sequence[Chunk] = ()) -> None:
+        with self._exclusive():
+            for chunk in given:
+                self._entries[chunk.id].given += chunk.size
             for entry in entries:
                 entry.callers -= 1
                 self._let_go(entry)
-            self._changed.notify_all()
 
     def _let_go(self, entry: _Entry) -> None:
         if entry.exhausted and not entry.in_use and self._entries.get(entry.identifier) is entry:
-            self._forget(entry.identifier, entry)
+            self._forget(entry)
 
     def _cut(self, chunks: Sequence[Chunk], entries: Mapping[str, _Entry]) -> list[Buffer]:
         pieces: list[Buffer] = []
@@ -200,8 +236,6 @@ class Source:
             assert entry.data is not None
             # Once more: the file may have been replaced by a shorter one since its size was asked for.
             _check(chunk, entry.size)
-            with self._changed:
-                entry.given += chunk.size
             piece = entry.data[chunk.offset : chunk.offset + chunk.size]
             if chunk.size < SMALL:
                 run.append(piece)
@@ -215,15 +249,14 @@ class Source:
     def _pin(self, piece: memoryview, entry: _Entry) -> None:
         pin = _Pin(piece, self._unpin)
         pin.entry = entry
-        with self._changed:
-            entry.pins[id(pin)] = pin
+        # One operation of a dictionary needs no lock, and this caller still keeps the entry in use.
+        entry.pins[id(pin)] = pin
 
     def _unpin(self, pin: weakref.ref[memoryview]) -> None:
         assert isinstance(pin, _Pin)
-        with self._changed:
-            del pin.entry.pins[id(pin)]
-            self._let_go(pin.entry)
-            self._changed.notify_all()
+        self._returned.append(pin)
+        if self._owner != threading.get_ident():
+            self._take_note()
 
 
 class _Pin(weakref.ref["memoryview"]):

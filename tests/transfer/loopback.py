@@ -327,6 +327,7 @@ def environment(server: Server, peers: LoopbackPeers) -> Environment:
         peers=peers,
         source=server.source,
         receptions=server.receptions,
+        reports=server.reports,
         settings=server.settings,
         clock=server.clock,
         negotiation=Negotiation(server.clock),

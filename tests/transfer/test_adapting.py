@@ -32,7 +32,7 @@ def test_each_connection_that_brings_more_is_followed_by_others() -> None:
     for _ in range(8):
         line.round(connections, rate=1_000_000.0 * connections())
 
-    assert connections() == MOST
+    assert connections() == 16
 
 
 def test_connections_that_bring_nothing_are_given_up_again() -> None:
@@ -53,6 +53,15 @@ def test_where_requests_are_short_there_is_nothing_to_gain() -> None:
         line.round(connections, rate=1e9)
 
     assert connections() == 4
+
+
+def test_there_are_never_more_than_the_other_side_can_bear() -> None:
+    line = Line()
+    connections = Connections(10, line)
+    for _ in range(8):
+        line.round(connections, rate=1_000_000.0 * connections())
+
+    assert connections() == MOST
 
 
 def test_more_threads_than_the_most_are_taken_as_configured() -> None:

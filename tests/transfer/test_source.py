@@ -242,6 +242,7 @@ def test_one_read_serves_all_who_ask_at_once() -> None:
         _thread(lambda: results.append(joined(source.pieces([Chunk("i0", 0, 2 * SMALL)])))) for _ in range(6)
     ]
     reading.wait()
+    wait_for_requests(source, 6)
     go.set()
     for thread in threads:
         thread.join()
@@ -249,6 +250,89 @@ def test_one_read_serves_all_who_ask_at_once() -> None:
     assert store.reads == ["i0"]
     assert results == [store.files["i0"]] * 6
     assert (source.misses, source.hits) == (1, 5)
+
+
+def test_who_waited_for_a_read_that_failed_reads_himself() -> None:
+    both_asked = threading.Event()
+    fails = iter([True, False])
+
+    def on_read(name: str) -> None:
+        both_asked.wait()
+        if next(fails):
+            raise UnknownResource("for a moment")
+
+    store = Store(files_of(1, 10), on_read)
+    source = make(store, 100)
+    outcomes: list[object] = []
+
+    def work() -> None:
+        try:
+            outcomes.append(joined(source.pieces([Chunk("i0", 0, 9)])))
+        except UnknownResource as error:
+            outcomes.append(str(error))
+
+    threads = [_thread(work) for _ in range(2)]
+    wait_for_requests(source, 2)
+    both_asked.set()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcomes, key=str) == [store.files["i0"][:9], "for a moment"]
+    assert store.reads == ["i0", "i0"]
+    assert source.used == 10
+
+
+def test_who_needs_more_than_there_is_waits_for_what_others_hold() -> None:
+    store = Store(files_of(3, 2 * SMALL))
+    source = make(store, 4 * SMALL)
+    held = [source.pieces([Chunk(name, 0, 2 * SMALL)]) for name in ("i0", "i1")]
+    results: list[bytes] = []
+    thread = _thread(lambda: results.append(joined(source.pieces([Chunk("i2", 0, 2 * SMALL)]))))
+    thread.join(0.05)
+    assert store.reads == ["i0", "i1"]
+    held.pop(0)
+    thread.join()
+
+    assert results == [store.files["i2"]]
+
+
+class Name(str):
+    """An identifier that calls ``on_use`` whenever it is looked up."""
+
+    __slots__ = ()
+    on_use: Callable[[], None] = staticmethod(lambda: None)
+
+    def __hash__(self) -> int:
+        Name.on_use()
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other)
+
+
+@pytest.mark.parametrize("moment", range(60))
+def test_a_view_that_is_collected_in_the_middle_of_anything_does_no_harm(
+    moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {Name(name): data for name, data in files_of(4, SMALL).items()}
+    first, second, third, fourth = wholes(files)
+    source = make(Store(files), 3 * SMALL)
+    held = [source.pieces([first]), source.pieces([second])]
+    left = moment
+
+    def on_use() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            held.clear()
+
+    monkeypatch.setattr(Name, "on_use", on_use)
+    pieces = source.pieces([first, third, fourth], manifest_of(files))
+
+    assert joined(pieces) == files[first.id] + files[third.id] + files[fourth.id]
+    del pieces
+    held.clear()
+    assert source.used == 0
 
 
 def test_room_is_made_before_a_file_is_read() -> None:
@@ -315,6 +399,12 @@ def test_a_bucket_that_needs_more_than_the_capacity_is_served_alone() -> None:
 
     assert results == [True] * 15
     assert source.used <= 8 * SMALL
+
+
+def wait_for_requests(source: Source, count: int) -> None:
+    """Return when so many instances were asked for."""
+    while source.hits + source.misses < count:
+        threading.Event().wait(0.001)
 
 
 def _thread(target: Callable[[], None]) -> threading.Thread:
