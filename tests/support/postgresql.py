@@ -1,0 +1,112 @@
+"""A PostgreSQL of one's own, for Orthancs that share an index."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.support.orthanc_server import OrthancError, free_port, python_plugin, wait_until
+
+# PostgreSQL refuses to run as root.
+_USER = "postgres"
+
+
+def postgresql_is_installed() -> bool:
+    """Whether there are PostgreSQL and Orthanc's plugin for it."""
+    return _programs() is not None and index_plugin().exists()
+
+
+def index_plugin() -> Path:
+    """Orthanc's plugin that keeps the index in PostgreSQL."""
+    return python_plugin().with_name("libOrthancPostgreSQLIndex.so")
+
+
+class PostgreSQL:
+    """A server with an empty database, on a free port of this machine, without authentication."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The section ``PostgreSQL`` of Orthanc's configuration, for one of several that share the index."""
+        return {
+            "EnableIndex": True,
+            "EnableStorage": False,
+            "Host": "127.0.0.1",
+            "Port": self.port,
+            "Database": "postgres",
+            "Username": _USER,
+            "Password": "",
+            "EnableSsl": False,
+            "Lock": False,
+        }
+
+    def __enter__(self) -> PostgreSQL:
+        programs = _programs()
+        if programs is None:
+            raise OrthancError("PostgreSQL is not installed")
+        self._let_in()
+        data = self._folder / "data"
+        made = subprocess.run(
+            [*_as_user(), programs / "initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync"],
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise OrthancError(f"initdb failed: {made.stdout}{made.stderr}")
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(*_as_user(), programs / "postgres", "-D", data, "-F", "-p", str(self.port)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"),
+                ],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(self._ready, "PostgreSQL is ready", 60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _let_in(self) -> None:
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam(_USER)
+            os.chown(self._folder, entry.pw_uid, entry.pw_gid)
+
+    def _ready(self) -> bool:
+        log = (self._folder / "log").read_text(errors="replace")
+        if self._process is not None and self._process.poll() is not None:
+            raise OrthancError(f"PostgreSQL ended: {log}")
+        with socket.socket() as probe:
+            listens = probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens and "ready to accept connections" in log
+
+
+def _programs() -> Path | None:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+def _as_user() -> list[str]:
+    return ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups"] if os.geteuid() == 0 else []
