@@ -469,6 +469,10 @@ def _crash_while_importing(world: World, *, resumable: bool) -> str:
         go_on.set()
         with pytest.raises(Canceled):
             commit.result(PATIENCE)
+    # A process that dies takes the imports that were under way with it; here they have to end first.
+    for thread in threading.enumerate():
+        if thread.name.startswith("transfers-import"):
+            thread.join(PATIENCE)
     world.store.before_add = lambda identifier: None
     return reception.id
 
