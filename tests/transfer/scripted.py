@@ -38,7 +38,11 @@ class Line:
         for line in head.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
                 size = int(line.split(b":")[1])
-        return head + self._file.read(size)
+        return head + self.take(size)
+
+    def take(self, size: int) -> bytes:
+        """So many bytes of a body, fewer if the client has closed."""
+        return self._file.read(size)
 
     def say(self, data: bytes) -> None:
         self.sock.sendall(data)

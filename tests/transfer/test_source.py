@@ -314,6 +314,7 @@ class Name(str):
 def test_a_view_that_is_collected_in_the_middle_of_anything_does_no_harm(
     moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(source_module, "IMPATIENCE", 0.01)
     files = {Name(name): data for name, data in files_of(4, SMALL).items()}
     first, second, third, fourth = wholes(files)
     source = make(Store(files), 3 * SMALL)
