@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.errors import HostError, TransferError
+from orthanc_transfers.host.resting import RestingJobs
 from orthanc_transfers.host.sdk import Code, Sdk
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.ports import Job, StepOutcome, StopReason
@@ -33,12 +34,16 @@ _FEWEST_TEXTS = 8
 # Between two steps of a job that was released because Orthanc ends, in seconds.
 _IDLE_STEP = 0.05
 
+# Key of a saved job for its identifier, which Orthanc does not tell to a job that it reloads.
+_IDENTIFIER = "JobID"
+
 
 class _Entry:
     """A job, with the texts that Orthanc may still be reading."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, identifier: str | None = None) -> None:
         self.job = job
+        self.identifier = identifier
         self.released = False
         self._lock = threading.Lock()
         self._texts: deque[bytes] = deque()
@@ -90,22 +95,27 @@ class JobEngine:
             stop=self._stop,
             reset=self._reset,
         )
+        self._resting = RestingJobs(self._state_of)
         sdk.register_jobs_unserializer(self._unserialize)
 
     def submit(self, job: Job, priority: int) -> str:
         """Queue a job; answers its identifier. Raises ``HostError``."""
-        native = self._create(job)
+        entry = _Entry(job)
+        native = self._create(entry)
         try:
-            return self._sdk.submit_job(native, priority)
+            entry.identifier = self._sdk.submit_job(native, priority)
         except TransferError:
             self._sdk.free_job(native)
             raise
+        job.known_as(entry.identifier)
+        return entry.identifier
 
     def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:
         """Release all jobs side by side, for the end of Orthanc; returns within ``timeout`` seconds.
 
         Orthanc may go on asking for what it is going to save: the jobs stay known until it finalizes them.
         """
+        self._resting.close()
         end = time.monotonic() + timeout
         threads = [
             workers.start("release", entry.release)
@@ -115,11 +125,11 @@ class JobEngine:
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _create(self, job: Job) -> int:
+    def _create(self, entry: _Entry) -> int:
         handle = next(self._handles)
-        self._entries[handle] = _Entry(job)
+        self._entries[handle] = entry
         try:
-            return self._sdk.create_job(job.type, handle, self._callbacks)
+            return self._sdk.create_job(entry.job.type, handle, self._callbacks)
         except TransferError:
             del self._entries[handle]
             raise
@@ -131,14 +141,33 @@ class JobEngine:
             saved = json.loads(serialized)
             # Orthanc adds it, and refuses a job that has it of its own.
             saved.pop("Type", None)
-            return self._create(self._reload(type_, saved))
+            identifier = saved.pop(_IDENTIFIER, None)
+            entry = _Entry(self._reload(type_, saved), identifier)
+            if identifier is not None:
+                entry.job.known_as(identifier)
+            native = self._create(entry)
+            # It may have ended long ago, or be paused, or about to run.
+            self._rest(entry, alive=False)
+            return native
         except Exception:
             logger.exception("a saved job %s cannot be reloaded", type_)
             return None
 
+    def _rest(self, entry: _Entry, *, alive: bool) -> None:
+        if entry.identifier is not None:
+            self._resting.watch(entry.identifier, lambda: entry.job.stop(StopReason.CANCELED), alive=alive)
+
+    def _state_of(self, identifier: str) -> str | None:
+        try:
+            return str(json.loads(self._sdk.rest_get(f"/jobs/{identifier}"))["State"])
+        except HostError:
+            return None  # not known any more, or Orthanc is still starting
+
     def _finalize(self, handle: int) -> None:
         entry = self._entries.pop(handle, None)
         if entry is not None:
+            if entry.identifier is not None:
+                self._resting.forget(entry.identifier)
             entry.release()
 
     def _progress(self, handle: int) -> float:
@@ -156,10 +185,13 @@ class JobEngine:
 
     def _serialized(self, handle: int) -> int | None:
         entry = self._entries[handle]
-        return entry.keep(entry.job.serialized())
+        saved = entry.job.serialized()
+        return entry.keep({**saved, _IDENTIFIER: entry.identifier} if entry.identifier else saved)
 
     def _step(self, handle: int) -> int:
         entry = self._entries[handle]
+        if entry.identifier is not None:
+            self._resting.forget(entry.identifier)
         if not entry.released:
             outcome = entry.job.step()
             # A job that was cut short by the end of Orthanc has not failed: it goes on after the next start.
@@ -171,7 +203,10 @@ class JobEngine:
         return StepOutcome.CONTINUE.value
 
     def _stop(self, handle: int, reason: int) -> int:
-        self._entries[handle].job.stop(StopReason(reason))
+        entry = self._entries[handle]
+        entry.job.stop(StopReason(reason))
+        if reason == StopReason.PAUSED.value:
+            self._rest(entry, alive=True)
         return Code.SUCCESS
 
     def _reset(self, handle: int) -> int:

@@ -84,9 +84,7 @@ class Active:
     def _submit(
         self, wanted: TransferRequest, make: Callable[[Environment, TransferRequest], Job]
     ) -> Response:
-        job = make(self._environment, wanted)
-        identifier = self._queue.submit(job, wanted.priority)
-        job.known_as(identifier)
+        identifier = self._queue.submit(make(self._environment, wanted), wanted.priority)
         return answer_json({"ID": identifier, "Path": f"/jobs/{identifier}"})
 
     def _ask_to_pull(self, wanted: TransferRequest, remote_self: str) -> Response:

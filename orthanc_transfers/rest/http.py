@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orthanc_transfers.core.json_text import parse_json
+from orthanc_transfers.core.json_text import MOST_VALUES, parse_json
 
 Buffer = bytes | bytearray | memoryview
 
@@ -27,9 +27,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: memoryview = field(default_factory=lambda: memoryview(b""))
 
-    def json(self) -> Any:
-        """The body as JSON. Raises ``BadFile`` (400) if it is not."""
-        return parse_json(self.body)
+    def json(self, most_values: int = MOST_VALUES) -> Any:
+        """The body as JSON. Raises ``BadFile`` (400) if it is not, ``TooLarge`` (413) if there is more in it."""
+        return parse_json(self.body, most_values)
 
 
 @dataclass(frozen=True, slots=True)

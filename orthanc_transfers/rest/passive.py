@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orthanc_transfers import __version__
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode
-from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound
+from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound, TooLarge
 from orthanc_transfers.core.model import Chunk
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
@@ -89,7 +89,8 @@ class Passive:
     def create_push(self, request: Request) -> Response:
         """``POST /transfers/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        identifier = self._transactions.create_v1(PushCreation.parse(request.json()), sender)
+        creation = PushCreation.parse(request.json(self._transactions.most_values))
+        identifier = self._transactions.create_v1(creation, sender)
         return answer_json(PushCreated(identifier, f"/transfers/push/{identifier}").to_json())
 
     def put_bucket(self, request: Request) -> Response:
@@ -117,15 +118,20 @@ class Passive:
     def create_push_2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        return answer_json(self._transactions.create(PushCreation2.parse(request.json()), sender).to_json())
+        creation = PushCreation2.parse(request.json(self._transactions.most_values))
+        return answer_json(self._transactions.create(creation, sender).to_json())
 
     def put_range(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``."""
-        identifier, offset, size = request.groups
+        identifier = request.groups[0]
+        offset, size = (_natural(*item) for item in zip(("offset", "size"), request.groups[1:], strict=True))
+        if size > MAX_BODY_SIZE:
+            # The memory for it is taken before it is known whether the body holds as much.
+            raise TooLarge(f"{size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}")
         self._transactions.put(
             identifier,
-            _natural("offset", offset),
-            _natural("size", size),
+            offset,
+            size,
             _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
             request.headers.get(XXH3_HEADER),
             request.body,

@@ -38,9 +38,6 @@ UNDO = 10.0
 
 log = logging.getLogger(__name__)
 
-# Key of a saved job for its identifier, which Orthanc does not tell when it reloads one.
-_IDENTIFIER = "JobID"
-
 # Key of a saved job for what it showed in the end: Orthanc keeps jobs that ended, their content it asks for.
 _ENDED = "Ended"
 
@@ -123,8 +120,7 @@ class TransferJob(ABC):
         self._lock = threading.Lock()
         self._state = State.READY
         self._stretch: Stretch | None = None
-        identifier = saved.get(_IDENTIFIER)
-        self._identifier = identifier if isinstance(identifier, str) else None
+        self._identifier: str | None = None
         shown = saved.get(_ENDED)
         self._shown: dict[str, Any] = shown if isinstance(shown, dict) else {}
         floor = saved.get("Progress")
@@ -207,8 +203,6 @@ class TransferJob(ABC):
             **self._attempt.continuation.to_json(),
             "Progress": round(self.progress(), 4),
         }
-        if self._identifier is not None:
-            saved[_IDENTIFIER] = self._identifier
         if self._shown or self._state in (State.SUCCEEDED, State.FAILED, State.CANCELED):
             saved[_ENDED] = self.content()
         return saved

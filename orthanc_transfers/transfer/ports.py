@@ -147,7 +147,7 @@ class Job(Protocol):
         """Told after the last step before a pause, a cancel or the end. Returns at once."""
 
     def known_as(self, identifier: str) -> None:
-        """Told, after it was queued, by which identifier Orthanc knows it. Never raises."""
+        """Told, after it was queued or reloaded, by which identifier Orthanc knows it. Never raises."""
 
     def reset(self) -> None:
         """Start over at the next step: the user resubmitted a failed or canceled job."""
@@ -172,7 +172,7 @@ class JobQueue(Protocol):
     """Orthanc's jobs engine."""
 
     def submit(self, job: Job, priority: int) -> str:
-        """Queue a job; answers its identifier."""
+        """Queue a job, and tell it its identifier, which is the answer."""
 
 
 class Clock(Protocol):

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from orthanc_transfers.core.errors import (
     Corrupted,
+    NoSpace,
     PeerAnswer,
     PeerError,
     PeerMismatch,
@@ -57,10 +58,15 @@ class PullJob(TransferJob):
             peer=drive.order.peer,
             aliases=[drive.order.sender_transfer_id or ""],
         )
-        if capabilities is None:
-            _receive(drive, reception, Fetcher1(drive, manifest))
-        else:
-            _receive(drive, reception, Fetcher2(drive, manifest, capabilities))
+        try:
+            if capabilities is None:
+                _receive(drive, reception, Fetcher1(drive, manifest))
+            else:
+                _receive(drive, reception, Fetcher2(drive, manifest, capabilities))
+        except NoSpace:
+            # What was fetched would keep the disk full until the job is tried again, if ever.
+            reception.discard()
+            raise
 
     def undo(self, continuation: Continuation, *, failed: bool) -> None:
         # What a failed pull has received is there for another attempt.

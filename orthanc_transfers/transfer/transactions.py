@@ -45,6 +45,16 @@ _MOST_HELD = 16
 _RETRY_AFTER = 2.0
 _EXPIRY_PERIOD = 15.0
 
+LENT = 60.0
+"""Seconds without a request after which the place of a push is given to others, while its bytes stay."""
+
+# Bytes of a bucket of version 1, whose chunks have offsets and sizes of 31 bits on C++ peers.
+_LARGEST_BUCKET = 2**31 - 1
+
+# Values in the JSON of a creation: four for each instance and each of its chunks, and those of chunks of large ones.
+_VALUES_OF_INSTANCE = 16
+_MORE_VALUES = 1_000_000
+
 
 @dataclass(eq=False, slots=True)
 class _Push:
@@ -55,6 +65,9 @@ class _Push:
     codec: Codec
     buckets: Sequence[Sequence[Chunk]]
     placed: bool
+    """Whether it has one of the places, which are limited."""
+    live: bool
+    """Whether its end is still to come, and to be counted."""
 
 
 class Transactions:
@@ -82,19 +95,24 @@ class Transactions:
         try:
             meta = reception.meta
             buckets = [[Chunk(*chunk) for chunk in bucket] for bucket in meta["buckets"]]
-            push = _Push(reception, meta["version"], Codec(meta["codec"]), buckets, False)
+            push = _Push(reception, meta["version"], Codec(meta["codec"]), buckets, False, False)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("push %s cannot go on after the restart: %r", reception.id, error)
             return
         if reception.state not in FINISHED:
             self._places.occupy()
-            push.placed = True
+            push.placed = push.live = True
         self._pushes[reception.id] = push
 
     @property
     def held(self) -> int:
         """Creations that wait for a place."""
         return self._places.queued
+
+    @property
+    def most_values(self) -> int:
+        """How many values the JSON of a creation may have, to be looked at before it takes memory."""
+        return _VALUES_OF_INSTANCE * self._settings.max_manifest_instances + _MORE_VALUES
 
     # --- version 1
 
@@ -122,7 +140,7 @@ class Transactions:
         except BaseException:
             self._free_place()
             raise
-        self._register(_Push(reception, 1, Codec(creation.compression.value), creation.buckets, True))
+        self._register(_Push(reception, 1, Codec(creation.compression.value), creation.buckets, True, True))
         return reception.id
 
     def put_v1(self, identifier: str, index: int, body: memoryview) -> None:
@@ -137,8 +155,14 @@ class Transactions:
             raise BadRequest(f"push {identifier} has {len(push.buckets)} buckets, none has index {index}")
         ranges = [self._range(push, chunk) for chunk in push.buckets[index]]
         self._refuse_if_over(push.reception)
+        size = sum(item.size for item in ranges)
+        if size > _LARGEST_BUCKET:
+            raise TooLarge(
+                f"bucket {index} of push {identifier} has {size} bytes, {_LARGEST_BUCKET} at most may be"
+            )
+        self._return_place(push)
         self._counters.add(received_bytes=len(body))
-        data = codec.decode(body, push.codec, sum(item.size for item in ranges))
+        data = codec.decode(body, push.codec, size)
         push.reception.write(ranges, data)
 
     def _range(self, push: _Push, chunk: Chunk) -> Range:
@@ -155,7 +179,9 @@ class Transactions:
         Raises ``UnknownTransaction``; ``Corrupted``, naming an instance: the push stays, and buckets may be
         sent again; ``ImportRefused``: nothing was kept.
         """
-        self._find(identifier, 1).reception.commit()
+        push = self._find(identifier, 1)
+        self._return_place(push)
+        push.reception.commit()
 
     # --- version 2
 
@@ -182,7 +208,7 @@ class Transactions:
             if known is None:
                 self._free_place()
             raise
-        new = self._register(_Push(reception, 2, Codec.NONE, (), True))
+        new = self._register(_Push(reception, 2, Codec.NONE, (), True, True))
         if known is None and not new:
             self._free_place()  # the same creation, twice at once: one place is enough
         elif known is not None and new:
@@ -203,11 +229,13 @@ class Transactions:
         ``xxh3`` is the checksum of the body, if its sender computed one. Raises ``UnknownTransaction``,
         ``BadRequest``, ``BadFile``, ``WrongSize``, ``Corrupted``, ``Conflict``.
         """
-        reception = self._find(identifier, 2).reception
+        push = self._find(identifier, 2)
+        reception = push.reception
         reception.touch()
         if offset < 0 or size < 0 or offset + size > reception.manifest.size:
             raise BadRequest(f"bytes {offset} to {offset + size} lie beyond the area of push {identifier}")
         self._refuse_if_over(reception)
+        self._return_place(push)
         self._counters.add(received_bytes=len(body))
         if xxh3 is not None and checksum.xxh3([body]) != xxh3.lower():
             raise Corrupted(f"bytes {offset} to {offset + size} were damaged on their way; send them again")
@@ -227,7 +255,9 @@ class Transactions:
 
         Raises ``UnknownTransaction``.
         """
-        reception = self._find(identifier, 2).reception
+        push = self._find(identifier, 2)
+        self._return_place(push)
+        reception = push.reception
         if not reception.missing() and reception.state not in FINISHED:
             reception.commit_in_background()
         return self._status(reception)
@@ -271,8 +301,12 @@ class Transactions:
         self._receptions.recover()
 
     def expire(self) -> None:
-        """Drop pushes that nobody used for long. Called by itself every few seconds."""
+        """Drop pushes that nobody used for long, and lend the places of those nobody used for a while.
+
+        Called by itself every few seconds.
+        """
         self._receptions.expire()
+        self._lend_places()
 
     def close(self) -> None:
         """Stop, within two seconds; what was received stays on disk."""
@@ -319,7 +353,10 @@ class Transactions:
             if reception.dropped:
                 del self._pushes[reception.id]
             placed, push.placed = push.placed, False
-        if not placed:
+            live, push.live = push.live, False
+        if placed:
+            self._free_place()
+        if not live:
             return
         committed = reception.state is PushState.COMMITTED
         self._counters.add(
@@ -328,7 +365,6 @@ class Transactions:
             reception_ms=round(1000 * reception.reception_seconds),
             commit_ms=round(1000 * reception.commit_seconds),
         )
-        self._free_place()
 
     def _patience(self) -> float:
         # 0 stands for Orthanc's own HttpTimeout, which is 60 seconds unless configured.
@@ -338,6 +374,31 @@ class Transactions:
         if not self._places.take(patience):
             limit = self._settings.max_push_transactions
             raise Busy(f"{limit} pushes are being received (MaxPushTransactions), try later", _RETRY_AFTER)
+        self._count_places()
+
+    def _lend_places(self) -> None:
+        # A sender that died, or is paused, would keep others waiting for as long as its bytes are kept.
+        now = self._clock.monotonic()
+        with self._lock:
+            idle = [
+                push
+                for push in self._pushes.values()
+                if push.placed
+                and push.reception.state is PushState.RECEIVING
+                and now - push.reception.last_used > LENT
+            ]
+            for push in idle:
+                push.placed = False
+        for _ in idle:
+            self._free_place()
+
+    def _return_place(self, push: _Push) -> None:
+        # At once, even if there is one too many then: its bytes are here already.
+        with self._lock:
+            if push.placed or not push.live:
+                return
+            push.placed = True
+        self._places.occupy()
         self._count_places()
 
     def _free_place(self) -> None:

@@ -196,7 +196,9 @@ def test_no_bucket_is_sent_twice_but_those_that_a_pause_cut(world: World, peer: 
     # One creation of version 1 serves for all; version 2 asks again what is missing.
     creations = [seen for seen in front.of("POST") if seen.uri.endswith("/push")]
     assert len(creations) == (1 if peer == "b1" else 3)
-    assert done["Content"]["CompletedHttpQueries"] == len(set(places))
+    if peer == "b1":  # version 2 cuts what is missing anew
+        assert done["Content"]["CompletedHttpQueries"] == len(set(places))
+    assert size_of(world.a) <= bytes_carried(front) <= size_of(world.a) + 2 * IN_FLIGHT
     assert world.b.md5s() == world.a.md5s()
 
 

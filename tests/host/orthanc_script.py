@@ -25,7 +25,19 @@ from orthanc_transfers.transfer.ports import StepOutcome, StopReason
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
-sdk = Sdk(context.find_context())
+
+class CountingSdk(Sdk):
+    """Counts how often the state of a job was asked for, and told."""
+
+    looks = 0
+
+    def rest_get(self, uri: str) -> bytes:
+        answer = super().rest_get(uri)
+        self.looks += uri.startswith("/jobs/")
+        return answer
+
+
+sdk = CountingSdk(context.find_context())
 log = logs.install(sdk)
 store = OrthancStore(sdk)
 peers = OrthancPeers(sdk, sdk.configuration(), parse_settings({}))
@@ -42,6 +54,9 @@ class SteppingJob:
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.state = {"Steps": 3, "Done": 0, "Fails": False, "Raises": False, **wanted}
         self.resume = threading.Event()
+
+    def known_as(self, identifier: str) -> None:
+        calls.append(f"known as {identifier}")
 
     def step(self) -> StepOutcome:
         if self.state["Raises"]:
@@ -190,6 +205,7 @@ def said(request: Request) -> Response:
             "version": sdk.version,
             "moments": moments,
             "calls": calls,
+            "looks": sdk.looks,
             "other": context.other_transfers_plugin_loaded(),
             "core plugins": json.loads(sdk.rest_get("/plugins")),
         }

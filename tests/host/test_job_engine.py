@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -43,6 +43,9 @@ class FakeSdk:
             raise HostError("no more jobs", 1)
         return f"job {job}"
 
+    def rest_get(self, uri: str) -> bytes:
+        raise HostError("Orthanc is still starting", 1)
+
     def free_job(self, job: int) -> None:
         self.freed.append(job)
         self.callbacks.finalize(job)
@@ -52,12 +55,19 @@ class FakeJob:
     type = "PushTransfer"
 
     def __init__(self) -> None:
+        self.identifier = None
         self.releases = 0
         self.outcome = StepOutcome.CONTINUE
         self.shown: dict[str, Any] = {}
         self.released = threading.Event()
         self.may_release = threading.Event()
         self.may_release.set()
+
+    def known_as(self, identifier: str) -> None:
+        self.identifier: str | None = identifier
+
+    def serialized(self) -> dict[str, Any]:
+        return {"Peer": "there"}
 
     def step(self) -> StepOutcome:
         return self.outcome
@@ -80,8 +90,10 @@ def sdk() -> FakeSdk:
 
 
 @pytest.fixture
-def engine(sdk: FakeSdk) -> JobEngine:
-    return JobEngine(cast(Sdk, sdk), lambda type_, saved: cast(Job, FakeJob()))
+def engine(sdk: FakeSdk) -> Iterator[JobEngine]:
+    engine = JobEngine(cast(Sdk, sdk), lambda type_, saved: cast(Job, FakeJob()))
+    yield engine
+    engine.release_all(timeout=0)
 
 
 def submit(engine: JobEngine, job: FakeJob) -> int:
@@ -134,6 +146,26 @@ def test_a_job_is_released_once_however_often_it_ends(sdk: FakeSdk, engine: JobE
     sdk.callbacks.finalize(handle)
     sdk.callbacks.finalize(handle)
     assert job.releases == 1
+
+
+def test_a_job_knows_its_identifier_also_after_a_restart(sdk: FakeSdk) -> None:
+    jobs = [FakeJob(), FakeJob()]
+    known: list[dict[str, Any]] = []
+
+    def reload(type_: str, saved: dict[str, Any]) -> Job:
+        known.append(dict(saved))
+        return cast(Job, jobs[1])
+
+    engine = JobEngine(cast(Sdk, sdk), reload)
+    handle = submit(engine, jobs[0])
+    assert jobs[0].identifier == f"job {handle}"
+    saved = json.loads(ctypes.string_at(sdk.callbacks.serialized(handle)))
+    reloaded = sdk.unserialize("PushTransfer", json.dumps({**saved, "Type": "PushTransfer"}).encode())
+    assert reloaded is not None
+    assert known == [{"Peer": "there"}]
+    assert jobs[1].identifier == jobs[0].identifier
+    assert json.loads(ctypes.string_at(sdk.callbacks.serialized(reloaded))) == saved
+    engine.release_all(timeout=0)
 
 
 def test_jobs_of_other_types_and_unreadable_ones_are_not_ours(sdk: FakeSdk, engine: JobEngine) -> None:

@@ -70,6 +70,26 @@ def test_a_paused_job_stays_where_it_is_and_goes_on(host: OrthancServer) -> None
     assert "stop CANCELED" in calls(host)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_job_canceled_while_it_is_paused_hears_of_it(make_host: MakeHost, restarted: bool) -> None:
+    host = make_host("resting").start()
+    job = submit(host, Steps=100_000)
+    host.wait_for_job(job, states=["Running"])
+    host.post(f"jobs/{job}/pause")
+    host.wait_for_job(job, states=["Paused"])
+    ended = host.wait_for_job(submit(host, Fails=True))["ID"]
+    if restarted:
+        host.restart()
+        assert host.job(job)["State"] == "Paused"
+        looks = host.get("host/said")["looks"]
+        wait_until(lambda: host.get("host/said")["looks"] > looks + 1, "the paused job is looked at")
+    assert "stop CANCELED" not in calls(host)
+    host.post(f"jobs/{job}/cancel")
+    wait_until(lambda: "stop CANCELED" in calls(host), "the job hears of it")
+    assert calls(host).count("stop CANCELED") == 1
+    assert host.job(ended)["State"] == "Failure"
+
+
 def test_many_readers_of_a_running_job_always_see_whole_texts(host: OrthancServer) -> None:
     job = submit(host, Steps=100_000)
     host.wait_for_job(job, states=["Running"])
