@@ -69,6 +69,9 @@ class Router:
             try:
                 self._answer(output, self._pool.call(partial(handler, request)))
             except TransferError as error:
+                if error.status >= 500 and not isinstance(error, Busy):
+                    # Orthanc logs its own words for the code only, or nothing.
+                    logger.warning("%s %s: %s", request.method, path, error)
                 return self._refuse(output, request, error)
             except Exception as error:
                 logger.exception("%s %s failed", request.method, path)

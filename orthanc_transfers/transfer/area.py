@@ -41,6 +41,7 @@ from orthanc_transfers.transfer.journal import (
 AREA = "area"
 MANIFEST = "manifest"
 JOURNAL = "journal"
+MAKE_ROOM = "make room there, then resubmit the job"
 _FORMAT = "orthanc-transfers-manifest-1"
 
 
@@ -62,7 +63,7 @@ def replay(records: Iterator[Record], manifest: Manifest) -> History:
     """The state that a journal's records lead to. Records that make no sense count for nothing."""
     history = History()
     for record in records:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             _apply(record, manifest, history)
     return history
 
@@ -316,8 +317,11 @@ class Area:
 def disk_error(error: OSError) -> TransferError:
     """What an error of the operating system means to a user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"the disk of the staging directory is full: {error.strerror}")
-    return TransferError(f"the staging directory cannot be used: {error}")
+        return NoSpace(f"the disk of the staging directory is full ({error.strerror}): {MAKE_ROOM}")
+    return TransferError(
+        f"the staging directory cannot be used ({error}): see that StagingDirectory is there and can be written,"
+        " then resubmit the job"
+    )
 
 
 @contextlib.contextmanager
@@ -369,6 +373,15 @@ def _read_manifest(path: Path) -> tuple[Manifest, dict[str, Any]]:
     head, _, body = path.read_bytes().partition(b"\n")
     if head.decode("ascii", "replace").split(" ") != [_FORMAT, hashlib.sha256(body).hexdigest()]:
         raise BadFile(f"{path} is damaged, or of another version of the plugin")
-    content = json.loads(body)
-    manifest = Manifest(Instance(identifier, size, md5) for identifier, size, md5 in content["instances"])
-    return manifest, content["meta"]
+    try:
+        content = json.loads(body)
+        meta: dict[str, Any] = content["meta"]
+        return Manifest(_instance(*row) for row in content["instances"]), meta
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise BadFile(f"{path} makes no sense: {error!r}") from error
+
+
+def _instance(identifier: Any, size: Any, md5: Any) -> Instance:
+    if not (isinstance(identifier, str) and type(size) is int and isinstance(md5, str)):
+        raise TypeError("not an instance")
+    return Instance(identifier, size, md5)

@@ -102,7 +102,7 @@ class Journal:
         Raises ``NoSpace`` if they did not fit whole; the reader passes over the part that did.
         """
         if os.write(self._fd, records) != len(records):
-            raise NoSpace("the journal of a reception cannot grow: the disk is full")
+            raise NoSpace("the journal of a reception cannot grow, the disk of the staging directory is full")
 
     def sync(self) -> None:
         """Make all that was appended survive a loss of power."""

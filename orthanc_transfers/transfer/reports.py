@@ -39,7 +39,6 @@ class Reports:
 
         Raises ``OSError``.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write(report["ID"], report)
         for alias in aliases:
             self.alias(report["ID"], alias)
@@ -48,7 +47,6 @@ class Reports:
     def alias(self, identifier: str, alias: str) -> None:
         """Let the report ``identifier`` be found as ``alias``, also if it is not written yet."""
         if alias != identifier:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write(alias, {"See": identifier})
 
     def read(self, identifier: str) -> dict[str, Any] | None:
@@ -75,6 +73,9 @@ class Reports:
         return self._directory / f"{hashlib.sha256(identifier.encode('utf-8', 'replace')).hexdigest()}.json"
 
     def _write(self, identifier: str, content: Mapping[str, Any]) -> None:
+        # The mode is of the last folder only, and what is around may have been deleted.
+        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         path = self._path(identifier)
         unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

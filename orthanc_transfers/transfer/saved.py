@@ -137,6 +137,8 @@ def _parse_set(value: Any) -> RangeSet:
     found = RangeSet()
     try:
         for start, stop in value or ():
+            if type(start) is not int or type(stop) is not int:
+                raise TypeError("not numbers of buckets")
             found.add(Range(start, stop))
     except (TypeError, ValueError):
         # Damaged: the buckets are sent again.

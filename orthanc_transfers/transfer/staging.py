@@ -22,13 +22,14 @@ from typing import Any
 
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.transfer.area import Area, disk_error
+from orthanc_transfers.transfer.area import MAKE_ROOM, Area, disk_error
 from orthanc_transfers.transfer.ports import Clock
 
 log = logging.getLogger(__name__)
 
 SET_ASIDE = "set-aside"
-_KEPT = re.compile(rf"lock|reports|server-[0-9]+|{SET_ASIDE}")
+_LOCK = "lock"
+_KEPT = re.compile(rf"{_LOCK}|reports|server-[0-9]+|{SET_ASIDE}")
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _RECEPTION = re.compile(r"[0-9a-f]{32}")
 _MOST_SERVERS = 64
@@ -47,6 +48,7 @@ class Staging:
         self._lock = threading.Lock()
         self._promised: dict[str, int] = {}
         self._areas: dict[str, Area] = {}
+        self._given = root
         try:
             self.root, self._lock_file = _claim(root)
         except OSError as error:
@@ -55,6 +57,7 @@ class Staging:
     def create(self, manifest: Manifest, meta: dict[str, Any], needed: int) -> Area:
         """A new area, of which ``needed`` bytes will be written. Raises ``NoSpace``."""
         identifier = uuid.uuid4().hex
+        self._claim_again_if_deleted()
         self._promise(identifier, needed)
         try:
             area = Area.create(self.root / identifier, manifest, meta)
@@ -64,6 +67,18 @@ class Staging:
         with self._lock:
             self._areas[identifier] = area
         return area
+
+    def _claim_again_if_deleted(self) -> None:
+        with self._lock:
+            if (self.root / _LOCK).exists():
+                return
+            log.warning("the staging directory %s was deleted, it is made again", self.root)
+            try:
+                root, lock_file = _claim(self._given)
+            except OSError as error:
+                raise disk_error(error) from error
+            self._lock_file.close()
+            self.root, self._lock_file = root, lock_file
 
     def _promise(self, identifier: str, needed: int) -> None:
         try:
@@ -77,11 +92,14 @@ class Staging:
             outstanding = max(0, staged - written)
             free = max(0, disk.f_bavail * disk.f_frsize - outstanding)
             if needed > free:
-                raise NoSpace(f"{needed} bytes are needed for this transfer, {free} are free for staging")
+                raise NoSpace(
+                    f"{needed} bytes are needed for this transfer, {free} are free for staging: {MAKE_ROOM}"
+                )
             if self._max_size and staged + needed > self._max_size:
                 free = max(0, self._max_size - staged)
                 raise NoSpace(
-                    f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free"
+                    f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
+                    " wait for other transfers or allow more, then resubmit the job"
                 )
             self._promised[identifier] = needed
 
@@ -107,7 +125,7 @@ class Staging:
                 if not _RECEPTION.fullmatch(path.name):
                     raise BadFile("it is not a reception")
                 area = Area.reopen(path)
-            except (BadFile, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            except BadFile as error:
                 self.set_aside(path, str(error))
                 continue
             if area.history.outcome is None:
@@ -157,5 +175,5 @@ def _claim(root: Path) -> tuple[Path, _LockFile]:
         folder = root if number == 1 else root / f"server-{number}"
         folder.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(BlockingIOError):
-            return folder, _LockFile(folder / "lock")
+            return folder, _LockFile(folder / _LOCK)
     raise ConfigurationError(f"{_MOST_SERVERS} servers use the staging directory {root} already")

@@ -1,0 +1,179 @@
+"""The disk of the staging directory is full, becomes full, is read-only, or is gone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.conftest import MakeDisk
+from tests.faults.four_ways import PUSHES, WAYS, FourWays, four_ways
+from tests.support.dicom_data import ct_study
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer, resource, wait_until
+from tests.support.raw_push import RawPush
+from tests.support.small_disk import SmallDisk
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+MB = 1_000_000
+DISK = 8 * MB
+SLICES = 6
+HALF = 1.5 * MB
+"""Of the bytes of a study."""
+
+
+@pytest.fixture(scope="module")
+def shared(
+    make_shared_server: MakeServer, make_disk: MakeDisk, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[FourWays, SmallDisk]]:
+    folder = tmp_path_factory.mktemp("disk-full")
+    disk = make_disk(folder / "disk", DISK)
+    transfers = {"BucketSize": 256, "Threads": 1, "MaxHttpRetries": 1, "MaxBandwidth": 12}
+    a, b = make_shared_server("a"), make_shared_server("b")
+    with four_ways(a, b, folder, disk.path / "staging", transfers) as world:
+        yield world, disk
+
+
+@pytest.fixture
+def world(shared: tuple[FourWays, SmallDisk]) -> FourWays:
+    """The same two Orthancs for all tests of this file, empty at the start of each."""
+    shared[0].clear()
+    return shared[0]
+
+
+@pytest.fixture
+def disk(shared: tuple[FourWays, SmallDisk]) -> SmallDisk:
+    """That of the staging directory of ``b``."""
+    return shared[1]
+
+
+def study(server: OrthancServer) -> list[dict[str, str]]:
+    """A bit more than 3 MB, which take about 2 s on their way."""
+    return [resource("Study", server.upload_all(ct_study(SLICES))[0]["ParentStudy"])]
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d{6,}", text)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_transfer_that_does_not_fit_is_not_begun_and_goes_through_once_there_is_room(
+    world: FourWays, disk: SmallDisk, way: str
+) -> None:
+    resources = study(world.a)
+    size = int(world.a.get("statistics")["TotalUncompressedSize"])
+    disk.fill(leave=MB)
+    free = disk.free
+    transfer = world.start(way, resources, Compression="none")
+    said = transfer.failure()
+    assert numbers(said) == [size, free]
+    assert "make room" in said
+    assert "resubmit" in said
+    assert ("507" in said) == (way in PUSHES)
+    assert world.b.instances() == []
+    world.nothing_is_left()
+    disk.make_room()
+    transfer.again().succeed()
+    assert world.b.md5s() == world.a.md5s()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_disk_that_becomes_full_fails_the_transfer_which_goes_through_once_there_is_room(
+    world: FourWays, disk: SmallDisk, way: str
+) -> None:
+    transfer = world.start(way, study(world.a), Compression="none")
+    wait_until(lambda: world.received() > HALF, "half of the study")
+    disk.fill()
+    said = transfer.failure()
+    assert "full" in said
+    assert "make room" in said
+    assert "resubmit" in said
+    assert world.b.instances() == []
+    if way == "push-2":
+        # It waits for its sender, for PushIdleTimeout at most.
+        assert world.received() > HALF
+    else:
+        world.nothing_is_left()
+    disk.make_room()
+    content = transfer.again().succeed()
+    if way == "push-2":
+        assert content["ResumedSizeMB"] >= 1
+    assert world.b.md5s() == world.a.md5s()
+
+
+def test_a_job_that_still_tries_goes_on_by_itself_once_there_is_room(
+    world: FourWays, disk: SmallDisk
+) -> None:
+    transfer = world.start("push-2", study(world.a), Compression="none")
+    wait_until(lambda: world.received() > HALF, "half of the study")
+    disk.fill()
+    front = world.fronts["push-2"]
+    wait_until(lambda: any(seen.status == 507 for seen in front.requests), "a refusal")
+    disk.make_room()
+    transfer.succeed()
+    assert world.b.md5s() == world.a.md5s()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_sender_is_told_by_507_and_may_send_the_same_bytes_again(
+    world: FourWays, disk: SmallDisk, version: int
+) -> None:
+    push = RawPush(world.b, version, list(ct_study(SLICES)))
+    disk.fill(leave=MB)
+    refused = push.create()
+    assert refused.status_code == 507
+    assert numbers(refused.json()["Details"]) == [push.size, disk.free]
+    disk.make_room()
+    assert push.create().status_code == 200
+    for index in range(SLICES // 2):
+        assert push.put(index).status_code == 200
+    disk.fill()
+    full = push.put(SLICES - 1)
+    assert full.status_code == 507
+    assert "full" in full.json()["Details"]
+    disk.make_room()
+    for index in range(SLICES // 2, SLICES):
+        assert push.put(index).status_code == 200
+    assert push.commit().status_code == 200
+    wait_until(lambda: len(world.b.instances()) == SLICES, "the import")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_where_nothing_can_be_written_a_transfer_fails_and_goes_through_afterwards(
+    world: FourWays, disk: SmallDisk, way: str
+) -> None:
+    resources = study(world.a)
+    disk.make_read_only()
+    try:
+        transfer = world.start(way, resources)
+        said = transfer.failure()
+        assert "Read-only file system" in said
+        assert "StagingDirectory" in said
+        assert "resubmit" in said
+        assert world.b.instances() == []
+    finally:
+        disk.make_writable()
+    world.nothing_is_left()
+    transfer.again().succeed()
+    assert world.b.md5s() == world.a.md5s()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_staging_directory_that_is_deleted_fails_the_transfer_and_is_made_again_for_the_next(
+    world: FourWays, way: str
+) -> None:
+    transfer = world.start(way, study(world.a), Compression="none")
+    wait_until(lambda: world.received() > HALF, "half of the study")
+    shutil.rmtree(world.staging)
+    said = transfer.failure()
+    assert "No such file or directory" in said
+    assert "StagingDirectory" in said
+    assert world.b.instances() == []
+    transfer.again().succeed()
+    assert world.b.md5s() == world.a.md5s()
+    assert stat.S_IMODE(world.staging.stat().st_mode) == 0o700
+    assert (world.staging / "lock").exists()

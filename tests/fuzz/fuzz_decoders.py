@@ -1,0 +1,233 @@
+"""Everything that reads bytes of others, as targets for a fuzzer: what is not refused must make sense.
+
+Whatever a target reads, it may raise errors of ``core/errors.py`` only. With atheris (in an environment of its
+own that also has what the plugin needs), one target at a time:
+
+    python -m pip install atheris requests xxhash zstandard isal
+    nice python tests/fuzz/fuzz_decoders.py json -max_total_time=600 tests/fuzz/corpus/json
+
+Files that it adds to the corpus and that say something new are kept small and few (see README.md beside this
+file); ``test_corpus.py`` runs all of them through their targets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import atheris
+
+    instrumented: Any = atheris.instrument_imports(include=["orthanc_transfers"])
+else:
+    instrumented = contextlib.nullcontext()
+
+with instrumented:
+    from orthanc_transfers.core import dicom, settings
+    from orthanc_transfers.core.codec import Codec, decode, encode
+    from orthanc_transfers.core.errors import BadFile, ConfigurationError, TransferError
+    from orthanc_transfers.core.json_text import parse_json
+    from orthanc_transfers.core.model import Instance, Manifest
+    from orthanc_transfers.core.peers import parse_peers
+    from orthanc_transfers.core.planner import plan_buckets, plan_pull, plan_ranges
+    from orthanc_transfers.core.protocol import (
+        Capabilities,
+        ChunksRequest,
+        LookupAnswer,
+        PushCreated,
+        PushCreation,
+        PushCreation2,
+        PushStatus,
+        TransferRequest,
+        parse_resources,
+    )
+    from orthanc_transfers.core.ranges import Range, RangeSet
+    from orthanc_transfers.transfer.area import AREA, JOURNAL, MANIFEST, Area, replay
+    from orthanc_transfers.transfer.journal import Kind, encode_record, read_records
+    from orthanc_transfers.transfer.saved import Continuation, parse_order
+
+MESSAGES: tuple[Any, ...] = (
+    TransferRequest,
+    LookupAnswer,
+    PushCreation,
+    PushCreated,
+    Capabilities,
+    PushCreation2,
+    PushStatus,
+    ChunksRequest,
+)
+
+
+def fuzz_json(data: bytes) -> None:
+    """Text -> JSON -> every message; what is understood means the same once more."""
+    with refused():
+        value = parse_json(data, most_values=10_000)
+        with refused():
+            parse_resources(value)
+        for message in MESSAGES:
+            with refused():
+                meant = message.parse(value)
+                assert message.parse(json.loads(json.dumps(meant.to_json()))) == meant
+                if isinstance(meant, PushCreation | PushCreation2):
+                    plan(meant.manifest)
+
+
+def plan(manifest: Manifest) -> None:
+    """What is sent in buckets is each byte of it, once."""
+    if manifest.size > 100_000:
+        return
+    target = 1000
+    for bucket in (*plan_buckets(manifest, target), *plan_pull(manifest, target)):
+        assert 0 < bucket.size < 3 * target
+    ranges = plan_ranges([manifest.area], target)
+    assert sum(item.size for item in ranges) == manifest.size == RangeSet(ranges).size
+
+
+def fuzz_codec(data: bytes) -> None:
+    """A codec, an announced size of up to 64 KB, and a body."""
+    if len(data) < 3:
+        return
+    codec = list(Codec)[data[0] % len(Codec)]
+    size, body = int.from_bytes(data[1:3], "big"), data[3:]
+    with refused():
+        assert decode(body, codec, size).nbytes == size
+    cut = size % (len(body) + 1)
+    encoded = b"".join(encode([body[:cut], memoryview(body)[cut:]], codec))
+    assert decode(encoded, codec, len(body)) == body
+
+
+_MANIFEST = Manifest(Instance(f"i{number}", size, "0" * 32) for number, size in enumerate((300, 0, 5, 1000)))
+
+
+def fuzz_journal(data: bytes) -> None:
+    """A journal: the bytes as they are; and records with right checksums whose payloads are the bytes."""
+    check_history(data)
+    records = []
+    position = 0
+    while position + 2 <= len(data):
+        kind, length = Kind(data[position] % len(Kind) + 1), data[position + 1]
+        records.append(encode_record(kind, data[position + 2 : position + 2 + length]))
+        position += 2 + length
+    check_history(b"".join(records))
+
+
+def check_history(journal: bytes) -> None:
+    history = replay(read_records(journal), _MANIFEST)
+    assert all(item.stop <= _MANIFEST.size for item in history.have)
+    for places in (history.stored, history.absent or frozenset()):
+        assert all(0 <= place < len(_MANIFEST) for place in places)
+
+
+def fuzz_manifest(data: bytes) -> None:
+    """The files of a reception: a manifest under a right checksum, of which the bytes are the content."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder, "0" * 32)
+        directory.mkdir()
+        head = f"orthanc-transfers-manifest-1 {hashlib.sha256(data).hexdigest()}\n".encode()
+        (directory / MANIFEST).write_bytes(head + data)
+        (directory / JOURNAL).write_bytes(encode_record(Kind.OUTCOME, b"{}"))
+        (directory / AREA).write_bytes(b"")
+        with refused(BadFile):
+            area = Area.reopen(directory)
+            assert area.manifest.size >= 0
+
+
+def fuzz_ranges(data: bytes) -> None:
+    """Ranges put in and taken out: the same set as one of single bytes."""
+    ranges, model = RangeSet(), set[int]()
+    for change, start, size in zip(data[0::3], data[1::3], data[2::3], strict=False):
+        item, numbers = Range(start, start + size), range(start, start + size)
+        assert ranges.covers(item) == model.issuperset(numbers)
+        assert (
+            ranges.prefix(item)
+            == next((place for place in numbers if place not in model), start + size) - start
+        )
+        assert ranges.missing(item).size == len(set(numbers) - model)
+        if change % 2:
+            ranges.add(item)
+            model.update(numbers)
+        else:
+            ranges.discard(item)
+            model.difference_update(numbers)
+        assert {place for kept in ranges for place in range(kept.start, kept.stop)} == model
+    edges = [edge for item in ranges for edge in (item.start, item.stop)]
+    assert edges == sorted(set(edges))
+
+
+def fuzz_settings(data: bytes) -> None:
+    """The section ``Transfers``."""
+    value = any_json(data)
+    with refused(ConfigurationError):
+        parsed = settings.parse_settings(value)
+        assert parsed.threads >= 1
+        assert parsed.bucket_size >= 1024
+        assert math.isfinite(parsed.max_bandwidth)
+
+
+def fuzz_peers(data: bytes) -> None:
+    """The section ``OrthancPeers``."""
+    with refused(ConfigurationError):
+        for peer in parse_peers(any_json(data)).values():
+            for secret in (peer.password, peer.certificate_key_password):
+                assert (
+                    len(secret) < 8
+                    or secret in (peer.name + peer.url + peer.username)
+                    or secret not in repr(peer)
+                )
+
+
+def fuzz_saved(data: bytes) -> None:
+    """A job as Orthanc saved it, of ours or of the C++ plugin."""
+    value = any_json(data)
+    if not isinstance(value, dict):
+        return
+    again = Continuation(value).to_json()
+    assert Continuation(again).to_json() == again
+    with refused():
+        parse_order(value)
+
+
+def fuzz_dicom(data: bytes) -> None:
+    """The transfer syntax of a file, by the bytes behind its preamble."""
+    dicom.transfer_syntax(data)
+    dicom.transfer_syntax(b"\0" * 128 + b"DICM" + data)
+
+
+def any_json(data: bytes) -> Any:
+    """JSON that somebody else has parsed already."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+@contextlib.contextmanager
+def refused(kind: type[TransferError] = TransferError) -> Iterator[None]:
+    """It may be refused, in one sentence for a human."""
+    try:
+        yield
+    except kind as error:
+        if not str(error).encode():
+            raise ValueError("an error without a word") from error
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    name.removeprefix("fuzz_"): function
+    for name, function in list(globals().items())
+    if name.startswith("fuzz_")
+}
+
+if __name__ == "__main__":
+    logging.disable()
+    name = sys.argv.pop(1)
+    atheris.Setup(sys.argv, TARGETS[name])
+    atheris.Fuzz()
