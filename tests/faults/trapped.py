@@ -1,0 +1,106 @@
+"""The script of an Orthanc that dies, waits or dawdles in the middle of a named method of the plugin.
+
+The plugin itself is the real one: this only stands at the door of some of its methods. A trap is a file
+``traps/<name> before`` or ``traps/<name> after`` in the working directory, which holds one of
+
+    kill N       the process dies of SIGKILL at the N-th time from now, as in a power cut
+    wait         every thread that comes there waits until the file is gone
+    slow S       every thread that comes there takes S seconds longer
+
+Names are those of the methods (``Area.write``); a request to a peer is named by its kind too
+(``RequestsTransport.request POST commit``). See ``world.Trap`` for how tests set them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+METHODS = {
+    "host.store": ["OrthancStore.manifest", "OrthancStore.add"],
+    "host.sdk": ["Sdk.rest_get"],
+    "rest.passive": [
+        *("Passive.lookup", "Passive.get_chunks", "Passive.post_chunks", "Passive.report"),
+        *("Passive.create_push", "Passive.put_bucket", "Passive.commit_push"),
+        *("Passive.create_push_2", "Passive.put_range", "Passive.commit_push_2", "Passive.push_status"),
+    ],
+    "transfer.area": ["Area.write", "Area.note", "Area.note_committing", "Area.note_outcome"],
+    "transfer.commit": ["Commit.run"],
+    "transfer.intake": ["Intake.check"],
+    "transfer.pull": ["PullJob.work"],
+    "transfer.push": ["PushJob.work"],
+    "transfer.reports": ["Reports.write"],
+    "transfer.source": ["Source.pieces"],
+    "transfer.staging": ["Staging.create"],
+    "transfer.transport": ["RequestsTransport.request"],
+}
+
+TRAPS = Path("traps")
+
+_lock = threading.Lock()
+_visits: Counter[str] = Counter()
+
+
+def kind(arguments: tuple[Any, ...]) -> str:
+    """`` POST commit`` of ``(transport, "POST", "/transfers/v2/push/<id>/commit")``; nothing of others."""
+    if len(arguments) < 3 or not all(isinstance(one, str) for one in arguments[1:3]):
+        return ""
+    method, path = arguments[1:3]
+    words = re.findall("[a-z]{4,}", re.sub("[0-9a-f]{8,}.*?(?=/|$)", "", path.partition("?")[0]))
+    return f" {method} {words[-1]}"
+
+
+def come_by(place: str) -> None:
+    """What is to happen here, if anything."""
+    file = TRAPS / place
+    try:
+        order = file.read_text()
+    except FileNotFoundError:
+        return
+    action, _, value = order.partition(" ")
+    if action == "slow":
+        time.sleep(float(value))
+    elif action == "wait":
+        while file.exists():
+            time.sleep(0.01)
+    else:
+        with _lock:
+            # The same order given again is another one: its file has another time.
+            key = f"{place} {file.stat().st_mtime_ns}"
+            _visits[key] += 1
+            if _visits[key] == int(value):
+                file.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def guarded(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        place = name + kind(arguments)
+        come_by(f"{place} before")
+        result = method(*arguments, **options)
+        come_by(f"{place} after")
+        return result
+
+    return call
+
+
+for module_name, names in METHODS.items():
+    module = importlib.import_module(f"orthanc_transfers.{module_name}")
+    for name in names:
+        owner, method_name = name.split(".")
+        class_ = getattr(module, owner)
+        setattr(class_, method_name, guarded(name, vars(class_)[method_name]))
+
+import orthanc_transfers  # noqa: E402  (its methods are guarded from here on only)
+
+orthanc_transfers.register()

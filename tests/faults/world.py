@@ -1,0 +1,284 @@
+"""Two Orthancs between which transfers are broken on purpose, and what must be true of each whatever happened.
+
+    a transfer is whole or not there, and it gets there, whatever happens in between
+
+``World.transfer`` makes a study at one side, and puts a few things at the other; ``Transfer`` starts its job
+and says, at the end, whether the promise was kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from orthanc_transfers.core.model import Chunk, Instance, Manifest
+from orthanc_transfers.core.planner import plan_buckets
+from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.transfer.area import Area
+from tests.support.dicom_data import ct_study, small_instances
+from tests.support.fixtures import MakeServer
+from tests.support.front import Front, Seen
+from tests.support.orthanc_server import CHECKOUT, OrthancServer, resource, start_together, wait_until
+
+KB = 1024
+BUCKET = 32 * KB
+THREADS = 2
+
+IN_FLIGHT = 4 * THREADS * 2 * BUCKET
+"""Bytes that may be under way at one moment: up to four times the configured connections, and a bucket may have
+twice its target."""
+
+SLICES = 48
+"""Instances of 74 KB each, in a bit more than a hundred buckets."""
+
+SCRIPT = Path(__file__).with_name("trapped.py")
+
+Mode = Literal["push", "pull"]
+
+
+@dataclass
+class World:
+    """``a`` has the jobs: it pushes to ``b`` and pulls from it, through a front for each version."""
+
+    a: OrthancServer
+    b: OrthancServer
+    fronts: dict[int, Front]
+
+    def transfer(self, mode: Mode, version: int = 2, *, slices: int = SLICES) -> Transfer:
+        """A study to be transferred, between servers that were emptied. Nothing is started."""
+        for server in (self.a, self.b):
+            for trap in (server.folder / "traps").glob("*"):
+                trap.unlink()
+            # A test that failed may have left it dead.
+            if not server.running:
+                server.start()
+            server.clear()
+        for front in self.fronts.values():
+            front.forget()
+        source, target = (self.a, self.b) if mode == "push" else (self.b, self.a)
+        files = list(ct_study(slices, size=192, series=2))
+        (study,) = {one["ParentStudy"] for one in source.upload_all(files)}
+        target.upload_all([*files[:2], *small_instances(2)])
+        return Transfer(self, mode, version, source, target, study)
+
+
+@dataclass
+class Transfer:
+    """One study on its way from ``source`` to ``target``, which has two of its instances, and two others, before."""
+
+    world: World
+    mode: Mode
+    version: int
+    source: OrthancServer
+    target: OrthancServer
+    study: str
+    job: str = ""
+    wanted: dict[str, str] = field(init=False)
+    """MD5 of each instance of the study."""
+    before: dict[str, str] = field(init=False)
+    """MD5 of each instance that the target had before."""
+
+    manifest: Manifest = field(init=False)
+    """The instances of the study, in the order of the area."""
+
+    def __post_init__(self) -> None:
+        self.wanted = self.source.md5s(f"studies/{self.study}")
+        self.before = self.target.md5s()
+        self.manifest = Manifest(
+            Instance(one, int(self.source.get(f"instances/{one}/attachments/dicom/size")), md5)
+            for one, md5 in self.wanted.items()
+        )
+
+    @property
+    def front(self) -> Front:
+        """Through which it goes."""
+        return self.world.fronts[self.version]
+
+    def start(self) -> str:
+        """Submit the job, to ``a``; its identifier."""
+        order = self.world.a.send if self.mode == "push" else self.world.a.pull
+        self.job = order([resource("Study", self.study)], f"b{self.version}", Compression="none")["ID"]
+        return self.job
+
+    def start_saved(self) -> str:
+        """The same, but nothing happens before Orthanc has the job in its database.
+
+        Orthanc writes a new job down a moment after it was submitted (0.1 s); one that is killed before that
+        knows nothing of it afterwards.
+        """
+        name = "PushJob.work" if self.mode == "push" else "PullJob.work"
+        with Trap(self.world.a, f"{name} before", "wait"):
+            job = self.start()
+            wait_until(lambda: is_saved(self.world.a, job), f"job {job} is in the database")
+        return job
+
+    def succeed(self, timeout: float = 120.0) -> dict[str, Any]:
+        """The job once it has ended, which must be well; its content."""
+        known = self.world.a.wait_for_job(self.job, timeout=timeout)
+        assert known["State"] == "Success", known
+        content: dict[str, Any] = known["Content"]
+        return content
+
+    # --- the promise
+
+    def is_whole(self) -> None:
+        """Every byte of every instance is at the target, and all that was there before."""
+        assert self.target.md5s() == {**self.before, **self.wanted}
+        for identifier, md5 in self.wanted.items():
+            file = self.target.download(f"instances/{identifier}/file")
+            assert hashlib.md5(file).hexdigest() == md5
+        self.leaves_nothing_behind()
+
+    def is_not_there(self) -> None:
+        """The target is as it was."""
+        assert self.target.md5s() == self.before
+        self.leaves_nothing_behind()
+
+    def is_whole_or_not_there(self) -> bool:
+        """One of the two; whether it is whole."""
+        whole = self.target.md5s() != self.before
+        if whole:
+            self.is_whole()
+        else:
+            self.is_not_there()
+        return whole
+
+    def leaves_nothing_behind(self) -> None:
+        """Of what was received, only the outcome is remembered; the source has all that it had."""
+        for server in (self.world.a, self.world.b):
+            wait_until(lambda server=server: not unfinished(server), f"{server.name}: nothing is staged", 20)
+            assert not list(staging(server).glob("set-aside/*"))
+        assert self.source.md5s(f"studies/{self.study}") == self.wanted
+
+    # --- what was sent
+
+    def carried(self) -> list[tuple[Seen, list[Range]]]:
+        """The requests that carry bytes of the study, in the order of their ends, with the ranges of the area."""
+        found = []
+        for seen in self.front.requests:
+            ranges = self._ranges(seen)
+            if ranges:
+                found.append((seen, ranges))
+        return found
+
+    def _ranges(self, seen: Seen) -> list[Range]:
+        if match := re.fullmatch("//?transfers/v2/push/[0-9a-f]{32}/([0-9]+)/([0-9]+)", seen.uri):
+            start, size = map(int, match.groups())
+            return [Range(start, start + size)]
+        if match := re.fullmatch("//?transfers/push/[0-9a-f-]+/([0-9]+)", seen.uri):
+            chunks = plan_buckets(self.manifest, BUCKET)[int(match[1])].chunks
+            return [self.manifest.range_of_chunk(chunk) for chunk in chunks]
+        if seen.uri.endswith("/transfers/v2/chunks") and seen.sent:
+            return [self.manifest.range_of_chunk(Chunk(*chunk)) for chunk in json.loads(seen.sent)["Chunks"]]
+        address = urlsplit(seen.uri)
+        if match := re.search("/transfers/chunks/([.0-9a-f-]+)$", address.path):
+            arguments = {
+                key: int(value[0]) for key, value in parse_qs(address.query).items() if key != "compression"
+            }
+            start = self.manifest.range_of(match[1].partition(".")[0]).start + arguments.get("offset", 0)
+            return [Range(start, start + arguments["size"])]
+        return []
+
+    def arrived(self) -> RangeSet:
+        """The bytes of the requests that were answered well so far."""
+        return RangeSet(item for seen, ranges in self.carried() if seen.status == 200 for item in ranges)
+
+    def sent_again(self) -> int:
+        """How many bytes were in more than one request."""
+        once, again = RangeSet(), RangeSet()
+        for _, ranges in self.carried():
+            for item in ranges:
+                for part in common(once, item):
+                    again.add(part)
+                once.add(item)
+        return again.size
+
+
+def common(known: RangeSet, item: Range) -> RangeSet:
+    """The bytes of a range that are in a set."""
+    return known.missing(item).missing(item)
+
+
+@contextmanager
+def broken_world(make: MakeServer, folder: Path, **transfers: Any) -> Iterator[World]:
+    """A ``World``, started. ``transfers`` are further options of both servers' ``Transfers``."""
+    path = os.pathsep.join([str(CHECKOUT), sysconfig.get_path("purelib")])
+    configuration = {
+        "ConcurrentJobs": 8,
+        "Transfers": {"BucketSize": BUCKET // KB, "Threads": THREADS, **transfers},
+    }
+    a, b = (
+        make(name, script=SCRIPT, configuration=configuration, environment={"PYTHONPATH": path})
+        for name in ("a", "b")
+    )
+    for server in (a, b):
+        (server.folder / "traps").mkdir(parents=True, exist_ok=True)
+    with Front(folder / "1", b, version=1) as front1, Front(folder / "2", b) as front2:
+        for name, front in (("b1", front1), ("b2", front2)):
+            a.add_peer(name, b, Url=front.url)
+        start_together(a, b)
+        yield World(a, b, {1: front1, 2: front2})
+
+
+class Trap:
+    """Something that happens to a server in the middle of a method of the plugin, see ``trapped.py``.
+
+    ``place`` is a name of ``trapped.py`` and ``before`` or ``after``; ``action`` is ``kill N``, ``wait`` or ``slow S``.
+    As a context, it is taken away at its end.
+    """
+
+    def __init__(self, server: OrthancServer, place: str, action: str) -> None:
+        self._server = server
+        self._file = server.folder / "traps" / place
+        # Appears whole.
+        unfinished = self._file.with_name(f".{self._file.name}")
+        unfinished.write_text(action)
+        unfinished.rename(self._file)
+
+    def __enter__(self) -> Trap:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.unlink(missing_ok=True)
+
+    def has_killed(self) -> None:
+        """Wait for the death of the server."""
+        wait_until(lambda: not self._server.running, f"{self._server.name} dies at {self._file.name}")
+        assert not self._file.exists(), "it ended in another way"
+        self._server.kill()  # what it had started, if anything, and it is known to have been meant
+
+
+def staging(server: OrthancServer) -> Path:
+    """The folder of what a server is receiving."""
+    return server.storage / "Transfers"
+
+
+def unfinished(server: OrthancServer) -> list[Path]:
+    """What a server has staged that is not just a remembered outcome."""
+    known = {"lock", "reports", "set-aside"}
+    return [
+        path
+        for path in staging(server).iterdir()
+        if path.name not in known
+        and (path.name.startswith(".") or (path / "area").exists() or not _has_outcome(path))
+    ]
+
+
+def _has_outcome(path: Path) -> bool:
+    return Area.reopen(path).history.outcome is not None
+
+
+def is_saved(server: OrthancServer, job: str) -> bool:
+    """Whether Orthanc has a job in its database: what it wrote last is in SQLite's log."""
+    written = (server.storage / "index-wal").read_bytes()
+    # A page of the database may end in the middle of the identifier.
+    return job[:18].encode() in written or job[18:].encode() in written
