@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import cached_property
 
-from orthanc_transfers.core.codec import Codec, Compression, choose, content_type, encode
+from orthanc_transfers.core.codec import Codec, Compression, choose, encode
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest
 from orthanc_transfers.core.planner import plan_buckets
@@ -136,8 +136,7 @@ class Push:
 
         def put(bucket: Bucket) -> Carried:
             body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
-            headers = {"content-type": content_type(self._codec), **self._headers}
-            drive.peer.request("PUT", f"{path}/{bucket.index}", body=body, headers=headers)
+            drive.peer.request("PUT", f"{path}/{bucket.index}", body=body, headers=self._headers)
             return Carried(bucket.size, size_of(body), self._codec)
 
         drive.carrier("push").carry(
