@@ -5,7 +5,7 @@ Cuts lie at even offsets, so that 16-bit pixels stay whole in a bucket.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from urllib.parse import quote
 
@@ -15,6 +15,9 @@ from orthanc_transfers.core.ranges import Range, RangeSet
 
 MAX_PATH = 1999
 """Characters of the path of a pull with its query, as C++ peers have it: 43 instances."""
+
+MOST_RANGES = 32
+"""Ranges in one bucket of version 2: its address names each."""
 
 _CHUNKS = "/transfers/chunks/"
 # Of several whole instances: they are small, and start at their beginning.
@@ -54,12 +57,51 @@ def plan_pull(manifest: Manifest, target: int, missing: RangeSet | None = None) 
     return _numbered(chain(_alone(large, target), _grouped(small, target, room)))
 
 
-def plan_ranges(missing: Iterable[Range], target: int) -> list[Range]:
-    """The buckets of version 2: the missing bytes in order, in ranges of about ``target`` bytes.
+class RangePlan:
+    """The buckets of version 2: the missing bytes in order, as ranges of the area, cut when they are taken.
 
-    None has more than twice the target.
+    ``target`` says how many bytes a bucket should have at that moment; none has more than one and a half times as
+    many. What is missing here and there shares a bucket. Taken by one thread at a time; any may ask ``total``.
     """
-    return [piece for item in missing for piece in _cut(item, _nearest(item.size, target))]
+
+    def __init__(self, missing: Iterable[Range], target: Callable[[], int]) -> None:
+        self._missing = [item for item in missing if item.size]
+        self._target = target
+        self._index = 0
+        self._left = sum(item.size for item in self._missing)
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[tuple[Range, ...]]:
+        return self
+
+    def __next__(self) -> tuple[Range, ...]:
+        target = max(1, self._target())
+        bucket: list[Range] = []
+        room = target
+        while room > 0 and self._index < len(self._missing) and len(bucket) < MOST_RANGES:
+            item = self._missing[self._index]
+            piece = next(_cut(item, _nearest(item.size, target)))
+            if bucket and piece.size > room:
+                break
+            bucket.append(piece)
+            room -= piece.size
+            if piece.stop < item.stop:
+                self._missing[self._index] = Range(piece.stop, item.stop)
+            else:
+                self._index += 1
+        if not bucket:
+            raise StopIteration
+        self._left -= target - room
+        self._taken += 1
+        return tuple(bucket)
+
+    @property
+    def total(self) -> int:
+        """Buckets taken so far, and about as many as the rest will make; exact in the end."""
+        if not self._left:
+            return self._taken
+        shared = -(-(len(self._missing) - self._index) // MOST_RANGES)
+        return self._taken + max(1, shared, round(self._left / max(1, self._target())))
 
 
 def chunks_path(bucket: Bucket, codec: Codec) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orthanc_transfers.core.codec import Codec, Compression
+from orthanc_transfers.core.codec import LEVEL, LEVEL_OF_SLOW_LINES, Codec, Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
 from orthanc_transfers.core.json_text import MOST_NESTED
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resource
@@ -23,6 +23,7 @@ from orthanc_transfers.core.ranges import Range
 SENDER_TRANSFER_ID = "sender-transfer-id"
 CODEC_HEADER = "transfers-codec"
 XXH3_HEADER = "transfers-xxh3"
+ENCODING_HEADER = "transfers-encoding-seconds"
 
 PUSH_PATH = "/transfers/v2/push"
 
@@ -289,11 +290,15 @@ class PushStatus:
 
 @dataclass(frozen=True, slots=True)
 class ChunksRequest:
-    """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, but for those not known here."""
+    """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, but for those not known here.
+
+    ``level`` is of zstd.
+    """
 
     chunks: tuple[Chunk, ...]
     codecs: tuple[Codec, ...]
     compression: Compression = Compression.AUTO
+    level: int = LEVEL
 
     @classmethod
     def parse(cls, value: Any) -> ChunksRequest:
@@ -304,17 +309,30 @@ class ChunksRequest:
                 raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {_shown(item)}')
             offset, size = (_natural(number, 'each offset and size of "Chunks"') for number in item[1:])
             chunks.append(Chunk(item[0], offset, size))
-        return cls(tuple(chunks), _codecs(body), _compression(body))
+        level = _natural(body.get("Level", LEVEL), '"Level"')
+        if level not in (LEVEL, LEVEL_OF_SLOW_LINES):
+            raise BadRequest(f'"Level" must be {LEVEL} or {LEVEL_OF_SLOW_LINES}, and is {_shown(level)}')
+        return cls(tuple(chunks), _codecs(body), _compression(body), level)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "Chunks": [[chunk.id, chunk.offset, chunk.size] for chunk in self.chunks],
             "Codecs": [codec.value for codec in self.codecs],
             "Compression": self.compression.value,
+            "Level": self.level,
         }
 
 
+def parse_seconds(text: str | None) -> float:
+    """The value of a header that says how long something took; 0 where it says nothing sensible."""
+    if text is None or not _SECONDS.fullmatch(text):
+        return 0.0
+    return float(text)
+
+
 # --- what messages are made of
+
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 
 _LEVELS = {
     "patient": Level.PATIENT,

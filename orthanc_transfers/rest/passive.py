@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from orthanc_transfers import __version__
@@ -11,6 +12,7 @@ from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound, TooLarg
 from orthanc_transfers.core.model import Chunk
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
+    ENCODING_HEADER,
     SENDER_TRANSFER_ID,
     XXH3_HEADER,
     Capabilities,
@@ -121,17 +123,18 @@ class Passive:
         creation = PushCreation2.parse(request.json(self._transactions.most_values))
         return answer_json(self._transactions.create(creation, sender).to_json())
 
-    def put_range(self, request: Request) -> Response:
-        """``PUT /transfers/v2/push/{push}/{offset}/{size}``."""
-        identifier = request.groups[0]
-        offset, size = (_natural(*item) for item in zip(("offset", "size"), request.groups[1:], strict=True))
+    def put_ranges(self, request: Request) -> Response:
+        """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
+        identifier, places = request.groups
+        numbers = [_natural("each offset and size", text) for text in places.split("/")[1:]]
+        ranges = list(zip(numbers[::2], numbers[1::2], strict=True))
+        size = sum(size for _, size in ranges)
         if size > MAX_BODY_SIZE:
             # The memory for it is taken before it is known whether the body holds as much.
             raise TooLarge(f"{size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}")
         self._transactions.put(
             identifier,
-            offset,
-            size,
+            ranges,
             _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
             request.headers.get(XXH3_HEADER),
             request.body,
@@ -153,9 +156,14 @@ class Passive:
         if sum(chunk.size for chunk in wanted.chunks) > MAX_BODY_SIZE:
             raise BadRequest(f"more than {MAX_BODY_SIZE} bytes asked for in one request")
         pieces = self._source.pieces(wanted.chunks)
+        began = time.monotonic()
         codec = choose(wanted.compression, pieces, wanted.codecs)
-        body = _joined(encode(pieces, codec))
-        headers = {CODEC_HEADER: codec.value, XXH3_HEADER: xxh3([body])}
+        body = _joined(encode(pieces, codec, wanted.level))
+        headers = {
+            CODEC_HEADER: codec.value,
+            XXH3_HEADER: xxh3([body]),
+            ENCODING_HEADER: f"{time.monotonic() - began:.6f}",
+        }
         return Response(body, content_type(codec), headers)
 
     def report(self, request: Request) -> Response:

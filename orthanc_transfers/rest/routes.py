@@ -32,7 +32,7 @@ def routes(active: Active, passive: Passive, identification: Identification) -> 
             f"/transfers/v2/push/{_ID}",
             {"GET": passive.push_status, "DELETE": passive.drop_push},
         ),
-        Route(f"/transfers/v2/push/{_ID}/([0-9]+)/([0-9]+)", {"PUT": passive.put_range}),
+        Route(f"/transfers/v2/push/{_ID}((?:/[0-9]+/[0-9]+)+)", {"PUT": passive.put_ranges}),
         Route(f"/transfers/v2/push/{_ID}/commit", {"POST": passive.commit_push_2}),
         Route("/transfers/v2/chunks", {"POST": passive.post_chunks}),
         Route(f"/transfers/reports/{_ID}", {"GET": passive.report}),

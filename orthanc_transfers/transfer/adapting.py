@@ -1,4 +1,4 @@
-"""How many requests run at once: as many as the line gains from, found by trying.
+"""How many requests run at once, and how much each carries: what the line gains from, found by trying.
 
 One connection cannot fill a line that loses packets (at 100 ms and 0.1 % a cubic one carries 8 Mbit/s, whatever the
 line could) or that is long and fat; many connections gain nothing where a processor or a disk is what limits.
@@ -7,6 +7,7 @@ line could) or that is long and fat; many connections gain nothing where a proce
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from orthanc_transfers.transfer.ports import Clock
 
@@ -75,3 +76,46 @@ class Connections:
         else:
             self._before = None
         self._begin_round()
+
+
+LONG = 1.0
+"""Seconds that a request should last where the network is the limit: so long that waiting for its answer is a small
+part of it, and no longer, since a broken one is sent again."""
+
+FIRST = 1024 * 1024
+SMALLEST = 128 * 1024
+LARGEST = 16 * 1024 * 1024
+"""Bytes of a bucket, before the codec."""
+
+TOGETHER = 96 * 1024 * 1024
+"""Bytes of all buckets under way at once: both sides hold them in memory."""
+
+
+class BucketSize:
+    """Bytes that the next bucket should have, before the codec. Thread-safe; a call never blocks.
+
+    The first ones have ``FIRST`` at most, to be on their way early, and then as many as configured (``start``),
+    unless requests last long: then so many that they last about ``LONG`` seconds.
+    """
+
+    def __init__(self, start: int, connections: Callable[[], int], most: int = LARGEST) -> None:
+        self._start = start
+        self._connections = connections
+        self._most = most
+        self._lock = threading.Lock()
+        self._now = float(min(start, most, FIRST))
+
+    def __call__(self) -> int:
+        """The number of bytes wanted at this moment."""
+        fair = TOGETHER // self._connections()
+        return max(1, min(int(self._now), self._most, max(self._start, fair)))
+
+    def settle(self, size: int, seconds: float) -> None:
+        """A request for ``size`` bytes has ended well."""
+        with self._lock:
+            if size < self._now / 2:
+                return  # a rest
+            wanted = float(self._start)
+            if seconds >= _SLOW:
+                wanted = min(LARGEST, max(SMALLEST, LONG * size / seconds))
+            self._now = min(2 * self._now, max(self._now / 2, wanted))

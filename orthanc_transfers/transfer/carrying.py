@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.transfer import workers
-from orthanc_transfers.transfer.adapting import Connections
+from orthanc_transfers.transfer.adapting import BucketSize, Connections
 from orthanc_transfers.transfer.cancellation import Cancellation
+from orthanc_transfers.transfer.encoding import Encoding
 from orthanc_transfers.transfer.ports import Clock
 from orthanc_transfers.transfer.progress import Progress
 
@@ -22,19 +23,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """One item that arrived whole: bytes before the codec, bytes on the network, the codec."""
+    """One item that arrived whole: bytes before the codec, bytes on the network, the codec, its seconds."""
 
     size: int
     wire: int
     codec: Codec
+    encoding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """Carries with as many workers as ``connections`` wants, counting into ``progress``."""
+    """Carries with as many workers as ``connections`` wants, counting into ``progress``.
+
+    ``bucket_size`` and ``encoding`` learn from what is carried, for those who ask them.
+    """
 
     name: str
     connections: Connections
+    bucket_size: BucketSize
+    encoding: Encoding
     progress: Progress
     cancellation: Cancellation
     clock: Clock
@@ -53,7 +60,10 @@ class Carrier:
         def carry_one(item: T) -> None:
             began = self.clock.monotonic()
             carried = work(item)
-            self.connections.settle(carried.wire, self.clock.monotonic() - began)
+            seconds = self.clock.monotonic() - began
+            self.connections.settle(carried.wire, seconds)
+            self.bucket_size.settle(carried.size, seconds)
+            self.encoding.settle(carried.size, seconds, carried.encoding)
             settled(item)
             self.progress.settle(carried.size, carried.wire, carried.codec)
 

@@ -16,10 +16,11 @@ from typing import Any, ClassVar
 from orthanc_transfers.core.errors import PeerError, TransferError
 from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.transfer import workers
-from orthanc_transfers.transfer.adapting import MOST, Connections
+from orthanc_transfers.transfer.adapting import LARGEST, MOST, BucketSize, Connections
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.carrying import Carrier
 from orthanc_transfers.transfer.content import Facts, describe, with_types
+from orthanc_transfers.transfer.encoding import Encoding
 from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.ports import PeerTransport, StepOutcome, StopReason
 from orthanc_transfers.transfer.progress import Progress
@@ -96,11 +97,19 @@ class Drive:
     enter: Callable[[str], None]
     """To be told by which identifier the receiver knows the transfer."""
 
-    def carrier(self, name: str) -> Carrier:
-        """Carries the buckets of this stretch; ``name`` is that of its threads."""
-        clock = self.environment.clock
-        connections = Connections(self.environment.settings.threads, clock)
-        return Carrier(name, connections, self.progress, self.cancellation, clock)
+    def carrier(self, name: str, largest: int = LARGEST) -> Carrier:
+        """Carries the buckets of this stretch, of at most ``largest`` bytes; ``name`` is that of its threads."""
+        settings, clock = self.environment.settings, self.environment.clock
+        connections = Connections(settings.threads, clock)
+        return Carrier(
+            name,
+            connections,
+            BucketSize(settings.bucket_size, connections, largest),
+            Encoding(self.order.compression, connections, clock),
+            self.progress,
+            self.cancellation,
+            clock,
+        )
 
 
 class TransferJob(ABC):

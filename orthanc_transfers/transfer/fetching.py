@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from orthanc_transfers.core.codec import Codec, decode
 from orthanc_transfers.core.errors import BadFile, PeerAnswer, WrongSize
@@ -22,17 +22,26 @@ class Garbled(PeerAnswer):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The bytes of one item, how many of them the network carried, and in which codec."""
+    """The bytes of one item, how many of them the network carried, the codec, and the seconds it took."""
 
     data: memoryview
     wire: int
     codec: Codec
+    encoding: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[T]):
+    """Items, taken one by one, and how many there will have been in the end, as far as that is known."""
+
+    items: Iterable[T]
+    total: Callable[[], int]
 
 
 class Fetcher(Protocol[T]):
     """How one version of the protocol fetches. Called by several threads."""
 
-    def plan(self, missing: RangeSet) -> Sequence[T]:
+    def plan(self, missing: RangeSet) -> Plan[T]:
         """Items that bring just those bytes of the area, one request each."""
 
     def ranges(self, item: T) -> Sequence[Range]:

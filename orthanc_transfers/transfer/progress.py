@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.transfer.ports import Clock
@@ -18,7 +19,7 @@ class Progress:
     def __init__(self, clock: Clock, floor: float = 0.0) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._scheduled = 0
+        self._scheduled: Callable[[], int] = lambda: 0
         self._completed = 0
         self._left = 0
         self._planned = False
@@ -30,10 +31,11 @@ class Progress:
         self._carried_for = 0.0
         self._recent: deque[tuple[float, int, int]] = deque()
 
-    def plan(self, scheduled: int, completed: int, left: int) -> None:
+    def plan(self, scheduled: Callable[[], int], completed: int, left: int) -> None:
         """Buckets of the whole transfer, how many of them are settled already, bytes still to carry.
 
-        May be called again: after a pause, or when bytes have to be carried once more.
+        The first may change, and is asked for again and again. May be called again: after a pause, or when
+        bytes have to be carried once more.
         """
         with self._lock:
             self._floor = self._fraction()
@@ -116,7 +118,9 @@ class Progress:
     def _fraction(self) -> float:
         if not self._planned:
             return self._floor
-        return max(self._floor, (1 + self._completed) / (2 + self._scheduled))
+        # What is left may turn out to be more buckets than it seemed.
+        self._floor = max(self._floor, (1 + self._completed) / (2 + self._scheduled()))
+        return self._floor
 
     def _rates(self) -> tuple[float, int, int]:
         """Seconds, and the bytes that they brought before and after the codecs."""

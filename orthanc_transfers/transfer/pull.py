@@ -15,7 +15,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.protocol import Capabilities, TransferRequest
 from orthanc_transfers.core.ranges import RangeSet
-from orthanc_transfers.transfer.carrying import Carried
+from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.fetching import Fetcher, fetch_intact
@@ -60,9 +60,12 @@ class PullJob(TransferJob):
         )
         try:
             if capabilities is None:
-                _receive(drive, reception, Fetcher1(drive, manifest))
+                carrier = drive.carrier(KIND)
+                _receive(drive, reception, Fetcher1(drive, manifest), carrier)
             else:
-                _receive(drive, reception, Fetcher2(drive, manifest, capabilities))
+                # A bucket may be larger than its target.
+                carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
+                _receive(drive, reception, Fetcher2(drive, manifest, carrier), carrier)
         except NoSpace:
             # What was fetched would keep the disk full until the job is tried again, if ever.
             reception.discard()
@@ -106,7 +109,7 @@ def _list(drive: Drive, capabilities: Capabilities | None) -> Manifest:
         raise PeerAnswer(f"peer {peer} lists instances that make no sense: {error}", peer) from error
 
 
-def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T]) -> None:
+def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Carrier) -> None:
     """Fetch what is missing, until all can be imported. Raises ``ImportRefused``, ``PeerError``…"""
     facts = drive.facts
     drive.enter(reception.id)
@@ -115,7 +118,7 @@ def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T]) -> None:
     there = reception.manifest.size - sum(item.size for item in missing)
     facts.resumed = max(0, there - stored_size)
     for _ in range(MOST_ROUNDS):
-        _fetch(drive, reception, fetcher)
+        _fetch(drive, reception, fetcher, carrier)
         facts.phase = "Importing"
         facts.importing = reception
         try:
@@ -134,16 +137,16 @@ def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T]) -> None:
     )
 
 
-def _fetch(drive: Drive, reception: Reception, fetcher: Fetcher[T]) -> None:
+def _fetch(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Carrier) -> None:
     drive.facts.phase = "Fetching"
     missing = RangeSet(reception.missing())
-    items = fetcher.plan(missing)
-    settled = len(fetcher.plan(missing.missing(reception.manifest.area)))
-    drive.progress.plan(settled + len(items), settled, missing.size)
+    plan = fetcher.plan(missing)
+    settled = fetcher.plan(missing.missing(reception.manifest.area)).total()
+    drive.progress.plan(lambda: settled + plan.total(), settled, missing.size)
 
     def fetch(item: T) -> Carried:
         fetched = fetch_intact(fetcher, item)
         reception.write(fetcher.ranges(item), fetched.data)
-        return Carried(len(fetched.data), fetched.wire, fetched.codec)
+        return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
 
-    drive.carrier("pull").carry(items, fetch)
+    carrier.carry(plan.items, fetch)

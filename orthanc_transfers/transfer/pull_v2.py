@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import Codec
+from orthanc_transfers.core.codec import Codec, level_for
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.core.planner import plan_ranges
-from orthanc_transfers.core.protocol import CODEC_HEADER, XXH3_HEADER, Capabilities, ChunksRequest
+from orthanc_transfers.core.planner import RangePlan
+from orthanc_transfers.core.protocol import (
+    CODEC_HEADER,
+    ENCODING_HEADER,
+    XXH3_HEADER,
+    ChunksRequest,
+    parse_seconds,
+)
 from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.transfer.carrying import Carrier
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.fetching import Fetched, Garbled, most_bytes, unpack
+from orthanc_transfers.transfer.fetching import Fetched, Garbled, Plan, most_bytes, unpack
 from orthanc_transfers.transfer.messages import identify
 
 CHUNKS = "/transfers/v2/chunks"
@@ -21,27 +29,34 @@ CHUNKS = "/transfers/v2/chunks"
 class Fetcher2:
     """Implements ``Fetcher`` with ranges of the area."""
 
-    def __init__(self, drive: Drive, manifest: Manifest, capabilities: Capabilities) -> None:
+    def __init__(self, drive: Drive, manifest: Manifest, carrier: Carrier) -> None:
         self._peer = drive.peer
         self._order = drive.order
+        self._progress = drive.progress
         self._manifest = manifest
-        # A range may be twice the target.
-        self._target = max(1, min(drive.environment.settings.bucket_size, capabilities.max_body_size // 2))
+        self._carrier = carrier
 
-    def plan(self, missing: RangeSet) -> Sequence[Range]:
-        return plan_ranges(missing, self._target)
+    def plan(self, missing: RangeSet) -> Plan[tuple[Range, ...]]:
+        buckets = RangePlan(missing, self._carrier.bucket_size)
+        return Plan(buckets, lambda: buckets.total)
 
-    def ranges(self, item: Range) -> Sequence[Range]:
-        return [item]
+    def ranges(self, item: tuple[Range, ...]) -> Sequence[Range]:
+        return item
 
-    def fetch(self, item: Range) -> Fetched:
-        wanted = ChunksRequest(self._manifest.chunks(item), tuple(Codec), self._order.compression)
+    def fetch(self, item: tuple[Range, ...]) -> Fetched:
+        size = sum(one.size for one in item)
+        wanted = ChunksRequest(
+            tuple(chunk for one in item for chunk in self._manifest.chunks(one)),
+            tuple(Codec),
+            self._carrier.encoding(),
+            level_for(self._progress.speed()),
+        )
         answer = self._peer.request(
             "POST",
             CHUNKS,
             body=[json.dumps(wanted.to_json(), separators=(",", ":")).encode()],
             headers={"content-type": "application/json", **identify(self._order)},
-            limit=most_bytes(item.size),
+            limit=most_bytes(size),
         )
         if xxh3([answer.body]) != answer.headers.get(XXH3_HEADER):
             raise Garbled(f"peer {self._peer.peer} sent bytes with a wrong checksum", self._peer.peer)
@@ -49,4 +64,5 @@ class Fetcher2:
             codec = Codec(answer.headers.get(CODEC_HEADER))
         except ValueError:
             raise Garbled(f"peer {self._peer.peer} sent an unknown codec", self._peer.peer) from None
-        return unpack(self._peer.peer, answer, codec, item.size)
+        encoding = parse_seconds(answer.headers.get(ENCODING_HEADER))
+        return replace(unpack(self._peer.peer, answer, codec, size), encoding=encoding)

@@ -121,7 +121,7 @@ class Push:
         completed = drive.continuation.completed()
         left = sum(bucket.size for bucket in self._buckets if bucket.index not in completed)
         drive.facts.resumed = self._manifest.size - left
-        drive.progress.plan(len(self._buckets), len(completed), left)
+        drive.progress.plan(lambda: len(self._buckets), len(completed), left)
 
     @property
     def _headers(self) -> dict[str, str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import choose, content_type, encode, level_for
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.core.planner import plan_ranges
+from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
     XXH3_HEADER,
@@ -43,8 +43,8 @@ class Push:
         self._manifest = manifest
         self._codecs = frozenset(capabilities.codecs)
         self._began = drive.environment.clock.now()
-        # A range may be twice the target.
-        self._target = max(1, min(drive.environment.settings.bucket_size, capabilities.max_body_size // 2))
+        # A bucket may be larger than its target.
+        self._carrier = drive.carrier("push", max(1, capabilities.max_body_size // 2))
 
     def run(self) -> None:
         """Send what is missing, and see it imported. Raises ``PeerError`` and its like."""
@@ -108,17 +108,22 @@ class Push:
     def _send(self, status: PushStatus) -> PushStatus:
         if status.state is not PushState.RECEIVING:
             return status
-        drive = self._drive
+        drive, clock = self._drive, self._drive.environment.clock
         drive.facts.phase = "Sending"
+        target = drive.environment.settings.bucket_size
         there = RangeSet(status.missing).missing(self._manifest.area)
-        settled = len(plan_ranges(there, self._target))
-        ranges = plan_ranges(status.missing, self._target)
-        drive.progress.plan(settled + len(ranges), settled, sum(item.size for item in ranges))
+        settled = RangePlan(there, lambda: target).total
+        buckets = RangePlan(status.missing, self._carrier.bucket_size)
+        left = sum(item.size for item in status.missing)
+        drive.progress.plan(lambda: settled + buckets.total, settled, left)
 
-        def put(item: Range) -> Carried:
-            pieces = drive.environment.source.pieces(self._manifest.chunks(item), self._manifest)
-            codec = choose(drive.order.compression, pieces, self._codecs)
+        def put(ranges: Sequence[Range]) -> Carried:
+            chunks = [chunk for item in ranges for chunk in self._manifest.chunks(item)]
+            pieces = drive.environment.source.pieces(chunks, self._manifest)
+            began = clock.monotonic()
+            codec = choose(self._carrier.encoding(), pieces, self._codecs)
             body = encode(pieces, codec, level_for(drive.progress.speed()))
+            encoding = clock.monotonic() - began
             del pieces  # what is encoded needs no memory while it is sent
             headers = {
                 "content-type": content_type(codec),
@@ -126,11 +131,11 @@ class Push:
                 XXH3_HEADER: xxh3(body),
                 **self._headers,
             }
-            path = f"{status.path}/{item.start}/{item.size}"
-            drive.peer.request("PUT", path, body=body, headers=headers)
-            return Carried(item.size, size_of(body), codec)
+            places = "/".join(f"{item.start}/{item.size}" for item in ranges)
+            drive.peer.request("PUT", f"{status.path}/{places}", body=body, headers=headers)
+            return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
 
-        drive.carrier("push").carry(ranges, put)
+        self._carrier.carry(buckets, put)
         path = f"{status.path}/commit"
         return self._understand(path, post(drive.peer, path, {}, self._headers))
 

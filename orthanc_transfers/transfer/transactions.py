@@ -218,13 +218,12 @@ class Transactions:
     def put(
         self,
         identifier: str,
-        offset: int,
-        size: int,
+        places: Sequence[tuple[int, int]],
         encoding: Codec,
         xxh3: str | None,
         body: memoryview,
     ) -> None:
-        """``size`` bytes of the area from ``offset`` on, as they were on the wire in ``body``.
+        """One bucket: ranges of the area, each an offset and a size, end to end as they were on the wire in ``body``.
 
         ``xxh3`` is the checksum of the body, if its sender computed one. Raises ``UnknownTransaction``,
         ``BadRequest``, ``BadFile``, ``WrongSize``, ``Corrupted``, ``Conflict``.
@@ -232,14 +231,18 @@ class Transactions:
         push = self._find(identifier, 2)
         reception = push.reception
         reception.touch()
-        if offset < 0 or size < 0 or offset + size > reception.manifest.size:
-            raise BadRequest(f"bytes {offset} to {offset + size} lie beyond the area of push {identifier}")
+        for offset, size in places:
+            if offset < 0 or size < 0 or offset + size > reception.manifest.size:
+                raise BadRequest(
+                    f"bytes {offset} to {offset + size} lie beyond the area of push {identifier}"
+                )
         self._refuse_if_over(reception)
         self._return_place(push)
         self._counters.add(received_bytes=len(body))
         if xxh3 is not None and checksum.xxh3([body]) != xxh3.lower():
-            raise Corrupted(f"bytes {offset} to {offset + size} were damaged on their way; send them again")
-        reception.write([Range(offset, offset + size)], codec.decode(body, encoding, size))
+            raise Corrupted(f"the bytes from {places[0][0]} on were damaged on their way; send them again")
+        ranges = [Range(offset, offset + size) for offset, size in places]
+        reception.write(ranges, codec.decode(body, encoding, sum(item.size for item in ranges)))
 
     def status(self, identifier: str, wait: float = 0.0) -> PushStatus:
         """How far it is; while it is being committed, only after its end or after ``wait`` seconds.

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.model import Bucket, Chunk, Instance, Manifest
-from orthanc_transfers.core.planner import MAX_PATH, chunks_path, plan_buckets, plan_pull, plan_ranges
+from orthanc_transfers.core.planner import (
+    MAX_PATH,
+    MOST_RANGES,
+    RangePlan,
+    chunks_path,
+    plan_buckets,
+    plan_pull,
+)
 from orthanc_transfers.core.ranges import Range, RangeSet
 
 MD5 = "0" * 32
@@ -136,25 +143,56 @@ def test_an_identifier_that_is_none_cannot_lead_elsewhere() -> None:
 # --- version 2
 
 
+def planned(missing: Sequence[Range], target: int) -> list[tuple[Range, ...]]:
+    return list(RangePlan(missing, lambda: target))
+
+
 def test_ranges_have_about_the_target() -> None:
-    assert plan_ranges([Range(0, 1000)], 100) == [Range(start, start + 100) for start in range(0, 1000, 100)]
+    assert planned([Range(0, 1000)], 100) == [(Range(start, start + 100),) for start in range(0, 1000, 100)]
 
 
 def test_a_little_more_than_the_target_is_not_cut() -> None:
-    assert plan_ranges([Range(6, 146)], 100) == [Range(6, 146)]
+    assert planned([Range(6, 146)], 100) == [(Range(6, 146),)]
 
 
 def test_ranges_are_cut_at_even_offsets() -> None:
-    assert plan_ranges([Range(1, 202)], 100) == [Range(1, 102), Range(102, 202)]
+    assert planned([Range(1, 202)], 100) == [(Range(1, 102),), (Range(102, 202),)]
 
 
-def test_no_range_spans_what_is_there() -> None:
-    assert plan_ranges([Range(0, 10), Range(20, 30)], 100) == [Range(0, 10), Range(20, 30)]
+def test_what_is_missing_here_and_there_shares_a_bucket() -> None:
+    gaps = [Range(start, start + 10) for start in range(0, 400, 20)]
+    assert planned(gaps, 100) == [tuple(gaps[:10]), tuple(gaps[10:])]
+
+
+def test_the_address_of_a_bucket_names_no_more_ranges_than_it_may() -> None:
+    gaps = [Range(start, start + 1) for start in range(0, 200, 2)]
+    assert max(map(len, planned(gaps, 1000))) == MOST_RANGES
+
+
+def test_a_large_piece_does_not_share_a_bucket() -> None:
+    assert planned([Range(0, 50), Range(60, 160)], 100) == [(Range(0, 50),), (Range(60, 160),)]
 
 
 def test_nothing_missing_needs_no_range() -> None:
-    assert plan_ranges([], 100) == []
-    assert plan_ranges([Range(5, 5)], 100) == []
+    assert planned([], 100) == []
+    assert planned([Range(5, 5)], 100) == []
+    assert RangePlan([], lambda: 100).total == 0
+
+
+def test_buckets_follow_a_target_that_changes() -> None:
+    target = 100
+    plan = RangePlan([Range(0, 1000)], lambda: target)
+    assert next(plan) == (Range(0, 100),)
+    assert plan.total == 10
+    target = 300
+    assert next(plan) == (Range(100, 400),)
+    assert plan.total == 4
+    assert [*plan] == [(Range(400, 700),), (Range(700, 1000),)]
+    assert plan.total == 4
+
+
+def test_what_is_there_already_counts_as_one_bucket_at_least() -> None:
+    assert RangePlan([Range(0, 10)], lambda: 4096).total == 1
 
 
 # --- for any manifest
@@ -246,9 +284,12 @@ def test_ranges_cover_what_is_missing_once_and_are_not_too_large(
     data: st.DataObject, manifest: Manifest, target: int
 ) -> None:
     missing = data.draw(missing_of(manifest))
-    ranges = plan_ranges(missing, target)
-    assert all(0 < item.size <= 2 * target for item in ranges)
-    assert ranges == sorted(ranges)
+    plan = RangePlan(missing, lambda: target)
+    buckets = list(plan)
+    assert plan.total == len(buckets)
+    assert all(0 < sum(item.size for item in bucket) <= 2 * target for bucket in buckets)
+    ranges = [item for bucket in buckets for item in bucket]
+    assert all(item.size for item in ranges)
     assert all(one.stop <= other.start for one, other in pairwise(ranges))
     assert RangeSet(ranges) == missing
     ends = {item.stop for item in missing}

@@ -185,6 +185,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Chunks": [[A, 0, 525016], [B, 0, 8]],
             "Codecs": ["none", "zstd"],
             "Compression": "auto",
+            "Level": 1,
         },
         ChunksRequest((Chunk(A, 0, 525016), Chunk(B, 0, 8)), (Codec.NONE, Codec.ZSTD), Compression.AUTO),
     ),
@@ -193,7 +194,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
 # What may be left out.
 OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
-    "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type",
+    "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {

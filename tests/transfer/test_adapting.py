@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orthanc_transfers.transfer.adapting import MOST, Connections
+from orthanc_transfers.transfer.adapting import LARGEST, MOST, SMALLEST, TOGETHER, BucketSize, Connections
 
 
 class Line:
@@ -66,3 +66,56 @@ def test_there_are_never_more_than_the_other_side_can_bear() -> None:
 
 def test_more_threads_than_the_most_are_taken_as_configured() -> None:
     assert Connections(64, Line())() == 64
+
+
+# --- how large a bucket is
+
+MB = 1024 * 1024
+
+
+def carry(bucket_size: BucketSize, rate: float, latency: float = 0.0, times: int = 12) -> int:
+    """Buckets one after the other, on a line of so many bytes a second; what the next one should have."""
+    for _ in range(times):
+        size = bucket_size()
+        bucket_size.settle(size, latency + size / rate)
+    return bucket_size()
+
+
+def test_the_first_bucket_is_small_and_the_next_ones_as_configured() -> None:
+    bucket_size = BucketSize(4 * MB, lambda: 4)
+    assert bucket_size() == MB
+    assert carry(bucket_size, rate=1e9, times=2) == 4 * MB
+    assert carry(bucket_size, rate=1e9) == 4 * MB
+
+
+def test_on_a_long_fast_line_buckets_grow() -> None:
+    assert carry(BucketSize(4 * MB, lambda: 4), rate=50e6, latency=0.2) == LARGEST
+
+
+def test_on_a_slow_line_buckets_shrink_until_requests_are_short() -> None:
+    size = carry(BucketSize(4 * MB, lambda: 4), rate=1e6)
+    assert 0.9e6 < size < 1.1e6
+    assert carry(BucketSize(4 * MB, lambda: 4), rate=1000) == SMALLEST
+
+
+def test_buckets_that_shrank_grow_again() -> None:
+    bucket_size = BucketSize(4 * MB, lambda: 4)
+    carry(bucket_size, rate=1e5)
+    assert carry(bucket_size, rate=1e9) == 4 * MB
+
+
+def test_many_connections_carry_smaller_buckets_so_that_all_fit_into_memory() -> None:
+    assert carry(BucketSize(4 * MB, lambda: 24), rate=50e6, latency=0.2) == TOGETHER // 24
+    assert carry(BucketSize(8 * MB, lambda: 24), rate=50e6, latency=0.2) == 8 * MB
+
+
+def test_a_peer_may_set_a_limit() -> None:
+    bucket_size = BucketSize(4 * MB, lambda: 4, most=2 * MB)
+    assert carry(bucket_size, rate=50e6, latency=0.2) == 2 * MB
+
+
+def test_the_rest_of_a_range_says_nothing_of_the_line() -> None:
+    bucket_size = BucketSize(4 * MB, lambda: 4)
+    carry(bucket_size, rate=1e9)
+    bucket_size.settle(1000, 10.0)
+    assert bucket_size() == 4 * MB

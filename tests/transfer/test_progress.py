@@ -38,7 +38,7 @@ def test_nothing_is_done_before_there_are_buckets(progress: Progress) -> None:
 
 
 def test_planning_and_committing_count_as_one_bucket_each(progress: Progress) -> None:
-    progress.plan(scheduled=3, completed=0, left=300)
+    progress.plan(scheduled=lambda: 3, completed=0, left=300)
     assert progress.fraction() == pytest.approx(1 / 5)
     progress.settle(100, 50, Codec.GZIP)
     assert progress.fraction() == pytest.approx(2 / 5)
@@ -48,16 +48,16 @@ def test_planning_and_committing_count_as_one_bucket_each(progress: Progress) ->
 
 
 def test_buckets_that_need_not_travel_are_completed(progress: Progress) -> None:
-    progress.plan(scheduled=4, completed=3, left=100)
+    progress.plan(scheduled=lambda: 4, completed=3, left=100)
     assert progress.completed == 3
     assert progress.fraction() == pytest.approx(4 / 6)
     assert progress.wire == 0
 
 
 def test_a_new_plan_does_not_take_progress_back(progress: Progress) -> None:
-    progress.plan(scheduled=2, completed=0, left=200)
+    progress.plan(scheduled=lambda: 2, completed=0, left=200)
     progress.settle(100, 100, Codec.NONE)
-    progress.plan(scheduled=2, completed=0, left=200)
+    progress.plan(scheduled=lambda: 2, completed=0, left=200)
     assert progress.completed == 0
     assert progress.fraction() == pytest.approx(2 / 4)
 
@@ -65,12 +65,12 @@ def test_a_new_plan_does_not_take_progress_back(progress: Progress) -> None:
 def test_a_transfer_goes_on_from_the_progress_it_was_saved_with(clock: Clock) -> None:
     progress = Progress(clock, 0.7)
     assert progress.fraction() == 0.7
-    progress.plan(scheduled=10, completed=0, left=1)
+    progress.plan(scheduled=lambda: 10, completed=0, left=1)
     assert progress.fraction() == 0.7
 
 
 def test_bytes_are_counted_before_and_after_the_codecs(progress: Progress) -> None:
-    progress.plan(3, 0, 300)
+    progress.plan(lambda: 3, 0, 300)
     progress.settle(100, 25, Codec.ZSTD)
     progress.settle(100, 50, Codec.GZIP)
     progress.settle(100, 25, Codec.ZSTD)
@@ -80,7 +80,7 @@ def test_bytes_are_counted_before_and_after_the_codecs(progress: Progress) -> No
 
 
 def test_the_speed_is_that_of_the_last_seconds(progress: Progress, clock: Clock) -> None:
-    progress.plan(100, 0, 10_000)
+    progress.plan(lambda: 100, 0, 10_000)
     progress.start()
     clock.time += 10
     progress.settle(1000, 500, Codec.GZIP)
@@ -94,7 +94,7 @@ def test_the_speed_is_that_of_the_last_seconds(progress: Progress, clock: Clock)
 def test_the_speed_at_the_end_is_the_mean_of_the_time_in_which_bytes_flowed(
     progress: Progress, clock: Clock
 ) -> None:
-    progress.plan(2, 0, 2000)
+    progress.plan(lambda: 2, 0, 2000)
     for _ in range(2):
         progress.start()
         clock.time += 50
@@ -105,7 +105,7 @@ def test_the_speed_at_the_end_is_the_mean_of_the_time_in_which_bytes_flowed(
 
 
 def test_the_time_left_follows_the_speed_before_the_codec(progress: Progress, clock: Clock) -> None:
-    progress.plan(4, 0, 4000)
+    progress.plan(lambda: 4, 0, 4000)
     progress.start()
     assert progress.seconds_left() is None
     clock.time += 2
@@ -113,3 +113,12 @@ def test_the_time_left_follows_the_speed_before_the_codec(progress: Progress, cl
     assert progress.seconds_left() == pytest.approx(6)
     progress.stop()
     assert progress.seconds_left() is None
+
+
+def test_progress_does_not_go_back_when_there_turn_out_to_be_more_buckets(progress: Progress) -> None:
+    scheduled = 2
+    progress.plan(lambda: scheduled, 0, 200)
+    progress.settle(100, 100, Codec.NONE)
+    assert progress.fraction() == pytest.approx(2 / 4)
+    scheduled = 20
+    assert progress.fraction() == pytest.approx(2 / 4)

@@ -65,7 +65,7 @@ def create_any(world: World, version: int) -> None:
 def send(world: World, status: PushStatus, codec: Codec = Codec.NONE, area: bytes = AREA) -> None:
     for item in status.missing:
         body = b"".join(encode([memoryview(area)[item.start : item.stop]], codec))
-        world.transactions.put(status.id, item.start, item.size, codec, xxh3([body]), memoryview(body))
+        world.transactions.put(status.id, [(item.start, item.size)], codec, xxh3([body]), memoryview(body))
 
 
 def outcome(world: World, identifier: str) -> PushStatus:
@@ -296,7 +296,7 @@ def test_the_commit_of_version_2_answers_at_once_and_begins_once(world: World) -
         assert world.transactions.commit(status.id).state is PushState.COMMITTING
     assert begun.wait(PATIENCE)
     with pytest.raises(Conflict):
-        world.transactions.put(status.id, 0, 1, Codec.NONE, None, memoryview(b"x"))
+        world.transactions.put(status.id, [(0, 1)], Codec.NONE, None, memoryview(b"x"))
     world.transactions.drop(status.id)
     go_on.set()
     assert outcome(world, status.id).state is PushState.COMMITTED
@@ -309,7 +309,7 @@ def test_the_commit_of_version_2_answers_at_once_and_begins_once(world: World) -
 def test_the_same_token_gives_the_same_push_before_and_after_the_end(world: World) -> None:
     first = world.transactions.create(creation2_of(FILES))
     body = memoryview(AREA)[:100]
-    world.transactions.put(first.id, 0, 100, Codec.NONE, None, body)
+    world.transactions.put(first.id, [(0, 100)], Codec.NONE, None, body)
     again = world.transactions.create(creation2_of(FILES))
     assert (again.id, again.missing) == (first.id, (Range(100, len(AREA)),))
     world.restart()
@@ -379,7 +379,7 @@ def test_an_instance_with_a_wrong_md5_is_asked_for_again(world: World) -> None:
 def test_a_bucket_that_was_damaged_on_its_way_is_refused_at_once(world: World) -> None:
     status = world.transactions.create(creation2_of(FILES))
     with pytest.raises(Corrupted) as raised:
-        world.transactions.put(status.id, 0, 3, Codec.NONE, xxh3([b"abd"]), memoryview(b"abc"))
+        world.transactions.put(status.id, [(0, 3)], Codec.NONE, xxh3([b"abd"]), memoryview(b"abc"))
     assert (raised.value.status, raised.value.code) == (500, 20)
     assert world.transactions.status(status.id).missing == status.missing
 
@@ -390,7 +390,7 @@ def test_a_bucket_that_was_damaged_on_its_way_is_refused_at_once(world: World) -
 def test_bytes_beyond_the_area_are_refused(world: World, offset: int, size: int) -> None:
     status = world.transactions.create(creation2_of(FILES))
     with pytest.raises(BadRequest):
-        world.transactions.put(status.id, offset, size, Codec.NONE, None, memoryview(b"x" * 5))
+        world.transactions.put(status.id, [(offset, size)], Codec.NONE, None, memoryview(b"x" * 5))
 
 
 def test_a_refusal_is_told_with_its_reason(world: World) -> None:
@@ -490,7 +490,7 @@ def test_many_threads_send_many_pushes(tmp_path: Path) -> None:
         def put(piece: tuple[PushStatus, Range]) -> None:
             status, item = piece
             body = memoryview(AREA)[item.start : item.stop]
-            world.transactions.put(status.id, item.start, item.size, Codec.NONE, None, body)
+            world.transactions.put(status.id, [(item.start, item.size)], Codec.NONE, None, body)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(put, pieces))
@@ -711,3 +711,22 @@ def test_an_error_while_expiring_does_not_end_expiry(
             wait_until(lambda: "cannot be dropped" in caplog.text)
         world.clock.seconds += 2
         wait_until(lambda: not world.leftovers())
+
+
+def test_one_bucket_of_version_2_may_fill_several_gaps(world: World) -> None:
+    status = world.transactions.create(creation2_of(FILES))
+    first, second = Range(100, 1600), Range(2000, 2500)
+    rest = [Range(0, 100), Range(1600, 2000), Range(2500, len(AREA))]
+    for ranges in ([first, second], rest):
+        body = b"".join(AREA[item.start : item.stop] for item in ranges)
+        places = [(item.start, item.size) for item in ranges]
+        world.transactions.put(status.id, places, Codec.NONE, xxh3([body]), memoryview(body))
+    assert world.transactions.status(status.id).missing == ()
+
+
+def test_nothing_of_a_bucket_is_taken_if_one_of_its_places_lies_beyond_the_area(world: World) -> None:
+    status = world.transactions.create(creation2_of(FILES))
+    places = [(0, 10), (len(AREA), 1)]
+    with pytest.raises(BadRequest):
+        world.transactions.put(status.id, places, Codec.NONE, None, memoryview(bytes(11)))
+    assert world.transactions.status(status.id).missing == status.missing

@@ -1,0 +1,80 @@
+"""Whether encoding pays: on a fast line, sending bytes as they are may take less time than making them fewer.
+
+Tried, not computed: what a line, two processors and two disks do together is known by measuring it alone.
+Nothing is tried where encoding takes a small part of the time of a request: there the network is the limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from orthanc_transfers.core.codec import Compression
+from orthanc_transfers.transfer.ports import Clock
+
+# Buckets by which a way is judged, at least.
+_WINDOW = 8
+# Share of the time of requests that encoding takes at least, to be worth a trial of doing without.
+_SHARE = 0.2
+# Plain bytes must bring so many times as many a second: they cost more of the network, which others use too.
+_GAIN = 1.1
+# Windows until the next trial.
+_PATIENCE = 16
+
+
+class Encoding:
+    """What to ask of the codec for the next bucket: what the user wants, or, if that is ``AUTO``, for a while nothing.
+
+    Thread-safe; a call never blocks.
+    """
+
+    def __init__(self, wanted: Compression, connections: Callable[[], int], clock: Clock) -> None:
+        self._wanted = wanted
+        self._connections = connections
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._plain = False
+        self._encoded_rate = 0.0
+        """Bytes a second, before the codec, in the last window of encoded buckets before a trial."""
+        self._resting = 0
+        self._begin(skipped=0)
+
+    def __call__(self) -> Compression:
+        """For the next bucket."""
+        return Compression.NONE if self._plain else self._wanted
+
+    def settle(self, size: int, seconds: float, encoding: float) -> None:
+        """A request has ended well: bytes before the codec, how long it took, and encoding as a part of that."""
+        if self._wanted is not Compression.AUTO:
+            return
+        with self._lock:
+            if self._skipped:  # begun before the way changed
+                self._skipped -= 1
+                if not self._skipped:
+                    self._began = self._clock.monotonic()
+                return
+            self._requests += 1
+            self._bytes += size
+            self._seconds += seconds
+            self._encoding += encoding
+            if self._requests >= max(_WINDOW, 2 * self._connections()):
+                self._judge(self._bytes / max(1e-6, self._clock.monotonic() - self._began))
+
+    def _begin(self, skipped: int) -> None:
+        self._skipped = skipped
+        self._began = self._clock.monotonic()
+        self._requests = self._bytes = 0
+        self._seconds = self._encoding = 0.0
+
+    def _judge(self, rate: float) -> None:
+        changes = False
+        if self._plain:
+            changes = rate < _GAIN * self._encoded_rate
+            self._resting = _PATIENCE
+        elif self._resting:
+            self._resting -= 1
+        elif self._encoding > _SHARE * self._seconds:
+            changes = True
+            self._encoded_rate = rate
+        self._plain = self._plain is not changes
+        self._begin(self._connections() if changes else 0)

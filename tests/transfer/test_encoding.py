@@ -1,0 +1,68 @@
+"""Whether encoding pays."""
+
+from __future__ import annotations
+
+import pytest
+
+from orthanc_transfers.core.codec import Compression
+from orthanc_transfers.transfer.encoding import Encoding
+from tests.transfer.fake_time import FakeClock
+
+CONNECTIONS = 4
+SIZE = 1_000_000
+
+
+class Line:
+    """Four workers that carry buckets; encoding takes its time, and so does the network."""
+
+    def __init__(self, wanted: Compression = Compression.AUTO) -> None:
+        self.clock = FakeClock()
+        self.encoding = Encoding(wanted, lambda: CONNECTIONS, self.clock)
+
+    def carry(self, count: int, *, encoding: float, ratio: float, rate: float) -> list[Compression]:
+        """``rate``: bytes a second on the network, of all workers together. Answers how each was carried."""
+        ways = []
+        for _ in range(count):
+            way = self.encoding()
+            ways.append(way)
+            plain = way is Compression.NONE
+            wire = SIZE if plain else SIZE / ratio
+            spent = 0.0 if plain else encoding
+            each = max(CONNECTIONS * wire / rate, spent)  # the network of one, while others encode
+            self.clock.advance(each / CONNECTIONS)
+            self.encoding.settle(SIZE, each, spent)
+        return ways
+
+
+def test_on_a_slow_line_bytes_are_encoded_and_nothing_is_tried() -> None:
+    line = Line()
+    assert set(line.carry(500, encoding=0.01, ratio=2.5, rate=10e6)) == {Compression.AUTO}
+
+
+def test_on_a_fast_line_plain_bytes_are_tried_and_kept() -> None:
+    line = Line()
+    ways = line.carry(500, encoding=0.01, ratio=2.5, rate=5e9)
+    assert ways[0] is Compression.AUTO
+    assert set(ways[-400:]) == {Compression.NONE}
+
+
+def test_where_plain_bytes_bring_less_encoding_goes_on() -> None:
+    line = Line()
+    ways = line.carry(1000, encoding=0.01, ratio=2.5, rate=300e6)
+    assert Compression.NONE in ways
+    assert ways.count(Compression.NONE) < 200
+    assert ways[-1] is Compression.AUTO
+
+
+def test_a_line_that_becomes_slow_is_given_encoded_bytes_again() -> None:
+    line = Line()
+    line.carry(200, encoding=0.01, ratio=2.5, rate=5e9)
+    assert line.encoding() is Compression.NONE
+    ways = line.carry(200, encoding=0.01, ratio=2.5, rate=10e6)
+    assert set(ways[50:]) == {Compression.AUTO}
+
+
+@pytest.mark.parametrize("wanted", [Compression.GZIP, Compression.ZSTD, Compression.NONE])
+def test_what_a_user_asks_for_is_not_put_in_question(wanted: Compression) -> None:
+    line = Line(wanted)
+    assert set(line.carry(200, encoding=0.01, ratio=2.5, rate=5e9)) == {wanted}
