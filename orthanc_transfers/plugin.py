@@ -20,6 +20,7 @@ from orthanc_transfers.host.context import (
     other_transfers_plugin_loaded,
 )
 from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.listening import tune_listeners
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.sdk import Sdk
@@ -85,6 +86,7 @@ class Plugin:
         staging_directory = _staging_directory(configuration, settings, folder)
 
         self._sdk = sdk
+        self._http_port = int(configuration.get("HttpPort", 8042))
         self._clock = SystemClock()
         self._counters = PushCounters()
         self._store = OrthancStore(sdk)
@@ -132,7 +134,15 @@ class Plugin:
             self._sdk.check_version()
         except ConfigurationError as error:
             log.error("%s", error)
+        self._tune_listeners()
         self._transactions.recover()
+
+    def _tune_listeners(self) -> None:
+        wanted = self._environment.settings.congestion_control
+        try:
+            tune_listeners(self._http_port, wanted)
+        except OSError as error:
+            log.warning("CongestionControl %r cannot be set for what is pulled from here: %s", wanted, error)
 
     def _stopped(self) -> None:
         self._jobs.release_all()

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import logging
 import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import urllib3.connection
@@ -24,6 +22,7 @@ import urllib3.connectionpool
 from urllib3.exceptions import ProtocolError
 
 from orthanc_transfers.core.errors import Canceled
+from orthanc_transfers.transfer.congestion import AUTO, set_congestion_control
 
 # Seconds. Orthanc's server forgets a connection that was idle for one (``KeepAliveTimeout``).
 REUSABLE = 0.8
@@ -37,10 +36,6 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 # Seconds for TCP's handshake: four attempts of Linux. A time-out that is longer is meant for an answer.
 CONNECT_TIMEOUT = 20.0
-
-_CONGESTION_CONTROLS = "/proc/sys/net/ipv4/tcp_available_congestion_control"
-
-_logger = logging.getLogger(__name__)
 
 
 class ConnectTimedOut(TimeoutError):
@@ -132,35 +127,9 @@ class Line:
         # A request is written as its head, then its body, which should not wait for an acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        wanted = self._congestion_control
-        if wanted == "auto":
-            if "bbr" not in _available() or ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-                return
-            wanted = "bbr"
-        elif wanted == "system":
-            return
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, wanted.encode())
-        except OSError as error:
-            # "auto" promises nothing: a container may see BBR and not be allowed to use it.
-            if self._congestion_control != "auto":
-                _warn_refused(wanted, error.strerror or str(error))
-
-
-@cache
-def _available() -> frozenset[str]:
-    try:
-        with open(_CONGESTION_CONTROLS, encoding="ascii") as file:
-            return frozenset(file.read().split())
-    except OSError:
-        return frozenset()
-
-
-@cache
-def _warn_refused(name: str, reason: str) -> None:
-    _logger.warning(
-        "CongestionControl %r is refused by the system (%s): its default is used instead", name, reason
-    )
+        local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        if not (local and self._congestion_control == AUTO):
+            set_congestion_control(sock, self._congestion_control)
 
 
 class _Cuttable:
