@@ -1,0 +1,69 @@
+"""What the README says can be pasted, and is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import textwrap
+
+import pytest
+
+from orthanc_transfers.core.settings import Settings, parse_settings
+from tests.support.dicom_data import small_instances
+from tests.support.orthanc_server import CHECKOUT, OrthancServer
+
+README = (CHECKOUT / "README.md").read_text()
+
+# Each request waits for the transfers before it, as whoever pastes them one by one would, and has to succeed.
+CURL = """
+set -e
+curl() {
+    while command curl -s "$A/jobs?expand" | grep -qE '"(Pending|Running)"'; do sleep 0.05; done
+    command curl --fail-with-body --no-progress-meter "$@"
+}
+"""
+
+
+def section(title: str) -> str:
+    """What stands below a heading."""
+    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
+@pytest.mark.orthanc
+def test_the_requests_of_the_readme_work_when_pasted(
+    two_servers: tuple[OrthancServer, OrthancServer],
+) -> None:
+    a, b = two_servers
+    a.put("peers/B", {"Url": b.url})
+    a.upload_all(small_instances(2))
+    before = a.md5s()
+    (block,) = re.findall(r"^\*\*REST\*\*.*?\n\n(.*?)\n\n\|", section("Use it"), re.MULTILINE | re.DOTALL)
+    pasted = textwrap.dedent(block).replace("http://localhost:8042", a.url.rstrip("/"))
+    done = subprocess.run(
+        ["bash", "-c", CURL + pasted], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert b.md5s() == before
+    decoder, answers, rest = json.JSONDecoder(), [], done.stdout.lstrip()
+    while rest:
+        answer, length = decoder.raw_decode(rest)
+        answers.append(answer)
+        rest = rest[length:].lstrip()
+    sent, job, paused, report, peers = answers
+    assert sent["Path"] == f"/jobs/{sent['ID']}"
+    assert (job["Type"], job["State"]) == ("PullTransfer", "Success")
+    assert paused == {}
+    assert {one["ID"] for one in report["Instances"]} == set(before)
+    assert peers == {"B": "installed", "b": "installed"}
+
+
+def test_the_table_of_options_is_whole_and_tells_the_defaults() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section("Configuration"), re.MULTILINE))
+    defaults = {name: json.loads(text) for name, text in rows.items() if re.fullmatch("[0-9]+", text)}
+    assert set(rows) - set(defaults) == {"StagingDirectory", "CongestionControl"}
+    assert rows["CongestionControl"] == "`auto`"
+    # An option with the default of the table is as good as none; and an empty section names all that there are.
+    assert parse_settings({**defaults, "CongestionControl": "auto", "StagingDirectory": ""}) == Settings()
+    assert len(rows) == len(Settings.__dataclass_fields__)
