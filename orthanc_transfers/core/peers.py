@@ -100,9 +100,19 @@ def _parse_peer(name: str, value: Any) -> Peer:
 def _parse_array(name: str, value: list[Any]) -> Peer:
     if len(value) not in (1, 3):
         raise _Unusable("its array must be [url] or [url, user, password]")
-    # A password of digits only may stand there as a number, for Orthanc takes it so.
-    username, password = (_as_text(item, "the user or password") for item in value[1:] or ("", ""))
+    username, password = (_as_login(item) for item in value[1:] or ("", ""))
     return Peer(name, _url(value[0]), username=username, password=password)
+
+
+def _as_login(value: Any) -> str:
+    # A password of digits only may stand there as a number: as Orthanc takes it (tried on 1.10.1), which makes
+    # another text of a boolean than among the properties.
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+    return _as_text(value, "the user or password")
 
 
 def _parse_object(name: str, value: Mapping[str, Any]) -> Peer:

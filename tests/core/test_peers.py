@@ -87,6 +87,12 @@ def test_an_address_without_a_scheme_is_http_as_orthanc_takes_it() -> None:
     assert peer(["localhost:8042"]).url == "http://localhost:8042"
 
 
+@pytest.mark.parametrize(("value", "text"), [(5, "5"), (None, ""), (True, "true"), (False, "false")])
+def test_a_user_or_a_password_in_an_array_is_text_as_orthanc_takes_it(value: Any, text: str) -> None:
+    assert peer(["http://a", value, "secret"]).username == text
+    assert peer(["http://a", "user", value]).password == text
+
+
 @pytest.mark.parametrize(("value", "text"), [("", ""), ("me", "me"), (True, "1"), (False, "0"), (-5, "-5")])
 def test_free_properties_are_text_as_orthanc_shows_them(value: Any, text: str) -> None:
     assert peer({"Url": "http://a", "RemoteSelf": value}).properties == {"RemoteSelf": text}
@@ -99,7 +105,8 @@ def test_free_properties_are_text_as_orthanc_shows_them(value: Any, text: str) -
         (None, "array or an object"),
         ([], "[url]"),
         (["http://a", "user"], "[url, user, password]"),
-        (["http://a", "user", None], "user or password"),
+        (["http://a", "user", 1.5], "user or password"),
+        (["http://a", ["user"], "password"], "user or password"),
         ([5], '"Url"'),
         (["ftp://a"], "http://"),
         (["HTTP://a"], "http://"),

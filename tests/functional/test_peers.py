@@ -121,7 +121,11 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
         database = make_shared_server(
             "database",
             verbose=True,
-            configuration={"Transfers": PATIENCE, "OrthancPeersInDatabase": True},
+            configuration={
+                "Transfers": PATIENCE,
+                "OrthancPeersInDatabase": True,
+                "HttpsCACertificates": str(certificate),
+            },
         )
         start_together(a, b, behind, database)
         fronts = {"https": https, "strict": strict, "stranger": unknown, "open": admitting}
@@ -288,6 +292,18 @@ def test_peers_in_the_database_are_reached_with_credentials_that_only_orthanc_kn
     server.clear()
     server.restart()
     there_and_back(server, world.b, "with-login")
+
+
+def test_a_peer_in_the_database_may_have_a_client_certificate(world: World) -> None:
+    server = world.database
+    # As the configuration of another server has it.
+    certified = world.a.configuration["OrthancPeers"]["certified"]
+    server.put("peers/certified", certified)
+    there_and_back(server, world.b, "certified")
+    server.put("peers/certified", {**certified, "CertificateKeyPassword": WRONG})
+    server.clear()
+    assert "certified" in error_of_push(server, "certified")
+    server.delete("peers/certified")
 
 
 # -- Secrets -------------------------------------------------------------------------------------------

@@ -115,6 +115,16 @@ def test_a_peer_without_secrets_is_reached_over_our_transport(
     assert call(source, "open")["transport"] == OURS
 
 
+def test_a_peer_that_needs_pkcs11_is_reached_through_orthancs_client(
+    source: OrthancServer, host: OrthancServer
+) -> None:
+    # Debian's Orthanc is made without PKCS#11: what matters is who says so.
+    source.put("peers/token", {"Url": host.url, "Pkcs11": True})
+    outcome = call(source, "token")
+    assert outcome["error"] == "PeerUnreachable"
+    assert "Orthanc's own client" in outcome["text"]
+
+
 def test_a_peer_deleted_at_run_time_is_unknown(source: OrthancServer, target: OrthancServer) -> None:
     source.put("peers/late", [target.url])
     source.delete("peers/late")
