@@ -23,6 +23,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     ├── HostError                   Orthanc's SDK said no; carries its code
     └── PeerError             500   the other side; carries the peer's name
         ├── PeerUnreachable         refused, reset, DNS, time-out            (retryable)
+        │   └── PeerUntrusted       no agreement on TLS                      (not retryable)
         ├── PeerStatus              an HTTP status that is not 200; carries it
         ├── PeerAnswer              an answer that makes no sense (HTML, wrong size…) (retryable)
         └── PeerMismatch            the peer is not the one expected (originator)
@@ -159,6 +160,12 @@ class PeerUnreachable(PeerError):
     """No answer: connection refused or reset, name unknown, time-out."""
 
     retryable = True
+
+
+class PeerUntrusted(PeerUnreachable):
+    """No agreement on TLS: a certificate of either side, or the version. Trying again does not help."""
+
+    retryable = False
 
 
 class PeerStatus(PeerError):

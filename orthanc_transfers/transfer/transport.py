@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import IncompleteRead
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
 
 import requests
 import requests.adapters
 import requests.utils
-import urllib3.exceptions
 from requests.auth import HTTPBasicAuth
 from urllib3.util import parse_url
 
@@ -32,12 +29,15 @@ from orthanc_transfers.core.errors import (
     PeerAnswer,
     PeerStatus,
     PeerUnreachable,
+    PeerUntrusted,
 )
 from orthanc_transfers.core.peers import Peer, join
 from orthanc_transfers.transfer.bandwidth import BLOCK, Bandwidth, acquire_all, blocks
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.ports import Answer, Buffer
-from orthanc_transfers.transfer.sockets import ConnectTimedOut, HTTPPool, HTTPSPool, Line, Stale
+from orthanc_transfers.transfer.reasons import FOREIGN, reason_of
+from orthanc_transfers.transfer.sockets import HTTPPool, HTTPSPool, Line
+from orthanc_transfers.transfer.tls import tls_context
 
 # Bytes handed to the system at once: each has the whole time-out for itself, so that a slow line that
 # moves is not taken for a dead one, and a limit on bandwidth is met smoothly.
@@ -48,22 +48,6 @@ DEFAULT_LIMIT = 1 << 30
 
 # Bytes kept of an answer that is an error.
 ERROR_LIMIT = 64 * 1024
-
-# Parts of the reasons that OpenSSL gives, for what waiting cannot heal.
-_HOPELESS = (
-    "CERTIFICATE",
-    "UNKNOWN_CA",
-    "WRONG_VERSION_NUMBER",
-    "PROTOCOL",
-    "HANDSHAKE_FAILURE",
-    "NO_SHARED_CIPHER",
-)
-
-
-class PeerUntrusted(PeerUnreachable):
-    """No agreement on TLS: a certificate of either side, or the version. Trying again does not help."""
-
-    retryable = False
 
 
 class Body:
@@ -128,7 +112,7 @@ class RequestsTransport:
             self._place = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
             self._set_up(peer, connections, proxy)
             self._template = self._session.prepare_request(requests.Request("GET", peer.url))
-            tls = _tls(peer, verify) if address.scheme == "https" else None
+            tls = tls_context(peer, verify) if address.scheme == "https" else None
             # urllib3 writes this into the context at each connection.
             self._session.verify = bool(verify)
             adapter = _Adapter(connections, self._line, tls)
@@ -185,7 +169,7 @@ class RequestsTransport:
                 self._keep_cookies(response)
                 size = DEFAULT_LIMIT if limit is None else limit
                 received = self._read(response, size)
-        except (requests.RequestException, OSError, *_FOREIGN) as error:
+        except FOREIGN as error:
             if self._stopped.requested:
                 raise Canceled("stopped on request") from None
             raise self._unreachable(error, seconds) from None
@@ -266,7 +250,7 @@ class RequestsTransport:
 
     def _refused(self, method: str, path: str, response: requests.Response) -> NoReturn:
         said = b""
-        with contextlib.suppress(requests.RequestException, OSError, *_FOREIGN):
+        with contextlib.suppress(*FOREIGN):
             said = response.raw.read(ERROR_LIMIT)
         headers = _last_of_each(response)
         status = response.status_code
@@ -285,7 +269,7 @@ class RequestsTransport:
         )
 
     def _unreachable(self, error: BaseException, seconds: float) -> PeerUnreachable:
-        reason, hopeless = _reason(error, seconds)
+        reason, hopeless = reason_of(error, seconds)
         through = " through the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
         kind = PeerUntrusted if hopeless else PeerUnreachable
         return kind(f"peer {self.peer!r} cannot be reached at {self._place}{through}: {reason}", self.peer)
@@ -317,99 +301,6 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         # The context has it all; ``requests`` would load its own authorities at each connection.
         pass
-
-
-def _tls(peer: Peer, verify: bool | str) -> ssl.SSLContext:
-    # ``create_default_context`` refuses, since Python 3.13, certificates that Orthanc takes.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["http/1.1"])
-    # As libcurl, which Orthanc uses: the certificate of a server may be named instead of its authority's.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif verify is True:
-        _load_authorities(context)
-    else:
-        try:
-            context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
-        except OSError as error:
-            raise ConfigurationError(
-                f"HttpsCACertificates {verify!r} cannot be read: {_words(error)}"
-            ) from None
-    if peer.pkcs11:
-        raise ConfigurationError(f"peer {peer.name!r} needs PKCS#11, which only Orthanc's own client can do")
-    if peer.certificate_file:
-        try:
-            # Never ``None``: OpenSSL would ask for the password of an encrypted key at the terminal.
-            context.load_cert_chain(
-                peer.certificate_file, peer.certificate_key_file or None, peer.certificate_key_password or ""
-            )
-        except OSError as error:
-            raise ConfigurationError(
-                f"the client certificate {peer.certificate_file!r} of peer {peer.name!r}, or its key or the"
-                f" password of the key, cannot be used: {_words(error)}"
-            ) from None
-    return context
-
-
-def _load_authorities(context: ssl.SSLContext) -> None:
-    """Those of the system, as Orthanc itself; where it has none, those that come with ``requests``."""
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile or (paths.capath and os.listdir(paths.capath)):
-        context.load_default_certs()
-    else:
-        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
-
-
-# What urllib3 and http.client raise besides ``OSError`` and what ``requests`` maps.
-_FOREIGN = (urllib3.exceptions.HTTPError, HTTPException)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it stems from, the outermost first."""
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        cause = waiting.pop(0)
-        if id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        inner = [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
-        waiting.extend(item for item in inner if isinstance(item, BaseException))
-
-
-def _reason(error: BaseException, seconds: float) -> tuple[str, bool]:
-    """What happened, in words, and whether trying again is hopeless."""
-    # The innermost says most; the errors of urllib3 and requests around it only wrap it.
-    for cause in reversed(list(_causes(error))):
-        match cause:
-            case RemoteDisconnected() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                return "the connection was closed before an answer", False
-            case ssl.SSLError():
-                return _words(cause), any(part in (cause.reason or "").upper() for part in _HOPELESS)
-            case ConnectTimedOut():
-                return f"no connection after {cause.seconds:g} s", False
-            case TimeoutError(errno=None) | urllib3.exceptions.ReadTimeoutError():
-                return f"timed out after {seconds:g} s", False
-            case socket.gaierror():
-                return f"its name is unknown ({cause.strerror})", False
-            case IncompleteRead():
-                return "the connection was closed in the middle of an answer", False
-            case OSError() if not isinstance(cause, (requests.RequestException, Stale)):
-                return _words(cause), False
-            case HTTPException():
-                return "what it sent is not HTTP", False
-    return f"the request failed ({type(error).__name__})", False
-
-
-def _words(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {(error.reason or error.strerror or 'failed').replace('_', ' ').lower()}"
-    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _shown(path: str) -> str:

@@ -11,11 +11,11 @@ from orthanc_transfers.core.errors import (
     PeerError,
     PeerStatus,
     PeerUnreachable,
+    PeerUntrusted,
 )
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.clock import SystemClock
 from orthanc_transfers.transfer.retrying import Retrying
-from orthanc_transfers.transfer.transport import PeerUntrusted
 from tests.contract.fake_transport import Asked, FakeTransport, Reply
 from tests.transfer.fake_time import FakeClock, FakeWaiting
 

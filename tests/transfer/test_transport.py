@@ -27,13 +27,14 @@ from orthanc_transfers.core.errors import (
     PeerError,
     PeerStatus,
     PeerUnreachable,
+    PeerUntrusted,
 )
 from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.transfer import sockets
 from orthanc_transfers.transfer.bandwidth import Bandwidth
 from orthanc_transfers.transfer.clock import SystemClock
 from orthanc_transfers.transfer.sockets import Line as SocketLine
-from orthanc_transfers.transfer.transport import PeerUntrusted, RequestsTransport
+from orthanc_transfers.transfer.transport import RequestsTransport
 from tests.contract.fake_transport import Asked, Behaviour, Reply
 from tests.contract.loopback import LoopbackServer
 from tests.support.certificates import make_certificate
