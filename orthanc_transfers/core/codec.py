@@ -63,6 +63,10 @@ def level_for(speed: float) -> int:
 _ISAL_LEVEL = 1
 # wbits of zlib: a window of 32 KB, in a gzip member.
 _GZIP = 31
+PART = 64 * 1024 * 1024
+"""Bytes that are decoded at once at most, where a whole bucket may be larger."""
+
+_INPUT = 1024 * 1024
 # Its type hints take the class for an instance.
 _GZIP_ERROR = cast("type[Exception]", isal_zlib.error)
 
@@ -102,6 +106,37 @@ def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
     if decoded.nbytes != size:
         raise _wrong_size(decoded.nbytes, size)
     return decoded
+
+
+def check_gzip(body: Buffer, size: int) -> None:
+    """See that a gzip body is whole and right, and holds ``size`` bytes. Raises as ``decode``."""
+    found = sum(part.nbytes for part in gunzip_parts(body, PART))
+    if found != size:
+        raise _wrong_size(found, size)
+
+
+def gunzip_parts(body: Buffer, part: int) -> Iterator[memoryview]:
+    """What a gzip body holds, in parts of at most ``part`` bytes, none of which is kept. Raises ``BadFile``."""
+    decompressor = isal_zlib.decompressobj(_GZIP)
+    view = memoryview(body)
+    for start in range(0, view.nbytes, _INPUT):
+        if decompressor.eof:
+            raise BadFile("a gzip body goes on behind its end")
+        waiting: Buffer = view[start : start + _INPUT]
+        full = True
+        while full and not decompressor.eof:
+            try:
+                decoded = decompressor.decompress(waiting, part)
+            except _GZIP_ERROR as error:
+                raise BadFile(f"a body is not gzip: {error}") from None
+            yield memoryview(decoded)
+            waiting = decompressor.unconsumed_tail
+            # It may hold back what found no room.
+            full = len(waiting) > 0 or len(decoded) == part
+    if not decompressor.eof:
+        raise BadFile("a gzip body is cut short")
+    if decompressor.unused_data:
+        raise BadFile("a gzip body goes on behind its end")
 
 
 def content_type(codec: Codec) -> str:

@@ -161,7 +161,7 @@ class PushCreated:
     @classmethod
     def parse(cls, value: Any) -> PushCreated:
         body = _object(value, "the answer")
-        return cls(_string(body, "ID"), _string(body, "Path"))
+        return cls(_string(body, "ID"), _path(body))
 
     def to_json(self) -> dict[str, Any]:
         return {"ID": self.id, "Path": self.path}
@@ -257,7 +257,7 @@ class PushStatus:
             raise BadFile(f'"State" must be one of {", ".join(_STATES)}, and is {_shown(state)}')
         return cls(
             id=identifier,
-            path=_string(body, "Path") if "Path" in body else f"{PUSH_PATH}/{identifier}",
+            path=_path(body) if "Path" in body else f"{PUSH_PATH}/{identifier}",
             state=_STATES[state],
             missing=tuple(map(_range, _array_at(body, "Missing"))),
             imported=_natural(body.get("Imported", 0), '"Imported"'),
@@ -438,6 +438,14 @@ def _header_value(body: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
+def _path(body: Mapping[str, Any]) -> str:
+    value = _string(body, "Path")
+    # It travels in the first line of a request, and is saved with the job.
+    if not re.fullmatch("[!-~]{0,1000}", value):
+        raise BadFile(f'"Path" must be printable ASCII without spaces, and is {_shown(value)}')
+    return value
+
+
 def _compression(body: Mapping[str, Any]) -> Compression:
     if "Compression" not in body:
         return Compression.AUTO
@@ -462,6 +470,8 @@ def _instances(body: Mapping[str, Any]) -> tuple[Instance, ...]:
         identifier = _string(instance, "ID")
         size = _decimal(_required(instance, "Size"), "Size")
         found[identifier] = Instance(identifier, size, _string(instance, "MD5").lower())
+    if sum(instance.size for instance in found.values()) > MAX_SIZE:
+        raise BadRequest('the sizes of "Instances" must be below 2^63 together')
     return tuple(found.values())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -108,3 +108,15 @@ class RangeSet:
         for index in range(first, last):
             gaps.discard(Range(self._starts[index], self._stops[index]))
         return gaps
+
+
+def cut(ranges: Sequence[Range], size: int) -> tuple[list[Range], list[Range]]:
+    """The first ``size`` bytes of some ranges, in their order, and the others."""
+    before: list[Range] = []
+    after: list[Range] = []
+    for item in ranges:
+        middle = min(item.start + size, item.stop)
+        size -= middle - item.start
+        before.append(Range(item.start, middle))
+        after.append(Range(middle, item.stop))
+    return [item for item in before if item.size], [item for item in after if item.size]

@@ -20,6 +20,10 @@ KB = 1024
 MB = 1024 * 1024
 MEGABIT = 1_000_000
 
+# Values in the JSON of a creation: four for each instance and each of its chunks, and those of chunks of large ones.
+_VALUES_OF_INSTANCE = 16
+_MORE_VALUES = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -61,6 +65,11 @@ class Settings:
     """Bits a second that sending to or fetching from one peer may use; 0: no limit."""
     congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
+
+    @property
+    def most_values(self) -> int:
+        """How many values the JSON of a message that names instances may have, before it takes memory."""
+        return _VALUES_OF_INSTANCE * self.max_manifest_instances + _MORE_VALUES
 
 
 def parse_settings(section: Any) -> Settings:

@@ -9,13 +9,24 @@ from orthanc_transfers.host.sdk import Sdk
 ROOT = "orthanc_transfers"
 
 
+# A stranger's text must not look like further lines of the log.
+_BREAKS = {code: repr(chr(code))[1:-1] for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+
+
+class _Formatter(logging.Formatter):
+    """A message is one line; only the traceback behind it has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the standard library's name)
+        return super().formatMessage(record).translate(_BREAKS)
+
+
 class OrthancHandler(logging.Handler):
     """Writes records to Orthanc's log; needs no lock of its own, and never raises."""
 
     def __init__(self, sdk: Sdk) -> None:
         super().__init__()
         self._sdk = sdk
-        self.setFormatter(logging.Formatter("transfers: %(message)s"))
+        self.setFormatter(_Formatter("transfers: %(message)s"))
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Without the handler's lock: Orthanc's log has its own, and this one would be held meanwhile."""

@@ -36,7 +36,7 @@ class Active:
 
     def send(self, request: Request) -> Response:
         """``POST /transfers/send``: a push job here, or a pull job on a peer that has ``RemoteSelf``."""
-        wanted = TransferRequest.parse(request.json())
+        wanted = self._parse(request)
         remote_self = self._environment.peers.remote_self(wanted.peer)
         if remote_self is not None:
             return self._ask_to_pull(wanted, remote_self)
@@ -44,7 +44,7 @@ class Active:
 
     def pull(self, request: Request) -> Response:
         """``POST /transfers/pull``: a pull job here."""
-        wanted = TransferRequest.parse(request.json())
+        wanted = self._parse(request)
         self._environment.peers.remote_self(wanted.peer)  # an unknown peer is said now, not by the job
         return self._submit(wanted, new_pull)
 
@@ -58,6 +58,9 @@ class Active:
 
         workers.run_all("peers", min(len(names), _PEERS_AT_ONCE), names, ask, Cancellation())
         return answer_json(found)
+
+    def _parse(self, request: Request) -> TransferRequest:
+        return TransferRequest.parse(request.json(self._environment.settings.most_values))
 
     def _equipment(self, name: str) -> str:
         peers = self._environment.peers

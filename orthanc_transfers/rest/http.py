@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orthanc_transfers.core.json_text import MOST_VALUES, parse_json
+from orthanc_transfers.core.json_text import parse_json
 
 Buffer = bytes | bytearray | memoryview
+
+MOST_VALUES = 1_000_000
+"""Values in the JSON of a request: four for each chunk of the largest bucket, full of tiny instances."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Passive:
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources."""
-        manifest = self._store.manifest(parse_resources(request.json()))
+        manifest = self._store.manifest(parse_resources(request.json(self._transactions.most_values)))
         return answer_json(LookupAnswer(manifest.instances, self._originator).to_json())
 
     def get_chunks(self, request: Request) -> Response:

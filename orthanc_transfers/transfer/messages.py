@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerError, PeerStatus
+from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerError, PeerStatus, TooLarge
+from orthanc_transfers.core.json_text import parse_json
 from orthanc_transfers.core.protocol import SENDER_TRANSFER_ID, LookupAnswer, TransferRequest
 from orthanc_transfers.transfer.ports import Answer, Buffer, PeerTransport
 
@@ -52,8 +53,8 @@ def look_up(
 def understand(peer: PeerTransport, path: str, answer: Answer, parse: Callable[[Any], T]) -> T:
     """The message in an answer. Raises ``PeerAnswer`` if there is none."""
     try:
-        return parse(json.loads(bytes(answer.body)))
-    except (BadRequest, ValueError, RecursionError) as error:
+        return parse(parse_json(answer.body))
+    except (BadRequest, TooLarge) as error:
         raise PeerAnswer(f"peer {peer.peer} answers {path} with nonsense: {error}", peer.peer) from error
 
 

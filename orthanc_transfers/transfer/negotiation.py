@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import threading
 
 from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerStatus
+from orthanc_transfers.core.json_text import parse_json
 from orthanc_transfers.core.protocol import Capabilities
 from orthanc_transfers.transfer.ports import Clock, PeerTransport
 
@@ -54,11 +54,11 @@ class Negotiation:
 def _ask(transport: PeerTransport) -> Capabilities | None:
     try:
         answer = transport.request("GET", PATH, timeout=TIMEOUT, limit=_MAX_ANSWER)
-        found = Capabilities.parse(json.loads(bytes(answer.body)))
+        found = Capabilities.parse(parse_json(answer.body))
     except PeerStatus as error:
         if error.outage:
             raise
         return None
-    except (PeerAnswer, BadRequest, ValueError, RecursionError):
+    except (PeerAnswer, BadRequest):
         return None
     return found if 2 in found.protocols else None

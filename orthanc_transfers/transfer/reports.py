@@ -45,8 +45,12 @@ class Reports:
         self.expire()
 
     def alias(self, identifier: str, alias: str) -> None:
-        """Let the report ``identifier`` be found as ``alias``, also if it is not written yet."""
-        if alias != identifier:
+        """Let the report ``identifier`` be found as ``alias``, also if it is not written yet.
+
+        An alias may come from a stranger: it never hides the report of another transfer.
+        """
+        known = self._read(alias)
+        if alias != identifier and (known is None or "See" in known):
             self._write(alias, {"See": identifier})
 
     def read(self, identifier: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import shutil
 import threading
 import uuid
@@ -56,7 +57,7 @@ class Staging:
 
     def create(self, manifest: Manifest, meta: dict[str, Any], needed: int) -> Area:
         """A new area, of which ``needed`` bytes will be written. Raises ``NoSpace``."""
-        identifier = uuid.uuid4().hex
+        identifier = secrets.token_hex(16)
         self._claim_again_if_deleted()
         self._promise(identifier, needed)
         try:

@@ -24,7 +24,7 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.model import Chunk
 from orthanc_transfers.core.protocol import PushCreation, PushCreation2, PushState, PushStatus
-from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.core.ranges import Range, cut
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.counters import PushCounters
@@ -50,10 +50,6 @@ LENT = 60.0
 
 # Bytes of a bucket of version 1, whose chunks have offsets and sizes of 31 bits on C++ peers.
 _LARGEST_BUCKET = 2**31 - 1
-
-# Values in the JSON of a creation: four for each instance and each of its chunks, and those of chunks of large ones.
-_VALUES_OF_INSTANCE = 16
-_MORE_VALUES = 1_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -111,8 +107,8 @@ class Transactions:
 
     @property
     def most_values(self) -> int:
-        """How many values the JSON of a creation may have, to be looked at before it takes memory."""
-        return _VALUES_OF_INSTANCE * self._settings.max_manifest_instances + _MORE_VALUES
+        """See ``Settings``."""
+        return self._settings.most_values
 
     # --- version 1
 
@@ -162,8 +158,16 @@ class Transactions:
             )
         self._return_place(push)
         self._counters.add(received_bytes=len(body))
-        data = codec.decode(body, push.codec, size)
-        push.reception.write(ranges, data)
+        if push.codec is Codec.GZIP and size > codec.PART:
+            # A few bytes may announce gigabytes: never more of them in memory than a part. All is looked at
+            # before the first byte is believed, for what is damaged can be sent again.
+            codec.check_gzip(body, size)
+            rest = ranges
+            for part in codec.gunzip_parts(body, codec.PART):
+                here, rest = cut(rest, part.nbytes)
+                push.reception.write(here, part)
+            return
+        push.reception.write(ranges, codec.decode(body, push.codec, size))
 
     def _range(self, push: _Push, chunk: Chunk) -> Range:
         try:

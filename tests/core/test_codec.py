@@ -7,6 +7,7 @@ import random
 import struct
 import tracemalloc
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -18,7 +19,16 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_transfers.core.codec import Codec, Compression, choose, content_type, decode, encode
+from orthanc_transfers.core.codec import (
+    Codec,
+    Compression,
+    check_gzip,
+    choose,
+    content_type,
+    decode,
+    encode,
+    gunzip_parts,
+)
 from orthanc_transfers.core.errors import BadFile, TransferError, WrongSize
 from tests.support.dicom_data import ct_study
 
@@ -254,6 +264,29 @@ def test_decoding_needs_little_more_memory_than_the_data(codec: Codec) -> None:
     body = wire(bytes(4 * MB), codec)
     copies = 2 if codec is Codec.SPLIT16_ZSTD else 1
     assert peak_of(lambda: decode(body, codec, 4 * MB)) < copies * 4 * MB + 512 * 1024
+
+
+@pytest.mark.parametrize("part", [1000, MB, 5 * MB])
+def test_gzip_can_be_taken_in_parts_that_need_no_memory_for_the_whole(part: int) -> None:
+    data = bytes(range(256)) * (3 * MB // 256)
+    assert b"".join(gunzip_parts(gzip.compress(data), part)) == data
+    bomb = gzip.compress(bytes(64 * MB))
+    assert peak_of(lambda: deque(gunzip_parts(bomb, part), 0)) < 3 * part + MB
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda body: body[:-1], lambda body: body + b"x", lambda body: b"x" + body]
+)
+def test_in_parts_as_at_once_gzip_has_to_be_right(spoil: Callable[[bytes], bytes]) -> None:
+    body = spoil(gzip.compress(DATA))
+    with pytest.raises(BadFile):
+        check_gzip(body, len(DATA))
+
+
+@pytest.mark.parametrize("size", [0, len(DATA) - 1, len(DATA) + 1])
+def test_in_parts_as_at_once_the_size_has_to_be_right(size: int) -> None:
+    with pytest.raises(WrongSize):
+        check_gzip(gzip.compress(DATA), size)
 
 
 # --- which codec suits which bytes

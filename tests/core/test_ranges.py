@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.core.ranges import Range, RangeSet, cut
 
 LENGTH = 40
 
@@ -89,3 +89,14 @@ def test_it_behaves_like_a_set_of_numbers(changes: list[tuple[bool, Range]], que
 @given(st.lists(ranges()))
 def test_the_order_of_additions_does_not_matter(items: list[Range]) -> None:
     assert RangeSet(items) == RangeSet(reversed(items)) == RangeSet(RangeSet(items))
+
+
+@given(st.lists(ranges()), st.integers(0, 4 * LENGTH))
+def test_ranges_are_cut_where_so_many_of_their_bytes_are_over(items: list[Range], size: int) -> None:
+    def laid_end_to_end(some: list[Range]) -> list[int]:
+        return [byte for item in some for byte in range(item.start, item.stop)]
+
+    before, after = cut(items, size)
+    whole = laid_end_to_end(items)
+    assert (laid_end_to_end(before), laid_end_to_end(after)) == (whole[:size], whole[size:])
+    assert all(item.size for item in before + after)

@@ -130,3 +130,11 @@ def test_a_report_that_cannot_be_kept_does_not_fail_the_commit(tmp_path: Path) -
         reception = world.pull(FILES)
         fill(reception, FILES)
         assert reception.commit().stored == 4
+
+
+def test_the_name_that_a_sender_gives_its_transfer_hides_no_other_report(tmp_path: Path) -> None:
+    reports = Reports(tmp_path / "reports", 30, TestClock())
+    reports.write({"ID": "one", "State": "committed"}, ["theirs"])
+    reports.write({"ID": "two"}, ["one", "theirs"])
+    assert reports.read("one") == {"ID": "one", "State": "committed"}
+    assert reports.read("theirs") == {"ID": "two"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import Codec, encode
+from orthanc_transfers.core.codec import Codec, Compression, encode
 from orthanc_transfers.core.errors import (
     BadFile,
     BadRequest,
@@ -111,6 +112,23 @@ def test_a_bucket_of_version_1_is_scattered_over_the_area(world: World) -> None:
             FILES[names.index(chunk.id)][chunk.offset : chunk.offset + chunk.size] for chunk in buckets[index]
         )
         world.transactions.put_v1(identifier, index, memoryview(body))
+    world.transactions.commit_v1(identifier)
+    assert sorted(world.store.files.values()) == sorted(FILES)
+
+
+def test_a_bucket_too_large_for_memory_is_taken_in_parts_once_it_was_looked_at_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orthanc_transfers.core.codec.PART", 1000)
+    bucket = [Chunk(identify(data), 0, len(data)) for data in reversed(FILES)]
+    creation = replace(creation_of(FILES, bucket), compression=Compression.GZIP)
+    identifier = world.transactions.create_v1(creation)
+    body = b"".join(encode(list(reversed(FILES)), Codec.GZIP))
+    with pytest.raises(BadFile):
+        world.transactions.put_v1(identifier, 0, memoryview(body[:-1] + bytes([body[-1] ^ 1])))
+    with pytest.raises(WrongSize):
+        world.transactions.put_v1(identifier, 0, memoryview(b"".join(encode(FILES[1:], Codec.GZIP))))
+    world.transactions.put_v1(identifier, 0, memoryview(body))
     world.transactions.commit_v1(identifier)
     assert sorted(world.store.files.values()) == sorted(FILES)
 

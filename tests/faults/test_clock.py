@@ -1,0 +1,99 @@
+"""The clock of the day jumps, on both sides, while a transfer is under way."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.four_ways import WAYS, FourWays, four_ways
+from tests.support.dicom_data import ct_study
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import resource, wait_until
+from tests.support.wrong_clock import WrongClock
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+AHEAD = 400
+"""Days."""
+SLICES = 8
+"""Of half a MB each, which is most of a second."""
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> WrongClock:
+    try:
+        return WrongClock(tmp_path_factory.mktemp("clock"))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def shared(
+    make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory, clock: WrongClock
+) -> Iterator[FourWays]:
+    folder = tmp_path_factory.mktemp("jumps")
+    a, b = (
+        make_shared_server(name, environment=clock.environment, configuration={"ConcurrentJobs": 4})
+        for name in "ab"
+    )
+    transfers = {
+        "BucketSize": 128,
+        "Threads": 1,
+        "MaxPeerBandwidth": 6,
+        "PushIdleTimeout": 30,
+        "MaxOutage": 30,
+    }
+    with four_ways(a, b, folder, folder / "staging", transfers) as world:
+        yield world
+
+
+@pytest.fixture
+def world(shared: FourWays, clock: WrongClock) -> FourWays:
+    """The same two Orthancs for all tests of this file, empty and with a right clock at the start of each."""
+    clock.days(0)
+    shared.clear()
+    return shared
+
+
+def days_ahead(world: FourWays) -> list[int]:
+    """As the two servers see the time."""
+    today = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    times = [server.get("tools/now") for server in (world.a, world.b)]
+    return [round((datetime.datetime.strptime(one, "%Y%m%dT%H%M%S") - today).days / 10) * 10 for one in times]
+
+
+def test_transfers_go_on_whatever_the_clock_does(world: FourWays, clock: WrongClock) -> None:
+    studies = [world.a.upload_all(ct_study(SLICES))[0]["ParentStudy"] for _ in WAYS]
+    transfers = [
+        world.start(way, [resource("Study", study)], Compression="none")
+        for way, study in zip(WAYS, studies, strict=True)
+    ]
+
+    def carried() -> list[int]:
+        return [transfer.content().get("CompletedHttpQueries", 0) for transfer in transfers]
+
+    for days in (AHEAD, -AHEAD, 0):
+        before = carried()
+        clock.days(days)
+        wait_until(lambda: days_ahead(world) == [days, days], "the jump")  # noqa: B023
+        wait_until(lambda: all(now > then for now, then in zip(carried(), before, strict=True)), "more")  # noqa: B023
+    for transfer in transfers:
+        assert transfer.succeed()["ResumedSizeMB"] == 0
+    assert world.b.md5s() == world.a.md5s()
+
+
+@pytest.mark.parametrize("way", ["push-2", "pull-2"])
+def test_a_report_is_kept_although_the_clock_went_back_after_it(
+    world: FourWays, clock: WrongClock, way: str
+) -> None:
+    resources = [resource("Study", world.a.upload_all(ct_study(1))[0]["ParentStudy"])]
+    clock.days(AHEAD)
+    wait_until(lambda: days_ahead(world) == [AHEAD, AHEAD], "the jump")
+    transfer = world.start(way, resources)
+    transfer.succeed()
+    clock.days(0)
+    report = transfer.server.get(f"transfers/reports/{transfer.job}")
+    now = datetime.datetime.now(datetime.UTC).timestamp()
+    assert report["Finished"] == pytest.approx(now + AHEAD * 86400, abs=86400)

@@ -1,0 +1,211 @@
+"""Limits on pushes, their time, their number, their bytes and their instances; and senders that die."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.faults.four_ways import WAYS, FourWays, four_ways
+from tests.support import process
+from tests.support.dicom_data import ct_study, small_instances
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer, resource, wait_until
+from tests.support.raw_push import RawPush
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+IDLE = 2
+"""Seconds of PushIdleTimeout."""
+PLACES = 2
+INSTANCES = 100
+STAGING_MB = 4
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FourWays]:
+    folder = tmp_path_factory.mktemp("limits")
+    limits = {
+        "MaxPushTransactions": PLACES,
+        "PushIdleTimeout": IDLE,
+        "MaxStagingSize": STAGING_MB,
+        "MaxManifestInstances": INSTANCES,
+        "MaxHttpRetries": 1,
+    }
+    a = make_shared_server("a", configuration={"ConcurrentJobs": 8})
+    b = make_shared_server("b", configuration={"ConcurrentJobs": 8, "Transfers": limits})
+    with four_ways(a, b, folder, folder / "staging", {}) as world:
+        yield world
+
+
+@pytest.fixture
+def world(shared: FourWays) -> FourWays:
+    """The same two Orthancs for all tests of this file, empty at the start of each."""
+    shared.clear()
+    shared.nothing_is_left()
+    return shared
+
+
+def files(count: int = 3) -> list[bytes]:
+    return list(small_instances(count))
+
+
+def store(server: OrthancServer, data: list[bytes]) -> list[dict[str, str]]:
+    return [resource("Study", server.upload_all(data)[0]["ParentStudy"])]
+
+
+def metrics(server: OrthancServer) -> dict[str, float]:
+    text = server.get("tools/metrics-prometheus")
+    return {name: float(value) for name, value in re.findall(r"^orthanc_transfers_(\w+) (\S+)", text, re.M)}
+
+
+def test_a_push_of_version_2_that_finds_no_place_is_told_when_to_come_again(world: FourWays) -> None:
+    pushes = [RawPush(world.b, 2, files()) for _ in range(PLACES + 1)]
+    for push in pushes[:PLACES]:
+        assert push.create().status_code == 200
+    refused = pushes[-1].create()
+    assert refused.status_code == 503
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert "MaxPushTransactions" in refused.json()["Details"]
+    pushes[0].drop()
+    assert pushes[-1].create().status_code == 200
+
+
+def test_a_push_of_version_1_that_finds_no_place_is_held_until_there_is_one(world: FourWays) -> None:
+    pushes = [RawPush(world.b, 1, files()) for _ in range(PLACES + 1)]
+    for push in pushes[:PLACES]:
+        assert push.create().status_code == 200
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(pushes[-1].create)
+        assert pushes[0].put(0).status_code == 200
+        assert not held.done()
+        pushes[0].drop()
+        assert held.result().status_code == 200
+
+
+@pytest.mark.parametrize("way", ["push-1", "push-2"])
+def test_more_pushes_than_places_all_go_through(world: FourWays, way: str) -> None:
+    studies = [store(world.a, files(5)) for _ in range(3 * PLACES)]
+    transfers = [world.start(way, resources) for resources in studies]
+    for transfer in transfers:
+        transfer.succeed()
+    assert world.b.md5s() == world.a.md5s()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_push_that_nobody_continues_expires_with_all_its_bytes(world: FourWays, version: int) -> None:
+    push = RawPush(world.b, version, files())
+    push.create()
+    push.put(0)
+    world.nothing_is_left()
+    assert list(world.staging.glob("*/area")) == []
+    assert push.put(1).status_code == push.commit().status_code == 404
+    assert world.b.instances() == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_push_that_is_continued_now_and_then_does_not_expire(world: FourWays, version: int) -> None:
+    push = RawPush(world.b, version, files())
+    push.create()
+    for _ in range(2):
+        # Others, that nobody continues, come and go meanwhile.
+        other = RawPush(world.b, 3 - version, files())
+        other.create()
+        wait_until(lambda: push.put(0).status_code != 200 or not folder(world, other).exists(), "expiry")  # noqa: B023
+    for index in range(3):
+        assert push.put(index).status_code == 200
+    assert push.commit().status_code == 200
+    wait_until(lambda: len(world.b.instances()) == 3, "the import")
+
+
+def folder(world: FourWays, push: RawPush) -> Path:
+    """Where its bytes are."""
+    return world.staging / push.path.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_all_that_is_being_received_stays_below_the_limit_on_staging(world: FourWays, version: int) -> None:
+    first, second = (RawPush(world.b, version, list(ct_study(5))) for _ in range(2))
+    assert first.create().status_code == 200
+    refused = second.create()
+    assert refused.status_code == 507
+    said = refused.json()["Details"]
+    assert re.findall(r"\d{6,}", said) == [str(second.size), str(STAGING_MB * 1024 * 1024 - first.size)]
+    assert "MaxStagingSize" in said
+    assert first.drop().status_code == 200
+    assert second.create().status_code == 200
+    second.drop()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_transfer_of_too_many_instances_is_refused_before_anything_is_staged(
+    world: FourWays, way: str
+) -> None:
+    transfer = world.start(way, store(world.a, files(INSTANCES + 1)))
+    said = transfer.failure()
+    assert f"{INSTANCES + 1} instances" in said
+    assert "MaxManifestInstances" in said
+    assert ("413" in said) == way.startswith("push")
+    assert world.receiving() == []
+    assert world.b.instances() == []
+    transfer = world.start(way, [resource("Instance", one) for one in world.a.instances()[:INSTANCES]])
+    transfer.succeed()
+
+
+@pytest.mark.parametrize("way", ["push-1", "push-2"])
+def test_senders_that_are_slow_or_dead_keep_nobody_waiting_for_long(world: FourWays, way: str) -> None:
+    resources = store(world.a, files(5))
+    with ExitStack() as stack:
+        for number in range(PLACES):
+            dead = RawPush(world.b, 1 + number % 2, files())
+            assert dead.create().status_code == 200
+        for _ in range(20):
+            # Each keeps a thread of Orthanc's HTTP server: it announces more bytes than it sends.
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", world.b.http_port)))
+            head = f"PUT {dead.path}/0/9000 HTTP/1.1\r\nHost: b\r\nContent-Length: 9000\r\n\r\n"
+            connection.sendall(head.encode() + bytes(100))
+        world.start(way, resources).succeed()
+    assert world.b.md5s() == world.a.md5s()
+
+
+def test_a_thousand_pushes_that_nobody_continues_leave_nothing_behind(
+    make_server: MakeServer, tmp_path: Path
+) -> None:
+    half = 500
+    options = {
+        "StagingDirectory": str(tmp_path / "staging"),
+        "MaxPushTransactions": 2 * half,
+        "PushIdleTimeout": IDLE,
+    }
+    server = make_server("server", configuration={"Transfers": options}).start()
+    data = files(2)
+
+    def abandon(number: int) -> int:
+        push = RawPush(server, 1 + number % 2, data)
+        status = push.create().status_code
+        if number % 10 < 2:
+            status = max(status, push.put(0).status_code)
+        return status
+
+    used = []
+    for _ in range(2):
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(abandon, range(half))) == {200}
+        wait_until(lambda: {path.name for path in (tmp_path / "staging").iterdir()} == {"lock"}, "expiry")
+        used.append([measure(server.pid) for measure in MEASURES])
+    (files_1, threads_1, memory_1), (files_2, threads_2, memory_2) = used
+    # The first half has made what is kept: connections, threads, contexts of codecs.
+    assert files_2 <= files_1 + 8
+    assert threads_2 <= threads_1 + 8
+    assert memory_2 <= memory_1 + 8_000_000
+    found = metrics(server)
+    assert found["created_push_count"] == found["aborted_push_count"] == 2 * half
+    assert found["available_push_count"] == 2 * half
+
+
+MEASURES = (process.open_files, process.threads, process.memory)
