@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 MB = 1024 * 1024
 NOBODY = "00000000-00000000-00000000-00000000-00000000"
-ID, NUMBER = "([.0-9a-f-]+)", "([0-9]+)"
+ID, NUMBER, PLACES = "([.0-9a-f-]+)", "([0-9]+)", "((?:/[0-9]+/[0-9]+)+)"
 
 INSTANCES = 1000
 """Of MaxManifestInstances: memory is promised to so many."""
@@ -96,7 +96,11 @@ def table() -> RouteTable:
 def requests(identifier: str = NOBODY, number: str = "0") -> Iterator[tuple[str, str]]:
     """Method and path of a request to every route."""
     for route in table():
-        path = route.pattern.replace(ID, identifier).replace(NUMBER, number)
+        path = (
+            route.pattern.replace(ID, identifier)
+            .replace(NUMBER, number)
+            .replace(PLACES, f"/{number}/{number}")
+        )
         assert "([" not in path
         for method in route.methods:
             yield method, path
@@ -139,6 +143,7 @@ EVIL = [
     "0" * 5000,
     "..-" * 1000,
     "\u202e\u00e9",
+    "0/0" + "/0/0" * 1000 + "/x",
 ]
 IN_JSON = [*EVIL, "a\0b", "a\r\nX-Evil: 1", "", "\u0000", "x" * 100_000]
 

@@ -33,12 +33,12 @@ else:
 
 with instrumented:
     from orthanc_transfers.core import dicom, settings
-    from orthanc_transfers.core.codec import Codec, decode, encode
+    from orthanc_transfers.core.codec import Codec, check_gzip, decode, encode, gunzip_parts
     from orthanc_transfers.core.errors import BadFile, ConfigurationError, TransferError
     from orthanc_transfers.core.json_text import parse_json
     from orthanc_transfers.core.model import Instance, Manifest
     from orthanc_transfers.core.peers import parse_peers
-    from orthanc_transfers.core.planner import plan_buckets, plan_pull, plan_ranges
+    from orthanc_transfers.core.planner import RangePlan, plan_buckets, plan_pull
     from orthanc_transfers.core.protocol import (
         Capabilities,
         ChunksRequest,
@@ -88,7 +88,7 @@ def plan(manifest: Manifest) -> None:
     target = 1000
     for bucket in (*plan_buckets(manifest, target), *plan_pull(manifest, target)):
         assert 0 < bucket.size < 3 * target
-    ranges = plan_ranges([manifest.area], target)
+    ranges = [item for bucket in RangePlan([manifest.area], lambda: target) for item in bucket]
     assert sum(item.size for item in ranges) == manifest.size == RangeSet(ranges).size
 
 
@@ -100,6 +100,10 @@ def fuzz_codec(data: bytes) -> None:
     size, body = int.from_bytes(data[1:3], "big"), data[3:]
     with refused():
         assert decode(body, codec, size).nbytes == size
+    if codec is Codec.GZIP:
+        with refused():
+            check_gzip(body, size)
+            assert b"".join(gunzip_parts(body, 1000)) == decode(body, codec, size)
     cut = size % (len(body) + 1)
     encoded = b"".join(encode([body[:cut], memoryview(body)[cut:]], codec))
     assert decode(encoded, codec, len(body)) == body
