@@ -157,16 +157,9 @@ def _staging_directory(configuration: Mapping[str, Any], settings: Settings, fol
 
 def _metrics(source: Source, counters: PushCounters) -> dict[str, float]:
     """By the names of the C++ plugin, where they appeared in its release 1.7."""
-    values = {
-        "used_cache_size": source.used,
-        "cache_hit_count": source.hits,
-        "cache_miss_count": source.misses,
-        "available_push_count": counters.available,
-        "created_push_count": counters.created,
-        "committed_push_count": counters.committed,
-        "aborted_push_count": counters.aborted,
-        "push_total_received_bytes_count": counters.received_bytes,
-        "push_total_time_spent_in_reception_ms": counters.reception_ms,
-        "push_total_time_spent_in_commit_ms": counters.commit_ms,
+    return {
+        "orthanc_transfers_used_cache_size": source.used,
+        "orthanc_transfers_cache_hit_count": source.hits,
+        "orthanc_transfers_cache_miss_count": source.misses,
+        **counters.values(),
     }
-    return {f"orthanc_transfers_{name}": value for name, value in values.items()}

@@ -32,6 +32,9 @@ from orthanc_transfers.transfer.transactions import Transactions
 # Orthanc holds a body whole in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
 MAX_BODY_SIZE = 64 * 1024 * 1024
 
+# Version 1 bounds no answer, but offsets and sizes have 31 bits on C++ peers, and the SDK's answers 32.
+_LARGEST_ANSWER = 2**31 - 1
+
 # Seconds. No proxy takes a request of that length for dead.
 MOST_WAIT = 5
 
@@ -66,6 +69,10 @@ class Passive:
         offset = _natural("offset", request.query.get("offset", "0"))
         size = _natural("size", request.query.get("size", "0"))
         chunks = self._chunks_of(request.groups[0].split("."), offset, size)
+        if sum(chunk.size for chunk in chunks) > _LARGEST_ANSWER:
+            raise TooLarge(
+                f"more than {_LARGEST_ANSWER} bytes in one answer: ask for parts, by offset and size"
+            )
         codec = Codec(compression)
         body = _joined(encode(self._source.pieces(chunks), codec))
         return Response(body, content_type(codec))

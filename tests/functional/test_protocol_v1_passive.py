@@ -501,6 +501,54 @@ def test_a_file_that_is_no_dicom_undoes_the_whole_push(server: OrthancServer, fi
     assert nothing_staged(server)
 
 
+# -- Metrics ------------------------------------------------------------------------------------------
+
+
+def metrics(server: OrthancServer) -> dict[str, float]:
+    """The values of our metrics; Orthanc writes each with the time at which it was set."""
+    lines = server.request("GET", "tools/metrics-prometheus").text.splitlines()
+    return {
+        line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("orthanc_transfers_")
+    }
+
+
+def test_the_metrics_are_those_of_the_c_plugin_and_count_pushes(
+    server: OrthancServer, files: list[bytes]
+) -> None:
+    before = metrics(server)
+    assert set(before) == {
+        "orthanc_transfers_used_cache_size",
+        "orthanc_transfers_cache_hit_count",
+        "orthanc_transfers_cache_miss_count",
+        "orthanc_transfers_available_push_count",
+        "orthanc_transfers_created_push_count",
+        "orthanc_transfers_committed_push_count",
+        "orthanc_transfers_aborted_push_count",
+        "orthanc_transfers_push_total_received_bytes_count",
+        "orthanc_transfers_push_total_time_spent_in_reception_ms",
+        "orthanc_transfers_push_total_time_spent_in_commit_ms",
+    }
+
+    def grown(name: str) -> float:
+        return metrics(server)[f"orthanc_transfers_{name}"] - before[f"orthanc_transfers_{name}"]
+
+    listed, stored = described(server, files)
+    path, dropped = (create(server, listed, [one_bucket(listed)]) for _ in range(2))
+    assert grown("created_push_count") == 2
+    assert grown("available_push_count") == -2
+    body = b"".join(stored[item["ID"]] for item in listed)
+    assert call(server, "PUT", f"{path}/0", body).status_code == 200
+    assert call(server, "POST", f"{path}/commit", b"").status_code == 200
+    assert call(server, "DELETE", dropped).status_code == 200
+    assert grown("available_push_count") == 0
+    assert grown("committed_push_count") == 1
+    assert grown("aborted_push_count") == 1
+    assert grown("push_total_received_bytes_count") == len(body)
+    missed = grown("cache_miss_count")
+    server.request("GET", "transfers/chunks/" + ".".join(stored))
+    assert grown("cache_miss_count") == missed + len(stored)
+
+
 # -- Methods, paths -----------------------------------------------------------------------------------
 
 

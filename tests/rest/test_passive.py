@@ -1,0 +1,45 @@
+"""What peers call, where no real Orthanc can show it: instances of gigabytes, which nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from orthanc_transfers.core.errors import TooLarge
+from orthanc_transfers.core.model import Instance, Manifest, Resource
+from orthanc_transfers.rest.http import Request
+from orthanc_transfers.rest.passive import Passive
+from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.source import Source
+from orthanc_transfers.transfer.transactions import Transactions
+from tests.transfer.loopback import MemoryStore
+
+GB = 2**30
+
+
+class LargeStore(MemoryStore):
+    """Each instance has a gigabyte, and is not there to be read."""
+
+    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+        return Manifest(Instance(resource.id, GB, "0" * 32) for resource in resources)
+
+    def read(self, identifier: str) -> memoryview:
+        raise AssertionError("nothing is read of what is refused")
+
+
+@pytest.fixture
+def passive() -> Passive:
+    store = LargeStore()
+    # What is pushed has no part in this.
+    return Passive(
+        store, Source(store, GB), object.__new__(Transactions), object.__new__(Reports), "originator"
+    )
+
+
+@pytest.mark.parametrize("query", [{}, {"size": "0"}, {"offset": "5"}, {"size": str(2 * GB)}])
+def test_more_bytes_than_one_answer_can_have_are_refused_before_anything_is_read(
+    passive: Passive, query: dict[str, str]
+) -> None:
+    with pytest.raises(TooLarge, match="in one answer"):
+        passive.get_chunks(Request("GET", "", ("a.b.c",), query))
