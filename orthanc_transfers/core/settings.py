@@ -39,10 +39,10 @@ class Settings:
     """Pushes received at once."""
     max_http_retries: int = 5
     """Retries of one request after an error of the network. 0 in the C++ plugin."""
-    peer_connectivity_timeout: int = 2
-    """Seconds, for ``GET /transfers/peers``; 0: no limit."""
-    peer_commit_timeout: int = 600
-    """Seconds that a sender waits for a creation or a commit of version 1; 0: no limit."""
+    peer_connectivity_timeout: int | None = 2
+    """Seconds, for ``GET /transfers/peers``; ``None``: as for any other request (written 0)."""
+    peer_commit_timeout: int | None = 600
+    """Seconds that a sender waits for a creation or a commit of version 1; ``None`` as above."""
     commit_threads_count: int = 4
     """Threads that import at a commit. 1 in the C++ plugin."""
 
@@ -117,6 +117,11 @@ def _integer(lowest: int, highest: int, unit: int = 1) -> Callable[[Any], int]:
     return parse
 
 
+def _timeout(value: Any) -> int | None:
+    # As Orthanc's client takes a time-out of 0.
+    return _integer(0, _YEAR)(value) or None
+
+
 def _bandwidth(value: Any) -> int:
     # Fractions, for there are lines of less than 1 Mbit/s.
     if type(value) not in (int, float) or not (value == 0 or 0.001 <= value <= 1_000_000):
@@ -153,8 +158,8 @@ _OPTIONS: dict[str, _Option] = {
     "CacheSize": _Option("cache_size", _integer(1, 1024 * 1024, MB)),
     "MaxPushTransactions": _Option("max_push_transactions", _integer(1, 1_000_000)),
     "MaxHttpRetries": _Option("max_http_retries", _integer(0, 1_000_000)),
-    "PeerConnectivityTimeout": _Option("peer_connectivity_timeout", _integer(0, _YEAR)),
-    "PeerCommitTimeout": _Option("peer_commit_timeout", _integer(0, _YEAR)),
+    "PeerConnectivityTimeout": _Option("peer_connectivity_timeout", _timeout),
+    "PeerCommitTimeout": _Option("peer_commit_timeout", _timeout),
     "CommitThreadsCount": _Option("commit_threads_count", _integer(1, _MOST_THREADS)),
     "StagingDirectory": _Option("staging_directory", _path),
     "MaxStagingSize": _Option("max_staging_size", _integer(0, 2**40, MB)),

@@ -16,7 +16,7 @@ from orthanc_transfers.core.protocol import SENDER_TRANSFER_ID, TransferRequest
 from orthanc_transfers.rest.http import Buffer, Request, Response, answer_json
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.cancellation import Cancellation
-from orthanc_transfers.transfer.job import Environment
+from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.ports import Job, JobQueue
 from orthanc_transfers.transfer.pull import new_pull
 from orthanc_transfers.transfer.push import new_push
@@ -79,7 +79,7 @@ class Active:
     def _ask_for_plugins(self, name: str) -> Buffer:
         transport = self._environment.peers.connect(name, 1)
         try:
-            timeout = self._environment.settings.peer_connectivity_timeout or None
+            timeout = self._environment.settings.peer_connectivity_timeout
             return transport.request("GET", "/plugins", timeout=timeout).body
         finally:
             transport.close()

@@ -12,8 +12,6 @@ from orthanc_transfers.transfer.pull import PullJob
 from orthanc_transfers.transfer.push import PushJob
 from orthanc_transfers.transfer.saved import parse_order
 
-__all__ = ["Environment", "reload"]
-
 _JOBS = {job.type: job for job in (PushJob, PullJob)}
 
 

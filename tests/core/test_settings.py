@@ -108,6 +108,12 @@ def test_zero_is_taken_where_it_means_none(name: str) -> None:
     parse_settings({name: 0})
 
 
+def test_a_time_out_of_zero_is_that_of_all_other_requests() -> None:
+    settings = parse_settings({"PeerConnectivityTimeout": 0, "PeerCommitTimeout": 0})
+    assert settings.peer_connectivity_timeout is None
+    assert settings.peer_commit_timeout is None
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", [-1, "4", None, True, [4], {}, 10**30, float("nan"), float("inf")])
 def test_a_bad_number_is_refused_by_name(name: str, value: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -369,3 +371,30 @@ def test_a_peer_is_asked_for_its_plugins_and_nothing_else(a: OrthancServer, peer
     assert list(peer.routes) == ["GET /plugins"] * 2
     for one in peer.asked:
         assert_headers(one, set())
+
+
+def test_peers_are_asked_at_the_same_time_and_one_that_does_not_answer_hides_no_other(
+    a: OrthancServer, peer: CppPeer
+) -> None:
+    # Each answers once all the others have been asked, but for one that never does.
+    everybody = threading.Barrier(5, timeout=60)
+
+    def wait_for_everybody(asked: Asked) -> None:
+        everybody.wait()
+
+    with ExitStack() as stack:
+        others = {f"other-{number}": stack.enter_context(CppPeer()) for number in range(5)}
+        silent = stack.enter_context(CppPeer())
+        stack.enter_context(silent.holding("/plugins"))
+        for other in others.values():
+            other.hold = wait_for_everybody
+        for name, other in {**others, "silent": silent}.items():
+            a.put(f"peers/{name}", {"Url": other.url})
+            stack.callback(a.delete, f"peers/{name}")
+        found = a.get("transfers/peers")
+    assert found == {
+        "cpp": "installed",
+        "pulls": "bidirectional",
+        **dict.fromkeys(others, "installed"),
+        "silent": "disabled",
+    }
