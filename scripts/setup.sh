@@ -11,7 +11,7 @@ venv=$checkout/.venv
 plugin=${ORTHANC_PYTHON_PLUGIN:-/usr/share/orthanc/plugins/libOrthancPython.so}
 
 run_packages=(orthanc orthanc-python python3-venv ca-certificates)
-test_packages=(curl chromium chromium-driver nginx-light dcmtk debootstrap iproute2 docker-compose)
+test_packages=(curl chromium chromium-driver nginx-light dcmtk debootstrap iproute2 docker-compose faketime)
 # Servers whose packages start a service; none of them is wanted here but by the tests, which start their own.
 services=(orthanc nginx)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -155,6 +156,23 @@ def test_a_transfer_of_too_many_instances_is_refused_before_anything_is_staged(
     assert world.b.instances() == []
     transfer = world.start(way, [resource("Instance", one) for one in world.a.instances()[:INSTANCES]])
     transfer.succeed()
+
+
+@pytest.mark.parametrize("way", ["push-2", "pull-2"])
+def test_reports_older_than_their_retention_go_when_others_come(world: FourWays, way: str) -> None:
+    def transfer() -> str:
+        return f"transfers/reports/{world.start(way, store(world.a, files())).succeed()['Transaction']}"
+
+    old = transfer()
+    assert world.b.get(old)["State"] == "committed"
+    for path in (world.staging / "reports").iterdir():
+        written = path.stat().st_mtime - 31 * 86400
+        os.utime(path, (written, written))
+    # At the start, and then once an hour, old ones are looked for.
+    world.b.restart()
+    new = transfer()
+    assert world.b.get(new)["State"] == "committed"
+    assert world.b.request("GET", old).status_code == 404
 
 
 @pytest.mark.parametrize("way", ["push-1", "push-2"])
