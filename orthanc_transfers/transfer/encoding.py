@@ -1,7 +1,8 @@
 """Whether encoding pays: on a fast line, sending bytes as they are may take less time than making them fewer.
 
 Tried, not computed: what a line, two processors and two disks do together is known by measuring it alone.
-Nothing is tried where encoding takes a small part of the time of a request: there the network is the limit.
+Nothing is tried where requests last long, or encoding takes a small part of their time: there the network is
+the limit, and a trial would cost what it cannot win.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from orthanc_transfers.transfer.ports import Clock
 
 # Buckets by which a way is judged, at least.
 _WINDOW = 8
-# Share of the time of requests that encoding takes at least, to be worth a trial of doing without.
+# Seconds that a request takes at most, and share of the time of requests that encoding takes at least, to be worth a trial of doing without.
+_QUICK = 0.25
 _SHARE = 0.2
 # Plain bytes must bring so many times as many a second: they cost more of the network, which others use too.
 _GAIN = 1.1
@@ -33,7 +35,7 @@ class Encoding:
         self._connections = connections
         self._clock = clock
         self._lock = threading.Lock()
-        self._plain = False
+        self._plain = self._trying = False
         self._encoded_rate = 0.0
         """Bytes a second, before the codec, in the last window of encoded buckets before a trial."""
         self._resting = 0
@@ -57,8 +59,13 @@ class Encoding:
             self._bytes += size
             self._seconds += seconds
             self._encoding += encoding
-            if self._requests >= max(_WINDOW, 2 * self._connections()):
+            if self._requests >= self._window():
                 self._judge(self._bytes / max(1e-6, self._clock.monotonic() - self._began))
+
+    def _window(self) -> int:
+        # A trial costs what plain bytes cost: as few as tell something.
+        connections = self._connections()
+        return connections if self._trying else max(_WINDOW, 2 * connections)
 
     def _begin(self, skipped: int) -> None:
         self._skipped = skipped
@@ -67,14 +74,14 @@ class Encoding:
         self._seconds = self._encoding = 0.0
 
     def _judge(self, rate: float) -> None:
-        changes = False
+        changes = self._trying = False
         if self._plain:
             changes = rate < _GAIN * self._encoded_rate
             self._resting = _PATIENCE
         elif self._resting:
             self._resting -= 1
-        elif self._encoding > _SHARE * self._seconds:
-            changes = True
+        elif self._seconds < _QUICK * self._requests and self._encoding > _SHARE * self._seconds:
+            changes = self._trying = True
             self._encoded_rate = rate
         self._plain = self._plain is not changes
         self._begin(self._connections() if changes else 0)
