@@ -25,7 +25,7 @@ _PATIENCE = 16
 
 
 class Encoding:
-    """What to ask of the codec for the next bucket: what the user wants, or, if that is ``AUTO``, for a while nothing.
+    """What to ask of the codec for the next bucket: what the user wants; if that is ``AUTO``, maybe nothing.
 
     Thread-safe; a call never blocks.
     """
