@@ -15,7 +15,7 @@ from orthanc_transfers.transfer.ports import Clock
 
 # Buckets by which a way is judged, at least.
 _WINDOW = 8
-# Seconds that a request takes at most, and share of the time of requests that encoding takes at least, to be worth a trial of doing without.
+# A trial is worth it where a request takes so many seconds at most, and encoding such a share of them at least.
 _QUICK = 0.25
 _SHARE = 0.2
 # Plain bytes must bring so many times as many a second: they cost more of the network, which others use too.
