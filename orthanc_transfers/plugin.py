@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers import __version__
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.peers import parse_peers
-from orthanc_transfers.core.settings import Settings, parse_settings
+from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.explorer import javascript
 from orthanc_transfers.host import lifecycle, logs, metrics
 from orthanc_transfers.host.context import (
@@ -25,6 +24,7 @@ from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.sdk import Sdk
 from orthanc_transfers.host.store import OrthancStore
+from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.rest.active import Active
 from orthanc_transfers.rest.identification import Identification
 from orthanc_transfers.rest.passive import Passive
@@ -83,13 +83,16 @@ class Plugin:
             )
         settings = parse_settings(configuration.get(SECTION, {}))
         parse_peers(configuration.get("OrthancPeers", {}))
-        staging_directory = _staging_directory(configuration, settings, folder)
+        storage = folder / str(configuration.get("StorageDirectory", "OrthancStorage"))
+        staging_directory = (
+            folder / settings.staging_directory if settings.staging_directory else storage / "Transfers"
+        )
 
         self._sdk = sdk
         self._http_port = int(configuration.get("HttpPort", 8042))
         self._clock = SystemClock()
         self._counters = PushCounters()
-        self._store = OrthancStore(sdk)
+        self._store = OrthancStore(sdk, StoredFiles(storage))
         self._source = Source(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
@@ -147,12 +150,6 @@ class Plugin:
     def _stopped(self) -> None:
         self._jobs.release_all()
         self._transactions.close()
-
-
-def _staging_directory(configuration: Mapping[str, Any], settings: Settings, folder: Path) -> Path:
-    if settings.staging_directory:
-        return folder / settings.staging_directory
-    return folder / str(configuration.get("StorageDirectory", "OrthancStorage")) / "Transfers"
 
 
 def _metrics(source: Source, counters: PushCounters) -> dict[str, float]:

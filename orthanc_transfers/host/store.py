@@ -13,6 +13,7 @@ from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import HostError, ImportRefused, UnknownResource
 from orthanc_transfers.core.model import Instance, Level, Manifest, Resource
 from orthanc_transfers.host.sdk import Code, Sdk
+from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.ports import Buffer, Imported, ImportStatus
@@ -50,6 +51,8 @@ _REASONS: dict[int, str] = {
 
 _HASHING_THREADS = 4
 
+_PARTED = 64
+
 # Instances that are cheaper to ask for one by one.
 _FEW = 16
 
@@ -63,13 +66,18 @@ class _File(NamedTuple):
 
     size: int
     md5: str | None
+    uuid: str | None
+    """Of its attachment, if Orthanc stored it as it is."""
 
 
 class OrthancStore:
     """Implements ``ports.InstanceStore``. To be used once Orthanc has started. Thread-safe."""
 
-    def __init__(self, sdk: Sdk) -> None:
+    def __init__(self, sdk: Sdk, stored_files: StoredFiles) -> None:
         self._sdk = sdk
+        self._stored_files = stored_files
+        # Of those of which parts were read lately. Single operations of a dictionary need no lock.
+        self._parted: dict[str, _File] = {}
 
     def manifest(self, resources: Sequence[Resource]) -> Manifest:
         """All instances below the resources, from Orthanc's index."""
@@ -106,6 +114,21 @@ class OrthancStore:
             if error.code in _ABSENT:
                 raise _unknown(Level.INSTANCE, identifier) from None
             raise
+
+    def read_part(self, identifier: str, offset: int, size: int) -> Buffer | None:
+        """A part of the file, where Orthanc keeps it as it is in its own folder."""
+        _check(Level.INSTANCE, identifier)
+        file = self._parted.get(identifier) or self._file(identifier)
+        if file is None:
+            raise _unknown(Level.INSTANCE, identifier)
+        part = file.uuid and self._stored_files.read(file.uuid, file.size, offset, size)
+        if not part:
+            self._parted.pop(identifier, None)
+            return None
+        if len(self._parted) >= _PARTED:
+            self._parted.clear()
+        self._parted[identifier] = file
+        return part
 
     def add(self, data: Buffer) -> Imported:
         """Import one file, without copying it on its way."""
@@ -240,7 +263,11 @@ class OrthancStore:
 
 def _parse(attachment: dict[str, Any]) -> _File:
     # The uncompressed ones: with StorageCompression, the others are of the file on Orthanc's disk.
-    return _File(int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5") or None)
+    size, md5 = int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5") or None
+    as_it_is = int(attachment["CompressedSize"]) == size and attachment.get("CompressedMD5", "") == (
+        md5 or ""
+    )
+    return _File(size, md5, attachment.get("Uuid") if as_it_is else None)
 
 
 def _check(level: Level, identifier: str) -> None:

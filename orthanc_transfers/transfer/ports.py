@@ -51,6 +51,12 @@ class InstanceStore(Protocol):
     def read(self, identifier: str) -> memoryview:
         """The whole file. The memory lives as long as the view. Raises ``UnknownResource``."""
 
+    def read_part(self, identifier: str, offset: int, size: int) -> Buffer | None:
+        """``size`` bytes of a file from ``offset`` on; ``None`` where only whole files can be read.
+
+        The file is known to be as long. Raises ``UnknownResource``.
+        """
+
     def add(self, data: Buffer) -> Imported:
         """Import one file. Raises ``ImportRefused`` (bad file, full storage, …), saying why."""
 

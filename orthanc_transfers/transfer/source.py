@@ -17,6 +17,9 @@ from orthanc_transfers.transfer.ports import Buffer, InstanceStore
 # Bytes. Pieces below are joined: one large buffer costs less in codecs and sockets than many small ones.
 SMALL = 64 * 1024
 
+# Bytes. Of files from here on, parts are read where the store can: none waits for the whole, or holds it in memory.
+LARGE = 16 * 1024 * 1024
+
 # Seconds without anything being given back after which the capacity is exceeded rather than waited for:
 # a cache may cost memory, but must not make two transfers wait for each other.
 IMPATIENCE = 5.0
@@ -33,7 +36,8 @@ class Source:
     Holds at most ``capacity`` bytes, or what one call of ``pieces`` needs if that is more. Room is made
     before a file is read, of those that nobody uses, the least recently used first. A file is read once
     however many threads ask for it. What was handed out counts until the views of it are gone. A file whose
-    bytes were all handed out is let go at once: a transfer asks for each byte once.
+    bytes were all handed out is let go at once: a transfer asks for each byte once. Parts of large files that
+    the store reads by themselves are none of this.
     """
 
     def __init__(self, store: InstanceStore, capacity: int) -> None:
@@ -96,7 +100,32 @@ class Source:
         }
         for chunk in chunks:
             _check(chunk, sizes[chunk.id])
-        entries = self._acquire(sizes)
+        pieces: list[Buffer] = []
+        cached: list[Chunk] = []
+        for chunk in chunks:
+            part = self._part(chunk) if sizes[chunk.id] >= LARGE else None
+            if part is None:
+                cached.append(chunk)
+                continue
+            pieces += self._cached(cached, sizes)
+            cached = []
+            pieces.append(part)
+        return pieces + self._cached(cached, sizes)
+
+    def _part(self, chunk: Chunk) -> Buffer | None:
+        with self._changed:
+            if chunk.id in self._entries:
+                return None
+        part = self._store.read_part(chunk.id, chunk.offset, chunk.size)
+        if part is not None:
+            with self._changed:
+                self._misses += 1
+        return part
+
+    def _cached(self, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -> list[Buffer]:
+        if not chunks:
+            return []
+        entries = self._acquire({chunk.id: sizes[chunk.id] for chunk in chunks})
         given: Sequence[Chunk] = ()
         try:
             pieces = self._cut(chunks, entries)

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core import errors
@@ -20,6 +21,7 @@ from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.sdk import Sdk
 from orthanc_transfers.host.store import OrthancStore
+from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.rest.http import Request, Response, Route, answer_json
 from orthanc_transfers.transfer.ports import StepOutcome, StopReason
 
@@ -39,7 +41,7 @@ class CountingSdk(Sdk):
 
 sdk = CountingSdk(context.find_context())
 log = logs.install(sdk)
-store = OrthancStore(sdk)
+store = OrthancStore(sdk, StoredFiles(Path(sdk.configuration()["StorageDirectory"])))
 peers = OrthancPeers(sdk, sdk.configuration(), parse_settings({}))
 moments: list[str] = []
 calls: list[str] = []
@@ -152,6 +154,12 @@ def md5s(request: Request) -> Response:
     return answer_json({"md5s": found, "seconds": time.perf_counter() - started})
 
 
+def read_part(request: Request) -> Response:
+    identifier, offset, size = request.groups
+    part = store.read_part(identifier, int(offset), int(size))
+    return Response(b"" if part is None else part, "application/octet-stream")
+
+
 def read(request: Request) -> Response:
     return Response(store.read(request.groups[0]), "application/dicom")
 
@@ -234,6 +242,7 @@ Router(sdk).register(
         Route("/host/jobs", {"POST": submit}),
         Route("/host/manifest", {"POST": manifest}),
         Route("/host/md5s", {"POST": md5s}),
+        Route("/host/read-part/(.*)/([0-9]+)/([0-9]+)", {"GET": read_part}),
         Route("/host/read/(.*)", {"GET": read}),
         Route("/host/add/(.*)", {"POST": add}),
         Route("/host/instances/(.*)", {"DELETE": remove}),

@@ -152,6 +152,22 @@ def test_a_file_is_read_as_it_was_stored(host: OrthancServer, stored: Stored, fi
     assert host.download(f"host/read/{stored[3]['ID']}") == files[3]
 
 
+@pytest.mark.parametrize(("offset", "size"), [(0, 4), (100, 300), (128, 4)])
+def test_a_part_of_a_file_is_read_from_the_storage_folder(
+    host: OrthancServer, stored: Stored, files: list[bytes], offset: int, size: int
+) -> None:
+    assert (
+        host.download(f"host/read-part/{stored[3]['ID']}/{offset}/{size}") == files[3][offset : offset + size]
+    )
+
+
+def test_a_compressed_file_can_be_read_whole_only(make_host: MakeHost, files: list[bytes]) -> None:
+    host = make_host("compressed", StorageCompression=True).start()
+    identifier = host.upload(files[0])["ID"]
+    assert host.download(f"host/read-part/{identifier}/0/4") == b""
+    assert host.download(f"host/read/{identifier}") == files[0]
+
+
 @pytest.mark.parametrize("identifier", [ABSENT, "nonsense"])
 def test_reading_what_is_not_there_says_so(host: OrthancServer, identifier: str) -> None:
     with pytest.raises(StatusError, match=f"no instance {identifier}") as raised:

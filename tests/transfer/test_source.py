@@ -13,7 +13,7 @@ from orthanc_transfers.core.errors import BadRequest, UnknownResource
 from orthanc_transfers.core.model import Chunk, Instance, Manifest, Resource
 from orthanc_transfers.transfer import source as source_module
 from orthanc_transfers.transfer.ports import Buffer
-from orthanc_transfers.transfer.source import SMALL, Source
+from orthanc_transfers.transfer.source import LARGE, SMALL, Source
 
 KB = 1024
 
@@ -25,7 +25,15 @@ class Store:
         self.files = files
         self.reads: list[str] = []
         self.listed: list[str] = []
+        self.parts: list[tuple[str, int, int]] = []
+        self.reads_parts = False
         self._on_read = on_read
+
+    def read_part(self, identifier: str, offset: int, size: int) -> bytes | None:
+        if not self.reads_parts:
+            return None
+        self.parts.append((identifier, offset, size))
+        return self.files[identifier][offset : offset + size]
 
     def read(self, identifier: str) -> memoryview:
         self.reads.append(identifier)
@@ -412,3 +420,36 @@ def _thread(target: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     return thread
+
+
+# --- large files
+
+
+def large_and_small() -> dict[str, bytes]:
+    return {"i0": b"a" * 100, "i1": b"b" * LARGE, "i2": b"c" * 100}
+
+
+def test_of_a_large_file_only_the_parts_asked_for_are_read_where_the_store_can() -> None:
+    store = Store(large_and_small())
+    store.reads_parts = True
+    source = make(store, capacity=10**9)
+    chunks = [Chunk("i0", 0, 100), Chunk("i1", 0, 50), Chunk("i1", 1000, 20), Chunk("i2", 10, 5)]
+    assert joined(source.pieces(chunks)) == b"a" * 100 + b"b" * 70 + b"c" * 5
+    assert store.parts == [("i1", 0, 50), ("i1", 1000, 20)]
+    assert sorted(store.reads) == ["i0", "i2"]
+    assert source.used <= 200
+
+
+def test_a_large_file_of_which_no_part_can_be_read_is_read_once() -> None:
+    store = Store(large_and_small())
+    source = make(store, capacity=10**9)
+    for offset in (0, 100, 200):
+        assert joined(source.pieces([Chunk("i1", offset, 100)])) == b"b" * 100
+    assert store.reads == ["i1"]
+
+
+def test_a_part_that_lies_beyond_a_large_file_is_refused() -> None:
+    store = Store(large_and_small())
+    store.reads_parts = True
+    with pytest.raises(BadRequest):
+        make(store, capacity=10**9).pieces([Chunk("i1", LARGE - 10, 11)])

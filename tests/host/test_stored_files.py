@@ -1,0 +1,48 @@
+"""Parts of files, from Orthanc's own storage folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orthanc_transfers.host.stored_files import StoredFiles
+
+UUID = "b90e8144-8bf4-4e11-ba2f-898a487e4243"
+DATA = bytes(range(256)) * 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    file = tmp_path / "b9" / "0e" / UUID
+    file.parent.mkdir(parents=True)
+    file.write_bytes(DATA)
+    return tmp_path
+
+
+def test_a_part_is_read_where_it_is_asked_for(folder: Path) -> None:
+    assert StoredFiles(folder).read(UUID, len(DATA), 100, 50) == DATA[100:150]
+    assert StoredFiles(folder).read(UUID, len(DATA), 0, len(DATA)) == DATA
+
+
+def test_a_file_of_another_size_is_not_the_one(folder: Path) -> None:
+    assert StoredFiles(folder).read(UUID, len(DATA) + 1, 0, 10) is None
+
+
+def test_what_is_not_there_whole_is_nothing(folder: Path) -> None:
+    assert StoredFiles(folder).read(UUID, len(DATA), len(DATA) - 5, 10) is None
+    assert StoredFiles(folder).read(UUID.replace("b", "c"), len(DATA), 0, 1) is None
+    assert StoredFiles(folder / "elsewhere").read(UUID, len(DATA), 0, 1) is None
+
+
+@pytest.mark.parametrize("name", ["", "../../b9/0e/" + UUID, "/etc/passwd", UUID + "/..", UUID.upper()])
+def test_only_what_orthanc_makes_is_a_name(folder: Path, name: str) -> None:
+    assert StoredFiles(folder).read(name, len(DATA), 0, 1) is None
+
+
+def test_no_descriptor_is_left_open(folder: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for whole in (len(DATA), 1):
+        StoredFiles(folder).read(UUID, whole, 0, 1)
+    assert len(os.listdir("/proc/self/fd")) == before
