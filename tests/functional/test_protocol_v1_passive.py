@@ -8,15 +8,15 @@ import json
 import re
 import uuid
 import zlib
-from contextlib import closing
-from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
+from tests.support.answers import nothing_staged, refused
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer
+from tests.support.raw_http import raw_request
 
 pytestmark = pytest.mark.orthanc
 
@@ -74,31 +74,6 @@ def create(
     assert set(answer.json()) == {"ID", "Path"}
     assert answer.json()["Path"] == "/transfers/push/" + answer.json()["ID"]
     return str(answer.json()["Path"])
-
-
-def nothing_staged(server: OrthancServer) -> bool:
-    metrics = server.request("GET", "tools/metrics-prometheus").text
-    areas = list((server.storage / "Transfers").rglob("area"))
-    return "orthanc_transfers_available_push_count 4" in metrics and not areas
-
-
-def refused(answer: Any, status: int, code: int) -> str:
-    """Assert that an answer is an error as Orthanc has them; its sentence."""
-    error = answer.json()
-    assert (answer.status_code, error["OrthancStatus"]) == (status, code), error
-    assert set(error) == {
-        "Details",
-        "HttpError",
-        "HttpStatus",
-        "Message",
-        "Method",
-        "OrthancError",
-        "OrthancStatus",
-        "Uri",
-    }
-    assert (error["HttpStatus"], error["Method"]) == (status, answer.request.method)
-    assert error["Details"]
-    return str(error["Details"])
 
 
 # -- Identification -----------------------------------------------------------------------------------
@@ -311,12 +286,10 @@ def test_a_push_is_created_filled_and_committed(
 def doubled(server: OrthancServer, method: str, path: str, body: bytes = b"") -> Any:
     """A request as cores before 1.11.3 make it for their plugins, which ``requests`` would put right."""
     assert path.startswith("/transfers/")
-    with closing(HTTPConnection("127.0.0.1", server.http_port, timeout=60)) as connection:
-        connection.request(method, "/" + path, body)
-        answer = connection.getresponse()
-        text = answer.read()
-        assert answer.status == 200, text
-        return text if "octet-stream" in answer.headers["Content-Type"] else json.loads(text)
+    status, received = raw_request(server, method, "/" + path, body)
+    assert status == 200, received
+    head, _, text = received.partition(b"\r\n\r\n")
+    return text if b"octet-stream" in head else json.loads(text)
 
 
 def test_a_second_slash_in_front_of_a_path_does_not_matter(server: OrthancServer, files: list[bytes]) -> None:
