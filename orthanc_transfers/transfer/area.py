@@ -42,6 +42,7 @@ AREA = "area"
 MANIFEST = "manifest"
 JOURNAL = "journal"
 MAKE_ROOM = "make room there, then resubmit the job"
+_BLOCK = 1024 * 1024
 _FORMAT = "orthanc-transfers-manifest-1"
 
 
@@ -190,8 +191,14 @@ class Area:
 
     @contextlib.contextmanager
     def mapped(self, item: Range) -> Iterator[memoryview]:
-        """A range as memory that the kernel fills and takes back at need."""
+        """A range as memory that the kernel fills and takes back at need.
+
+        Raises ``TransferError`` if it cannot be read: all of it is read first, for what cannot be read of a
+        mapping ends the process (SIGBUS), and again after the next start.
+        """
         with self._use():
+            for _ in self.blocks(item, memoryview(bytearray(min(_BLOCK, item.size)))):
+                pass
             before = item.start % mmap.ALLOCATIONGRANULARITY
             with _disk_errors():
                 memory = mmap.mmap(

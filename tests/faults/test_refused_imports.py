@@ -74,7 +74,9 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
     lua = folder / "filter.lua"
     lua.write_text(FILTER)
     b = make_shared_server("b", script=script, configuration={"LuaScripts": [str(lua)]})
-    with four_ways(make_shared_server("a"), b, folder, folder / "staging", {"MaxHttpRetries": 1}) as world:
+    with four_ways(
+        make_shared_server("a"), b, folder, folder / "staging", {"MaxHttpRetries": 1, "CommitThreadsCount": 1}
+    ) as world:
         yield world
 
 

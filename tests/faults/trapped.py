@@ -31,7 +31,7 @@ METHODS = {
     "rest.passive": [
         *("Passive.lookup", "Passive.get_chunks", "Passive.post_chunks", "Passive.report"),
         *("Passive.create_push", "Passive.put_bucket", "Passive.commit_push"),
-        *("Passive.create_push_2", "Passive.put_range", "Passive.commit_push_2", "Passive.push_status"),
+        *("Passive.create_push_2", "Passive.put_ranges", "Passive.commit_push_2", "Passive.push_status"),
     ],
     "transfer.area": ["Area.write", "Area.note", "Area.note_committing", "Area.note_outcome"],
     "transfer.commit": ["Commit.run"],

@@ -1,13 +1,7 @@
 """Everything that reads bytes of others, as targets for a fuzzer: what is not refused must make sense.
 
-Whatever a target reads, it may raise errors of ``core/errors.py`` only. With atheris (in an environment of its
-own that also has what the plugin needs), one target at a time:
-
-    python -m pip install atheris requests xxhash zstandard isal
-    nice python tests/fuzz/fuzz_decoders.py json -max_total_time=600 tests/fuzz/corpus/json
-
-Files that it adds to the corpus and that say something new are kept small and few (see README.md beside this
-file); ``test_corpus.py`` runs all of them through their targets.
+Whatever a target reads, it may raise errors of ``core/errors.py`` only. README.md beside this file says how to run
+the fuzzer; ``test_corpus.py`` runs the corpus through all targets.
 """
 
 from __future__ import annotations
@@ -107,6 +101,11 @@ def fuzz_codec(data: bytes) -> None:
     cut = size % (len(body) + 1)
     encoded = b"".join(encode([body[:cut], memoryview(body)[cut:]], codec))
     assert decode(encoded, codec, len(body)) == body
+    if encoded:
+        place = size % len(encoded)
+        damaged = encoded[:place] + bytes([encoded[place] ^ (data[0] | 1)]) + encoded[place + 1 :]
+        with refused():
+            assert decode(damaged, codec, len(body)).nbytes == len(body)
 
 
 _MANIFEST = Manifest(Instance(f"i{number}", size, "0" * 32) for number, size in enumerate((300, 0, 5, 1000)))
