@@ -13,8 +13,6 @@ from orthanc_transfers.transfer.ports import Answer
 
 T = TypeVar("T")
 
-_ATTEMPTS = 3
-
 
 class Garbled(PeerAnswer):
     """The bytes of an answer are not those asked for."""
@@ -49,16 +47,6 @@ class Fetcher(Protocol[T]):
 
     def fetch(self, item: T) -> Fetched:
         """One request. Raises ``Garbled``, and what ``PeerTransport.request`` does."""
-
-
-def fetch_intact(fetcher: Fetcher[T], item: T) -> Fetched:
-    """An item whose bytes arrived garbled is fetched again at once, a few times."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return fetcher.fetch(item)
-        except Garbled:
-            continue
-    return fetcher.fetch(item)
 
 
 def most_bytes(size: int) -> int:

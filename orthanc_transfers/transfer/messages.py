@@ -7,7 +7,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerError, PeerStatus, TooLarge
+from orthanc_transfers.core.errors import (
+    BadRequest,
+    PeerAnswer,
+    PeerError,
+    PeerStatus,
+    TooLarge,
+    TransferError,
+)
 from orthanc_transfers.core.json_text import parse_json
 from orthanc_transfers.core.protocol import SENDER_TRANSFER_ID, LookupAnswer, TransferRequest
 from orthanc_transfers.transfer.ports import Answer, Buffer, PeerTransport
@@ -41,6 +48,11 @@ def post(
     return peer.request("POST", path, body=[body], headers=headers, timeout=timeout)
 
 
+def put(peer: PeerTransport, path: str, body: Sequence[Buffer], headers: Mapping[str, str]) -> None:
+    """PUT bytes. Raises ``PeerAnswer`` as ``acknowledged``."""
+    acknowledged(peer, path, peer.request("PUT", path, body=body, headers=headers))
+
+
 def look_up(
     peer: PeerTransport, resources: Any, order: TransferRequest, timeout: float | None = None
 ) -> LookupAnswer:
@@ -56,6 +68,26 @@ def understand(peer: PeerTransport, path: str, answer: Answer, parse: Callable[[
         return parse(parse_json(answer.body))
     except (BadRequest, TooLarge) as error:
         raise PeerAnswer(f"peer {peer.peer} answers {path} with nonsense: {error}", peer.peer) from error
+
+
+def acknowledged(peer: PeerTransport, path: str, answer: Answer) -> None:
+    """See that the peer itself took something, which it says by any JSON object. Raises ``PeerAnswer``."""
+
+    def parse(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise BadRequest("it is no JSON object")
+
+    understand(peer, path, answer, parse)
+
+
+def orthanc_code(error: PeerStatus) -> int | None:
+    """What Orthanc calls its error, as in ``core.errors``; ``None`` if something else has answered."""
+    try:
+        value = parse_json(error.body)
+    except TransferError:
+        return None
+    code = value.get("OrthancStatus") if isinstance(value, dict) else None
+    return code if type(code) is int else None
 
 
 def cookie_of(answer: Answer) -> str | None:

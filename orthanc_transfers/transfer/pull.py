@@ -18,7 +18,8 @@ from orthanc_transfers.core.ranges import RangeSet
 from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
-from orthanc_transfers.transfer.fetching import Fetcher, fetch_intact
+from orthanc_transfers.transfer.fetching import Fetcher
+from orthanc_transfers.transfer.insisting import insist
 from orthanc_transfers.transfer.messages import look_up
 from orthanc_transfers.transfer.missing import name_missing
 from orthanc_transfers.transfer.ports import Job
@@ -88,7 +89,7 @@ def _list(drive: Drive, capabilities: Capabilities | None) -> Manifest:
     # A C++ peer reads and hashes every file before it answers.
     timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
     try:
-        answer = look_up(drive.peer, order.resources_json, order, timeout)
+        answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout))
     except PeerStatus as error:
         if error.peer_status != 404:
             raise
@@ -145,7 +146,7 @@ def _fetch(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Car
     drive.progress.plan(lambda: settled + plan.total(), settled, missing.size)
 
     def fetch(item: T) -> Carried:
-        fetched = fetch_intact(fetcher, item)
+        fetched = insist(drive, lambda: fetcher.fetch(item))
         reception.write(fetcher.ranges(item), fetched.data)
         return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
 

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 
 from orthanc_transfers.core.codec import Codec, Compression, choose, encode
-from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import (
+    BadFile,
+    Corrupted,
+    PeerAnswer,
+    PeerError,
+    PeerStatus,
+    PeerUnreachable,
+)
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.protocol import PushCreated, PushCreation
 from orthanc_transfers.transfer.carrying import Carried
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.messages import cookie_of, drop, identify, look_up, post, size_of, understand
+from orthanc_transfers.transfer.insisting import insist
+from orthanc_transfers.transfer.messages import (
+    acknowledged,
+    cookie_of,
+    drop,
+    identify,
+    look_up,
+    orthanc_code,
+    post,
+    put,
+    size_of,
+    understand,
+)
 from orthanc_transfers.transfer.missing import name_instances
+from orthanc_transfers.transfer.ports import Buffer
 from orthanc_transfers.transfer.sent_report import keep_report
 
 CREATE = "/transfers/push"
@@ -45,9 +66,13 @@ class Push:
                 self._send(path)
                 self._commit(path)
             except PeerStatus as error:
-                # The receiver does not know the push any more: it was restarted, or made room for another.
-                if error.peer_status != 404 or not left:
+                corrupted = orthanc_code(error) == Corrupted.code
+                if not left or not (corrupted or error.peer_status == 404):
                     raise
+                if corrupted:
+                    # Version 1 does not say which bucket was damaged on its way.
+                    drop(self._drive.once, path, self._headers)
+                # Else the receiver does not know the push any more: it was restarted, or made room for another.
                 self._drive.continuation.end()
             else:
                 keep_report(
@@ -82,16 +107,20 @@ class Push:
         creation = PushCreation(
             Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
         )
-        try:
+
+        def create() -> tuple[PushCreated, str | None]:
             answer = post(drive.peer, CREATE, creation.to_json(), self._headers, self._timeout)
+            return understand(drive.peer, CREATE, answer, PushCreated.parse), cookie_of(answer)
+
+        try:
+            created, cookie = insist(drive, create)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
             peer = drive.peer.peer
             raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
-        created = understand(drive.peer, CREATE, answer, PushCreated.parse)
         path = "/" + created.path.lstrip("/")
-        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie_of(answer))
+        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie)
         self._settle(path)
         return path
 
@@ -134,16 +163,26 @@ class Push:
         drive.facts.phase = "Sending"
         completed = drive.continuation.completed()
 
-        def put(bucket: Bucket) -> Carried:
+        def carry(bucket: Bucket) -> Carried:
             body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
-            drive.peer.request("PUT", f"{path}/{bucket.index}", body=body, headers=self._headers)
+            place = f"{path}/{bucket.index}"
+            insist(drive, lambda: self._put(place, body))
             return Carried(bucket.size, size_of(body), self._codec)
 
         drive.carrier("push").carry(
             [bucket for bucket in self._buckets if bucket.index not in completed],
-            put,
+            carry,
             lambda bucket: drive.continuation.complete(bucket.index),
         )
+
+    def _put(self, place: str, body: Sequence[Buffer]) -> None:
+        try:
+            put(self._drive.peer, place, body, self._headers)
+        except PeerStatus as error:
+            if orthanc_code(error) != BadFile.code:
+                raise
+            # It was gzip when it left.
+            raise PeerAnswer(str(error), self._drive.peer.peer) from error
 
     # --- the commit
 
@@ -152,8 +191,8 @@ class Push:
         drive.facts.phase = "Importing"
         path = f"{path}/commit"
         try:
-            post(drive.once, path, {}, self._headers, self._timeout)
-        except PeerUnreachable as error:
+            acknowledged(drive.once, path, post(drive.once, path, {}, self._headers, self._timeout))
+        except (PeerUnreachable, PeerAnswer) as error:
             lost: PeerError = error
         except PeerStatus as error:
             if not error.outage:
@@ -161,10 +200,14 @@ class Push:
             lost = error
         else:
             return
+
         # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
         # finishes the first one, and then knows nothing of it.
+        def ask_again() -> None:
+            acknowledged(drive.peer, path, post(drive.peer, path, {}, self._headers, self._timeout))
+
         try:
-            post(drive.peer, path, {}, self._headers, self._timeout)
+            insist(drive, ask_again)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
@@ -176,7 +219,7 @@ class Push:
         resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
         peer = drive.peer.peer
         try:
-            there = look_up(drive.peer, resources, drive.order, self._timeout)
+            there = insist(drive, lambda: look_up(drive.peer, resources, drive.order, self._timeout))
             stored = {instance.id: instance.md5 for instance in there.instances}
             problem = [one.id for one in self._manifest if stored.get(one.id) != one.md5]
         except (PeerStatus, PeerAnswer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from orthanc_transfers.core.checksum import xxh3
@@ -21,7 +22,16 @@ from orthanc_transfers.core.protocol import (
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carried
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.messages import cookie_of, drop, identify, post, size_of, understand
+from orthanc_transfers.transfer.insisting import insist
+from orthanc_transfers.transfer.messages import (
+    cookie_of,
+    drop,
+    identify,
+    post,
+    put,
+    size_of,
+    understand,
+)
 from orthanc_transfers.transfer.missing import name_missing
 from orthanc_transfers.transfer.ports import Answer
 from orthanc_transfers.transfer.sent_report import keep_report
@@ -84,7 +94,7 @@ class Push:
     def _create(self) -> PushStatus:
         drive = self._drive
         try:
-            answer = self._post_creation()
+            status, cookie = insist(drive, self._post_creation)
         except PeerStatus as error:
             if error.peer_status != 409:
                 raise
@@ -92,18 +102,18 @@ class Push:
             if drive.continuation.path is not None:
                 drop(drive.once, drive.continuation.path, self._headers)
             drive.continuation.renew_token()
-            answer = self._post_creation()
-        status = self._understand(CREATE, answer)
-        drive.continuation.begin(status.path, cookie=cookie_of(answer))
+            status, cookie = insist(drive, self._post_creation)
+        drive.continuation.begin(status.path, cookie=cookie)
         drive.enter(status.id)
         drive.facts.already_stored = status.already_stored
         return status
 
-    def _post_creation(self) -> Answer:
+    def _post_creation(self) -> tuple[PushStatus, str | None]:
         drive = self._drive
         creation = PushCreation2(drive.continuation.token, self._manifest).to_json()
         timeout = drive.environment.settings.peer_commit_timeout
-        return post(drive.peer, CREATE, creation, self._headers, timeout)
+        answer = post(drive.peer, CREATE, creation, self._headers, timeout)
+        return self._understand(CREATE, answer), cookie_of(answer)
 
     def _send(self, status: PushStatus) -> PushStatus:
         if status.state is not PushState.RECEIVING:
@@ -117,7 +127,7 @@ class Push:
         left = sum(item.size for item in status.missing)
         drive.progress.plan(lambda: settled + buckets.total, settled, left)
 
-        def put(ranges: Sequence[Range]) -> Carried:
+        def carry(ranges: Sequence[Range]) -> Carried:
             chunks = [chunk for item in ranges for chunk in self._manifest.chunks(item)]
             pieces = drive.environment.source.pieces(chunks, self._manifest)
             began = clock.monotonic()
@@ -132,12 +142,12 @@ class Push:
                 **self._headers,
             }
             places = "/".join(f"{item.start}/{item.size}" for item in ranges)
-            drive.peer.request("PUT", f"{status.path}/{places}", body=body, headers=headers)
+            insist(drive, lambda: put(drive.peer, f"{status.path}/{places}", body, headers))
             return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
 
-        self._carrier.carry(buckets, put)
+        self._carrier.carry(buckets, carry)
         path = f"{status.path}/commit"
-        return self._understand(path, post(drive.peer, path, {}, self._headers))
+        return insist(drive, lambda: self._understand(path, post(drive.peer, path, {}, self._headers)))
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""
@@ -146,9 +156,12 @@ class Push:
             drive.facts.phase = "Importing"
             drive.facts.imported = status.imported
             # The receiver answers when the commit is over, or after that time.
-            answer = drive.peer.request("GET", f"{status.path}?wait={_POLL}", headers=self._headers)
-            status = self._understand(status.path, answer)
+            status = insist(drive, partial(self._ask, status.path))
         return status
+
+    def _ask(self, path: str) -> PushStatus:
+        answer = self._drive.peer.request("GET", f"{path}?wait={_POLL}", headers=self._headers)
+        return self._understand(path, answer)
 
     def _succeed(self, status: PushStatus) -> None:
         self._drive.facts.imported = status.imported

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from tests.support.front import Front
 from tests.support.orthanc_server import OrthancServer, StatusError, start_together, wait_until
@@ -15,6 +15,18 @@ WAYS = ("push-1", "push-2", "pull-1", "pull-2")
 PUSHES = WAYS[:2]
 
 Resources = Sequence[dict[str, str]]
+
+
+class Between(Protocol):
+    """What stands between the two."""
+
+    url: str
+
+    def forget(self) -> None:
+        """As if nothing had passed so far."""
+
+
+B = TypeVar("B", bound=Between)
 
 
 @dataclass(frozen=True)
@@ -56,22 +68,22 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class FourWays:
+class FourWays(Generic[B]):
     """``a`` has the data, ``b`` receives."""
 
     a: OrthancServer
     b: OrthancServer
     staging: Path
     """Of ``b``."""
-    fronts: dict[str, Front]
+    fronts: dict[str, B]
     """By the ways of the transfers that go through them."""
 
     def start(self, way: str, resources: Resources, **options: Any) -> Transfer:
         """Begin to transfer, in one of ``WAYS``."""
         kind, _, version = way.partition("-")
         if kind == "push":
-            return Transfer(self.a, self.a.send(resources, f"b{version}", **options)["ID"])
-        return Transfer(self.b, self.b.pull(resources, f"a{version}", **options)["ID"])
+            return Transfer(self.a, self.a.send(resources, f"{self.b.name}{version}", **options)["ID"])
+        return Transfer(self.b, self.b.pull(resources, f"{self.a.name}{version}", **options)["ID"])
 
     def receiving(self) -> list[Path]:
         """The folders of what ``b`` is receiving; those of finished ones hold no ``area``."""
@@ -93,26 +105,39 @@ class FourWays:
             front.forget()
 
 
+def nginx(folder: Path, server: OrthancServer, version: int) -> Front:
+    """What stands between the two unless something else is wanted."""
+    return Front(folder / f"{server.name}{version}", server, version=version)
+
+
 @contextmanager
 def four_ways(
-    a: OrthancServer, b: OrthancServer, folder: Path, staging: Path, transfers: dict[str, Any]
-) -> Iterator[FourWays]:
-    """Start the two; ``transfers`` is laid over the section ``Transfers`` of both."""
+    a: OrthancServer,
+    b: OrthancServer,
+    folder: Path,
+    staging: Path,
+    transfers: dict[str, Any],
+    *,
+    between: Callable[[Path, OrthancServer, int], AbstractContextManager[B]] = nginx,
+    **properties: Any,
+) -> Iterator[FourWays[B]]:
+    """Start the two; ``transfers`` is laid over the section ``Transfers`` of both.
+
+    ``between`` makes what stands before a server and shows one version of the protocol; ``properties`` are those
+    of the peers.
+    """
     for server in (a, b):
         server.configuration["Transfers"] = {**server.configuration.get("Transfers", {}), **transfers}
     b.configuration["Transfers"]["StagingDirectory"] = str(staging)
-    with (
-        Front(folder / "b1", b, version=1) as b1,
-        Front(folder / "b2", b) as b2,
-        Front(folder / "a1", a, version=1) as a1,
-        Front(folder / "a2", a) as a2,
-    ):
-        for name, front in (("b1", b1), ("b2", b2)):
-            a.add_peer(name, b, Url=front.url)
-        for name, front in (("a1", a1), ("a2", a2)):
-            b.add_peer(name, a, Url=front.url)
+    with ExitStack() as stack:
+        fronts = {}
+        for way in WAYS:
+            kind, _, version = way.partition("-")
+            asking, asked = (a, b) if kind == "push" else (b, a)
+            fronts[way] = stack.enter_context(between(folder, asked, int(version)))
+            asking.add_peer(f"{asked.name}{version}", asked, **{"Url": fronts[way].url, **properties})
         start_together(a, b)
-        yield FourWays(a, b, staging, dict(zip(WAYS, (b1, b2, a1, a2), strict=True)))
+        yield FourWays(a, b, staging, fronts)
 
 
 def status_of(error: StatusError) -> tuple[int, str]:

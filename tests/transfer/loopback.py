@@ -258,6 +258,19 @@ class Line:
             self.log.append(request)
 
 
+def once(part: str, instead: Answer) -> Callable[[str, Answer], Answer]:
+    """For ``Line.after``: another answer to the first request that contains something."""
+    left = [part]
+
+    def after(request: str, answer: Answer) -> Answer:
+        if left and left[0] in request:
+            left.clear()
+            return instead
+        return answer
+
+    return after
+
+
 class LoopbackTransport:
     """``ports.PeerTransport`` that calls a ``Server``."""
 

@@ -11,7 +11,7 @@ import pytest
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable
 from orthanc_transfers.transfer.ports import Answer, StepOutcome, StopReason
-from tests.transfer.loopback import STUDY, World, eventually, file, finish, step_until, world
+from tests.transfer.loopback import STUDY, World, eventually, file, finish, once, step_until, world
 
 CHUNKS = {1: "GET /transfers/chunks/.*", 2: "POST /transfers/v2/chunks"}
 BUCKETS = {1: 5, 2: 7}
@@ -25,7 +25,7 @@ def version(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def both(tmp_path: Path, version: int) -> Iterator[World]:
     """A study of ten files there, on a peer of either version."""
-    made = world(tmp_path, version=version)
+    made = world(tmp_path, version=version, MaxHttpRetries=1)
     made.there.store.put(*(file(number) for number in range(10)))
     yield made
     made.close()
@@ -317,7 +317,14 @@ def test_answers_that_never_make_sense_fail_the_job(both: World) -> None:
     assert "there" in (job.failure() or "")
 
 
-def test_a_look_up_that_makes_no_sense_fails_the_job(both: World) -> None:
+@pytest.mark.parametrize("body", [b"<html>", b"", b'{"Instances": [{"ID'])
+def test_a_look_up_that_makes_no_sense_is_made_again(both: World, body: bytes) -> None:
+    both.line.after = once("lookup", Answer(body))
+    assert finish(both.pull()) is StepOutcome.SUCCESS
+    assert both.here.store.files == both.there.store.files
+
+
+def test_a_look_up_that_never_makes_sense_fails_the_job(both: World) -> None:
     both.line.after = lambda request, answer: Answer(b"<html>") if "lookup" in request else answer
     job = both.pull()
     assert finish(job) is StepOutcome.FAILURE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable, UnknownTransaction
 from orthanc_transfers.transfer.ports import Answer, StepOutcome, StopReason
 from orthanc_transfers.transfer.push import new_push
-from tests.transfer.loopback import STUDY, World, eventually, file, finish, order, step_until, world
+from tests.transfer.loopback import STUDY, World, eventually, file, finish, once, order, step_until, world
 
 BUCKETS = {1: "PUT /transfers/push/[^/]+/[0-9]+", 2: "PUT /transfers/v2/push/.*"}
 CREATION = {1: "POST /transfers/push", 2: "POST /transfers/v2/push"}
@@ -44,7 +44,7 @@ def new(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[World]:
     """The same, with a peer of version 1."""
-    made = world(tmp_path, version=1)
+    made = world(tmp_path, version=1, MaxHttpRetries=1)
     made.here.store.put(*(file(number) for number in range(10)))
     yield made
     made.close()
@@ -175,7 +175,7 @@ def test_what_the_receiver_has_is_not_sent_again(new: World) -> None:
 
 
 def test_a_push_to_oneself_in_version_1_ends(tmp_path: Path) -> None:
-    made = world(tmp_path, version=1)
+    made = world(tmp_path, version=1, MaxHttpRetries=1)
     made.here.version = 1
     made.here.store.put(file(1))
     assert finish(made.push("here")) is StepOutcome.SUCCESS
@@ -391,7 +391,10 @@ def test_a_resubmit_waits_until_the_failed_push_is_deleted(old: World) -> None:
     assert old.there.store.files == old.here.store.files
 
 
-def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(new: World) -> None:
+@pytest.mark.parametrize("compression", ["none", "gzip", "auto"])
+def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(
+    both: World, version: int, compression: str
+) -> None:
     damaged: list[str] = []
 
     def damage(request: str, body: bytes) -> bytes:
@@ -400,10 +403,13 @@ def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(new: World) -> None:
             return body[:-1] + bytes([body[-1] ^ 1])
         return body
 
-    new.line.before = damage
-    assert finish(new.push()) is StepOutcome.SUCCESS
-    assert new.line.count(BUCKETS[2]) == 8
-    assert new.there.store.files == new.here.store.files
+    both.line.before = damage
+    assert finish(both.push(compression=compression)) is StepOutcome.SUCCESS
+    # Bytes of version 1 that are not encoded have no checksum of their own: all are sent again.
+    sent = {1: 10 if compression == "none" else 6, 2: 8}
+    assert both.line.count(BUCKETS[version]) == sent[version]
+    assert both.there.store.files == both.here.store.files
+    eventually(lambda: both.there.unfinished() == 0)
 
 
 def test_an_instance_that_is_not_as_listed_is_named(both: World, version: int) -> None:
@@ -484,6 +490,43 @@ def test_a_push_that_the_receiver_loses_again_and_again_fails(both: World, versi
     _as_answer(both, lose)
     assert finish(both.push()) is StepOutcome.FAILURE
     assert both.line.count(CREATION[version]) == (2 if version == 1 else 5)
+
+
+# --- answers that make no sense
+
+
+@pytest.mark.parametrize("kind", ["push", "PUT", "/commit"])
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b'{"ID'])
+def test_an_answer_that_makes_no_sense_is_asked_for_again(both: World, kind: str, body: bytes) -> None:
+    both.line.after = once(kind, Answer(body))
+    assert finish(both.push()) is StepOutcome.SUCCESS
+    assert both.there.store.files == both.here.store.files
+
+
+def test_a_bucket_that_something_else_than_the_receiver_takes_is_sent_again(both: World) -> None:
+    taken: list[str] = []
+
+    def take(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        if method == "PUT" and not taken:
+            taken.append(path)
+            return Answer(b"<html>sign in first</html>")
+        return serve(method, path, body, headers)
+
+    serve, both.there.serve = both.there.serve, take  # type: ignore[method-assign]
+    assert finish(both.push()) is StepOutcome.SUCCESS
+    assert both.there.store.files == both.here.store.files
+    assert both.line.count(f"PUT {taken[0]}") == 2
+
+
+def test_a_commit_that_something_else_than_the_receiver_answers_is_no_success(old: World) -> None:
+    def take(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        return Answer(b"<html>") if path.endswith("/commit") else serve(method, path, body, headers)
+
+    serve, old.there.serve = old.there.serve, take  # type: ignore[method-assign]
+    job = old.push()
+    assert finish(job) is StepOutcome.FAILURE
+    assert "/commit with nonsense" in (job.failure() or "")
+    assert old.there.store.files == {}
 
 
 # --- a commit whose answer is lost
