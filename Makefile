@@ -27,6 +27,11 @@ test: setup-test ## types, style and all tests, on this machine's Orthanc
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
 	scripts/trixie.sh $(ARGS)
 
+.PHONY: bench
+bench: ## measures against the peer store, C-STORE and STOW (BENCH_ARGS=--help; not for a busy machine)
+	@scripts/setup.sh bench
+	@$(python) -m tests.bench $(BENCH_ARGS)
+
 .PHONY: lint
 lint: setup-test ## types and style only
 	$(python) -m pytest tests/test_house.py

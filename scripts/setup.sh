@@ -2,6 +2,7 @@
 # Makes a Debian 12 or 13 machine ready, as root or with sudo. Quick and harmless when it is ready already.
 #   setup.sh run           Orthanc, its Python plugin, and .venv with what the plugin needs
 #   setup.sh demo          the same, and what makes DICOM files for the demo
+#   setup.sh bench         the same as for the demo, and what the benchmark uses
 #   setup.sh test          the same, and everything that the tests use
 #   setup.sh packages …    only these Debian packages
 set -euo pipefail
@@ -12,6 +13,7 @@ plugin=${ORTHANC_PYTHON_PLUGIN:-/usr/share/orthanc/plugins/libOrthancPython.so}
 
 run_packages=(orthanc orthanc-python python3-venv ca-certificates)
 test_packages=(curl chromium chromium-driver nginx-light dcmtk debootstrap iproute2 docker-compose faketime)
+bench_packages=(orthanc-dicomweb iproute2 gcc libc6-dev)
 # Servers whose packages start a service; none of them is wanted here but by the tests, which start their own.
 services=(orthanc nginx)
 
@@ -106,6 +108,10 @@ demo)
     install_packages "${run_packages[@]}"
     make_venv demo test
     ;;
+bench)
+    install_packages "${run_packages[@]}" "${bench_packages[@]}"
+    make_venv bench
+    ;;
 test)
     install_packages "${run_packages[@]}" "${test_packages[@]}"
     make_venv test
@@ -115,7 +121,7 @@ packages)
     install_packages "$@"
     ;;
 *)
-    sed -n '2,6s/^# //p' "$0" >&2
+    sed -n '2,7s/^# //p' "$0" >&2
     exit 2
     ;;
 esac

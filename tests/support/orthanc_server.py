@@ -123,6 +123,7 @@ class OrthancServer:
     the one that ``PythonScript`` names, ``None`` for an Orthanc without Python. ``user`` and ``password``
     switch authentication on; ``certificate`` is a PEM file with key and certificate, and switches HTTPS on
     (Debian 12's Orthanc 1.10.1 crashes at the first HTTPS request: there, put ``Nginx`` in front).
+    ``launcher`` is what starts it, ``ip netns exec NAME`` say; then ``host`` is its address, seen from here.
     """
 
     started: list[OrthancServer] = []  # noqa: RUF012  (all servers of this process, to end and to tell of)
@@ -141,6 +142,8 @@ class OrthancServer:
         http_port: int | None = None,
         dicom_port: int | None = None,
         verbose: bool = False,
+        host: str = "127.0.0.1",
+        launcher: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
@@ -153,6 +156,8 @@ class OrthancServer:
         self.password = password
         self.certificate = certificate
         self.verbose = verbose
+        self.host = host
+        self.launcher = tuple(launcher)
         self.environment = dict(environment or {})
         self.log_file = self.folder / "orthanc.log"
         self.storage = self.folder / "storage"
@@ -186,7 +191,7 @@ class OrthancServer:
     def url(self) -> str:
         """Root of the REST API, with a slash at its end."""
         scheme = "https" if self.certificate else "http"
-        return f"{scheme}://127.0.0.1:{self.http_port}/"
+        return f"{scheme}://{self.host}:{self.http_port}/"
 
     def add_peer(self, name: str, server: OrthancServer, **properties: Any) -> None:
         """Make another server known to this one, from its next start on. ``RemoteSelf=…`` for pull mode."""
@@ -235,7 +240,12 @@ class OrthancServer:
             raise OrthancError(f"{self.name} runs already")
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(self.configuration, indent=2))
-        command = [str(orthanc_executable()), *(["--verbose"] if self.verbose else []), str(file)]
+        command = [
+            *self.launcher,
+            str(orthanc_executable()),
+            *(["--verbose"] if self.verbose else []),
+            str(file),
+        ]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
