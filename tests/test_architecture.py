@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,3 +129,13 @@ def test_every_module_has_a_place_in_the_layers() -> None:
 )
 def test_a_breach_of_the_layers_is_noticed(module: str, source: str) -> None:
     assert violations(f"orthanc_transfers.{module}", source)
+
+
+def test_every_module_has_its_place_in_the_design() -> None:
+    design = (PACKAGE.parent / "docs" / "design.md").read_text()
+    named = set(re.findall(r"\w+\.py\b", design))
+    modules = {module.name for module in MODULES if module.name != "__init__.py"}
+    assert modules - named == set()
+    # And nothing is told of that is not there.
+    tests = {path.name for path in (PACKAGE.parent / "tests").rglob("*.py")}
+    assert named - modules - tests - {"__init__.py"} == set()
