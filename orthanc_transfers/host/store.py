@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -51,7 +51,10 @@ _REASONS: dict[int, str] = {
 
 _HASHING_THREADS = 4
 
-_PARTED = 64
+# Files that are remembered, some 400 bytes each.
+_REMEMBERED = 100_000
+# Files in a row that were not in the storage folder, after which none is looked for there any more.
+_TRIED = 16
 
 # Instances that are cheaper to ask for one by one.
 _FEW = 16
@@ -76,8 +79,9 @@ class OrthancStore:
     def __init__(self, sdk: Sdk, stored_files: StoredFiles) -> None:
         self._sdk = sdk
         self._stored_files = stored_files
-        # Of those of which parts were read lately. Single operations of a dictionary need no lock.
-        self._parted: dict[str, _File] = {}
+        # Those listed lately will be sent soon. Single operations of a dictionary need no lock.
+        self._listed: dict[str, _File] = {}
+        self._in_vain = 0
 
     def manifest(self, resources: Sequence[Resource]) -> Manifest:
         """All instances below the resources, from Orthanc's index."""
@@ -94,6 +98,7 @@ class OrthancStore:
         for identifier in alone:
             if identifier not in files:
                 raise _unknown(Level.INSTANCE, identifier)
+        self._remember(files)
         hashed = self._hash(identifier for identifier, file in files.items() if file.md5 is None)
         return Manifest(
             hashed.get(identifier) or Instance(identifier, file.size, file.md5 or "")
@@ -105,6 +110,11 @@ class OrthancStore:
         wanted = [identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier)]
         return {identifier: file.md5 for identifier, file in self._files(wanted).items()}
 
+    def size(self, identifier: str) -> int:
+        """Bytes of the file, as when it was listed, if it was."""
+        _check(Level.INSTANCE, identifier)
+        return self._known(identifier).size
+
     def read(self, identifier: str) -> memoryview:
         """The file, in the memory into which Orthanc read it."""
         _check(Level.INSTANCE, identifier)
@@ -115,20 +125,33 @@ class OrthancStore:
                 raise _unknown(Level.INSTANCE, identifier) from None
             raise
 
-    def read_part(self, identifier: str, offset: int, size: int) -> Buffer | None:
+    def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
         """A part of the file, where Orthanc keeps it as it is in its own folder."""
+        if self._in_vain >= _TRIED:
+            return False  # a plugin keeps the files
         _check(Level.INSTANCE, identifier)
-        file = self._parted.get(identifier) or self._file(identifier)
+        file = self._known(identifier)
+        if file.uuid and self._stored_files.read_into(view, file.uuid, file.size, offset):
+            self._in_vain = 0
+            return True
+        # Replaced meanwhile, or compressed, or elsewhere.
+        self._listed.pop(identifier, None)
+        self._in_vain += 1
+        return False
+
+    def _known(self, identifier: str) -> _File:
+        file = self._listed.get(identifier)
         if file is None:
-            raise _unknown(Level.INSTANCE, identifier)
-        part = file.uuid and self._stored_files.read(file.uuid, file.size, offset, size)
-        if not part:
-            self._parted.pop(identifier, None)
-            return None
-        if len(self._parted) >= _PARTED:
-            self._parted.clear()
-        self._parted[identifier] = file
-        return part
+            file = self._file(identifier)
+            if file is None:
+                raise _unknown(Level.INSTANCE, identifier)
+            self._remember({identifier: file})
+        return file
+
+    def _remember(self, files: Mapping[str, _File]) -> None:
+        if len(self._listed) + len(files) > _REMEMBERED:
+            self._listed.clear()
+        self._listed.update(files)
 
     def add(self, data: Buffer) -> Imported:
         """Import one file, without copying it on its way."""

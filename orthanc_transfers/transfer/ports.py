@@ -48,13 +48,16 @@ class InstanceStore(Protocol):
         An identifier that is missing from the answer is not stored here.
         """
 
+    def size(self, identifier: str) -> int:
+        """Bytes of the file, as the index knew it lately. Raises ``UnknownResource``."""
+
     def read(self, identifier: str) -> memoryview:
         """The whole file. The memory lives as long as the view. Raises ``UnknownResource``."""
 
-    def read_part(self, identifier: str, offset: int, size: int) -> Buffer | None:
-        """``size`` bytes of a file from ``offset`` on; ``None`` where only whole files can be read.
+    def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
+        """Fill ``view`` from a place in a file on; ``False`` where only whole files can be read, or this one cannot.
 
-        The file is known to be as long. Raises ``UnknownResource``.
+        Raises ``UnknownResource``.
         """
 
     def add(self, data: Buffer) -> Imported:

@@ -1,4 +1,4 @@
-"""Chunks of instances -> bytes, through one cache that all transfers share."""
+"""Chunks of instances -> bytes: read where they lie, or through one cache that all transfers share."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from orthanc_transfers.core.errors import BadRequest, UnknownResource
-from orthanc_transfers.core.model import Chunk, Level, Manifest, Resource
+from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.model import Chunk, Manifest
 from orthanc_transfers.transfer.ports import Buffer, InstanceStore
 
 # Bytes. Pieces below are joined: one large buffer costs less in codecs and sockets than many small ones.
 SMALL = 64 * 1024
 
-# Bytes. Of files from here on, parts are read where the store can: none waits for the whole, or holds it in memory.
-LARGE = 16 * 1024 * 1024
-
 # Seconds without anything being given back after which the capacity is exceeded rather than waited for:
 # a cache may cost memory, but must not make two transfers wait for each other.
 IMPATIENCE = 5.0
-
-# Sizes of instances that are remembered.
-REMEMBERED = 50_000
 
 _logger = logging.getLogger(__name__)
 
@@ -36,8 +30,9 @@ class Source:
     Holds at most ``capacity`` bytes, or what one call of ``pieces`` needs if that is more. Room is made
     before a file is read, of those that nobody uses, the least recently used first. A file is read once
     however many threads ask for it. What was handed out counts until the views of it are gone. A file whose
-    bytes were all handed out is let go at once: a transfer asks for each byte once. Parts of large files that
-    the store reads by themselves are none of this.
+    bytes were all handed out is let go at once: a transfer asks for each byte once.
+
+    Where the store can read parts of files, nothing is held: the system's own cache serves those who come again.
     """
 
     def __init__(self, store: InstanceStore, capacity: int) -> None:
@@ -49,7 +44,6 @@ class Source:
         self._owner: int | None = None
         self._returned: deque[_Pin] = deque()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._sizes: OrderedDict[str, int] = OrderedDict()
         self._used = 0
         self._hits = 0
         self._misses = 0
@@ -73,21 +67,10 @@ class Source:
         """Bytes of an instance. Raises ``UnknownResource``."""
         with self._changed:
             entry = self._entries.get(identifier)
-            known = self._sizes.get(identifier) if entry is None else entry.size
-        if known is not None:
-            return known
-        listed = self._store.manifest([Resource(Level.INSTANCE, identifier)])
-        if identifier not in listed:
-            raise UnknownResource(f"there is no instance {identifier}")
-        size = listed.instance(identifier).size
-        with self._changed:
-            self._sizes[identifier] = size
-            if len(self._sizes) > REMEMBERED:
-                self._sizes.popitem(last=False)
-        return size
+        return self._store.size(identifier) if entry is None else entry.size
 
     def pieces(self, chunks: Sequence[Chunk], manifest: Manifest | None = None) -> list[Buffer]:
-        """The bytes of the chunks, to be read end to end: views of the cache, small ones joined.
+        """The bytes of the chunks, to be read end to end: one buffer, or views of the cache, small ones joined.
 
         ``manifest``, where the caller has one, tells the sizes, which are asked of the store otherwise.
         Raises ``BadRequest`` for a chunk that lies beyond its instance, ``UnknownResource``.
@@ -100,31 +83,23 @@ class Source:
         }
         for chunk in chunks:
             _check(chunk, sizes[chunk.id])
-        pieces: list[Buffer] = []
-        cached: list[Chunk] = []
-        for chunk in chunks:
-            part = self._part(chunk) if sizes[chunk.id] >= LARGE else None
-            if part is None:
-                cached.append(chunk)
-                continue
-            pieces += self._cached(cached, sizes)
-            cached = []
-            pieces.append(part)
-        return pieces + self._cached(cached, sizes)
+        read = self._read_parts(chunks)
+        return self._cached(chunks, sizes) if read is None else [read]
 
-    def _part(self, chunk: Chunk) -> Buffer | None:
-        with self._changed:
-            if chunk.id in self._entries:
+    def _read_parts(self, chunks: Sequence[Chunk]) -> Buffer | None:
+        """Just the bytes of the chunks, where the store can read parts of files."""
+        buffer = memoryview(bytearray(sum(chunk.size for chunk in chunks)))
+        position = 0
+        for chunk in chunks:
+            view = buffer[position : position + chunk.size]
+            if not self._store.read_into(view, chunk.id, chunk.offset):
                 return None
-        part = self._store.read_part(chunk.id, chunk.offset, chunk.size)
-        if part is not None:
-            with self._changed:
-                self._misses += 1
-        return part
+            position += chunk.size
+        with self._changed:
+            self._misses += len(chunks)
+        return buffer
 
     def _cached(self, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -> list[Buffer]:
-        if not chunks:
-            return []
         entries = self._acquire({chunk.id: sizes[chunk.id] for chunk in chunks})
         given: Sequence[Chunk] = ()
         try:

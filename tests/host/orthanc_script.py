@@ -156,8 +156,9 @@ def md5s(request: Request) -> Response:
 
 def read_part(request: Request) -> Response:
     identifier, offset, size = request.groups
-    part = store.read_part(identifier, int(offset), int(size))
-    return Response(b"" if part is None else part, "application/octet-stream")
+    part = bytearray(int(size))
+    found = store.read_into(memoryview(part), identifier, int(offset))
+    return Response(bytes(part) if found else b"", "application/octet-stream")
 
 
 def read(request: Request) -> Response:

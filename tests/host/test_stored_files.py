@@ -21,28 +21,35 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read(
+    folder: Path, uuid: str = UUID, whole: int = len(DATA), offset: int = 0, size: int = 1
+) -> bytes | None:
+    part = bytearray(size)
+    return bytes(part) if StoredFiles(folder).read_into(memoryview(part), uuid, whole, offset) else None
+
+
 def test_a_part_is_read_where_it_is_asked_for(folder: Path) -> None:
-    assert StoredFiles(folder).read(UUID, len(DATA), 100, 50) == DATA[100:150]
-    assert StoredFiles(folder).read(UUID, len(DATA), 0, len(DATA)) == DATA
+    assert read(folder, offset=100, size=50) == DATA[100:150]
+    assert read(folder, size=len(DATA)) == DATA
 
 
 def test_a_file_of_another_size_is_not_the_one(folder: Path) -> None:
-    assert StoredFiles(folder).read(UUID, len(DATA) + 1, 0, 10) is None
+    assert read(folder, whole=len(DATA) + 1) is None
 
 
 def test_what_is_not_there_whole_is_nothing(folder: Path) -> None:
-    assert StoredFiles(folder).read(UUID, len(DATA), len(DATA) - 5, 10) is None
-    assert StoredFiles(folder).read(UUID.replace("b", "c"), len(DATA), 0, 1) is None
-    assert StoredFiles(folder / "elsewhere").read(UUID, len(DATA), 0, 1) is None
+    assert read(folder, offset=len(DATA) - 5, size=10) is None
+    assert read(folder, UUID.replace("b", "c")) is None
+    assert read(folder / "elsewhere") is None
 
 
 @pytest.mark.parametrize("name", ["", "../../b9/0e/" + UUID, "/etc/passwd", UUID + "/..", UUID.upper()])
 def test_only_what_orthanc_makes_is_a_name(folder: Path, name: str) -> None:
-    assert StoredFiles(folder).read(name, len(DATA), 0, 1) is None
+    assert read(folder, name) is None
 
 
 def test_no_descriptor_is_left_open(folder: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for whole in (len(DATA), 1):
-        StoredFiles(folder).read(UUID, whole, 0, 1)
+        read(folder, whole=whole)
     assert len(os.listdir("/proc/self/fd")) == before

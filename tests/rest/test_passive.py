@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from orthanc_transfers.core.errors import TooLarge
-from orthanc_transfers.core.model import Instance, Manifest, Resource
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.passive import Passive
 from orthanc_transfers.transfer.reports import Reports
@@ -21,8 +18,8 @@ GB = 2**30
 class LargeStore(MemoryStore):
     """Each instance has a gigabyte, and is not there to be read."""
 
-    def manifest(self, resources: Sequence[Resource]) -> Manifest:
-        return Manifest(Instance(resource.id, GB, "0" * 32) for resource in resources)
+    def size(self, identifier: str) -> int:
+        return GB
 
     def read(self, identifier: str) -> memoryview:
         raise AssertionError("nothing is read of what is refused")

@@ -3,17 +3,17 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_transfers.core.errors import BadRequest, UnknownResource
-from orthanc_transfers.core.model import Chunk, Instance, Manifest, Resource
+from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.transfer import source as source_module
 from orthanc_transfers.transfer.ports import Buffer
-from orthanc_transfers.transfer.source import LARGE, SMALL, Source
+from orthanc_transfers.transfer.source import SMALL, Source
 
 KB = 1024
 
@@ -29,11 +29,12 @@ class Store:
         self.reads_parts = False
         self._on_read = on_read
 
-    def read_part(self, identifier: str, offset: int, size: int) -> bytes | None:
+    def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
         if not self.reads_parts:
-            return None
-        self.parts.append((identifier, offset, size))
-        return self.files[identifier][offset : offset + size]
+            return False
+        self.parts.append((identifier, offset, len(view)))
+        view[:] = self.files[identifier][offset : offset + len(view)]
+        return True
 
     def read(self, identifier: str) -> memoryview:
         self.reads.append(identifier)
@@ -43,12 +44,11 @@ class Store:
         # A copy, as from Orthanc: each read is new memory.
         return memoryview(bytearray(self.files[identifier]))
 
-    def manifest(self, resources: Sequence[Resource]) -> Manifest:
-        self.listed += [resource.id for resource in resources]
-        for resource in resources:
-            if resource.id not in self.files:
-                raise UnknownResource(resource.id)
-        return manifest_of({resource.id: self.files[resource.id] for resource in resources})
+    def size(self, identifier: str) -> int:
+        self.listed.append(identifier)
+        if identifier not in self.files:
+            raise UnknownResource(identifier)
+        return len(self.files[identifier])
 
 
 def manifest_of(files: dict[str, bytes]) -> Manifest:
@@ -163,26 +163,12 @@ def test_sizes_come_from_the_manifest_where_there_is_one() -> None:
     assert store.listed == []
 
 
-def test_a_size_is_asked_for_once() -> None:
+def test_a_size_is_the_store_s_unless_the_file_is_here() -> None:
     store = Store(files_of(2, 10))
     source = make(store, 100)
-
-    assert [source.size("i0"), source.size("i0")] == [10, 10]
-    source.pieces(wholes(store.files))
-    assert source.size("i1") == 10
-    assert store.listed == ["i0", "i1"]
+    assert source.size("i0") == 10
     with pytest.raises(UnknownResource):
         source.size("gone")
-
-
-def test_not_all_sizes_are_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "REMEMBERED", 2)
-    store = Store(files_of(3, 10))
-    source = make(store, 100)
-    for name in ("i0", "i1", "i2", "i2", "i0"):
-        source.size(name)
-
-    assert store.listed == ["i0", "i1", "i2", "i0"]
 
 
 # --- memory
@@ -422,34 +408,33 @@ def _thread(target: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-# --- large files
+# --- where the store can read parts of files
 
 
-def large_and_small() -> dict[str, bytes]:
-    return {"i0": b"a" * 100, "i1": b"b" * LARGE, "i2": b"c" * 100}
-
-
-def test_of_a_large_file_only_the_parts_asked_for_are_read_where_the_store_can() -> None:
-    store = Store(large_and_small())
+def in_parts() -> Store:
+    store = Store({"i0": b"a" * 100, "i1": b"b" * 3 * SMALL, "i2": b"c" * 100})
     store.reads_parts = True
+    return store
+
+
+def test_where_the_store_can_only_the_parts_asked_for_are_read_and_nothing_is_held() -> None:
+    store = in_parts()
     source = make(store, capacity=10**9)
     chunks = [Chunk("i0", 0, 100), Chunk("i1", 0, 50), Chunk("i1", 1000, 20), Chunk("i2", 10, 5)]
     assert joined(source.pieces(chunks)) == b"a" * 100 + b"b" * 70 + b"c" * 5
-    assert store.parts == [("i1", 0, 50), ("i1", 1000, 20)]
-    assert sorted(store.reads) == ["i0", "i2"]
-    assert source.used <= 200
+    assert store.parts == [(chunk.id, chunk.offset, chunk.size) for chunk in chunks]
+    assert (store.reads, source.used, source.misses) == ([], 0, 4)
 
 
-def test_a_large_file_of_which_no_part_can_be_read_is_read_once() -> None:
-    store = Store(large_and_small())
-    source = make(store, capacity=10**9)
-    for offset in (0, 100, 200):
-        assert joined(source.pieces([Chunk("i1", offset, 100)])) == b"b" * 100
-    assert store.reads == ["i1"]
-
-
-def test_a_part_that_lies_beyond_a_large_file_is_refused() -> None:
-    store = Store(large_and_small())
-    store.reads_parts = True
+def test_a_part_that_lies_beyond_its_file_is_refused() -> None:
     with pytest.raises(BadRequest):
-        make(store, capacity=10**9).pieces([Chunk("i1", LARGE - 10, 11)])
+        make(in_parts(), capacity=10**9).pieces([Chunk("i1", 3 * SMALL - 10, 11)])
+
+
+def test_if_the_store_cannot_read_one_of_the_parts_all_go_through_the_cache() -> None:
+    store = in_parts()
+    read_into = store.read_into
+    store.read_into = lambda view, name, offset: name != "i2" and read_into(view, name, offset)  # type: ignore[method-assign]
+    source = make(store, capacity=10**9)
+    assert joined(source.pieces([Chunk("i0", 0, 100), Chunk("i2", 0, 100)])) == b"a" * 100 + b"c" * 100
+    assert sorted(store.reads) == ["i0", "i2"]
