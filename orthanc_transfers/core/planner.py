@@ -60,11 +60,12 @@ def plan_pull(manifest: Manifest, target: int, missing: RangeSet | None = None) 
 class RangePlan:
     """The buckets of version 2: the missing bytes in order, as ranges of the area, cut when they are taken.
 
-    ``target`` says how many bytes a bucket should have at that moment; none has more than one and a half times as
-    many. What is missing here and there shares a bucket. Taken by one thread at a time; any may ask ``total``.
+    ``target`` says, given the bytes that are left, how many a bucket should have at that moment; none has more than
+    one and a half times as many. What is missing here and there shares a bucket. Taken by one thread at a time;
+    any may ask ``total``.
     """
 
-    def __init__(self, missing: Iterable[Range], target: Callable[[], int]) -> None:
+    def __init__(self, missing: Iterable[Range], target: Callable[[int], int]) -> None:
         self._missing = [item for item in missing if item.size]
         self._target = target
         self._index = 0
@@ -75,7 +76,7 @@ class RangePlan:
         return self
 
     def __next__(self) -> tuple[Range, ...]:
-        target = max(1, self._target())
+        target = max(1, self._target(self._left))
         bucket: list[Range] = []
         room = target
         while room > 0 and self._index < len(self._missing) and len(bucket) < MOST_RANGES:
@@ -101,7 +102,7 @@ class RangePlan:
         if not self._left:
             return self._taken
         shared = -(-(len(self._missing) - self._index) // MOST_RANGES)
-        return self._taken + max(1, shared, round(self._left / max(1, self._target())))
+        return self._taken + max(1, shared, round(self._left / max(1, self._target(self._left))))
 
 
 def chunks_path(bucket: Bucket, codec: Codec) -> str:

@@ -28,7 +28,8 @@ _PATIENCE = 12
 class Connections:
     """The number of requests at once, from ``start`` on. Thread-safe; a call never blocks.
 
-    A round lasts until each connection has carried a request or so. As long as twice the connections bring
+    Where requests last long there are soon twice as many: while one waits for its answer, another one sends. Then, a
+    round lasts until each connection has carried a request or so; as long as twice the connections bring
     clearly more bytes a second, there are twice as many in the next round.
     """
 
@@ -36,7 +37,7 @@ class Connections:
         self._clock = clock
         self._lock = threading.Lock()
         self._most = max(start, min(MOST, GROWTH * start))
-        self._now = start
+        self._start = self._now = start
         self._before: tuple[int, float] | None = None
         """Of the last round that there were fewer in: their number, and bytes a second."""
         self._resting = 0
@@ -52,7 +53,10 @@ class Connections:
             self._requests += 1
             self._bytes += wire
             self._seconds += seconds
-            if self._requests >= self._now:
+            if seconds >= _SLOW and self._now == self._start < self._most:
+                self._now = min(self._most, 2 * self._start)
+                self._begin_round()
+            elif self._requests >= self._now:
                 self._end_round()
 
     def _begin_round(self) -> None:
@@ -95,7 +99,8 @@ class BucketSize:
     """Bytes that the next bucket should have, before the codec. Thread-safe; a call never blocks.
 
     The first ones have ``FIRST`` at most, to be on their way early, and then as many as configured (``start``),
-    unless requests last long: then so many that they last about ``LONG`` seconds.
+    unless requests last long: then so many that they last about ``LONG`` seconds. The last ones become smaller
+    again: all connections should come to their end at the same time.
     """
 
     def __init__(self, start: int, connections: Callable[[], int], most: int = LARGEST) -> None:
@@ -105,10 +110,12 @@ class BucketSize:
         self._lock = threading.Lock()
         self._now = float(min(start, most, FIRST))
 
-    def __call__(self) -> int:
-        """The number of bytes wanted at this moment."""
-        fair = TOGETHER // self._connections()
-        return max(1, min(int(self._now), self._most, max(self._start, fair)))
+    def __call__(self, left: int) -> int:
+        """The number of bytes wanted at this moment, when there are ``left`` in all."""
+        connections = self._connections()
+        memory = max(self._start, TOGETHER // connections)
+        end = max(FIRST, left // (2 * connections))
+        return max(1, min(int(self._now), self._most, memory, end))
 
     def settle(self, size: int, seconds: float) -> None:
         """A request for ``size`` bytes has ended well."""

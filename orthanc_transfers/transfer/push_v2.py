@@ -122,7 +122,7 @@ class Push:
         drive.facts.phase = "Sending"
         target = drive.environment.settings.bucket_size
         there = RangeSet(status.missing).missing(self._manifest.area)
-        settled = RangePlan(there, lambda: target).total
+        settled = RangePlan(there, lambda left: target).total
         buckets = RangePlan(status.missing, self._carrier.bucket_size)
         left = sum(item.size for item in status.missing)
         drive.progress.plan(lambda: settled + buckets.total, settled, left)

@@ -144,7 +144,7 @@ def test_an_identifier_that_is_none_cannot_lead_elsewhere() -> None:
 
 
 def planned(missing: Sequence[Range], target: int) -> list[tuple[Range, ...]]:
-    return list(RangePlan(missing, lambda: target))
+    return list(RangePlan(missing, lambda left: target))
 
 
 def test_ranges_have_about_the_target() -> None:
@@ -176,12 +176,12 @@ def test_a_large_piece_does_not_share_a_bucket() -> None:
 def test_nothing_missing_needs_no_range() -> None:
     assert planned([], 100) == []
     assert planned([Range(5, 5)], 100) == []
-    assert RangePlan([], lambda: 100).total == 0
+    assert RangePlan([], lambda left: 100).total == 0
 
 
 def test_buckets_follow_a_target_that_changes() -> None:
     target = 100
-    plan = RangePlan([Range(0, 1000)], lambda: target)
+    plan = RangePlan([Range(0, 1000)], lambda left: target)
     assert next(plan) == (Range(0, 100),)
     assert plan.total == 10
     target = 300
@@ -192,7 +192,7 @@ def test_buckets_follow_a_target_that_changes() -> None:
 
 
 def test_what_is_there_already_counts_as_one_bucket_at_least() -> None:
-    assert RangePlan([Range(0, 10)], lambda: 4096).total == 1
+    assert RangePlan([Range(0, 10)], lambda left: 4096).total == 1
 
 
 # --- for any manifest
@@ -284,7 +284,7 @@ def test_ranges_cover_what_is_missing_once_and_are_not_too_large(
     data: st.DataObject, manifest: Manifest, target: int
 ) -> None:
     missing = data.draw(missing_of(manifest))
-    plan = RangePlan(missing, lambda: target)
+    plan = RangePlan(missing, lambda left: target)
     buckets = list(plan)
     assert plan.total == len(buckets)
     assert all(0 < sum(item.size for item in bucket) <= 2 * target for bucket in buckets)

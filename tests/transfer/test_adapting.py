@@ -35,15 +35,22 @@ def test_each_connection_that_brings_more_is_followed_by_others() -> None:
     assert connections() == 16
 
 
+def test_where_requests_last_long_others_send_while_one_waits_for_its_answer() -> None:
+    line = Line()
+    connections = Connections(4, line)
+    connections.settle(1000, 0.3)
+    assert connections() == 8
+
+
 def test_connections_that_bring_nothing_are_given_up_again() -> None:
     line = Line()
     connections = Connections(4, line)
-    line.round(connections, rate=10_000_000.0)
-    assert connections() == 8
-    line.round(connections, rate=10_000_000.0)
-    assert connections() == 4
-    line.round(connections, rate=10_000_000.0)
-    assert connections() == 4
+    seen = []
+    for _ in range(8):
+        line.round(connections, rate=10_000_000.0)
+        seen.append(connections())
+    assert 16 in seen
+    assert seen[-3:] == [8, 8, 8]
 
 
 def test_where_requests_are_short_there_is_nothing_to_gain() -> None:
@@ -76,14 +83,14 @@ MB = 1024 * 1024
 def carry(bucket_size: BucketSize, rate: float, latency: float = 0.0, times: int = 12) -> int:
     """Buckets one after the other, on a line of so many bytes a second; what the next one should have."""
     for _ in range(times):
-        size = bucket_size()
+        size = bucket_size(10**12)
         bucket_size.settle(size, latency + size / rate)
-    return bucket_size()
+    return bucket_size(10**12)
 
 
 def test_the_first_bucket_is_small_and_the_next_ones_as_configured() -> None:
     bucket_size = BucketSize(4 * MB, lambda: 4)
-    assert bucket_size() == MB
+    assert bucket_size(10**12) == MB
     assert carry(bucket_size, rate=1e9, times=2) == 4 * MB
     assert carry(bucket_size, rate=1e9) == 4 * MB
 
@@ -118,4 +125,12 @@ def test_the_rest_of_a_range_says_nothing_of_the_line() -> None:
     bucket_size = BucketSize(4 * MB, lambda: 4)
     carry(bucket_size, rate=1e9)
     bucket_size.settle(1000, 10.0)
-    assert bucket_size() == 4 * MB
+    assert bucket_size(10**12) == 4 * MB
+
+
+def test_the_last_buckets_are_small_so_that_all_connections_end_together() -> None:
+    bucket_size = BucketSize(4 * MB, lambda: 4)
+    carry(bucket_size, rate=50e6, latency=0.2)
+    assert bucket_size(64 * MB) == 8 * MB
+    assert bucket_size(16 * MB) == 2 * MB
+    assert bucket_size(2 * MB) == MB
