@@ -139,6 +139,11 @@ def bytes_carried(front: Front) -> int:
     return sum(seen.length if seen.method == "PUT" else seen.answered for seen in carried(front))
 
 
+def bytes_cut(front: Front) -> int:
+    """Of buckets whose sender hung up before the answer (nginx's 499): some of them arrived all the same."""
+    return sum(seen.length for seen in front.of("PUT") if seen.status == 499)
+
+
 def started(world: World, route: str, peer: str, **options: Any) -> str:
     """A slow transfer of what is there, without compression."""
     here = world.a if route == "send" else world.b
@@ -178,7 +183,7 @@ def test_a_paused_transfer_rests_and_then_goes_on_where_it_was(world: World, rou
     assert there.md5s() == here.md5s()
     assert done["Content"]["ResumedSizeMB"] >= 0
     small_size = int(here.get(f"instances/{small['ID']}/attachments/dicom/size"))
-    assert size <= bytes_carried(front) <= size + small_size + IN_FLIGHT
+    assert size - bytes_cut(front) <= bytes_carried(front) <= size + small_size + IN_FLIGHT
 
 
 @pytest.mark.parametrize("peer", ["b1", "b2"])
@@ -198,7 +203,8 @@ def test_no_bucket_is_sent_twice_but_those_that_a_pause_cut(world: World, peer: 
     assert len(creations) == (1 if peer == "b1" else 3)
     if peer == "b1":  # version 2 cuts what is missing anew
         assert done["Content"]["CompletedHttpQueries"] == len(set(places))
-    assert size_of(world.a) <= bytes_carried(front) <= size_of(world.a) + 2 * IN_FLIGHT
+    size = size_of(world.a)
+    assert size - bytes_cut(front) <= bytes_carried(front) <= size + 2 * IN_FLIGHT
     assert world.b.md5s() == world.a.md5s()
 
 
@@ -379,7 +385,10 @@ def all_finish(world: World, transfers: list[Transfer], twice: int) -> None:
         done = succeeded(world.a, transfer.job)
         assert done["Content"]["ResumedSizeMB"] >= 0
         again = transfer.carried(world) - transfer.size
-        assert 0 <= again <= twice, f"{transfer.route} {transfer.peer}: {again} bytes too many"
+        arrived_unanswered = bytes_cut(world.fronts[transfer.peer])
+        assert -arrived_unanswered <= again <= twice, (
+            f"{transfer.route} {transfer.peer}: {again} bytes too many"
+        )
     assert world.a.md5s() == world.b.md5s()
     assert len(world.a.instances()) == 5 * len(transfers)
 
