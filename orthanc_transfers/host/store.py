@@ -110,10 +110,11 @@ class OrthancStore:
         wanted = [identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier)]
         return {identifier: file.md5 for identifier, file in self._files(wanted).items()}
 
-    def size(self, identifier: str) -> int:
-        """Bytes of the file, as when it was listed, if it was."""
+    def instance(self, identifier: str) -> Instance:
+        """As when it was listed, if it was."""
         _check(Level.INSTANCE, identifier)
-        return self._known(identifier).size
+        file = self._known(identifier)
+        return Instance(identifier, file.size, file.md5 or "")
 
     def read(self, identifier: str) -> memoryview:
         """The file, in the memory into which Orthanc read it."""
@@ -145,7 +146,6 @@ class OrthancStore:
             file = self._file(identifier)
             if file is None:
                 raise _unknown(Level.INSTANCE, identifier)
-            self._remember({identifier: file})
         return file
 
     def _remember(self, files: Mapping[str, _File]) -> None:

@@ -9,7 +9,7 @@ from orthanc_transfers import __version__
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode
 from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound, TooLarge
-from orthanc_transfers.core.model import Chunk
+from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
     ENCODING_HEADER,
@@ -68,20 +68,24 @@ class Passive:
             raise BadRequest(f"unknown compression: {compression[:40]!r} (none and gzip are known)")
         offset = _natural("offset", request.query.get("offset", "0"))
         size = _natural("size", request.query.get("size", "0"))
-        chunks = self._chunks_of(request.groups[0].split("."), offset, size)
+        chunks, manifest = self._chunks_of(request.groups[0].split("."), offset, size)
         if sum(chunk.size for chunk in chunks) > _LARGEST_ANSWER:
             raise TooLarge(
                 f"more than {_LARGEST_ANSWER} bytes in one answer: ask for parts, by offset and size"
             )
         codec = Codec(compression)
-        body = _joined(encode(self._source.pieces(chunks), codec))
+        body = _joined(encode(self._source.pieces(chunks, manifest), codec))
         return Response(body, content_type(codec))
 
-    def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> list[Chunk]:
+    def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> tuple[list[Chunk], Manifest]:
+        """What is asked for, and the instances it is of."""
         chunks: list[Chunk] = []
+        instances: dict[str, Instance] = {}
         left = size
         for identifier in identifiers:
-            whole = self._source.size(identifier)
+            if identifier not in instances:
+                instances[identifier] = self._source.instance(identifier)
+            whole = instances[identifier].size
             if offset >= whole:
                 offset -= whole
                 continue
@@ -93,7 +97,7 @@ class Passive:
                 break  # identifiers behind the last byte asked for are not looked at
         if offset or (size and left):
             raise BadRequest("offset and size lie beyond the end of the instances")
-        return chunks
+        return chunks, Manifest(instances.values())
 
     def create_push(self, request: Request) -> Response:
         """``POST /transfers/push``."""

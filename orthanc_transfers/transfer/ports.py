@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from orthanc_transfers.core.model import Manifest, Resource
+from orthanc_transfers.core.model import Instance, Manifest, Resource
 
 # Bytes that may be sent or stored without being copied.
 Buffer = bytes | bytearray | memoryview
@@ -48,8 +48,11 @@ class InstanceStore(Protocol):
         An identifier that is missing from the answer is not stored here.
         """
 
-    def size(self, identifier: str) -> int:
-        """Bytes of the file, as the index knew it lately. Raises ``UnknownResource``."""
+    def instance(self, identifier: str) -> Instance:
+        """As the index knew it when it was listed last, or else as it is now. Raises ``UnknownResource``.
+
+        The MD5 is empty where the index has none.
+        """
 
     def read(self, identifier: str) -> memoryview:
         """The whole file. The memory lives as long as the view. Raises ``UnknownResource``."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from orthanc_transfers.core.errors import BadRequest
-from orthanc_transfers.core.model import Chunk, Manifest
+from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.transfer.ports import Buffer, InstanceStore
 
 # Bytes. Pieces below are joined: one large buffer costs less in codecs and sockets than many small ones.
@@ -23,6 +23,9 @@ IMPATIENCE = 5.0
 
 _logger = logging.getLogger(__name__)
 
+# A set that keeps its order.
+_Wanted = Mapping[Instance, None]
+
 
 class Source:
     """DICOM files of the store, in memory while they are being sent.
@@ -30,7 +33,8 @@ class Source:
     Holds at most ``capacity`` bytes, or what one call of ``pieces`` needs if that is more. Room is made
     before a file is read, of those that nobody uses, the least recently used first. A file is read once
     however many threads ask for it. What was handed out counts until the views of it are gone. A file whose
-    bytes were all handed out is let go at once: a transfer asks for each byte once.
+    bytes were all handed out is let go at once: a transfer asks for each byte once. An instance that was stored
+    anew, with another MD5, is another file.
 
     Where the store can read parts of files, nothing is held: the system's own cache serves those who come again.
     """
@@ -43,7 +47,7 @@ class Source:
         self._changed = threading.Condition(threading.RLock())
         self._owner: int | None = None
         self._returned: deque[_Pin] = deque()
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Instance, _Entry] = OrderedDict()
         self._used = 0
         self._hits = 0
         self._misses = 0
@@ -63,28 +67,26 @@ class Source:
         """How many times an instance was read."""
         return self._misses
 
-    def size(self, identifier: str) -> int:
-        """Bytes of an instance. Raises ``UnknownResource``."""
-        with self._changed:
-            entry = self._entries.get(identifier)
-        return self._store.size(identifier) if entry is None else entry.size
+    def instance(self, identifier: str) -> Instance:
+        """As ``InstanceStore.instance``. Raises ``UnknownResource``."""
+        return self._store.instance(identifier)
 
     def pieces(self, chunks: Sequence[Chunk], manifest: Manifest | None = None) -> list[Buffer]:
         """The bytes of the chunks, to be read end to end: one buffer, or views of the cache, small ones joined.
 
-        ``manifest``, where the caller has one, tells the sizes, which are asked of the store otherwise.
+        ``manifest``, where the caller has one, tells of the instances, which the store is asked for otherwise.
         Raises ``BadRequest`` for a chunk that lies beyond its instance, ``UnknownResource``.
         """
-        sizes = {
-            chunk.id: manifest.instance(chunk.id).size
+        instances = {
+            chunk.id: manifest.instance(chunk.id)
             if manifest and chunk.id in manifest
-            else self.size(chunk.id)
+            else self.instance(chunk.id)
             for chunk in chunks
         }
         for chunk in chunks:
-            _check(chunk, sizes[chunk.id])
+            _check(chunk, instances[chunk.id].size)
         read = self._read_parts(chunks)
-        return self._cached(chunks, sizes) if read is None else [read]
+        return self._cached(chunks, instances) if read is None else [read]
 
     def _read_parts(self, chunks: Sequence[Chunk]) -> Buffer | None:
         """Just the bytes of the chunks, where the store can read parts of files."""
@@ -99,14 +101,15 @@ class Source:
             self._misses += len(chunks)
         return buffer
 
-    def _cached(self, chunks: Sequence[Chunk], sizes: Mapping[str, int]) -> list[Buffer]:
-        entries = self._acquire({chunk.id: sizes[chunk.id] for chunk in chunks})
-        given: Sequence[Chunk] = ()
+    def _cached(self, chunks: Sequence[Chunk], instances: Mapping[str, Instance]) -> list[Buffer]:
+        entries = self._acquire({instances[chunk.id]: None for chunk in chunks})
         try:
             pieces = self._cut(chunks, entries)
-            given = chunks
+            with self._exclusive():
+                for chunk in chunks:
+                    entries[chunk.id].given += chunk.size
         finally:
-            self._release(entries.values(), given)
+            self._release(entries.values())
         return pieces
 
     @contextmanager
@@ -138,15 +141,15 @@ class Source:
         finally:
             self._owner = threading.get_ident()
 
-    def _acquire(self, sizes: Mapping[str, int]) -> dict[str, _Entry]:
+    def _acquire(self, instances: _Wanted) -> dict[str, _Entry]:
         """Entries with their bytes, this caller counted in each; reads those that are not in memory."""
         got: dict[str, _Entry] = {}
-        while len(got) < len(sizes):
-            present, absent = self._reserve({name: size for name, size in sizes.items() if name not in got})
+        while len(got) < len(instances):
+            present, absent = self._reserve({one: None for one in instances if one.id not in got})
             got |= absent
             try:
-                for identifier, entry in absent.items():
-                    self._load(identifier, entry)
+                for entry in absent.values():
+                    self._load(entry)
                 # Own files are read first: so two callers that wait for each other's both end.
                 for identifier, entry in present.items():
                     if self._wait_for(entry):
@@ -154,49 +157,49 @@ class Source:
                     else:
                         self._release([entry])
             except BaseException:
-                self._abandon(absent)
+                self._abandon(absent.values())
                 self._release(got.values())
                 self._release(entry for identifier, entry in present.items() if identifier not in got)
                 raise
         return got
 
-    def _reserve(self, sizes: Mapping[str, int]) -> tuple[dict[str, _Entry], dict[str, _Entry]]:
+    def _reserve(self, instances: _Wanted) -> tuple[dict[str, _Entry], dict[str, _Entry]]:
         """Count this caller in the entries of these instances: those there are, and new ones."""
         with self._exclusive():
-            while not self._make_room(sizes):
+            while not self._make_room(instances):
                 if not self._wait(IMPATIENCE):
                     _logger.info("CacheSize is exceeded: nothing in it is given back")
                     break
             present: dict[str, _Entry] = {}
             absent: dict[str, _Entry] = {}
-            for identifier, size in sizes.items():
-                entry = self._entries.get(identifier)
+            for instance in instances:
+                entry = self._entries.get(instance)
                 if entry is None:
-                    entry = absent[identifier] = self._entries[identifier] = _Entry(identifier, size)
-                    self._used += size
+                    entry = absent[instance.id] = self._entries[instance] = _Entry(instance, instance.size)
+                    self._used += instance.size
                     self._misses += 1
                 else:
-                    present[identifier] = entry
-                    self._entries.move_to_end(identifier)
+                    present[instance.id] = entry
+                    self._entries.move_to_end(instance)
                     self._hits += 1
                 entry.callers += 1
             return present, absent
 
-    def _make_room(self, sizes: Mapping[str, int]) -> bool:
-        needed = sum(size for identifier, size in sizes.items() if identifier not in self._entries)
+    def _make_room(self, instances: _Wanted) -> bool:
+        needed = sum(instance.size for instance in instances if instance not in self._entries)
         if self._used + needed <= self._capacity or not needed:
             return True
-        others = [(name, entry) for name, entry in self._entries.items() if name not in sizes]
-        for _, entry in others:
+        others = [entry for instance, entry in self._entries.items() if instance not in instances]
+        for entry in others:
             if not entry.in_use:
                 self._forget(entry)
                 if self._used + needed <= self._capacity:
                     return True
         # More than the capacity, but nobody else has anything to give back.
-        return not any(entry.in_use for _, entry in others)
+        return not any(entry.in_use for entry in others)
 
-    def _load(self, identifier: str, entry: _Entry) -> None:
-        data = memoryview(self._store.read(identifier)).cast("B")
+    def _load(self, entry: _Entry) -> None:
+        data = memoryview(self._store.read(entry.instance.id)).cast("B")
         with self._exclusive():
             self._used += len(data) - entry.size
             entry.size = len(data)
@@ -209,27 +212,25 @@ class Source:
                 self._wait()
             return not entry.abandoned
 
-    def _abandon(self, entries: Mapping[str, _Entry]) -> None:
+    def _abandon(self, entries: Iterable[_Entry]) -> None:
         with self._exclusive():
-            for entry in entries.values():
+            for entry in entries:
                 if entry.data is None:
                     entry.abandoned = True
                     self._forget(entry)
 
     def _forget(self, entry: _Entry) -> None:
-        del self._entries[entry.identifier]
+        del self._entries[entry.instance]
         self._used -= entry.size
 
-    def _release(self, entries: Iterable[_Entry], given: Sequence[Chunk] = ()) -> None:
+    def _release(self, entries: Iterable[_Entry]) -> None:
         with self._exclusive():
-            for chunk in given:
-                self._entries[chunk.id].given += chunk.size
             for entry in entries:
                 entry.callers -= 1
                 self._let_go(entry)
 
     def _let_go(self, entry: _Entry) -> None:
-        if entry.exhausted and not entry.in_use and self._entries.get(entry.identifier) is entry:
+        if entry.exhausted and not entry.in_use and self._entries.get(entry.instance) is entry:
             self._forget(entry)
 
     def _cut(self, chunks: Sequence[Chunk], entries: Mapping[str, _Entry]) -> list[Buffer]:
@@ -275,7 +276,7 @@ class _Pin(weakref.ref["memoryview"]):
 class _Entry:
     """One file. ``size`` is what is counted for it, also while ``data`` is still being read."""
 
-    identifier: str
+    instance: Instance
     size: int
     data: memoryview | None = None
     abandoned: bool = False

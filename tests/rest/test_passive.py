@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orthanc_transfers.core.errors import TooLarge
+from orthanc_transfers.core.model import Instance
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.passive import Passive
 from orthanc_transfers.transfer.reports import Reports
@@ -18,8 +19,8 @@ GB = 2**30
 class LargeStore(MemoryStore):
     """Each instance has a gigabyte, and is not there to be read."""
 
-    def size(self, identifier: str) -> int:
-        return GB
+    def instance(self, identifier: str) -> Instance:
+        return Instance(identifier, GB, "0" * 32)
 
     def read(self, identifier: str) -> memoryview:
         raise AssertionError("nothing is read of what is refused")

@@ -119,8 +119,8 @@ class MemoryStore:
             raise UnknownResource(f"there is no instance {identifier}")
         return memoryview(self.files[identifier])
 
-    def size(self, identifier: str) -> int:
-        return len(self.read(identifier))
+    def instance(self, identifier: str) -> Instance:
+        return Instance(identifier, len(self.read(identifier)), self._md5(identifier))
 
     def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
         return False

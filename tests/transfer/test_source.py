@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import BadRequest, UnknownResource
 from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.transfer import source as source_module
@@ -19,7 +20,7 @@ KB = 1024
 
 
 class Store:
-    """Files in memory; ``reads`` are those that were read, ``listed`` those whose size was asked for."""
+    """Files in memory; ``reads`` are those that were read, ``listed`` those that were asked for in the index."""
 
     def __init__(self, files: dict[str, bytes], on_read: Callable[[str], None] = lambda name: None) -> None:
         self.files = files
@@ -44,15 +45,15 @@ class Store:
         # A copy, as from Orthanc: each read is new memory.
         return memoryview(bytearray(self.files[identifier]))
 
-    def size(self, identifier: str) -> int:
+    def instance(self, identifier: str) -> Instance:
         self.listed.append(identifier)
         if identifier not in self.files:
             raise UnknownResource(identifier)
-        return len(self.files[identifier])
+        return manifest_of(self.files).instance(identifier)
 
 
 def manifest_of(files: dict[str, bytes]) -> Manifest:
-    return Manifest(Instance(name, len(data), "0" * 32) for name, data in files.items())
+    return Manifest(Instance(name, len(data), md5(data)) for name, data in files.items())
 
 
 def files_of(count: int, size: int) -> dict[str, bytes]:
@@ -163,12 +164,30 @@ def test_sizes_come_from_the_manifest_where_there_is_one() -> None:
     assert store.listed == []
 
 
-def test_a_size_is_the_store_s_unless_the_file_is_here() -> None:
-    store = Store(files_of(2, 10))
+def test_without_a_manifest_an_instance_is_what_the_store_says() -> None:
+    store = Store(files_of(1, 10))
     source = make(store, 100)
-    assert source.size("i0") == 10
+
+    assert source.instance("i0").size == 10
     with pytest.raises(UnknownResource):
-        source.size("gone")
+        source.instance("gone")
+    assert joined(source.pieces(wholes(store.files))) == store.files["i0"]
+    assert store.listed == ["i0", "gone", "i0"]
+
+
+@pytest.mark.parametrize("new", [b"9876543210", b"longer than that", b"less"])
+def test_an_instance_that_is_stored_anew_is_another_file(new: bytes) -> None:
+    store = Store({"i0": b"0123456789"})
+    source = make(store, 100)
+    old = manifest_of(store.files)
+    assert joined(source.pieces([Chunk("i0", 0, 4)], old)) == b"0123"
+
+    store.files["i0"] = new
+    assert joined(source.pieces([Chunk("i0", 0, len(new))], manifest_of(store.files))) == new
+    assert joined(source.pieces([Chunk("i0", 0, len(new))])) == new
+    # Whoever was told of the old one, which is still in memory, gets what it expects.
+    assert joined(source.pieces([Chunk("i0", 4, 6)], old)) == b"456789"
+    assert store.reads == ["i0", "i0", "i0"]
 
 
 # --- memory
