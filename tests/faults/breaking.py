@@ -129,6 +129,8 @@ class Breaking:
 
     def __post_init__(self) -> None:
         self.ended = threading.Event()
+        self.refused = 0
+        """Connections that came while it was cut."""
         self._cut = threading.Event()
         self._lock = threading.Lock()
         self._clients: set[socket.socket] = set()
@@ -195,6 +197,7 @@ class Breaking:
             except OSError:
                 return
             if self._cut.is_set():
+                self.refused += 1
                 _make_abrupt(client)
                 client.close()
                 continue

@@ -1,0 +1,141 @@
+"""The peer is away for a while, or for too long: the job waits and says so, and hears of pause and cancel meanwhile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from tests.faults.breaking import Breaking
+from tests.faults.four_ways import WAYS, FourWays, Transfer, four_ways
+from tests.support.dicom_data import ct_study
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer, resource, start_together, wait_until
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+MAX_OUTAGE = 3
+WAITING = re.compile(
+    r"Waiting for peer '(\w+)' since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d), next attempt in (\d+) s: (.+)"
+)
+
+LONG = 6
+"""Seconds: a wait of so many is far longer than what anybody needs to hear of a cancel."""
+
+
+@pytest.fixture(scope="module")
+def shared(
+    make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FourWays[Breaking]]:
+    folder = tmp_path_factory.mktemp("outage")
+    # About 2 s for a study.
+    transfers = {"BucketSize": 64, "Threads": 1, "MaxPeerBandwidth": 4}
+    a, b = make_shared_server("a"), make_shared_server("b")
+    with four_ways(
+        a,
+        b,
+        folder,
+        folder / "staging",
+        transfers,
+        between=lambda _, server, version: Breaking(server, version),
+    ) as world:
+        yield world
+
+
+@pytest.fixture
+def world(shared: FourWays[Breaking]) -> FourWays[Breaking]:
+    """The same two Orthancs for all tests of this file, empty at the start of each."""
+    shared.clear()
+    return shared
+
+
+def study(server: OrthancServer) -> list[dict[str, str]]:
+    return [resource("Study", server.upload_all(ct_study(8, size=256))[0]["ParentStudy"])]
+
+
+def under_way(transfer: Transfer) -> None:
+    wait_until(lambda: transfer.content().get("CompletedHttpQueries", 0) >= 2, "a few buckets")
+
+
+def waits(transfer: Transfer, least: int = 0) -> re.Match[str]:
+    """What the job says of its waiting, once the next attempt is so many seconds away."""
+
+    def said() -> re.Match[str] | None:
+        match = WAITING.fullmatch(transfer.content().get("Waiting", ""))
+        return match if match and int(match[3]) >= least else None
+
+    found: re.Match[str] = wait_until(said, "the job waits for its peer")
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_job_waits_for_a_peer_that_was_stopped_says_since_when_and_goes_on(
+    world: FourWays[Breaking], way: str
+) -> None:
+    transfer = world.start(way, study(world.a))
+    under_way(transfer)
+    peer = world.b if way.startswith("push") else world.a
+    stopped = datetime.now()
+    peer.stop()
+    said = waits(transfer, 2)
+    assert said[1] == f"{peer.name}{way[-1]}"
+    since = datetime.fromisoformat(said[2])
+    assert stopped - timedelta(seconds=2) < since <= datetime.now()
+    done = transfer.content()["CompletedHttpQueries"]
+    peer.start()
+    content = transfer.succeed()
+    assert "Waiting" not in content
+    assert world.b.md5s() == world.a.md5s()
+    if way != "push-1":
+        # What had arrived was not sent again.
+        assert content["CompletedHttpQueries"] >= done
+    world.nothing_is_left()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("command", ["pause", "cancel"])
+def test_a_job_that_waits_hears_of_pause_and_cancel_long_before_its_next_attempt(
+    world: FourWays[Breaking], way: str, command: str
+) -> None:
+    front = world.fronts[way]
+    transfer = world.start(way, study(world.a))
+    under_way(transfer)
+    front.cut()
+    waits(transfer, LONG)
+    attempts = front.refused
+    transfer.server.post(f"jobs/{transfer.job}/{command}")
+    job = transfer.server.wait_for_job(transfer.job, ["Paused" if command == "pause" else "Failure"])
+    # It did not hear of it by trying once more; a push that is canceled tries to delete what it has sent.
+    assert front.refused <= attempts + (command == "cancel" and way.startswith("push"))
+    front.heal()
+    if command == "pause":
+        transfer.server.post(f"jobs/{transfer.job}/resume")
+        transfer.succeed()
+        assert world.b.md5s() == world.a.md5s()
+    else:
+        assert job["ErrorCode"] != 0
+        assert world.b.instances() == []
+        transfer.again().succeed()
+        assert world.b.md5s() == world.a.md5s()
+
+
+@pytest.mark.parametrize("method", ["send", "pull"])
+def test_a_peer_that_is_away_for_longer_than_max_outage_fails_the_job_which_says_so(
+    make_server: MakeServer, method: str
+) -> None:
+    a = make_server("a", configuration={"Transfers": {"MaxOutage": MAX_OUTAGE}})
+    b = make_server("b")
+    a.add_peer("b", b)
+    start_together(a, b)
+    here = a if method == "send" else b
+    resources = study(here)
+    b.stop()
+    transfer = Transfer(a, getattr(a, method)(resources, "b")["ID"])
+    said = waits(transfer)
+    assert said[4] == f"peer 'b' cannot be reached at 127.0.0.1:{b.http_port}: connection refused"
+    assert transfer.failure() == f"{said[4]}; given up after {MAX_OUTAGE} s"
+    b.start()
+    transfer.again().succeed()
+    assert a.md5s() == b.md5s()
