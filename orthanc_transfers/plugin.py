@@ -19,10 +19,10 @@ from orthanc_transfers.host.context import (
     other_transfers_plugin_loaded,
 )
 from orthanc_transfers.host.jobs import JobEngine
-from orthanc_transfers.host.listening import tune_listeners
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.served import ServedConnections
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.rest.active import Active
@@ -89,7 +89,6 @@ class Plugin:
         )
 
         self._sdk = sdk
-        self._http_port = int(configuration.get("HttpPort", 8042))
         self._clock = SystemClock()
         self._counters = PushCounters()
         self._store = OrthancStore(sdk, StoredFiles(storage))
@@ -112,7 +111,10 @@ class Plugin:
             negotiation=Negotiation(self._clock),
             originator=originator,
         )
-        self._passive = Passive(self._store, self._source, self._transactions, self._reports, originator)
+        served = ServedConnections(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
+        self._passive = Passive(
+            self._store, self._source, self._transactions, self._reports, originator, served.tune
+        )
 
     def register(self) -> None:
         """Make routes, jobs and the button known to Orthanc."""
@@ -137,15 +139,7 @@ class Plugin:
             self._sdk.check_version()
         except ConfigurationError as error:
             log.error("%s", error)
-        self._tune_listeners()
         self._transactions.recover()
-
-    def _tune_listeners(self) -> None:
-        wanted = self._environment.settings.congestion_control
-        try:
-            tune_listeners(self._http_port, wanted)
-        except OSError as error:
-            log.warning("CongestionControl %r cannot be set for what is pulled from here: %s", wanted, error)
 
     def _stopped(self) -> None:
         self._jobs.release_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orthanc_transfers import __version__
 from orthanc_transfers.core.checksum import xxh3
@@ -49,12 +49,15 @@ class Passive:
         transactions: Transactions,
         reports: Reports,
         originator: str,
+        tune: Callable[[], None],
     ) -> None:
         self._store = store
         self._source = source
         self._transactions = transactions
         self._reports = reports
         self._originator = originator
+        self._tune = tune
+        """To be called before many bytes are answered."""
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources."""
@@ -73,6 +76,7 @@ class Passive:
             raise TooLarge(
                 f"more than {_LARGEST_ANSWER} bytes in one answer: ask for parts, by offset and size"
             )
+        self._tune()
         codec = Codec(compression)
         body = _joined(encode(self._source.pieces(chunks, manifest), codec))
         return Response(body, content_type(codec))
@@ -167,6 +171,7 @@ class Passive:
         if sum(chunk.size for chunk in wanted.chunks) > MAX_BODY_SIZE:
             raise BadRequest(f"more than {MAX_BODY_SIZE} bytes asked for in one request")
         pieces = self._source.pieces(wanted.chunks)
+        self._tune()
         began = time.monotonic()
         codec = choose(wanted.compression, pieces, wanted.codecs)
         body = _joined(encode(pieces, codec, wanted.level))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 from functools import cache
@@ -17,10 +18,14 @@ _AVAILABLE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 _logger = logging.getLogger(__name__)
 
 
-def set_congestion_control(sock: socket.socket, wanted: str) -> None:
-    """Give a socket the congestion control that is ``wanted``: ``auto`` (BBR where the kernel has it), ``system``
-    (that of the machine, untouched), or a name. What is refused is logged once, and left as it was."""
-    if wanted == SYSTEM or (wanted == AUTO and "bbr" not in _available()):
+def set_congestion_control(sock: socket.socket, wanted: str, remote: str) -> None:
+    """Give a connection to an address the congestion control that is ``wanted``.
+
+    ``auto`` is BBR where the kernel has it, but not to this machine itself; ``system`` that of the machine,
+    untouched; all else a name. To be called once it is connected: a route may have its own, and sets it then.
+    What is refused is logged once, and left as it was.
+    """
+    if wanted == SYSTEM or (wanted == AUTO and ("bbr" not in _available() or _is_local(remote))):
         return
     name = "bbr" if wanted == AUTO else wanted
     try:
@@ -29,6 +34,10 @@ def set_congestion_control(sock: socket.socket, wanted: str) -> None:
         # "auto" promises nothing: a container may see BBR and not be allowed to use it.
         if wanted != AUTO:
             _warn_refused(name, error.strerror or str(error))
+
+
+def _is_local(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 @cache

@@ -8,7 +8,6 @@ repeated at once on a fresh connection, if repeating cannot do harm (RFC 9110, 9
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 import ssl
@@ -22,7 +21,7 @@ import urllib3.connectionpool
 from urllib3.exceptions import ProtocolError
 
 from orthanc_transfers.core.errors import Canceled
-from orthanc_transfers.transfer.congestion import AUTO, set_congestion_control
+from orthanc_transfers.transfer.congestion import set_congestion_control
 
 # Seconds. Orthanc's server forgets a connection that was idle for one (``KeepAliveTimeout``).
 REUSABLE = 0.8
@@ -106,10 +105,13 @@ class Line:
         ):
             sock = socket.socket(family, kind, protocol)
             try:
-                self._tune(sock, str(address[0]))
+                # A request is written as its head, then its body, which should not wait for an acknowledgement.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.settimeout(limit)
                 self.hold(sock)
                 sock.connect(address)
+                set_congestion_control(sock, self._congestion_control, str(address[0]))
                 sock.settimeout(timeout)
                 return sock
             except TimeoutError:
@@ -122,14 +124,6 @@ class Line:
                 sock.close()
                 raise
         raise failure or OSError("the name has no address")
-
-    def _tune(self, sock: socket.socket, address: str) -> None:
-        # A request is written as its head, then its body, which should not wait for an acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
-        if not (local and self._congestion_control == AUTO):
-            set_congestion_control(sock, self._congestion_control)
 
 
 class _Cuttable:

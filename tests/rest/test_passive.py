@@ -31,7 +31,12 @@ def passive() -> Passive:
     store = LargeStore()
     # What is pushed has no part in this.
     return Passive(
-        store, Source(store, GB), object.__new__(Transactions), object.__new__(Reports), "originator"
+        store,
+        Source(store, GB),
+        object.__new__(Transactions),
+        object.__new__(Reports),
+        "originator",
+        lambda: None,
     )
 
 

@@ -164,7 +164,9 @@ class Server:
         self.counters = PushCounters()
         self.transactions = Transactions(self.receptions, self.settings, self.clock, self.counters)
         self.transactions.recover()
-        passive = Passive(self.store, self.source, self.transactions, self.reports, self.originator)
+        passive = Passive(
+            self.store, self.source, self.transactions, self.reports, self.originator, lambda: None
+        )
         # What peers do not call is not called here.
         self.routes = routes(object.__new__(Active), passive, object.__new__(Identification))
 
