@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-from orthanc_transfers.transfer.congestion import SYSTEM, set_congestion_control
+from orthanc_transfers.transfer.congestion import SYSTEM, CongestionControl
 
 # Seconds between two looks at most: one costs some microseconds for each open file of the process.
 _PERIOD = 0.1
+
+# Addresses of which it is remembered whether the line to them loses packets.
+_MOST_PLACES = 100
 
 
 class ServedConnections:
@@ -28,6 +31,7 @@ class ServedConnections:
         self._congestion_control = congestion_control
         self._lock = threading.Lock()
         self._looked = -_PERIOD
+        self._places: dict[str, CongestionControl] = {}
 
     def tune(self) -> None:
         """Give the present connections that congestion control; to be called before much is answered."""
@@ -40,7 +44,13 @@ class ServedConnections:
             self._looked = now
         for connection, remote in _connections(self._port):
             with connection:
-                set_congestion_control(connection, self._congestion_control, remote)
+                self._of(remote).tend(connection)
+
+    def _of(self, remote: str) -> CongestionControl:
+        with self._lock:
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            return self._places.setdefault(remote, CongestionControl(self._congestion_control))
 
 
 def _connections(port: int) -> Iterator[tuple[socket.socket, str]]:

@@ -21,7 +21,7 @@ import urllib3.connectionpool
 from urllib3.exceptions import ProtocolError
 
 from orthanc_transfers.core.errors import Canceled
-from orthanc_transfers.transfer.congestion import set_congestion_control
+from orthanc_transfers.transfer.congestion import CongestionControl
 
 # Seconds. Orthanc's server forgets a connection that was idle for one (``KeepAliveTimeout``).
 REUSABLE = 0.8
@@ -52,12 +52,11 @@ class Stale(ConnectionError):
 class Line:
     """Makes sockets for one transport, and can cut those on which requests are under way.
 
-    ``congestion_control`` is TCP's: ``auto`` (BBR where the kernel has it, but not to this machine
-    itself), ``system``, or a name.
+    ``congestion_control`` is TCP's: ``auto`` (see ``congestion.py``), ``system``, or a name.
     """
 
     def __init__(self, congestion_control: str) -> None:
-        self._congestion_control = congestion_control
+        self.congestion_control = CongestionControl(congestion_control)
         self._lock = threading.Lock()
         self._held: dict[int, list[socket.socket]] = {}
         self._cut = False
@@ -111,7 +110,7 @@ class Line:
                 sock.settimeout(limit)
                 self.hold(sock)
                 sock.connect(address)
-                set_congestion_control(sock, self._congestion_control, str(address[0]))
+                self.congestion_control.tend(sock)
                 sock.settimeout(timeout)
                 return sock
             except TimeoutError:
@@ -203,6 +202,8 @@ class _Pool:
         if connection is not None:
             connection.used = not connection.is_closed
             connection.idle_since = time.monotonic()
+            if connection.used:
+                self.line.congestion_control.tend(connection.sock)
             if self.pool is not None and self.pool.full():
                 # More requests at once than connections to keep is nothing to warn about, as urllib3 would.
                 connection.close()
