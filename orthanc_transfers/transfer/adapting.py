@@ -82,9 +82,13 @@ class Connections:
         self._begin_round()
 
 
-LONG = 1.0
+LONG = 0.6
 """Seconds that a request should last where the network is the limit: so long that waiting for its answer is a small
-part of it, and no longer, since a broken one is sent again."""
+part of it, and no longer. A broken one is sent again; and the receiver must have dealt with it before TCP forgets how
+fast it may send (after a pause of some 300 ms)."""
+
+SHORT = 0.2
+"""Seconds that the last requests should last."""
 
 FIRST = 1024 * 1024
 SMALLEST = 128 * 1024
@@ -96,33 +100,44 @@ TOGETHER = 96 * 1024 * 1024
 
 
 class BucketSize:
-    """Bytes that the next bucket should have, before the codec. Thread-safe; a call never blocks.
+    """Bytes that the next bucket of a worker should have, before the codec. Thread-safe; a call never blocks.
 
     The first ones have ``FIRST`` at most, to be on their way early, and then as many as configured (``start``),
-    unless requests last long: then so many that they last about ``LONG`` seconds. The last ones become smaller
-    again: all connections should come to their end at the same time.
+    unless requests last long: then so many that they last about ``LONG`` seconds. Each worker has its own
+    measure, for its connection may be a slow one. The last buckets are small: all should end together.
     """
 
     def __init__(self, start: int, connections: Callable[[], int], most: int = LARGEST) -> None:
         self._start = start
         self._connections = connections
         self._most = most
-        self._lock = threading.Lock()
-        self._now = float(min(start, most, FIRST))
+        self._worker = threading.local()
+        # Of all workers, lately: bytes of a bucket, and bytes a second of each. Assigned as a whole: no lock.
+        self._usual = float(min(start, most, FIRST))
+        self._rate: float | None = None
 
     def __call__(self, left: int) -> int:
-        """The number of bytes wanted at this moment, when there are ``left`` in all."""
+        """The number of bytes wanted by the calling thread at this moment, when there are ``left`` in all."""
         connections = self._connections()
+        wanted = getattr(self._worker, "wanted", self._usual)
         memory = max(self._start, TOGETHER // connections)
-        end = max(FIRST, left // (2 * connections))
-        return max(1, min(int(self._now), self._most, memory, end))
+        return max(1, min(int(wanted), self._most, memory, self._end(left / (2 * connections))))
+
+    def _end(self, share: float) -> int:
+        rate = getattr(self._worker, "rate", None)
+        if rate is None or self._rate is None:
+            return max(FIRST, int(share))
+        return max(SMALLEST, int(SHORT * rate), int(share * min(1.0, rate / self._rate)))
 
     def settle(self, size: int, seconds: float) -> None:
-        """A request for ``size`` bytes has ended well."""
-        with self._lock:
-            if size < self._now / 2:
-                return  # a rest
-            wanted = float(self._start)
-            if seconds >= _SLOW:
-                wanted = min(LARGEST, max(SMALLEST, LONG * size / seconds))
-            self._now = min(2 * self._now, max(self._now / 2, wanted))
+        """A request of the calling thread for ``size`` bytes has ended well."""
+        now = getattr(self._worker, "wanted", self._usual)
+        if size < now / 2:
+            return  # a rest
+        rate = size / max(seconds, 1e-6)
+        self._worker.rate = rate
+        self._rate = rate if self._rate is None else 0.8 * self._rate + 0.2 * rate
+        wanted = float(self._start)
+        if seconds >= _SLOW:
+            wanted = min(LARGEST, max(SMALLEST, LONG * rate))
+        self._worker.wanted = self._usual = min(2 * now, max(now / 2, wanted))
