@@ -29,6 +29,7 @@ from orthanc_transfers.rest.active import Active
 from orthanc_transfers.rest.identification import Identification
 from orthanc_transfers.rest.passive import Passive
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.clock import SystemClock
 from orthanc_transfers.transfer.counters import PushCounters
 from orthanc_transfers.transfer.environment import Environment
@@ -112,8 +113,15 @@ class Plugin:
             originator=originator,
         )
         served = ServedConnections(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
+        self._closing = Cancellation()
         self._passive = Passive(
-            self._store, self._source, self._transactions, self._reports, originator, served.tune
+            self._store,
+            self._source,
+            self._transactions,
+            self._reports,
+            originator,
+            served.tune,
+            self._closing,
         )
 
     def register(self) -> None:
@@ -142,6 +150,7 @@ class Plugin:
         self._transactions.recover()
 
     def _stopped(self) -> None:
+        self._closing.cancel()
         self._jobs.release_all()
         self._transactions.close()
 

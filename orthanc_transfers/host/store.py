@@ -83,8 +83,9 @@ class OrthancStore:
         self._listed: dict[str, _File] = {}
         self._in_vain = 0
 
-    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+    def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
         """All instances below the resources, from Orthanc's index."""
+        cancellation = cancellation or Cancellation()
         files: dict[str, _File] = {}
         alone: list[str] = []
         for resource in resources:
@@ -92,14 +93,19 @@ class OrthancStore:
             if resource.level is Level.INSTANCE:
                 alone.append(resource.id)
             else:
-                files.update(self._files_below(resource))
+                for identifier, file in self._files_below(resource):
+                    cancellation.check()
+                    files[identifier] = file
         alone = [identifier for identifier in dict.fromkeys(alone) if identifier not in files]
-        files.update(self._files(alone))
+        for start in range(0, len(alone), _LARGEST_BATCH):
+            cancellation.check()
+            files.update(self._files(alone[start : start + _LARGEST_BATCH]))
         for identifier in alone:
             if identifier not in files:
                 raise _unknown(Level.INSTANCE, identifier)
         self._remember(files)
-        hashed = self._hash(identifier for identifier, file in files.items() if file.md5 is None)
+        unhashed = [identifier for identifier, file in files.items() if file.md5 is None]
+        hashed = self._hash(unhashed, cancellation)
         return Manifest(
             hashed.get(identifier) or Instance(identifier, file.size, file.md5 or "")
             for identifier, file in sorted(files.items())
@@ -190,7 +196,7 @@ class OrthancStore:
         system = json.loads(self._sdk.rest_get("/system"))
         return bool(system.get("Capabilities", {}).get("HasExtendedFind"))
 
-    def _hash(self, identifiers: Iterable[str]) -> dict[str, Instance]:
+    def _hash(self, identifiers: Iterable[str], cancellation: Cancellation) -> dict[str, Instance]:
         """Instances whose file had to be read, since Orthanc does not keep MD5s (StoreMD5ForAttachments)."""
         hashed: dict[str, Instance] = {}
 
@@ -198,7 +204,7 @@ class OrthancStore:
             data = self.read(identifier)
             hashed[identifier] = Instance(identifier, len(data), md5(data))
 
-        workers.run_all("hashing", _HASHING_THREADS, identifiers, work, Cancellation())
+        workers.run_all("hashing", _HASHING_THREADS, identifiers, work, cancellation)
         return hashed
 
     def _files(self, wanted: Sequence[str]) -> dict[str, _File]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from orthanc_transfers import __version__
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode
-from orthanc_transfers.core.errors import BadFile, BadRequest, NotFound, TooLarge
+from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, NotFound, TooLarge
 from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
@@ -24,6 +24,7 @@ from orthanc_transfers.core.protocol import (
     parse_resources,
 )
 from orthanc_transfers.rest.http import Buffer, Request, Response, answer_json
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.ports import InstanceStore
 from orthanc_transfers.transfer.reports import Reports
 from orthanc_transfers.transfer.source import Source
@@ -50,6 +51,7 @@ class Passive:
         reports: Reports,
         originator: str,
         tune: Callable[[], None],
+        closing: Cancellation,
     ) -> None:
         self._store = store
         self._source = source
@@ -58,10 +60,15 @@ class Passive:
         self._originator = originator
         self._tune = tune
         """To be called before many bytes are answered."""
+        self._closing = closing
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources."""
-        manifest = self._store.manifest(parse_resources(request.json(self._transactions.most_values)))
+        resources = parse_resources(request.json(self._transactions.most_values))
+        try:
+            manifest = self._store.manifest(resources, self._closing)
+        except Canceled:
+            raise Busy("this server stops, ask again when it has started") from None
         return answer_json(LookupAnswer(manifest.instances, self._originator).to_json())
 
     def get_chunks(self, request: Request) -> Response:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.model import Instance, Manifest, Resource
+from orthanc_transfers.transfer.cancellation import Cancellation
 
 # Bytes that may be sent or stored without being copied.
 Buffer = bytes | bytearray | memoryview
@@ -35,11 +36,11 @@ class Imported:
 class InstanceStore(Protocol):
     """The Orthanc in whose process we run, as a store of DICOM files."""
 
-    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+    def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
         """The instances below the resources, each once, in ascending order of identifier.
 
         Sizes and MD5s come from Orthanc's index; files are read only where the index has no MD5.
-        Raises ``UnknownResource``, naming the one that does not exist.
+        Raises ``UnknownResource``, naming the one that does not exist; ``Canceled``.
         """
 
     def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:

@@ -20,7 +20,7 @@ class PushJob(TransferJob):
     def work(self, drive: Drive) -> None:
         facts = drive.facts
         facts.phase = "Listing"
-        manifest = drive.environment.store.manifest(drive.order.resources)
+        manifest = drive.environment.store.manifest(drive.order.resources, drive.cancellation)
         facts.total_size, facts.total_instances = manifest.size, len(manifest)
         capabilities = drive.environment.negotiation.capabilities(drive.peer)
         facts.protocol = 1 if capabilities is None else 2

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from orthanc_transfers.core.errors import BadFile
 from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.ranges import Range, RangeSet
@@ -90,7 +91,11 @@ class Transfer:
     manifest: Manifest = field(init=False)
     """The instances of the study, in the order of the area."""
 
+    _older: list[Path] = field(init=False)
+    """What earlier transfers left unfinished in the staging folders."""
+
     def __post_init__(self) -> None:
+        self._older = self._unfinished()
         self.wanted = self.source.md5s(f"studies/{self.study}")
         self.before = self.target.md5s()
         self.manifest = Manifest(
@@ -152,10 +157,15 @@ class Transfer:
             self.is_not_there()
         return whole
 
-    def leaves_nothing_behind(self) -> None:
+    def _unfinished(self) -> list[Path]:
+        return [path for server in (self.world.a, self.world.b) for path in unfinished(server)]
+
+    def leaves_nothing_behind(self, timeout: float = 20.0) -> None:
         """Of what was received, only the outcome is remembered; the source has all that it had."""
+        wait_until(
+            lambda: set(self._unfinished()) <= set(self._older), "nothing but outcomes is staged", timeout
+        )
         for server in (self.world.a, self.world.b):
-            wait_until(lambda server=server: not unfinished(server), f"{server.name}: nothing is staged", 20)
             assert not list(staging(server).glob("set-aside/*"))
         assert self.source.md5s(f"studies/{self.study}") == self.wanted
 
@@ -274,7 +284,10 @@ def unfinished(server: OrthancServer) -> list[Path]:
 
 
 def _has_outcome(path: Path) -> bool:
-    return Area.reopen(path).history.outcome is not None
+    try:
+        return Area.reopen(path).history.outcome is not None
+    except BadFile:
+        return False  # it is just being deleted
 
 
 def is_saved(server: OrthancServer, job: str) -> bool:

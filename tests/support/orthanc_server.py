@@ -226,6 +226,11 @@ class OrthancServer:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
 
     @property
+    def exit_status(self) -> int | None:
+        """Of the process that ended last: negative for a signal. ``None`` while it runs."""
+        return self._process.returncode if self._process is not None else None
+
+    @property
     def log(self) -> str:
         """All that it logged, over all its starts."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

@@ -33,6 +33,7 @@ from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.identification import Identification
 from orthanc_transfers.rest.passive import Passive
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.clock import SystemClock
 from orthanc_transfers.transfer.counters import PushCounters
 from orthanc_transfers.transfer.environment import Environment
@@ -97,7 +98,7 @@ class MemoryStore:
             self.files[identify(data)] = data
         return [identify(data) for data in files]
 
-    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+    def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
         found: set[str] = set()
         for resource in resources:
             if resource.level is Level.STUDY and resource.id == STUDY and self.files:
@@ -165,7 +166,13 @@ class Server:
         self.transactions = Transactions(self.receptions, self.settings, self.clock, self.counters)
         self.transactions.recover()
         passive = Passive(
-            self.store, self.source, self.transactions, self.reports, self.originator, lambda: None
+            self.store,
+            self.source,
+            self.transactions,
+            self.reports,
+            self.originator,
+            lambda: None,
+            Cancellation(),
         )
         # What peers do not call is not called here.
         self.routes = routes(object.__new__(Active), passive, object.__new__(Identification))

@@ -17,6 +17,7 @@ from orthanc_transfers.core.model import Chunk, Instance, Manifest, Resource
 from orthanc_transfers.core.protocol import PushCreation, PushCreation2
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.counters import PushCounters
 from orthanc_transfers.transfer.ports import Buffer, Imported, ImportStatus
 from orthanc_transfers.transfer.reception import Reception, Receptions
@@ -69,7 +70,7 @@ class MemoryStore:
         self.files[identify(data)] = data
         return identify(data)
 
-    def manifest(self, resources: Sequence[Resource]) -> Manifest:
+    def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
         raise NotImplementedError
 
     def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:

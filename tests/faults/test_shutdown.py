@@ -1,0 +1,134 @@
+"""An Orthanc is told to stop (SIGTERM) in any phase of a transfer: it does so soon, and the transfer goes on later."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.world import Mode, Transfer, Trap, World, broken_world
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer, wait_until
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+LONGEST = 5.0
+"""Seconds from SIGTERM to the end of the process: the promise itself."""
+
+TROUBLE = re.compile(
+    # The core complains with the first of these if a client is gone before its answer.
+    "(?!Exception while invoking plugin service [0-9]+: Error in the network protocol)"
+    "(Traceback|Exception|Fatal Python error|Segmentation|terminate called|core dumped).*"
+)
+
+# What takes its time, and where, so that a phase lasts as long as it has to.
+SLOW = {
+    ("push", "Listing"): ("source", "Sdk.rest_get before", 0.3),
+    ("push", "Sending"): ("target", "Passive.put_range before", 0.1),
+    ("push", "Importing"): ("target", "OrthancStore.add before", 0.4),
+    ("pull", "Listing"): ("source", "Sdk.rest_get before", 0.3),
+    ("pull", "Fetching"): ("source", "Passive.post_chunks before", 0.1),
+    ("pull", "Importing"): ("target", "OrthancStore.add before", 0.4),
+}
+
+
+@pytest.fixture(scope="module")
+def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with broken_world(make_shared_server, tmp_path_factory.mktemp("nginx")) as made:
+        yield made
+
+
+def slowed(transfer: Transfer, phase: str) -> Trap:
+    side, place, seconds = SLOW[transfer.mode, phase]
+    return Trap(transfer.source if side == "source" else transfer.target, place, f"slow {seconds}")
+
+
+def reach(transfer: Transfer, phase: str) -> None:
+    """Wait until the job is in a phase, and has done something of it."""
+
+    def reached() -> bool:
+        known = transfer.world.a.job(transfer.job)
+        assert known["State"] in ("Pending", "Running"), known
+        content = known["Content"]
+        if content.get("Phase") != phase:
+            return False
+        if phase == "Importing":
+            return bool(transfer.target.instances() != sorted(transfer.before))
+        return phase == "Listing" or content.get("CompletedHttpQueries", 0) > 4
+
+    wait_until(reached, f"the job is {phase}")
+
+
+def stop(server: OrthancServer) -> None:
+    """Tell it to stop, and see that it does so as promised."""
+    before = len(server.log)
+    begin = time.monotonic()
+    server.stop()
+    seconds = time.monotonic() - begin
+    assert server.exit_status == 0
+    assert not TROUBLE.findall(server.log[before:])
+    assert seconds < LONGEST
+
+
+@pytest.mark.parametrize(
+    ("mode", "phase", "stopped"),
+    [
+        # The other one has no part in it: a push lists and a pull imports alone.
+        *(("push", "Listing", "a"), ("pull", "Listing", "a"), ("pull", "Listing", "b")),
+        *(
+            ("push", "Sending", "a"),
+            ("push", "Sending", "b"),
+            ("pull", "Fetching", "a"),
+            ("pull", "Fetching", "b"),
+        ),
+        *(("push", "Importing", "a"), ("push", "Importing", "b"), ("pull", "Importing", "a")),
+    ],
+)
+def test_an_orthanc_stops_soon_in_every_phase_and_the_transfer_goes_on_afterwards(
+    world: World, mode: Mode, phase: str, stopped: str
+) -> None:
+    transfer = world.transfer(mode)
+    server = {"a": world.a, "b": world.b}[stopped]
+    with slowed(transfer, phase):
+        transfer.start()
+        reach(transfer, phase)
+        stop(server)
+    server.start()
+    transfer.succeed()
+    transfer.is_whole()
+
+
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_an_orthanc_stops_soon_while_its_transfer_is_paused(world: World, mode: Mode) -> None:
+    transfer = world.transfer(mode)
+    phase = "Sending" if mode == "push" else "Fetching"
+    with slowed(transfer, phase):
+        job = transfer.start()
+        reach(transfer, phase)
+        world.a.post(f"jobs/{job}/pause")
+        world.a.wait_for_job(job, ["Paused"])
+    for server in (world.a, world.b):
+        stop(server)
+        server.start()
+    assert world.a.job(job)["State"] == "Paused"
+    world.a.post(f"jobs/{job}/resume")
+    transfer.succeed()
+    transfer.is_whole()
+
+
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_an_orthanc_stops_soon_while_its_transfer_waits_for_an_absent_peer(world: World, mode: Mode) -> None:
+    transfer = world.transfer(mode)
+    phase = "Sending" if mode == "push" else "Fetching"
+    with slowed(transfer, phase):
+        job = transfer.start()
+        reach(transfer, phase)
+        stop(world.b)
+    wait_until(lambda: "Waiting" in world.a.job(job)["Content"], "the job waits for its peer")
+    stop(world.a)
+    world.a.start()
+    world.b.start()
+    transfer.succeed()
+    transfer.is_whole()
