@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.world import IN_FLIGHT, Mode, Trap, World, broken_world, common
+from tests.faults.world import Mode, Trap, World, broken_world, common
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -102,7 +102,7 @@ def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(world:
     victim.start()
     transfer.succeed()
     transfer.is_whole()
-    assert transfer.sent_again() <= IN_FLIGHT
+    assert transfer.sent_again() <= transfer.in_flight()
     again = sum(common(arrived, item).size for _, ranges in transfer.carried()[asked:] for item in ranges)
     # What a receiver of a push answered, it has; what was answered to a pull may not have been written yet.
-    assert again <= (0 if kill.mode == "push" else IN_FLIGHT)
+    assert again <= (0 if kill.mode == "push" else transfer.in_flight())

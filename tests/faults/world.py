@@ -34,10 +34,6 @@ KB = 1024
 BUCKET = 32 * KB
 THREADS = 2
 
-IN_FLIGHT = 4 * THREADS * 2 * BUCKET
-"""Bytes that may be under way at one moment: up to four times the configured connections, and a bucket may have
-twice its target."""
-
 SLICES = 48
 """Instances of 74 KB each, in a bit more than a hundred buckets."""
 
@@ -181,9 +177,11 @@ class Transfer:
         return found
 
     def _ranges(self, seen: Seen) -> list[Range]:
-        if match := re.fullmatch("//?transfers/v2/push/[0-9a-f]{32}/([0-9]+)/([0-9]+)", seen.uri):
-            start, size = map(int, match.groups())
-            return [Range(start, start + size)]
+        if match := re.fullmatch("//?transfers/v2/push/[0-9a-f]{32}((?:/[0-9]+/[0-9]+)+)", seen.uri):
+            numbers = [int(text) for text in match[1].split("/")[1:]]
+            return [
+                Range(start, start + size) for start, size in zip(numbers[::2], numbers[1::2], strict=True)
+            ]
         if match := re.fullmatch("//?transfers/push/[0-9a-f-]+/([0-9]+)", seen.uri):
             chunks = plan_buckets(self.manifest, BUCKET)[int(match[1])].chunks
             return [self.manifest.range_of_chunk(chunk) for chunk in chunks]
@@ -201,6 +199,10 @@ class Transfer:
     def arrived(self) -> RangeSet:
         """The bytes of the requests that were answered well so far."""
         return RangeSet(item for seen, ranges in self.carried() if seen.status == 200 for item in ranges)
+
+    def in_flight(self) -> int:
+        """Bytes that may have been under way at one moment: there are up to four times the configured connections."""
+        return 4 * THREADS * max(sum(item.size for item in ranges) for _, ranges in self.carried())
 
     def sent_again(self) -> int:
         """How many bytes were in more than one request."""
