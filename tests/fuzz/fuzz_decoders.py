@@ -82,7 +82,7 @@ def plan(manifest: Manifest) -> None:
     target = 1000
     for bucket in (*plan_buckets(manifest, target), *plan_pull(manifest, target)):
         assert 0 < bucket.size < 3 * target
-    ranges = [item for bucket in RangePlan([manifest.area], lambda: target) for item in bucket]
+    ranges = [item for bucket in RangePlan([manifest.area], lambda left: target) for item in bucket]
     assert sum(item.size for item in ranges) == manifest.size == RangeSet(ranges).size
 
 
