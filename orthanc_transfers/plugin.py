@@ -35,6 +35,7 @@ from orthanc_transfers.transfer.counters import PushCounters
 from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.job import reload
 from orthanc_transfers.transfer.negotiation import Negotiation
+from orthanc_transfers.transfer.ports import Job
 from orthanc_transfers.transfer.reception import Receptions
 from orthanc_transfers.transfer.reports import Reports
 from orthanc_transfers.transfer.source import Source
@@ -114,6 +115,8 @@ class Plugin:
         )
         served = ServedConnections(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
         self._closing = Cancellation()
+        self._reloaded: set[str] = set()
+        """Tokens of the jobs that Orthanc had saved."""
         self._passive = Passive(
             self._store,
             self._source,
@@ -136,8 +139,10 @@ class Plugin:
         lifecycle.on_stopped(self._sdk, self._stopped)
         log.warning("transfers accelerator %s is loaded", __version__)
 
-    def _reload(self, kind: str, saved: dict[str, Any]) -> Any:
-        return reload(self._environment, kind, saved)
+    def _reload(self, kind: str, saved: dict[str, Any]) -> Job:
+        job = reload(self._environment, kind, saved)
+        self._reloaded.add(job.token)
+        return job
 
     def _publish_metrics(self) -> None:
         metrics.publish(self._sdk, _metrics(self._source, self._counters))
@@ -147,6 +152,7 @@ class Plugin:
             self._sdk.check_version()
         except ConfigurationError as error:
             log.error("%s", error)
+        self._receptions.drop_lost_pulls(self._reloaded)
         self._transactions.recover()
 
     def _stopped(self) -> None:

@@ -146,6 +146,11 @@ class TransferJob(ABC):
     def undo(self, continuation: Continuation, *, failed: bool) -> None:
         """Delete what was transferred so far, after a cancel or (``failed``) after an error of ``work``."""
 
+    @property
+    def token(self) -> str:
+        """Names the transfer to the receiver, also if that is this server."""
+        return self._attempt.continuation.token
+
     # --- ports.Job
 
     def step(self) -> StepOutcome:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.transfer.driving import TransferJob
 from orthanc_transfers.transfer.environment import Environment
-from orthanc_transfers.transfer.ports import Job
 from orthanc_transfers.transfer.pull import PullJob
 from orthanc_transfers.transfer.push import PushJob
 from orthanc_transfers.transfer.saved import parse_order
@@ -15,7 +15,7 @@ from orthanc_transfers.transfer.saved import parse_order
 _JOBS = {job.type: job for job in (PushJob, PullJob)}
 
 
-def reload(environment: Environment, type: str, serialized: Mapping[str, Any]) -> Job:
+def reload(environment: Environment, type: str, serialized: Mapping[str, Any]) -> TransferJob:
     """A job as it was saved, by this plugin or by the C++ one. Raises ``BadRequest`` if it makes no sense."""
     job = _JOBS.get(type)
     if job is None:

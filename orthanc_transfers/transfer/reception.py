@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -173,6 +173,23 @@ class Receptions:
         """All that are known, finished ones included."""
         with self._lock:
             return list(self._receptions.values())
+
+    def drop_lost_pulls(self, tokens: Collection[str]) -> None:
+        """Drop the unfinished pulls but those of ``tokens``, whose jobs Orthanc has reloaded.
+
+        A job that was killed before Orthanc had saved it does not come back. An import that has begun goes on.
+        """
+        for reception in self.all():
+            if (
+                reception.kind == "pull"
+                and reception.state is PushState.RECEIVING
+                and reception.token not in tokens
+            ):
+                log.warning(
+                    "what was received of transfer %s is dropped: its job was not saved", reception.id
+                )
+                with suppress(Conflict):
+                    reception.discard()
 
     def recover(self) -> None:
         """Roll interrupted commits forward, in the background. To be called once Orthanc has started."""

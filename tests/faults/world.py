@@ -34,6 +34,9 @@ KB = 1024
 BUCKET = 32 * KB
 THREADS = 2
 
+TIDYING = 20.0
+"""Seconds after the end of a transfer until nothing of it is left in staging."""
+
 SLICES = 48
 """Instances of 74 KB each, in a bit more than a hundred buckets."""
 
@@ -131,18 +134,28 @@ class Transfer:
 
     # --- the promise
 
-    def is_whole(self) -> None:
-        """Every byte of every instance is at the target, and all that was there before."""
+    def is_whole(self, timeout: float = TIDYING) -> None:
+        """Every byte of every instance is at the target, and all that was there before.
+
+        ``timeout``: seconds until nothing else is left.
+        """
         assert self.target.md5s() == {**self.before, **self.wanted}
         for identifier, md5 in self.wanted.items():
             file = self.target.download(f"instances/{identifier}/file")
             assert hashlib.md5(file).hexdigest() == md5
-        self.leaves_nothing_behind()
+        self.leaves_nothing_behind(timeout)
 
-    def is_not_there(self) -> None:
+    def becomes_whole(self) -> None:
+        """The same, a while later: the target works on it, without a job that would tell."""
+        wait_until(
+            lambda: len(self.target.instances()) >= len({**self.before, **self.wanted}), "all is there"
+        )
+        self.is_whole()
+
+    def is_not_there(self, timeout: float = TIDYING) -> None:
         """The target is as it was."""
         assert self.target.md5s() == self.before
-        self.leaves_nothing_behind()
+        self.leaves_nothing_behind(timeout)
 
     def is_whole_or_not_there(self) -> bool:
         """One of the two; whether it is whole."""
@@ -156,7 +169,7 @@ class Transfer:
     def _unfinished(self) -> list[Path]:
         return [path for server in (self.world.a, self.world.b) for path in unfinished(server)]
 
-    def leaves_nothing_behind(self, timeout: float = 20.0) -> None:
+    def leaves_nothing_behind(self, timeout: float = TIDYING) -> None:
         """Of what was received, only the outcome is remembered; the source has all that it had."""
         wait_until(
             lambda: set(self._unfinished()) <= set(self._older), "nothing but outcomes is staged", timeout
@@ -221,11 +234,14 @@ def common(known: RangeSet, item: Range) -> RangeSet:
 
 
 @contextmanager
-def broken_world(make: MakeServer, folder: Path, **transfers: Any) -> Iterator[World]:
+def broken_world(
+    make: MakeServer, folder: Path, *, save_jobs: bool = True, **transfers: Any
+) -> Iterator[World]:
     """A ``World``, started. ``transfers`` are further options of both servers' ``Transfers``."""
     path = os.pathsep.join([str(CHECKOUT), sysconfig.get_path("purelib")])
     configuration = {
         "ConcurrentJobs": 8,
+        "SaveJobs": save_jobs,
         "Transfers": {"BucketSize": BUCKET // KB, "Threads": THREADS, **transfers},
     }
     a, b = (

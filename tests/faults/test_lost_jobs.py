@@ -1,0 +1,62 @@
+"""What becomes of a transfer that nobody knows of any more after a crash.
+
+Orthanc writes a new job into its database about 0.1 s after it was submitted, and all of them every 10 s. If it
+is killed before that, the job does not come back: as if ``SaveJobs`` were off, which these tests use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.world import Mode, Transfer, Trap, World, broken_world
+from tests.support.fixtures import MakeServer
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+IDLE = 6
+"""Seconds that a push is kept which nobody continues."""
+
+
+@pytest.fixture(scope="module")
+def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Its Orthancs save no jobs."""
+    folder = tmp_path_factory.mktemp("nginx")
+    with broken_world(make_shared_server, folder, save_jobs=False, PushIdleTimeout=IDLE) as made:
+        yield made
+
+
+def lost(transfer: Transfer, place: str, nth: int) -> None:
+    """Kill the server of the job at some point, and start it again, without the job."""
+    trap = Trap(transfer.world.a, place, f"kill {nth}")
+    job = transfer.start()
+    trap.has_killed()
+    transfer.world.a.start()
+    assert transfer.world.a.request("GET", f"jobs/{job}").status_code == 404
+
+
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(world: World, mode: Mode) -> None:
+    transfer = world.transfer(mode)
+    lost(transfer, f"RequestsTransport.request {'PUT push' if mode == 'push' else 'POST chunks'} after", 50)
+    # A push is kept for a while, in case that its sender comes back; a pull of one's own that has no job is not.
+    transfer.is_not_there(timeout=20 + 5 * IDLE if mode == "push" else 5)
+    transfer.start()
+    transfer.succeed()
+    transfer.is_whole()
+
+
+@pytest.mark.parametrize(
+    ("mode", "place", "nth"),
+    [
+        ("push", "RequestsTransport.request POST commit after", 1),
+        ("pull", "OrthancStore.add after", 20),
+    ],
+)
+def test_a_transfer_whose_job_was_lost_during_the_import_becomes_whole(
+    world: World, mode: Mode, place: str, nth: int
+) -> None:
+    transfer = world.transfer(mode)
+    lost(transfer, place, nth)
+    transfer.becomes_whole()
