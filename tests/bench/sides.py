@@ -18,6 +18,8 @@ class Side:
 
     start: Callable[[OrthancServer, OrthancServer, str], tuple[OrthancServer, str]]
     ours: bool = False
+    part: int = 1
+    """It sends one instance of so many, because all would take too long; its time is multiplied by that."""
     version_1: bool = False
 
 
@@ -44,8 +46,19 @@ def _post(path: str, **more: Any) -> Callable[[OrthancServer, OrthancServer, str
     return start
 
 
+def _store_a_part(a: OrthancServer, b: OrthancServer, study: str) -> tuple[OrthancServer, str]:
+    instances = sorted(one["ID"] for one in a.get(f"studies/{study}/instances"))[::_PART]
+    return a, a.post("peers/b/store", {"Resources": instances, "Synchronous": False, "Asynchronous": True})[
+        "ID"
+    ]
+
+
+_PART = 20
+STORE_A_PART = f"peer store ({_PART} × a {_PART}th)"
+
 SIDES: dict[str, Side] = {
     "peer store": Side(_post("peers/b/store")),
+    STORE_A_PART: Side(_store_a_part, part=_PART),
     "C-STORE": Side(_post("modalities/b/store")),
     "STOW": Side(_post("dicom-web/servers/b/stow")),
     **{f"push {name}": Side(_push(name), ours=True) for name in ("auto", "zstd", "gzip", "none")},
