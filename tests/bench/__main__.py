@@ -20,7 +20,7 @@ from tests.bench import codecs, report
 from tests.bench.data import DATA, files
 from tests.bench.measuring import Figures, import_locally, measure
 from tests.bench.places import DICOMWEB, Place, link, servers, settle
-from tests.bench.sides import LOCAL, SIDES
+from tests.bench.sides import LOCAL, SIDES, STORE_A_PART
 from tests.support.orthanc_server import CHECKOUT, OrthancServer
 from tests.support.wan import Lab
 
@@ -59,9 +59,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--data", default="a", help=", ".join(f"{key}: {text}" for key, (text, _) in DATA.items())
     )
-    parser.add_argument(
-        "--sides", default="", help=f"commas; all but STOW by default: {', '.join(SIDES)}, {LOCAL}"
-    )
+    parser.add_argument("--sides", default="", help=f"commas: {', '.join(SIDES)}, {LOCAL}")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of each data set, for a quick look")
     parser.add_argument("--again", action="store_true", help="also: nothing new, and 1 %% new")
@@ -84,9 +82,9 @@ def _run(place: Place, options: argparse.Namespace) -> None:
 
 
 def _usual(place: Place) -> list[str]:
-    names = [name for name in SIDES if name != "STOW" or DICOMWEB.exists()]
+    names = [name for name, side in SIDES.items() if side.part == 1 and (name != "STOW" or DICOMWEB.exists())]
     return (
-        [LOCAL, *names] if place.local else ["peer store", "push auto", "pull auto", "push none", "push gzip"]
+        [LOCAL, *names] if place.local else [STORE_A_PART, "push auto", "pull auto", "push none", "push gzip"]
     )
 
 
@@ -113,6 +111,8 @@ def _run_sides(
                 figures = (
                     import_locally(found, b) if name == LOCAL else measure(SIDES[name], a, b, study, every)
                 )
+                if name != LOCAL:
+                    figures.wall *= SIDES[name].part
                 _keep(place, data, options.share, name, figures)
                 if options.again and name in SIDES and SIDES[name].ours:
                     for kind, share in (("nothing new", 0.0), ("1 % new", 0.01)):
