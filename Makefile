@@ -27,6 +27,10 @@ test: setup-test ## types, style and all tests, on this machine's Orthanc
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
 	scripts/trixie.sh $(ARGS)
 
+.PHONY: torture
+torture: setup-test ## random transfers under random faults, for an hour (TORTURE_ARGS="--seed 1 --minutes 60")
+	$(python) -m tests.faults.torture $(TORTURE_ARGS)
+
 .PHONY: bench
 bench: ## measures against the peer store, C-STORE and STOW (BENCH_ARGS=--help; not for a busy machine)
 	@scripts/setup.sh bench
