@@ -24,6 +24,7 @@ from orthanc_transfers.transfer.area import Area
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.importing import Importer, Verdict
 from orthanc_transfers.transfer.intake import Intake
+from orthanc_transfers.transfer.overlaps import Claim, Overlaps
 from orthanc_transfers.transfer.ports import InstanceStore
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Commit:
     """One attempt at committing an area, to which nothing is written any more.
 
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
-    ``closing``: the server stops; everything is left as it is then.
+    ``closing``: the server stops; everything is left as it is then. ``overlaps`` knows the commits beside it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Commit:
         resumable: bool,
         threads: int,
         closing: Cancellation,
+        overlaps: Overlaps,
     ) -> None:
         self._area = area
         self._manifest = area.manifest
@@ -89,6 +91,8 @@ class Commit:
         self._resumable = resumable
         self._threads = threads
         self._closing = closing
+        self._overlaps = overlaps
+        self._claim: Claim | None = None
         self._importer: Importer | None = None
 
     @property
@@ -116,6 +120,17 @@ class Commit:
         Raises ``Canceled``: undone, with all bytes kept; unless the server stops, then ``begun`` tells
         whether there is something to go on with.
         """
+        try:
+            report = self._run(cancellation)
+        except BaseException:
+            if self._claim is not None:
+                self._overlaps.fail(self._claim, self._remove_inherited)
+            raise
+        assert self._claim is not None
+        self._overlaps.succeed(self._claim)
+        return report
+
+    def _run(self, cancellation: Cancellation) -> CommitReport:
         resumed = self.begun
         try:
             self._intake.quiesce()
@@ -179,9 +194,24 @@ class Commit:
             resumed=resumed,
             strict=self._resumable,
             threads=self._threads,
+            take_back=self._take_back,
         )
 
+    def _take_back(self, identifier: str) -> None:
+        assert self._claim is not None
+        self._overlaps.take_back(self._claim, identifier, self._store.remove)
+
+    def _remove_inherited(self, identifier: str) -> None:
+        if self._closing.requested:
+            return  # this commit goes on at the next start
+        try:
+            self._store.remove(identifier)
+        except Exception as error:  # noqa: BLE001  the others still have to go
+            log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
+
     def _stored(self) -> dict[str, str | None]:
+        # Before it looks: what goes from now on is known to be gone.
+        self._claim = self._overlaps.claim(self._manifest)
         return self._store.md5s([instance.id for instance in self._manifest])
 
     def _verify(self, places: Iterable[int], cancellation: Cancellation) -> None:

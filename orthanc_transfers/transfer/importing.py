@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from orthanc_transfers.core import checksum, dicom
@@ -63,6 +63,7 @@ class Importer:
 
     ``absent`` are the places of the instances that were not in Orthanc before, ``resumed`` says that an
     earlier import of this area was cut short by the end of its process. ``strict``: a conflict is a refusal.
+    ``take_back`` deletes an instance that was brought.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Importer:
         resumed: bool,
         strict: bool,
         threads: int,
+        take_back: Callable[[str], None],
     ) -> None:
         self._area = area
         self._manifest = area.manifest
@@ -82,6 +84,7 @@ class Importer:
         self._resumed = resumed
         self._strict = strict
         self._threads = threads
+        self._take_back = take_back
         self._buffers = threading.local()
         self._foreign: list[str] = []
         self._quiet = threading.Condition()
@@ -167,7 +170,7 @@ class Importer:
     def _remove(self, item: tuple[int, str]) -> None:
         place, identifier = item
         try:
-            self._store.remove(identifier)
+            self._take_back(identifier)
         except Exception as error:  # noqa: BLE001  the others still have to go
             log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
             if place >= 0:

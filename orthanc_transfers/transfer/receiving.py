@@ -36,6 +36,7 @@ from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.commit import Commit, CommitReport
 from orthanc_transfers.transfer.importing import VERDICT_TEXTS
 from orthanc_transfers.transfer.intake import Intake
+from orthanc_transfers.transfer.overlaps import Overlaps
 from orthanc_transfers.transfer.ports import Clock, InstanceStore
 from orthanc_transfers.transfer.reports import Reports
 
@@ -66,6 +67,7 @@ class Surroundings:
     """That import, or verify, at a commit."""
     closing: Cancellation
     """The server stops."""
+    overlaps: Overlaps
     ended: Callable[[Reception], None]
     """Called once when a reception is committed, failed or discarded."""
 
@@ -298,6 +300,7 @@ class Reception:
             resumable=self.resumable,
             threads=self._surroundings.threads,
             closing=self._surroundings.closing,
+            overlaps=self._surroundings.overlaps,
         )
         try:
             report = commit.run(cancellation)

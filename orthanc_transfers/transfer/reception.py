@@ -18,6 +18,7 @@ from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.area import Area
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.commit import same_places
+from orthanc_transfers.transfer.overlaps import Overlaps
 from orthanc_transfers.transfer.ports import Clock, InstanceStore
 from orthanc_transfers.transfer.receiving import Reception, Surroundings
 from orthanc_transfers.transfer.reports import Reports
@@ -48,7 +49,7 @@ class Receptions:
         self._clock = clock
         self._closing = Cancellation()
         self._surroundings = Surroundings(
-            store, reports, clock, settings.commit_threads_count, self._closing, self._ended
+            store, reports, clock, settings.commit_threads_count, self._closing, Overlaps(), self._ended
         )
         self._lock = threading.Lock()
         self._receptions: dict[str, Reception] = {}

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -285,12 +286,12 @@ class Torture:
 
     def _kill(self, this: Round, server: OrthancServer, hard: bool, seconds: float) -> Callable[[], None]:
         def act() -> None:
-            signal = "SIGKILL" if hard else "SIGTERM"
-            this.story.append(f"{signal} to {server.name}")
+            kind = "SIGKILL" if hard else "SIGTERM"
+            this.story.append(f"{kind} to {server.name}")
             (server.kill if hard else server.stop)()
             time.sleep(seconds)
             server.start()
-            self._faults[signal] += 1
+            self._faults[kind] += 1
 
         return act
 
@@ -464,6 +465,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, metavar="ROUND")
     parser.add_argument("--rounds", type=int, default=sys.maxsize)
     options = parser.parse_args(arguments)
+    # The Orthancs end with this process, however it is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
 
     def tell(text: str) -> None:
