@@ -102,11 +102,11 @@ make_venv() {
 case ${1:-run} in
 run)
     install_packages "${run_packages[@]}"
-    make_venv run demo test
+    make_venv run demo bench test
     ;;
 demo)
     install_packages "${run_packages[@]}"
-    make_venv demo test
+    make_venv demo bench test
     ;;
 bench)
     install_packages "${run_packages[@]}" "${bench_packages[@]}"

@@ -1,153 +1,246 @@
 """``make bench``: transfers of this plugin beside other ways to move DICOM, in the same run.
 
-Every side is run once, then every side again, and so on; medians and ratios are of these. Results are added to
-``.cache/bench/results.json``; ``--write`` renders them into docs/performance.md and docs/performance.png.
+Every side is run once, then every side again, and so on; medians and ratios are of these. Each run begins with both
+servers started anew and the receiver empty. All runs are kept in ``.cache/bench/runs.json``; ``--write`` renders,
+for each place and data set, the last session that had the peer store in it into docs/performance.md and its plot.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import shutil
+import platform
+import re
 import subprocess
-import sys
-import time
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import codecs, report
+from tests.bench import codecs, plot, report, results
 from tests.bench.data import DATA, files
-from tests.bench.measuring import Figures, import_locally, measure
-from tests.bench.places import DICOMWEB, Place, link, servers, settle
-from tests.bench.sides import LOCAL, SIDES, STORE_A_PART
-from tests.support.orthanc_server import CHECKOUT, OrthancServer
+from tests.bench.importing import import_locally
+from tests.bench.measuring import Figures, measure
+from tests.bench.places import DICOMWEB, STAND_IN, Pair, Place
+from tests.bench.sides import LOCAL, SIDES, STORE, Resources
+from tests.support.orthanc_server import CHECKOUT, ENTRY
 from tests.support.wan import Lab
 
-CACHE = CHECKOUT / ".cache" / "bench"
-RESULTS = CACHE / "results.json"
-_NAME = "bench"
+PAGE = CHECKOUT / "docs" / "performance.md"
+PLOT = PAGE.with_suffix(".png")
+
+_ALL = [*LOCAL, *SIDES]
+_AGAIN = ["push auto", "pull auto"]
+_ON_A_LINK = [STORE, "push auto", "pull auto", "push none", "push gzip"]
 
 
 def main() -> None:
     options = _parse()
-    if options.write:
-        report.write(_load())
-        return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    runs, codecs_file = options.folder / "runs.json", options.folder / "codecs.json"
     if options.codecs:
-        codecs.main(CACHE)
-        return
-    for place in map(Place.parse, options.where.split(",")):
-        if place.local or options.inside:
-            _run(place, options)
-            continue
-        with link(place, _NAME) as made:
-            # A process of its own at the sender's end of the link: what it asks its server does not cross it.
-            again = [sys.executable, "-m", "tests.bench", *sys.argv[1:], "--inside"]
-            again += ["--where", f"{place.rtt:g}:{place.rate:g}:{place.loss:g}"]
-            subprocess.run([*made.inside("a"), *again], check=True, cwd=CHECKOUT)
-            print(made.stats())
-    if not options.inside:
-        report.show(_load())
+        table = codecs.measure(options.folder)
+        codecs_file.write_text(json.dumps(table, indent=1))
+        print("\n".join(report.codecs(table)))
+    elif options.write:
+        rows = results.of_last_sessions(results.load(runs))
+        if not rows:
+            raise SystemExit(f"no session in {runs} has the peer store in it")
+        report.write(PAGE, "results", report.transfers(rows))
+        plot.draw(rows, PLOT)
+        if codecs_file.exists():
+            report.write(PAGE, "codecs", report.codecs(json.loads(codecs_file.read_text())))
+    else:
+        session = Session(options, runs)
+        for place in options.where:
+            session.run(place)
+        print("\n".join(report.transfers(session.rows)))
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument(
-        "--where", default="loopback", help="loopback, RTT:RATE[:LOSS] in ms, Mbit/s, %%; commas"
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", default="a", help=", ".join(f"{key}: {text}" for key, (text, _) in DATA.items())
+        "--where",
+        type=lambda text: [Place.parse(one) for one in text.split(",")],
+        default=[Place()],
+        help="loopback, RTT:RATE[:LOSS] in ms, Mbit/s, %%; commas",
     )
-    parser.add_argument("--sides", default="", help=f"commas: {', '.join(SIDES)}, {LOCAL}")
+    parser.add_argument(
+        "--data",
+        type=_listed(DATA),
+        default=["a"],
+        help="; ".join(f"{key}: {text}" for key, (text, _) in DATA.items()),
+    )
+    parser.add_argument(
+        "--sides",
+        type=_listed(_ALL),
+        default=[],
+        help=f"commas; of {', '.join(_ALL)}. Default: all on loopback; on a link {', '.join(_ON_A_LINK)}",
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="of each data set, for a quick look")
-    parser.add_argument("--again", action="store_true", help="also: nothing new, and 1 %% new")
+    parser.add_argument(
+        "--peer-store-share",
+        type=float,
+        default=0.05,
+        help="of the instances, which the peer store brings over a link, where all would take too long; "
+        "its time is extrapolated from them (default 0.05)",
+    )
+    parser.add_argument("--again", action="store_true", help="auto also with nothing new, and with 1 %% new")
     parser.add_argument("--codecs", action="store_true", help="codecs alone, on one core")
-    parser.add_argument("--write", action="store_true", help="render all results into docs/")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true", help="render what is kept into docs/")
+    parser.add_argument(
+        "--folder", type=Path, default=CHECKOUT / ".cache" / "bench", help="where data and runs are kept"
+    )
     return parser.parse_args()
 
 
-def _run(place: Place, options: argparse.Namespace) -> None:
-    wanted = [name for name in options.sides.split(",") if name] or _usual(place)
-    for data in options.data.split(","):
-        found = files(CACHE, data, options.share)
-        for stand_in in (False, True):
-            names = [name for name in wanted if name == LOCAL or SIDES[name].version_1 == stand_in]
-            if stand_in:
-                names = [name for name in names if name != LOCAL]
-            if names:
-                _run_sides(place, data, found, names, options, stand_in)
+def _listed(known: Any) -> Any:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return names
+
+    return parse
 
 
-def _usual(place: Place) -> list[str]:
-    names = [name for name, side in SIDES.items() if side.part == 1 and (name != "STOW" or DICOMWEB.exists())]
-    return (
-        [LOCAL, *names] if place.local else [STORE_A_PART, "push auto", "pull auto", "push none", "push gzip"]
-    )
+@dataclass(frozen=True)
+class Load:
+    """What is being sent where."""
+
+    place: Place
+    data: str
+    files: list[Path]
+    run: int
 
 
-def _run_sides(
-    place: Place,
-    data: str,
-    found: list[Path],
-    names: list[str],
-    options: argparse.Namespace,
-    stand_in: bool,
-) -> None:
-    folder = CACHE / "servers"
-    shutil.rmtree(folder, ignore_errors=True)
-    # Off loopback this runs at one end of a link that is up already.
-    with servers(folder, None if place.local else Lab(_NAME), stand_in=stand_in) as (a, b):
-        stored = a.upload_all(file.read_bytes() for file in found)
-        study = stored[0]["ParentStudy"]
-        # Asking a job at the other end of a link costs the link something.
-        every = 0.01 if place.local else 0.05
-        for number in range(options.runs):
-            for name in names:
-                b.clear()
-                settle()
-                figures = (
-                    import_locally(found, b) if name == LOCAL else measure(SIDES[name], a, b, study, every)
-                )
-                if name != LOCAL:
-                    figures.wall *= SIDES[name].part
-                _keep(place, data, options.share, name, figures)
-                if options.again and name in SIDES and SIDES[name].ours:
-                    for kind, share in (("nothing new", 0.0), ("1 % new", 0.01)):
-                        _remove(b, share)
-                        settle()
-                        figures = measure(SIDES[name], a, b, study, every)
-                        _keep(place, data, options.share, f"{name}, {kind}", figures)
-            print(f"run {number + 1} of {options.runs} is done", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
+class Session:
+    """One call of the program. ``rows`` are its runs."""
+
+    def __init__(self, options: argparse.Namespace, file: Path) -> None:
+        self._options = options
+        self._file = file
+        self.rows: list[results.Row] = []
+        self._facts = {
+            "Session": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+            "Commit": _commit(),
+            "Machine": _machine(),
+        }
+
+    def run(self, place: Place) -> None:
+        """All data sets and sides at one place."""
+        options = self._options
+        wanted = options.sides or (_usual() if place.local else _ON_A_LINK)
+        for data in options.data:
+            found = files(options.folder, data, options.share)
+            with (
+                place.link() as link,
+                tempfile.TemporaryDirectory(dir=options.folder) as folder,
+                _pairs(Path(folder), link, wanted, found) as pairs,
+            ):
+                for number in range(1, options.runs + 1):
+                    load = Load(place, data, found, number)
+                    for name in wanted:
+                        self._run_side(load, name, pairs, Path(folder))
+
+    def _run_side(
+        self, load: Load, name: str, pairs: dict[bool, tuple[Pair, Resources]], folder: Path
+    ) -> None:
+        if name in LOCAL:
+            self._keep(load, name, import_locally(name, load.files, folder))
+            return
+        side = SIDES[name]
+        pair, resources = pairs[side.stand_in]
+        part = 1.0
+        if name == STORE and not load.place.local and self._options.peer_store_share < 1:
+            resources, part = _part(pair, self._options.peer_store_share)
+        pair.renew()
+        figures = measure(side, pair, resources)
+        _check(pair, name, part, figures)
+        self._keep(load, name, figures, part)
+        if self._options.again and name in _AGAIN:
+            self._keep(load, f"{name}, nothing new", measure(side, pair, resources))
+            pair.lose(0.01)
+            self._keep(load, f"{name}, 1 % new", measure(side, pair, resources))
+
+    def _keep(self, load: Load, side: str, figures: Figures, part: float = 1.0) -> None:
+        row = {
+            **self._facts,
+            "Place": str(load.place),
+            "Rate": load.place.rate,
+            "Data": load.data,
+            "Share": self._options.share,
+            "Side": side,
+            "Run": load.run,
+            "Part": part,
+            **asdict(figures),
+        }
+        self.rows.append(row)
+        results.keep(self._file, row)
+        print(f"{load.run}: {report.line(row)}", flush=True)
 
 
-def _remove(b: OrthancServer, share: float) -> None:
-    instances = b.instances()
-    for identifier in instances[:: max(1, round(1 / share))] if share else ():
-        b.delete(f"instances/{identifier}")
+@contextlib.contextmanager
+def _pairs(
+    folder: Path, link: Lab | None, sides: list[str], found: list[Path]
+) -> Iterator[dict[bool, tuple[Pair, Resources]]]:
+    """The servers for the sides that are not, and that are, the stand-in; and what the senders have."""
+    made: dict[bool, tuple[Pair, Resources]] = {}
+    try:
+        for stand_in in {SIDES[name].stand_in for name in sides if name in SIDES}:
+            pair = Pair(folder / str(stand_in), link, STAND_IN if stand_in else ENTRY)
+            made[stand_in] = pair, []
+            made[stand_in] = pair, pair.fill(found)
+        yield made
+    finally:
+        for pair, _ in made.values():
+            pair.remove()
 
 
-def _keep(place: Place, data: str, share: float, side: str, figures: Figures) -> None:
-    row = {
-        "Place": str(place),
-        "Rate": place.rate,
-        "Data": data,
-        "Share": share,
-        "Side": side,
-        "When": time.time(),
-        **asdict(figures),
-    }
-    rows = [*_load(), row]
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1))
-    print(report.line(row), flush=True)
+def _usual() -> list[str]:
+    return [name for name in _ALL if name != "STOW" or DICOMWEB.exists()]
 
 
-def _load() -> list[dict[str, Any]]:
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+def _part(pair: Pair, share: float) -> tuple[Resources, float]:
+    """Some of the sender's instances, and what share they are."""
+    with pair.near(pair.a):
+        instances = pair.a.instances()
+    taken = instances[:: round(1 / share)]
+    return [{"Level": "Instance", "ID": one} for one in taken], len(taken) / len(instances)
+
+
+def _check(pair: Pair, name: str, part: float, figures: Figures) -> None:
+    """Raises ``RuntimeError`` unless this run brought all that it should, and nobody else a part of it."""
+    wanted, found = round(pair.count(pair.a) * part), pair.count(pair.b)
+    stored = figures.content.get("Report", {}).get("Stored", found)
+    if not wanted == found == stored:
+        raise RuntimeError(f"{name}: {wanted} instances wanted, {found} there, {stored} by this transfer")
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"  # an unpacked archive, or no git
+    return done.stdout.strip()
+
+
+def _machine() -> str:
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{len(models)} x {models[0]}, Linux {platform.release()}" if models else platform.platform()
 
 
 if __name__ == "__main__":

@@ -1,30 +1,54 @@
-"""What is sent: studies made once, kept in a folder."""
+"""What is sent: files made once, kept in a folder."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pydicom
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from tests.support import dicom_data
 
 MB = 1024 * 1024
 
 
+def pydicom_file(name: str) -> Path:
+    """One of the real files that come with pydicom."""
+    file = get_testdata_file(name, download=False)
+    assert isinstance(file, str), f"pydicom ships no {name}"
+    return Path(file)
+
+
 def _real(share: float) -> Iterator[bytes]:
-    # A radiograph of 16 bits and an ultrasound of 8, not compressed, from the package deid-data.
+    # A radiograph of 16 bits and an ultrasound of 8. Copies of the small CT and MR of pydicom would repeat within
+    # the window of zstd, though not within that of gzip: see ``codecs`` for those.
     folder = _package("deid_data") / "data"
     yield from dicom_data.copies(folder / "animals" / "cat.dcm", max(1, round(10 * share)))
     yield from dicom_data.copies(folder / "ultrasounds" / "RGB_IMAGE.dcm", max(1, round(20 * share)))
 
 
 def _jpeg_2000(share: float) -> Iterator[bytes]:
-    file = get_testdata_file("examples_jpeg2k.dcm", download=False)
-    assert isinstance(file, str)
-    size = Path(file).stat().st_size
-    yield from dicom_data.copies(Path(file), max(1, round(100 * MB * share / size)))
+    from PIL import Image
+
+    # Made here, for copies of a real file repeat within a bucket, which codecs find. Real ones: see ``codecs``.
+    for file in dicom_data.ct_study(max(1, round(640 * share))):
+        dataset = pydicom.dcmread(io.BytesIO(file))
+        stream = io.BytesIO()
+        pixels = np.clip(dataset.pixel_array, 0, None).astype(np.uint16)
+        Image.fromarray(pixels).save(stream, "JPEG2000", no_jp2=True)
+        dataset.PixelRepresentation = 0
+        dataset.PixelData = encapsulate([stream.getvalue()])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        written = io.BytesIO()
+        dataset.save_as(written, enforce_file_format=True)
+        yield written.getvalue()
 
 
 def _package(name: str) -> Path:
@@ -38,8 +62,8 @@ DATA: dict[str, tuple[str, Callable[[float], Iterator[bytes]]]] = {
     "a": ("1000 CT slices, 512 x 512 x 16 bit", lambda share: dicom_data.ct_study(round(1000 * share))),
     "b": ("5000 small images, 64 x 64", lambda share: dicom_data.small_instances(round(5000 * share))),
     "c": ("one multi-frame of 600 MB", lambda share: iter([dicom_data.multi_frame(round(600 * MB * share))])),
-    "d": ("real radiographs and ultrasound, uncompressed", _real),
-    "e": ("JPEG 2000", _jpeg_2000),
+    "d": ("real radiographs and ultrasound, 200 MB uncompressed", _real),
+    "e": ("640 CT slices in JPEG 2000, lossless, 100 MB", _jpeg_2000),
 }
 """Name -> what it is, and the files for a share of it (1: all)."""
 

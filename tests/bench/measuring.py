@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.sides import Side
-from tests.support.orthanc_server import FINISHED, OrthancServer
+from tests.bench.places import Pair
+from tests.bench.sides import Resources, Side
+from tests.support.orthanc_server import FINISHED
+from tests.support.process import forget_peak, memory, peak_memory
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_DEVICE = Path("/sys/class/net/wan0/statistics")
+_DEVICE = "wan0"
+_EVERY = 0.02
+"""Seconds between two looks at a job."""
 
 
 @dataclass
@@ -21,80 +24,73 @@ class Figures:
     """Of one run. Seconds and bytes; the first of a pair is the sender's."""
 
     wall: float
+    """From the request to the success of the job."""
     cpu: tuple[float, float]
-    memory: tuple[int, int]
+    memory: tuple[int, int] = (0, 0)
     """Peak above what was in use before."""
     phases: dict[str, float] = field(default_factory=dict)
-    """Of our jobs: seconds that each took, as seen by asking every few milliseconds."""
+    """Of our jobs: how long each phase took, to the nearest look."""
+    first: float | None = None
+    """Of our jobs: until the first bucket had arrived."""
     wire: int = 0
-    """Bytes of IP packets that crossed the link, both ways; 0 on loopback."""
+    """IP packets that left the sender over the link, in bytes, those sent again included; 0 on loopback."""
     steal: float = 0.0
-    """Seconds of both processors that the machine's host took away."""
+    """What the machine's host took away from all processors together."""
     content: dict[str, Any] = field(default_factory=dict)
 
 
-def measure(side: Side, a: OrthancServer, b: OrthancServer, study: str, every: float) -> Figures:
-    """Raises ``RuntimeError`` if the job fails. Asks the job ``every`` so many seconds."""
-    servers = (a, b)
-    for server in servers:
-        Path(f"/proc/{server.pid}/clear_refs").write_text("5")
-    memory = [_status(server, "VmRSS") for server in servers]
-    cpu, steal, wire = [_cpu(server) for server in servers], _steal(), _wire()
-    began = before = time.monotonic()
-    owner, job = side.start(a, b, study)
-    phases: dict[str, float] = {}
-    while True:
-        seen = owner.job(job)
-        now = time.monotonic()
-        phase = seen["Content"].get("Phase")
-        if phase is not None:
-            phases[phase] = phases.get(phase, 0.0) + now - before
-        before = now
-        if seen["State"] in FINISHED:
-            break
-        time.sleep(every)
+def measure(side: Side, where: Pair, resources: Resources) -> Figures:
+    """Raises ``RuntimeError`` if the job fails."""
+    a, b = where.a, where.b
+    for server in (a, b):
+        forget_peak(server.pid)
+    used = [memory(server.pid) for server in (a, b)]
+    cpu, stolen, carried = [cpu_seconds(server.pid) for server in (a, b)], steal(), _carried(where)
+    owner = b if side.pulls else a
+    with where.near(owner):
+        began = before = time.monotonic()
+        job = side.begin(owner, resources)
+        phases: dict[str, float] = {}
+        first = None
+        while True:
+            seen = owner.job(job)
+            now = time.monotonic()
+            phase = seen["Content"].get("Phase")
+            if phase is not None:
+                phases[phase] = phases.get(phase, 0.0) + now - before
+            if first is None and seen["Content"].get("Codecs"):
+                first = now - began
+            before = now
+            if seen["State"] in FINISHED:
+                break
+            time.sleep(_EVERY)
     if seen["State"] != "Success":
         raise RuntimeError(f"a job failed: {seen}")
     return Figures(
         wall=now - began,
-        cpu=(_cpu(a) - cpu[0], _cpu(b) - cpu[1]),
-        memory=(_status(a, "VmHWM") - memory[0], _status(b, "VmHWM") - memory[1]),
+        cpu=(cpu_seconds(a.pid) - cpu[0], cpu_seconds(b.pid) - cpu[1]),
+        memory=(peak_memory(a.pid) - used[0], peak_memory(b.pid) - used[1]),
         phases=phases,
-        wire=_wire() - wire,
-        steal=_steal() - steal,
+        first=first,
+        wire=_carried(where) - carried,
+        steal=steal() - stolen,
         content=seen["Content"],
     )
 
 
-def import_locally(files: list[Path], b: OrthancServer) -> Figures:
-    """The limit of any receiver: the same files, imported by 4 threads of a client on the same machine."""
-    contents = [file.read_bytes() for file in files]
-    cpu, steal = _cpu(b), _steal()
-    began = time.monotonic()
-    with ThreadPoolExecutor(4) as pool:
-        for answer in pool.map(b.upload, contents):
-            assert answer["Status"] == "Success"
-    wall = time.monotonic() - began
-    return Figures(wall=wall, cpu=(0.0, _cpu(b) - cpu), memory=(0, 0), steal=_steal() - steal)
-
-
-def _cpu(server: OrthancServer) -> float:
-    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def _status(server: OrthancServer, key: str) -> int:
-    (line,) = (
-        line for line in Path(f"/proc/{server.pid}/status").read_text().splitlines() if line.startswith(key)
-    )
-    return int(line.split()[1]) * 1024
-
-
-def _steal() -> float:
+def steal() -> float:
+    """Seconds that the machine's host took away since the start, from all processors together."""
     return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / _TICK
 
 
-def _wire() -> int:
-    if not _DEVICE.exists():
-        return 0
-    return sum(int((_DEVICE / name).read_text()) for name in ("tx_bytes", "rx_bytes"))
+def _carried(where: Pair) -> int:
+    """Bytes that the sender has given to the link."""
+    with where.near(where.a):
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    return next((int(line.split()[9]) for line in lines if line.split()[0] == f"{_DEVICE}:"), 0)

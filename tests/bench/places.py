@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.orthanc_server import OrthancServer, pair, running
+from tests.bench.sides import Resources
+from tests.support.orthanc_server import ENTRY, OrthancServer, pair, resource
 from tests.support.wan import HOSTS, Lab, lab
 
 STAND_IN = Path(__file__).with_name("zlib_level_6.py")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+_LAB = "bench"
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,32 @@ class Place:
         loss = f", {self.loss:g} % loss" if self.loss else ""
         return f"{self.rtt:g} ms, {self.rate:g} Mbit/s{loss}"
 
+    @contextlib.contextmanager
+    def link(self) -> Iterator[Lab | None]:
+        """The link, up while it is needed; ``None`` on loopback. What it counted is printed at the end."""
+        if self.local:
+            yield None
+            return
+        with lab(_LAB, rtt=self.rtt, rate=self.rate, loss=self.loss) as made:
+            yield made
+            print(made.stats())
 
-def link(place: Place, name: str) -> contextlib.AbstractContextManager[Lab]:
-    """The link of a place that is not loopback, up while it is needed."""
-    return lab(name, rtt=place.rtt, rate=place.rate, loss=place.loss)
 
+class Pair:
+    """Sender ``a`` and receiver ``b``.
 
-@contextlib.contextmanager
-def servers(folder: Path, at: Lab | None, *, stand_in: bool) -> Iterator[tuple[OrthancServer, OrthancServer]]:
-    """Sender and receiver. On a link, this process has to be at its end ``a``."""
-    made = []
-    for name in ("a", "b"):
-        server = OrthancServer(
+    Whoever talks to one of them does so ``near`` it: no question crosses the link, which is there for the transfer.
+    """
+
+    def __init__(self, folder: Path, at: Lab | None, script: Path = ENTRY) -> None:
+        self._lab = at
+        self.a, self.b = (self._server(name, folder, script) for name in ("a", "b"))
+        pair(self.a, self.b)
+        self.a.configuration["DicomModalities"] = {"b": ["B", self.b.host, self.b.dicom_port]}
+        self.a.configuration["DicomWeb"] = {"Servers": {"b": [f"{self.b.url}dicom-web/"]}}
+
+    def _server(self, name: str, folder: Path, script: Path) -> OrthancServer:
+        return OrthancServer(
             name,
             folder / name,
             configuration={
@@ -57,25 +75,61 @@ def servers(folder: Path, at: Lab | None, *, stand_in: bool) -> Iterator[tuple[O
                 "DicomAet": name.upper(),
                 "DicomAlwaysAllowStore": True,
                 "DicomCheckCalledAet": False,
-                "RemoteAccessAllowed": at is not None,
-                "JobsHistorySize": 1000,
+                "RemoteAccessAllowed": self._lab is not None,
                 "StableAge": 3600,
-                "DicomWeb": {"Servers": {}},
+                # A job of the run before would go on beside the next one.
+                "SaveJobs": False,
             },
+            script=script,
             plugins=[DICOMWEB] if DICOMWEB.exists() else [],
-            host="127.0.0.1" if at is None else HOSTS[name],
-            launcher=at.inside(name) if at is not None else (),
-            **({"script": STAND_IN} if stand_in else {}),
+            host="127.0.0.1" if self._lab is None else HOSTS[name],
+            launcher=() if self._lab is None else self._lab.inside(name),
+            # Of DCMTK. Without it each C-STORE waits twice for a delayed acknowledgement, 90 ms on loopback.
+            environment={"TCP_NODELAY": "1"},
         )
-        made.append(server)
-    a, b = made
-    pair(a, b)
-    a.configuration["DicomModalities"] = {"b": ["B", b.host, b.dicom_port]}
-    a.configuration["DicomWeb"]["Servers"] = {"b": [f"{b.url}dicom-web/"]}
-    with running(a, b):
-        yield a, b
+
+    def near(self, server: OrthancServer) -> AbstractContextManager[None]:
+        """This thread is where a server is."""
+        return nullcontext() if self._lab is None else self._lab.entered(server.name)
+
+    def fill(self, files: Sequence[Path]) -> Resources:
+        """Give the sender what is to be sent: its studies."""
+        self.renew()
+        with self.near(self.a):
+            stored = self.a.upload_all(file.read_bytes() for file in files)
+        return [resource("Study", study) for study in dict.fromkeys(one["ParentStudy"] for one in stored)]
+
+    def renew(self) -> None:
+        """Both started anew, the receiver empty, the disk at rest: nothing is left of the run before."""
+        for server in (self.a, self.b):
+            # At once, for a good end takes seconds. The sender was only read.
+            server.kill()
+        empty(self.b)
+        for server in (self.a, self.b):
+            server.launch()
+        for server in (self.a, self.b):
+            with self.near(server):
+                server.wait_until_ready()
+
+    def lose(self, share: float) -> None:
+        """Delete a share of the receiver's instances."""
+        with self.near(self.b):
+            for identifier in self.b.instances()[:: round(1 / share)]:
+                self.b.delete(f"instances/{identifier}")
+        os.sync()
+
+    def count(self, server: OrthancServer) -> int:
+        """Instances that a server has."""
+        with self.near(server):
+            return int(server.get("statistics")["CountInstances"])
+
+    def remove(self) -> None:
+        """End both."""
+        for server in (self.a, self.b):
+            server.remove()
 
 
-def settle() -> None:
-    """Let the disk come to rest, so that one transfer does not pay for the one before."""
+def empty(server: OrthancServer) -> None:
+    """Delete all that a server that does not run has stored, and let the disk come to rest."""
+    shutil.rmtree(server.storage, ignore_errors=True)
     os.sync()

@@ -1,68 +1,56 @@
-"""What is compared: ways to bring a study from one Orthanc to another. Each is a job of Orthanc's engine."""
+"""What is compared: ways to bring DICOM from one Orthanc to another. Each is a job of Orthanc's engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.orthanc_server import OrthancServer, resource
+from tests.support.orthanc_server import OrthancServer
 
-LOCAL = "local import"
-"""Not a transfer: the same files, read into memory, imported into the receiver by a client beside it, 4 threads."""
+Resources = Sequence[dict[str, str]]
+
+STORE = "peer store"
+"""Orthanc's own way, by which the others are judged."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """``start`` begins it, given sender, receiver and study, and answers who has the job and its identifier."""
+    """``begin`` asks a server for the job, and gives its identifier. ``pulls``: the receiver is asked."""
 
-    start: Callable[[OrthancServer, OrthancServer, str], tuple[OrthancServer, str]]
+    begin: Callable[[OrthancServer, Resources], str]
     ours: bool = False
-    part: int = 1
-    """It sends one instance of so many, because all would take too long; its time is multiplied by that."""
-    version_1: bool = False
+    pulls: bool = False
+    stand_in: bool = False
+    """Needs servers whose script is ``zlib_level_6.py``."""
 
 
-def _push(compression: str) -> Callable[[OrthancServer, OrthancServer, str], tuple[OrthancServer, str]]:
-    def start(a: OrthancServer, b: OrthancServer, study: str) -> tuple[OrthancServer, str]:
-        return a, a.send([resource("Study", study)], "b", Compression=compression)["ID"]
+def _core(path: str) -> Side:
+    # The core wants Synchronous, its DICOMweb plugin knows it too.
+    def begin(server: OrthancServer, resources: Resources) -> str:
+        body = {"Resources": [one["ID"] for one in resources], "Synchronous": False}
+        return str(server.post(path, body)["ID"])
 
-    return start
-
-
-def _pull(compression: str) -> Callable[[OrthancServer, OrthancServer, str], tuple[OrthancServer, str]]:
-    def start(a: OrthancServer, b: OrthancServer, study: str) -> tuple[OrthancServer, str]:
-        return b, b.pull([resource("Study", study)], "a", Compression=compression)["ID"]
-
-    return start
+    return Side(begin)
 
 
-def _post(path: str, **more: Any) -> Callable[[OrthancServer, OrthancServer, str], tuple[OrthancServer, str]]:
-    def start(a: OrthancServer, b: OrthancServer, study: str) -> tuple[OrthancServer, str]:
-        return a, a.post(path, {"Resources": [study], "Synchronous": False, "Asynchronous": True, **more})[
-            "ID"
-        ]
+def _ours(direction: str, compression: str, *, stand_in: bool = False) -> Side:
+    def begin(server: OrthancServer, resources: Resources) -> str:
+        ask: Callable[..., dict[str, Any]] = server.send if direction == "push" else server.pull
+        peer = "b" if direction == "push" else "a"
+        return str(ask(resources, peer, Compression=compression)["ID"])
 
-    return start
+    return Side(begin, ours=True, pulls=direction == "pull", stand_in=stand_in)
 
-
-def _store_a_part(a: OrthancServer, b: OrthancServer, study: str) -> tuple[OrthancServer, str]:
-    instances = sorted(one["ID"] for one in a.get(f"studies/{study}/instances"))[::_PART]
-    return a, a.post("peers/b/store", {"Resources": instances, "Synchronous": False, "Asynchronous": True})[
-        "ID"
-    ]
-
-
-_PART = 20
-STORE_A_PART = f"peer store ({_PART} × a {_PART}th)"
 
 SIDES: dict[str, Side] = {
-    "peer store": Side(_post("peers/b/store")),
-    STORE_A_PART: Side(_store_a_part, part=_PART),
-    "C-STORE": Side(_post("modalities/b/store")),
-    "STOW": Side(_post("dicom-web/servers/b/stow")),
-    **{f"push {name}": Side(_push(name), ours=True) for name in ("auto", "zstd", "gzip", "none")},
-    **{f"pull {name}": Side(_pull(name), ours=True) for name in ("auto", "zstd", "gzip", "none")},
-    "push zlib 6": Side(_push("gzip"), ours=True, version_1=True),
-    "pull zlib 6": Side(_pull("gzip"), ours=True, version_1=True),
+    STORE: _core("peers/b/store"),
+    "C-STORE": _core("modalities/b/store"),
+    "STOW": _core("dicom-web/servers/b/stow"),
+    **{f"push {name}": _ours("push", name) for name in ("auto", "zstd", "gzip", "none")},
+    **{f"pull {name}": _ours("pull", name) for name in ("auto", "zstd", "gzip", "none")},
+    **{f"{direction} zlib 6": _ours(direction, "gzip", stand_in=True) for direction in ("push", "pull")},
 }
+
+LOCAL = ("local import", "import inside")
+"""Not transfers, but the limit of any receiver: see ``importing``."""

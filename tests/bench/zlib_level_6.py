@@ -1,7 +1,7 @@
-"""The plugin as it would be with the C++ one's codec: version 1, and gzip by zlib at level 6.
+"""A script for Orthanc: the plugin as it would be with the C++ one's codec: version 1, and gzip by zlib at level 6.
 
-A stand-in for the work that the C++ plugin does with each bucket, no more: it reads and hashes no file in advance,
-keeps its connections, and imports with four threads, all of which the C++ plugin does not.
+It stands for the work that the C++ plugin does with each bucket, and is not that plugin: no file is read and
+hashed in advance, connections are kept, there are more of them where the line gains from it, four threads import.
 """
 
 # ruff: noqa: E402  (importable from here on only)

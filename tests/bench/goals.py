@@ -1,0 +1,87 @@
+"""What was aimed at, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.bench.codecs import Table
+from tests.bench.results import Cells, Row, importing, wall
+from tests.bench.sides import LOCAL, STORE
+
+_MB = 1024 * 1024
+
+# What shrinks less is best sent as it is.
+_SHRINKS = 1.05
+
+
+@dataclass(frozen=True)
+class Goal:
+    """``found`` is to be ``bound`` at most, or with ``least`` at least."""
+
+    what: str
+    found: float
+    bound: float
+    unit: str = ""
+    least: bool = False
+
+    @property
+    def reached(self) -> bool:
+        return self.found >= self.bound if self.least else self.found <= self.bound
+
+
+def of_transfers(rows: list[Row]) -> Iterator[Goal]:
+    """Those that were measured."""
+    for place, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
+        cells = Cells(rows, place, data)
+        where = f"{place}, ({data})" + ("" if cells.share == 1 else f", {cells.share:g} of it")
+        if place == "loopback":
+            yield from _on_loopback(cells, where)
+        elif data == "a" and place == "100 ms, 200 Mbit/s":
+            for side in _auto(cells):
+                filled = cells.value(side, _of_the_line)
+                yield Goal(
+                    f"{where}, {side}: total − import, of the wire's bytes at its rate", filled or 0, 1.15
+                )
+        elif data == "a" and place.startswith("100 ms") and "loss" in place:
+            for side in _auto(cells):
+                ratio = cells.ratio(side, STORE)
+                if ratio is not None:
+                    yield Goal(f"{where}, {side}: times faster than the peer store", 1 / ratio, 5, least=True)
+
+
+def _on_loopback(cells: Cells, where: str) -> Iterator[Goal]:
+    most = {"a": 0.6, "b": 0.3, "c": 1.2}.get(cells.data)
+    for side in cells.ours():
+        ratio = cells.ratio(side, STORE)
+        # zstd on loopback is nobody's wish: auto knows better.
+        if most is not None and ratio is not None and "zstd" not in side:
+            yield Goal(f"{where}, {side}: of the peer store's time", ratio, most)
+        limits = [ratio for local in LOCAL if (ratio := cells.ratio(side, local, importing)) is not None]
+        if limits:
+            yield Goal(f"{where}, {side}: import phase, of the fastest local import", max(limits), 1.1)
+        if cells.data == "c":
+            above = cells.value(side, lambda row: row["memory"][0] / _MB)
+            yield Goal(f"{where}, {side}: sender's memory", above or 0, 600 * cells.share + 300, " MB")
+    for side in cells.sides:
+        if cells.data == "a" and side.endswith("nothing new"):
+            yield Goal(f"{where}, {side}", cells.value(side, wall) or 0, 1, " s")
+
+
+def _auto(cells: Cells) -> list[str]:
+    return [side for side in cells.ours() if side.endswith("auto")]
+
+
+def _of_the_line(row: Row) -> float:
+    return float((row["wall"] - importing(row)) * row["Rate"] * 1e6 / 8 / row["wire"])
+
+
+def of_codecs(table: Table) -> Iterator[Goal]:
+    """Those of ``make bench BENCH_ARGS=--codecs``."""
+    for what, cells in table.items():
+        auto, zlib = cells["auto"], cells["zlib 6"]
+        if "16 bit" in what:
+            yield Goal(f"{what}: wire bytes of zlib level 6's", zlib["Ratio"] / auto["Ratio"], 0.85)
+            yield Goal(f"{what}: times zlib level 6's speed", auto["Speed"] / zlib["Speed"], 10, least=True)
+        if zlib["Ratio"] < _SHRINKS:
+            yield Goal(f"{what}: CPU time of zlib level 6's", zlib["Speed"] / auto["Speed"], 0.05)

@@ -1,0 +1,100 @@
+"""Runs, kept in a file: each is a row of JSON. Medians of them, and ratios of two sides within the same run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.bench.sides import STORE
+
+Row = dict[str, Any]
+Figure = Callable[[Row], float]
+
+
+def load(file: Path) -> list[Row]:
+    """All rows, the oldest first."""
+    rows: list[Row] = json.loads(file.read_text()) if file.exists() else []
+    return rows
+
+
+def keep(file: Path, row: Row) -> None:
+    """Add a row."""
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps([*load(file), row], indent=1))
+    os.replace(new, file)
+
+
+def of_last_sessions(rows: list[Row]) -> list[Row]:
+    """For each place and data set, the rows of one session: the last that had most of the data, and the peer store.
+
+    Sessions are not mixed: the package, and what else the machine did, were others.
+    """
+    best: dict[tuple[str, str], tuple[float, str]] = {}
+    for row in rows:
+        if row["Side"] == STORE:
+            key = row["Place"], row["Data"]
+            best[key] = max(best.get(key, (0.0, "")), (row["Share"], row["Session"]))
+    return [row for row in rows if best.get((row["Place"], row["Data"])) == (row["Share"], row["Session"])]
+
+
+def wall(row: Row) -> float:
+    """Seconds of the whole; where a part was sent, as many times more."""
+    return float(row["wall"] / row["Part"])
+
+
+def importing(row: Row) -> float:
+    """Seconds of the commit."""
+    return float(row["phases"].get("Importing", 0))
+
+
+def sending(row: Row) -> float:
+    """Seconds in which bytes were carried."""
+    return float(row["phases"].get("Sending", 0) + row["phases"].get("Fetching", 0))
+
+
+class Cells:
+    """The rows of one place and data set, by side."""
+
+    def __init__(self, rows: Iterable[Row], place: str, data: str) -> None:
+        self.place, self.data = place, data
+        self._rows: dict[str, list[Row]] = {}
+        for row in rows:
+            if (row["Place"], row["Data"]) == (place, data):
+                self._rows.setdefault(row["Side"], []).append(row)
+
+    @property
+    def sides(self) -> list[str]:
+        """In the order in which they ran."""
+        return list(self._rows)
+
+    @property
+    def share(self) -> float:
+        """Of the data set."""
+        return float(next(iter(self._rows.values()))[0]["Share"]) if self._rows else 1.0
+
+    def ours(self) -> list[str]:
+        """The sides that are transfers of this plugin as it is, with nothing there before."""
+        return [
+            side
+            for side in self.sides
+            if side.startswith(("push", "pull")) and "zlib" not in side and "," not in side
+        ]
+
+    def of(self, side: str) -> list[Row]:
+        """All runs of a side."""
+        return self._rows.get(side, [])
+
+    def value(self, side: str, figure: Figure) -> float | None:
+        """The median."""
+        rows = self.of(side)
+        return median(map(figure, rows)) if rows else None
+
+    def ratio(self, side: str, other: str, figure: Figure = wall) -> float | None:
+        """The median of a figure, divided by the time that another side took in the same run."""
+        others = {row["Run"]: wall(row) for row in self.of(other)}
+        found = [figure(row) / others[row["Run"]] for row in self.of(side) if row["Run"] in others]
+        return median(found) if found else None

@@ -1,0 +1,39 @@
+"""The benchmark runs: a few small files, two sides, loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.orthanc_server import CHECKOUT
+
+
+@pytest.mark.orthanc
+def test_each_side_is_measured_and_compared_with_the_peer_store(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.bench", "--folder", tmp_path),
+            *("--data", "b", "--share", "0.004", "--runs", "1"),
+            *("--sides", "import inside,peer store,push auto", "--again"),
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["Side"]: row for row in json.loads((tmp_path / "runs.json").read_text())}
+    assert list(rows) == [
+        *("import inside", "peer store", "push auto", "push auto, nothing new", "push auto, 1 % new")
+    ]
+    assert rows["push auto"]["content"]["TotalInstances"] == 20
+    assert rows["push auto"]["content"]["Report"]["Stored"] == 20
+    assert rows["push auto, nothing new"]["content"]["AlreadyStoredInstances"] == 20
+    assert rows["push auto, 1 % new"]["content"]["AlreadyStoredInstances"] == 19
+    ratio = rows["push auto"]["wall"] / rows["peer store"]["wall"]
+    assert f"push auto: of the peer store's time | ≤ 0.3 | {ratio:.2f} |" in done.stdout
