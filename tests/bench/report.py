@@ -75,7 +75,7 @@ def _transfer(cells: Cells, side: str) -> list[str]:
         side,
         f"{about}**{_shown(cells, side, wall)}** ({min(walls):.2f}–{max(walls):.2f} of {len(walls)}){of_what}",
         _number(cells.ratio(side, STORE)),
-        " + ".join(_shown(cells, side, lambda row, end=end: row["cpu"][end]) for end in (0, 1)),
+        " + ".join(_shown(cells, side, lambda row, end=end: row["cpu"][end] / row["Part"]) for end in (0, 1)),
         " + ".join(
             f"{cells.value(side, lambda row, end=end: row['memory'][end] / _MB):.0f}" for end in (0, 1)
         ),
@@ -90,7 +90,7 @@ def _wire(cells: Cells, side: str) -> str:
     """What the job says, and what the link says."""
     content = cells.of(side)[-1]["content"]
     said = content.get("UploadedSizeMB", content.get("DownloadedSizeMB"))
-    link = cells.value(side, lambda row: row["wire"] / _MB)
+    link = cells.value(side, lambda row: row["wire"] / row["Part"] / _MB)
     return ", ".join(
         [*([f"{said}"] if said is not None else []), *([f"{link:.0f} on the link"] if link else [])]
     )
