@@ -407,6 +407,7 @@ class Torture:
             now = self._vitals(server)
             told = f"{server.name}: after {WARM} transfers {before}; after {count} {now}"
             self.compared.append(told)
+            self._tell(told)
             if not settled() or now.memory > before.memory + MORE_MEMORY:
                 raise Violation(f"it grows: {told}")
 
