@@ -8,6 +8,7 @@ from orthanc_transfers.core.errors import TooLarge
 from orthanc_transfers.core.model import Instance
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.passive import Passive
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.reports import Reports
 from orthanc_transfers.transfer.source import Source
 from orthanc_transfers.transfer.transactions import Transactions
@@ -37,6 +38,7 @@ def passive() -> Passive:
         object.__new__(Reports),
         "originator",
         lambda: None,
+        Cancellation(),
     )
 
 
