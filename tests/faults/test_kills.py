@@ -98,11 +98,15 @@ def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(world:
     trap = Trap(victim, kill.place, f"kill {kill.nth}")
     transfer.start_saved()
     trap.has_killed()
-    asked, arrived = len(transfer.carried()), transfer.arrived()
+    # One look: nginx may be writing the line of a request that was just answered.
+    asked = transfer.carried()
+    arrived = transfer.arrived(asked)
     victim.start()
     transfer.succeed()
     transfer.is_whole()
     assert transfer.sent_again() <= transfer.in_flight()
-    again = sum(common(arrived, item).size for _, ranges in transfer.carried()[asked:] for item in ranges)
+    again = sum(
+        common(arrived, item).size for _, ranges in transfer.carried()[len(asked) :] for item in ranges
+    )
     # What a receiver of a push answered, it has; what was answered to a pull may not have been written yet.
     assert again <= (0 if kill.mode == "push" else transfer.in_flight())

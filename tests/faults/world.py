@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,9 +209,9 @@ class Transfer:
             return [Range(start, start + arguments["size"])]
         return []
 
-    def arrived(self) -> RangeSet:
-        """The bytes of the requests that were answered well so far."""
-        return RangeSet(item for seen, ranges in self.carried() if seen.status == 200 for item in ranges)
+    def arrived(self, carried: Iterable[tuple[Seen, list[Range]]]) -> RangeSet:
+        """The bytes of those requests that were answered well."""
+        return RangeSet(item for seen, ranges in carried if seen.status == 200 for item in ranges)
 
     def in_flight(self) -> int:
         """Bytes that may have been under way at one moment: there are up to four times the configured connections."""
