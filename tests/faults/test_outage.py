@@ -13,10 +13,12 @@ from tests.faults.four_ways import PUSHES, WAYS, FourWays, Transfer, four_ways
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, resource, start_together, wait_until
+from tests.support.raw_push import RawPush
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 MAX_OUTAGE = 3
+PLACES = 4
 WAITING = re.compile(
     r"Waiting for peer '(\w+)' since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d), next attempt in (\d+) s: (.+)"
 )
@@ -31,7 +33,7 @@ def shared(
 ) -> Iterator[FourWays[Breaking]]:
     folder = tmp_path_factory.mktemp("outage")
     # About 2 s for a study.
-    transfers = {"BucketSize": 64, "Threads": 1, "MaxPeerBandwidth": 4}
+    transfers = {"BucketSize": 64, "Threads": 1, "MaxPeerBandwidth": 4, "MaxPushTransactions": PLACES}
     a, b = make_shared_server("a"), make_shared_server("b")
     with four_ways(
         a,
@@ -136,3 +138,22 @@ def test_a_peer_that_is_away_for_longer_than_max_outage_fails_the_job_which_says
     b.start()
     transfer.again().succeed()
     assert a.md5s() == b.md5s()
+
+
+@pytest.mark.parametrize("way", PUSHES)
+def test_a_push_that_finds_no_place_waits_until_there_is_one(world: FourWays[Breaking], way: str) -> None:
+    others = [RawPush(world.b, 2, list(ct_study(1, size=32))) for _ in range(PLACES)]
+    for other in others:
+        assert other.create().status_code == 200
+    transfer = world.start(way, study(world.a))
+    if way == "push-2":
+        wait_until(lambda: "Peer 'b2' is busy" in transfer.content().get("Waiting", ""), "it says so")
+    else:
+        # Its creation is held, and not answered.
+        wait_until(lambda: transfer.content().get("Phase") == "Sending", "it is about to send")
+        assert "Transaction" not in transfer.content()
+    others[0].drop()
+    transfer.succeed()
+    for other in others[1:]:
+        other.drop()
+    assert world.b.md5s() == world.a.md5s()
