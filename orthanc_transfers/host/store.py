@@ -51,6 +51,10 @@ _REASONS: dict[int, str] = {
 
 _HASHING_THREADS = 4
 
+# Orthanc's storage fails if two threads make the same folder at the same moment, which is no full disk: seen once in
+# many thousand imports on 1.10.1.
+_IMPORT_ATTEMPTS = 3
+
 # Files that are remembered, some 400 bytes each.
 _REMEMBERED = 100_000
 # Files in a row that were not in the storage folder, after which none is looked for there any more.
@@ -165,13 +169,22 @@ class OrthancStore:
             # Orthanc would unpack it and import whatever is inside.
             raise ImportRefused("it is a ZIP archive, not a DICOM file")
         try:
-            answer = json.loads(self._sdk.rest_post("/instances", data))
+            answer = json.loads(self._import(data))
             return Imported(ImportStatus(answer["Status"]), str(answer["ID"]))
         except HostError as error:
             reason = _REASONS.get(error.code) or f"Orthanc says {self._sdk.describe(error.code)!r}"
             raise ImportRefused(f"{reason} (error {error.code})") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ImportRefused(f"Orthanc's answer to its import makes no sense: {error!r}") from None
+
+    def _import(self, data: Buffer) -> bytes:
+        for _ in range(_IMPORT_ATTEMPTS - 1):
+            try:
+                return self._sdk.rest_post("/instances", data)
+            except HostError as error:
+                if error.code != Code.FILE_STORAGE_CANNOT_WRITE:
+                    raise
+        return self._sdk.rest_post("/instances", data)
 
     def remove(self, identifier: str) -> None:
         """Delete one instance, with those parents that are empty then."""
