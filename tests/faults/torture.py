@@ -41,14 +41,14 @@ MB = 1024 * 1024
 
 # Rounds with kills, then rounds without, in turn: leaks show in what is not restarted.
 KILLING = 8
-LASTING = 130
+LASTING = 180
 
-WARM = 100
-"""Transfers after which a process has all that it will ever need: Orthanc remembers as many jobs."""
+WARM = 200
+"""Transfers after which a process has all that it will ever need: Orthanc remembers half as many jobs."""
 
 MORE_THREADS = 8
 MORE_FILES = 8
-MORE_MEMORY = 16 * MB
+MORE_MEMORY = 12 * MB
 """What a process may have more than when it was warm."""
 
 TIMEOUT = 2
