@@ -23,8 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ MORE_THREADS = 8
 MORE_FILES = 8
 MORE_MEMORY = 12 * MB
 """What a process may have more than when it was warm."""
+
+LOOKS = 10
+"""Rounds of which the least counts: what a process has in a moment goes up and down by several MB."""
 
 TIMEOUT = 2
 EXPIRY = 10
@@ -109,7 +112,6 @@ class Round:
 class Vitals:
     """A process at rest."""
 
-    pid: int
     threads: int
     files: int
     memory: int
@@ -129,6 +131,7 @@ class Torture:
         self._faults: Counter[str] = Counter()
         self._ends: Counter[str] = Counter()
         self._warm: dict[str, Vitals] = {}
+        self._lately = {server.name: deque[Vitals](maxlen=LOOKS) for server in self._servers}
         self._since_kills = 0
         self.compared: list[str] = []
         """What became of the processes that lasted."""
@@ -184,10 +187,14 @@ class Torture:
         if this.kills:
             self._since_kills = 0
             self._warm.clear()
+            for looks in self._lately.values():
+                looks.clear()
         else:
             self._since_kills += len(this.wanted)
+            for server in self._servers:
+                self._lately[server.name].append(self._vitals(server))
             if self._since_kills >= WARM and not self._warm:
-                self._warm = {server.name: self._vitals(server) for server in self._servers}
+                self._warm = {name: _least(looks) for name, looks in self._lately.items()}
         self._tell(f"round {this.number}: {', '.join(wanted.state for wanted in this.wanted)}")
 
     def _prepare(self, this: Round) -> None:
@@ -386,7 +393,7 @@ class Torture:
 
     def _vitals(self, server: OrthancServer) -> Vitals:
         pid = server.pid
-        return Vitals(pid, process.threads(pid), process.open_files(pid), process.memory(pid))
+        return Vitals(process.threads(pid), process.open_files(pid), process.memory(pid))
 
     def _compare_vitals(self) -> None:
         """What a process has more than when it was warm. Raises ``Violation``."""
@@ -404,12 +411,17 @@ class Torture:
 
             with contextlib.suppress(TimeoutError):
                 wait_until(settled, "", timeout=30)
-            now = self._vitals(server)
+            now = _least([*self._lately[server.name], self._vitals(server)])
             told = f"{server.name}: after {WARM} transfers {before}; after {count} {now}"
             self.compared.append(told)
             self._tell(told)
             if not settled() or now.memory > before.memory + MORE_MEMORY:
                 raise Violation(f"it grows: {told}")
+
+
+def _least(looks: Iterable[Vitals]) -> Vitals:
+    columns = zip(*((one.threads, one.files, one.memory) for one in looks), strict=True)
+    return Vitals(*map(min, columns))
 
 
 def _told(this: Round) -> Iterator[str]:
