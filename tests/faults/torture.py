@@ -62,6 +62,9 @@ PATIENCE = 120.0
 """Seconds within which all has to come to its end once nothing is broken any more."""
 
 COMPRESSIONS = ("none", "gzip", "zstd", "auto")
+CANCELED = 37
+"""What Orthanc calls the error of such a job."""
+
 OVER = ("Success", "Failure")
 COMMANDS = ("pause", "resume", "cancel", "resubmit")
 
@@ -83,6 +86,7 @@ class Wanted:
     compression: str
     transfer: Transfer | None = None
     canceled: bool = False
+    """Whether that was ever asked for."""
     state: str = "not started"
 
     def __str__(self) -> str:
@@ -274,7 +278,7 @@ class Torture:
                 if (wanted.transfer.server.get(job)["State"] in OVER) != (command == "resubmit"):
                     return
                 wanted.transfer.server.post(f"{job}/{command}")
-                wanted.canceled = command == "cancel" or (wanted.canceled and command != "resubmit")
+                wanted.canceled = wanted.canceled or command == "cancel"
                 self._faults[command] += 1
                 this.story.append(f"{command} {wanted.transfer.job}")
 
@@ -333,12 +337,13 @@ class Torture:
             if wanted.state == "Paused":
                 transfer.server.post(f"jobs/{transfer.job}/resume")
             elif wanted.state == "Failure":
-                if wanted.canceled and not again:
+                # An Orthanc that was killed goes on from what it had saved: a cancel, say, of a job resubmitted since.
+                canceled = wanted.canceled and job["ErrorCode"] == CANCELED
+                if canceled and not again:
                     wanted.state = "Canceled"
                     return
-                if not wanted.canceled:
+                if not canceled:
                     self._judge(job)
-                wanted.canceled = False
                 this.story.append(f"resubmit {transfer.job}: {job['Content'].get('Error')}")
                 transfer.server.post(f"jobs/{transfer.job}/resubmit")
             time.sleep(0.05)
