@@ -36,6 +36,7 @@ class CoreTransport:
     ) -> None:
         self.peer = name
         self.url = without_credentials(peers.url(name))
+        self.round_trip = None  # the connections are Orthanc's
         self._sdk = sdk
         self._peers = peers
         self._index = peers.index(name)

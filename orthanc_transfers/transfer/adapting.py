@@ -19,6 +19,10 @@ GROWTH = 4
 
 # Seconds that a request lasts at least where the network may be the limit: on a fast one it is over sooner.
 _SLOW = 0.25
+# Seconds of a round trip from which on a line is long, ...
+_FAR = 0.03
+# and bytes a second from which on it is not slow: there, so many connections would only wait for each other.
+_FAST = 2 * 1024 * 1024
 # More connections must bring so many times the bytes to be kept, ...
 _GAIN = 1.15
 # ... and are tried again after so many rounds if they did not: the line may have changed.
@@ -28,16 +32,22 @@ _PATIENCE = 12
 class Connections:
     """The number of requests at once, from ``start`` on. Thread-safe; a call never blocks.
 
-    Where requests last long there are soon twice as many: while one waits for its answer, another one sends. Then, a
-    round lasts until each connection has carried a request or so; as long as twice the connections bring
+    Where requests last long there are soon twice as many: while one waits for its answer, another one sends. On a
+    long line (``round_trip`` in seconds, once it is known) that is not slow there are from the beginning as many as
+    may be: all of them begin slowly, and what one gives up after a loss or a rest is the smaller a part.
+    Then, a round lasts until each connection has carried a request or so; as long as twice the connections bring
     clearly more bytes a second, there are twice as many in the next round.
     """
 
-    def __init__(self, start: int, clock: Clock) -> None:
+    def __init__(
+        self, start: int, clock: Clock, round_trip: Callable[[], float | None] = lambda: None
+    ) -> None:
         self._clock = clock
+        self._round_trip = round_trip
         self._lock = threading.Lock()
         self._most = max(start, min(MOST, GROWTH * start))
         self._start = self._now = start
+        self._asked = self._judged = False
         self._before: tuple[int, float] | None = None
         """Of the last round that there were fewer in: their number, and bytes a second."""
         self._resting = 0
@@ -45,6 +55,12 @@ class Connections:
 
     def __call__(self) -> int:
         """The number wanted at this moment."""
+        if not self._asked:
+            with self._lock:
+                # The first who asks has something to carry: by now the peer has answered this and that.
+                if not self._asked and (self._round_trip() or 0.0) >= _FAR:
+                    self._now = self._most
+                self._asked = True
         return self._now
 
     def settle(self, wire: int, seconds: float) -> None:
@@ -53,8 +69,10 @@ class Connections:
             self._requests += 1
             self._bytes += wire
             self._seconds += seconds
-            if seconds >= _SLOW and self._now == self._start < self._most:
-                self._now = min(self._most, 2 * self._start)
+            if seconds >= _SLOW and not self._judged:
+                self._judged = True
+                fast = wire * self._now >= _FAST * seconds
+                self._now = self._most if fast else min(self._most, 2 * self._start)
                 self._begin_round()
             elif self._requests >= self._now:
                 self._end_round()
@@ -91,6 +109,7 @@ SHORT = 0.2
 """Seconds that the last requests should last."""
 
 FIRST = 1024 * 1024
+FIRST_TOGETHER = 4 * FIRST
 SMALLEST = 128 * 1024
 LARGEST = 16 * 1024 * 1024
 """Bytes of a bucket, before the codec."""
@@ -102,9 +121,10 @@ TOGETHER = 96 * 1024 * 1024
 class BucketSize:
     """Bytes that the next bucket of a worker should have, before the codec. Thread-safe; a call never blocks.
 
-    The first ones have ``FIRST`` at most, to be on their way early, and then as many as configured (``start``),
-    unless requests last long: then so many that they last about ``LONG`` seconds. Each worker has its own
-    measure, for its connection may be a slow one. The last buckets are small: all should end together.
+    The first ones have ``FIRST`` at most, and ``FIRST_TOGETHER`` all of them, to be on their way early, whatever
+    the line may carry. Then they have as many as configured (``start``), unless requests last long: then so many
+    that they last about ``LONG`` seconds. Each worker has its own measure, for its connection may be a slow one.
+    The last buckets are small: all should end together.
     """
 
     def __init__(self, start: int, connections: Callable[[], int], most: int = LARGEST) -> None:
@@ -120,6 +140,8 @@ class BucketSize:
         """The number of bytes wanted by the calling thread at this moment, when there are ``left`` in all."""
         connections = self._connections()
         wanted = getattr(self._worker, "wanted", self._usual)
+        if self._rate is None:
+            wanted = self._worker.wanted = min(wanted, FIRST_TOGETHER / connections)
         memory = max(self._start, TOGETHER // connections)
         return max(1, min(int(wanted), self._most, memory, self._end(left / (2 * connections))))
 

@@ -100,7 +100,7 @@ class Drive:
     def carrier(self, name: str, largest: int = LARGEST) -> Carrier:
         """Carries the buckets of this stretch, of at most ``largest`` bytes; ``name`` is that of its threads."""
         settings, clock = self.environment.settings, self.environment.clock
-        connections = Connections(settings.threads, clock)
+        connections = Connections(settings.threads, clock, lambda: self.once.round_trip)
         return Carrier(
             name,
             connections,

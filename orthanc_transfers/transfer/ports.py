@@ -91,6 +91,10 @@ class PeerTransport(Protocol):
     url: str
     """Root of the peer's REST API, without user or password."""
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, as TCP's handshake has shown; ``None`` as long as nothing is known of it."""
+
     def request(
         self,
         method: str,

@@ -69,6 +69,11 @@ class Retrying:
         self._told = False
         self._forget = cancellation.on_cancel(self._wake)
 
+    @property
+    def round_trip(self) -> float | None:
+        """See ``ports.PeerTransport``."""
+        return self._inner.round_trip
+
     def request(
         self,
         method: str,

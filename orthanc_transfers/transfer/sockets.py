@@ -57,6 +57,8 @@ class Line:
 
     def __init__(self, congestion_control: str) -> None:
         self.congestion_control = CongestionControl(congestion_control)
+        self.round_trip: float | None = None
+        """Seconds that the fastest handshake of TCP took."""
         self._lock = threading.Lock()
         self._held: dict[int, list[socket.socket]] = {}
         self._cut = False
@@ -95,6 +97,10 @@ class Line:
                     with contextlib.suppress(OSError):
                         handle.shutdown(socket.SHUT_RDWR)
 
+    def _shake(self, seconds: float) -> None:
+        with self._lock:
+            self.round_trip = seconds if self.round_trip is None else min(self.round_trip, seconds)
+
     def connect(self, host: str, port: int, timeout: float | None) -> socket.socket:
         """A connection to the first address of ``host`` that answers. Raises ``OSError``."""
         limit = CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
@@ -109,7 +115,9 @@ class Line:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.settimeout(limit)
                 self.hold(sock)
+                began = time.monotonic()
                 sock.connect(address)
+                self._shake(time.monotonic() - began)
                 self.congestion_control.tend(sock)
                 sock.settimeout(timeout)
                 return sock

@@ -146,6 +146,11 @@ class RequestsTransport:
             session.headers[name] = value.encode().decode("latin-1")
         self._own_cookie = str(session.headers.pop("Cookie", ""))
 
+    @property
+    def round_trip(self) -> float | None:
+        """The shortest of all connections."""
+        return self._line.round_trip
+
     def request(
         self,
         method: str,

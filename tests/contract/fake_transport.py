@@ -39,6 +39,7 @@ class FakeTransport:
     def __init__(self, behaviour: Behaviour, peer: str = "fake") -> None:
         self.peer = peer
         self.url = f"http://{peer}"
+        self.round_trip = None
         self.asked: list[Asked] = []
         self.aborted = threading.Event()
         self._behaviour = behaviour

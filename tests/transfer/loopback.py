@@ -289,6 +289,7 @@ class LoopbackTransport:
     def __init__(self, server: Server, line: Line) -> None:
         self.peer = server.name
         self.url = f"http://{server.name}:8042/"
+        self.round_trip = None
         self._server = server
         self._line = line
         self._cut = threading.Event()

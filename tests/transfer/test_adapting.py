@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from orthanc_transfers.transfer.adapting import LARGEST, MOST, SMALLEST, TOGETHER, BucketSize, Connections
+from orthanc_transfers.transfer.adapting import (
+    FIRST_TOGETHER,
+    LARGEST,
+    MOST,
+    SMALLEST,
+    TOGETHER,
+    BucketSize,
+    Connections,
+)
 
 
 class Line:
@@ -44,12 +52,32 @@ def test_where_requests_last_long_others_send_while_one_waits_for_its_answer() -
     assert connections() == 8
 
 
+def test_on_a_long_line_that_carries_much_there_are_at_once_as_many_as_may_be() -> None:
+    connections = Connections(4, Line())
+    connections.settle(1_000_000, 0.3)
+    assert connections() == 16
+
+
+def test_on_a_line_known_to_be_long_all_begin_at_once_with_small_buckets() -> None:
+    connections = Connections(4, Line(), lambda: 0.1)
+    bucket_size = BucketSize(LARGEST, connections)
+    assert connections() == 16
+    assert bucket_size(10**12) * 16 == FIRST_TOGETHER
+
+
+def test_on_a_long_and_slow_line_fewer_are_left() -> None:
+    connections = Connections(4, Line(), lambda: 0.1)
+    assert connections() == 16
+    connections.settle(256_000, 30.0)
+    assert connections() == 8
+
+
 def test_connections_that_bring_nothing_are_given_up_again() -> None:
     line = Line()
     connections = Connections(4, line)
     seen = []
     for _ in range(8):
-        line.round(connections, rate=10_000_000.0)
+        line.round(connections, rate=1_000_000.0)
         seen.append(connections())
     assert 16 in seen
     assert seen[-3:] == [8, 8, 8]

@@ -32,7 +32,7 @@ class Peer:
     """A peer that answers in one way, and counts how often it was asked."""
 
     def __init__(self, answer: Callable[[], bytes]) -> None:
-        self.peer, self.url, self.asked = "there", "http://there/", 0
+        self.peer, self.url, self.round_trip, self.asked = "there", "http://there/", None, 0
         self.answer = answer
 
     def request(
