@@ -38,6 +38,8 @@ from orthanc_transfers.transfer.negotiation import Negotiation
 from orthanc_transfers.transfer.ports import Job
 from orthanc_transfers.transfer.reception import Receptions
 from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.sent import FOLDER as SENT
+from orthanc_transfers.transfer.sent import SentRecords
 from orthanc_transfers.transfer.source import Source
 from orthanc_transfers.transfer.staging import Staging
 from orthanc_transfers.transfer.transactions import Transactions
@@ -97,6 +99,7 @@ class Plugin:
         self._source = Source(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
+        self._sent = SentRecords(staging.root / SENT)
         self._receptions = Receptions(
             staging=staging, store=self._store, settings=settings, clock=self._clock, reports=self._reports
         )
@@ -108,6 +111,7 @@ class Plugin:
             source=self._source,
             receptions=self._receptions,
             reports=self._reports,
+            sent=self._sent,
             settings=settings,
             clock=self._clock,
             negotiation=Negotiation(self._clock),
@@ -153,6 +157,7 @@ class Plugin:
         except ConfigurationError as error:
             log.error("%s", error)
         self._receptions.drop_lost_pulls(self._reloaded)
+        self._sent.drop_lost(self._reloaded)
         self._transactions.recover()
 
     def _stopped(self) -> None:

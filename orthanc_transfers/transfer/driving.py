@@ -134,7 +134,7 @@ class TransferJob(ABC):
         self._shown: dict[str, Any] = shown if isinstance(shown, dict) else {}
         floor = saved.get("Progress")
         self._attempt = Attempt(
-            Continuation(saved),
+            Continuation(saved, environment.sent),
             Progress(environment.clock, float(floor) if isinstance(floor, (int, float)) else 0.0),
         )
 
@@ -198,7 +198,7 @@ class TransferJob(ABC):
             self._fire(Event.RESET)
             continuation = self._attempt.continuation
             # What a cancel deletes must not be what the new attempt uses.
-            renewed = Continuation() if canceled else continuation
+            renewed = Continuation(sent=self.environment.sent) if canceled else continuation
             stretch = self._stretch
             self._attempt = Attempt(renewed, Progress(self.environment.clock))
             self._shown = {}

@@ -9,6 +9,7 @@ from orthanc_transfers.transfer.negotiation import Negotiation
 from orthanc_transfers.transfer.ports import Clock, InstanceStore, Peers
 from orthanc_transfers.transfer.reception import Receptions
 from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.sent import SentRecords
 from orthanc_transfers.transfer.source import Source
 
 
@@ -21,6 +22,7 @@ class Environment:
     source: Source
     receptions: Receptions
     reports: Reports
+    sent: SentRecords
     settings: Settings
     clock: Clock
     negotiation: Negotiation

@@ -1,4 +1,4 @@
-"""An append-only file of small, self-checking records: what happened to one reception.
+"""An append-only file of small, self-checking records: what happened to one reception, or one push.
 
 A record is ``MAGIC kind length CRC-32 payload``. Appending is one ``write`` on a file opened for appending,
 so threads need no lock among themselves. What a killed process left half written fails its checksum and
@@ -40,6 +40,10 @@ class Kind(enum.IntEnum):
     """A commit was undone and its reception goes on."""
     OUTCOME = 6
     """JSON: how it ended."""
+    SENDING = 7
+    """JSON: how a receiver knows a push of version 1, and which buckets of it arrived."""
+    SENT = 8
+    """A range of such buckets arrived."""
 
 
 class Record(NamedTuple):

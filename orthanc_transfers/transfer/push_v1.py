@@ -56,6 +56,8 @@ class Push:
         self._timeout = drive.environment.settings.peer_commit_timeout
         self._buckets = plan_buckets(manifest, drive.environment.settings.bucket_size)
         self._codec = Codec.NONE
+        self._sent_before = False
+        """Whether all buckets had arrived before a pause or a restart: the commit may have begun then."""
         self._began = drive.environment.clock.now()
 
     def run(self) -> None:
@@ -89,6 +91,7 @@ class Push:
 
     def _resume(self) -> str | None:
         path, plan = self._drive.continuation.path, self._drive.continuation.plan
+        self._sent_before = False
         codec, _, fingerprint = (plan or "").partition(":")
         if path is None:
             return None
@@ -97,6 +100,7 @@ class Push:
             drop(self._drive.once, path, self._headers)
             return None
         self._codec = Codec(codec)
+        self._sent_before = len(self._drive.continuation.completed()) == len(self._buckets)
         self._settle(path)
         return path
 
@@ -195,6 +199,8 @@ class Push:
         except (PeerUnreachable, PeerAnswer) as error:
             lost: PeerError = error
         except PeerStatus as error:
+            if error.peer_status == 404 and self._sent_before and not self._not_there():
+                return  # a C++ peer knows nothing of a push after its commit
             if not error.outage:
                 raise
             lost = error
@@ -215,21 +221,25 @@ class Push:
 
     def _verify(self, lost: PeerError) -> None:
         """Compare what the receiver has with what was sent. Raises ``PeerError`` unless all is there."""
-        drive = self._drive
-        resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
-        peer = drive.peer.peer
-        try:
-            there = insist(drive, lambda: look_up(drive.peer, resources, drive.order, self._timeout))
-            stored = {instance.id: instance.md5 for instance in there.instances}
-            problem = [one.id for one in self._manifest if stored.get(one.id) != one.md5]
-        except (PeerStatus, PeerAnswer):
-            problem = [instance.id for instance in self._manifest]
+        peer = self._drive.peer.peer
+        problem = self._not_there()
         if problem:
             raise PeerError(
                 f"the answer of peer {peer} to the commit was lost ({lost}), and it does not show "
                 f"{name_instances(problem)} as sent: the outcome is unknown, look at the peer",
                 peer,
             ) from lost
+
+    def _not_there(self) -> list[str]:
+        """The instances that the receiver does not show as they were sent; all, if it shows none."""
+        drive = self._drive
+        resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
+        try:
+            there = insist(drive, lambda: look_up(drive.peer, resources, drive.order, self._timeout))
+        except (PeerStatus, PeerAnswer):
+            return [instance.id for instance in self._manifest]
+        stored = {instance.id: instance.md5 for instance in there.instances}
+        return [one.id for one in self._manifest if stored.get(one.id) != one.md5]
 
 
 def _identifier(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.transfer.sent import SentRecords
 
 _TOKEN = re.compile("[0-9a-f]{32}")
 _PATH = re.compile("/[!-~]*")
@@ -23,13 +24,21 @@ def _new_token() -> str:
 
 
 class Continuation:
-    """Where a transfer stands, so that it goes on instead of starting over. Thread-safe; never blocks."""
+    """Where a transfer stands, so that it goes on instead of starting over. Thread-safe.
 
-    def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
+    ``saved`` is what Orthanc had saved of its job, ``sent`` knows more of a push of version 1.
+    """
+
+    def __init__(self, saved: Mapping[str, Any] | None = None, sent: SentRecords | None = None) -> None:
         saved = saved or {}
         self._lock = threading.Lock()
         token = saved.get("Token")
         self._token = token if isinstance(token, str) and _TOKEN.fullmatch(token) else _new_token()
+        self._sent = sent
+        self._record = sent.of(self._token) if sent is not None else None
+        # Orthanc saves a job now and then, a record is written at once: it is never the older one.
+        known = self._record.read() if self._record is not None else {}
+        older, saved = saved, {**saved, **known}
         path = saved.get("Transaction")
         self._path = path if isinstance(path, str) and _PATH.fullmatch(path) else None
         cookie = saved.get("Cookie")
@@ -37,6 +46,9 @@ class Continuation:
         plan = saved.get("Plan")
         self._plan = plan if isinstance(plan, str) else None
         self._completed = _parse_set(saved.get("Completed"))
+        if known and all(saved.get(key) == older.get(key) for key in ("Transaction", "Plan")):
+            for item in _parse_set(older.get("Completed")):
+                self._completed.add(item)
         self.originator_verified = saved.get("OriginatorVerified") is True
         """Whether the peer was the expected one: its identifier is another one after a restart of it."""
 
@@ -47,8 +59,10 @@ class Continuation:
 
     def renew_token(self) -> str:
         """A new name: what the receiver (or our own staging) has under the old one is of no use."""
+        self._forget()
         with self._lock:
             self._token = _new_token()
+            self._record = self._sent.of(self._token) if self._sent is not None else None
             return self._token
 
     @property
@@ -74,17 +88,25 @@ class Continuation:
             self._cookie = cookie or self._cookie
             self._plan = plan
             self._completed = RangeSet()
+        state = self._state()
+        if state is None:
+            self._forget()
+        elif self._record is not None:
+            self._record.write(state)
 
     def end(self) -> None:
         """The receiver has no such push any more, or needs not be told about it."""
         with self._lock:
             self._path = self._plan = None
             self._completed = RangeSet()
+        self._forget()
 
     def complete(self, index: int) -> None:
         """A bucket of a push of version 1 arrived."""
         with self._lock:
             self._completed.add(Range(index, index + 1))
+        if self._record is not None:
+            self._record.note(index, self._state)
 
     def completed(self) -> set[int]:
         """The buckets of a push of version 1 that arrived."""
@@ -92,19 +114,32 @@ class Continuation:
             return {index for item in self._completed for index in range(item.start, item.stop)}
 
     def to_json(self) -> dict[str, Any]:
-        """What ``Continuation`` takes."""
+        """What ``Continuation`` takes. Never waits for a disk."""
         with self._lock:
-            value: dict[str, Any] = {"Token": self._token}
-            if self._path is not None:
-                value["Transaction"] = self._path
-            if self._cookie is not None:
-                value["Cookie"] = self._cookie
-            if self._plan is not None:
-                value["Plan"] = self._plan
-                value["Completed"] = [[item.start, item.stop] for item in self._completed]
+            value: dict[str, Any] = {"Token": self._token, **self._push()}
         if self.originator_verified:
             value["OriginatorVerified"] = True
         return value
+
+    def _push(self) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        if self._path is not None:
+            value["Transaction"] = self._path
+        if self._cookie is not None:
+            value["Cookie"] = self._cookie
+        if self._plan is not None:
+            value["Plan"] = self._plan
+            value["Completed"] = [[item.start, item.stop] for item in self._completed]
+        return value
+
+    def _state(self) -> dict[str, Any] | None:
+        """What a record keeps; ``None`` unless there is a push of version 1."""
+        with self._lock:
+            return self._push() if self._plan is not None else None
+
+    def _forget(self) -> None:
+        if self._record is not None:
+            self._record.delete()
 
 
 def parse_order(saved: Mapping[str, Any]) -> TransferRequest:

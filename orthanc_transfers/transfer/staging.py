@@ -3,6 +3,7 @@
 root/
   lock                 held by the Orthanc that uses this folder
   <32 hex digits>/     one reception: area, manifest, journal (see ``area.py``)
+  sent/                pushes of version 1 that this server sends (see ``sent.py``)
   set-aside/           what was found here and is not a reception of this version
   server-N/            the same again, for another Orthanc that shares the folder
 """
@@ -25,12 +26,13 @@ from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.transfer.area import MAKE_ROOM, Area, disk_error
 from orthanc_transfers.transfer.ports import Clock
+from orthanc_transfers.transfer.sent import FOLDER as SENT
 
 log = logging.getLogger(__name__)
 
 SET_ASIDE = "set-aside"
 _LOCK = "lock"
-_KEPT = re.compile(rf"{_LOCK}|reports|server-[0-9]+|{SET_ASIDE}")
+_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|server-[0-9]+|{SET_ASIDE}")
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _RECEPTION = re.compile(r"[0-9a-f]{32}")
 _MOST_SERVERS = 64

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.faults.conftest import MakeDisk
-from tests.faults.four_ways import PUSHES, WAYS, FourWays, four_ways
+from tests.faults.four_ways import PUSHES, WAYS, FourWays, Transfer, four_ways
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, resource, wait_until
@@ -177,3 +177,36 @@ def test_a_staging_directory_that_is_deleted_fails_the_transfer_and_is_made_agai
     assert world.b.md5s() == world.a.md5s()
     assert stat.S_IMODE(world.staging.stat().st_mode) == 0o700
     assert (world.staging / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend"),
+    [(SmallDisk.fill, SmallDisk.make_room), (SmallDisk.make_read_only, SmallDisk.make_writable)],
+    ids=["full", "read-only"],
+)
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_a_sender_to_a_peer_of_version_1_that_cannot_note_what_it_sent_sends_it_with_a_warning(
+    world: FourWays,
+    disk: SmallDisk,
+    spoil: Callable[[SmallDisk], None],
+    mend: Callable[[SmallDisk], None],
+    when: str,
+) -> None:
+    resources = [resource("Study", world.b.upload_all(ct_study(SLICES))[0]["ParentStudy"])]
+    warned = world.b.log.count("what was sent cannot be noted")
+    if when == "before":
+        spoil(disk)
+    try:
+        transfer = Transfer(world.b, world.b.send(resources, "a1", Compression="none")["ID"])
+        if when == "in the middle":
+            (note,) = wait_until(lambda: list(world.staging.glob("sent/*")), "a record")
+            begun = note.stat().st_size
+            wait_until(lambda: note.stat().st_size > begun, "a note")
+            spoil(disk)
+        transfer.succeed()
+    finally:
+        mend(disk)
+    assert world.a.md5s() == world.b.md5s()
+    if when == "before" or spoil is SmallDisk.make_read_only:
+        # On a full disk, a few bytes more may have their place in a block.
+        assert world.b.log.count("what was sent cannot be noted") == warned + 1

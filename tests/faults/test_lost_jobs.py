@@ -36,9 +36,11 @@ def lost(transfer: Transfer, place: str, nth: int) -> None:
     assert transfer.world.a.request("GET", f"jobs/{job}").status_code == 404
 
 
-@pytest.mark.parametrize("mode", ["push", "pull"])
-def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(world: World, mode: Mode) -> None:
-    transfer = world.transfer(mode)
+@pytest.mark.parametrize(("mode", "version"), [("push", 2), ("push", 1), ("pull", 2)])
+def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(
+    world: World, mode: Mode, version: int
+) -> None:
+    transfer = world.transfer(mode, version)
     lost(transfer, f"RequestsTransport.request {'PUT push' if mode == 'push' else 'POST chunks'} after", 50)
     # A push is kept for a while, in case that its sender comes back; a pull of one's own that has no job is not.
     transfer.is_not_there(timeout=20 + 5 * IDLE if mode == "push" else 5)

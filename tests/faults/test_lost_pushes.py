@@ -1,16 +1,18 @@
-"""A peer of version 1 knows no way to ask for a push again: one that is lost starts over.
+"""A peer of version 1 knows no way to ask for a push again: one whose creation was not answered starts over.
 
-It is lost if its creation was not answered, or if its sender dies before Orthanc has saved the job again (it does so
-every 10 s).
+What was answered, its sender keeps on disk: Orthanc saves the job every 10 s only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.world import Trap, World, broken_world
+from orthanc_transfers.transfer.saved import Continuation
+from orthanc_transfers.transfer.sent import SentRecords
+from tests.faults.world import THREADS, Transfer, Trap, World, broken_world, staging
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -29,10 +31,10 @@ def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFacto
     ("side", "place", "nth"),
     [
         ("receiver", "Passive.create_push after", 1),
-        ("sender", "RequestsTransport.request PUT push after", 20),
+        ("sender", "RequestsTransport.request POST push after", 1),
     ],
 )
-def test_a_push_of_version_1_starts_over_if_its_receiver_cannot_be_asked_for_it(
+def test_a_push_of_version_1_starts_over_if_its_sender_does_not_know_of_it(
     world: World, side: str, place: str, nth: int
 ) -> None:
     transfer = world.transfer("push", 1)
@@ -44,3 +46,50 @@ def test_a_push_of_version_1_starts_over_if_its_receiver_cannot_be_asked_for_it(
     transfer.succeed()
     # The one that was not continued is dropped in time.
     transfer.is_whole(timeout=20 + 5 * IDLE)
+
+
+def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_often_its_sender_dies(
+    world: World,
+) -> None:
+    transfer = world.transfer("push", 1)
+    trap = Trap(world.a, "SentRecord.note after", "kill 30")
+    transfer.start_saved()
+    trap.has_killed()
+    token, noted = on_disk(world)
+    answered = buckets(transfer)
+    assert len(noted) >= 30
+    assert 0 <= len(set(answered) - noted) < 4 * THREADS
+
+    trap = Trap(world.a, "SentRecord.note after", "kill 30")
+    world.a.start()
+    trap.has_killed()
+    again = buckets(transfer)[len(answered) :]
+    assert not noted & set(again)
+    assert on_disk(world) == (token, noted | on_disk(world)[1])
+    noted = on_disk(world)[1]
+    assert len(noted) >= 60
+
+    answered = buckets(transfer)
+    world.a.start()
+    transfer.succeed()
+    again = buckets(transfer)[len(answered) :]
+    assert not noted & set(again)
+    assert len(set(again)) == len(again)
+    transfer.is_whole()
+    assert transfer.sent_again() <= 2 * transfer.in_flight()
+
+
+def buckets(transfer: Transfer) -> list[int]:
+    """The numbers of the buckets that were sent and answered well, in the order of the answers."""
+    found = [
+        re.fullmatch("//?transfers/push/[0-9a-f-]+/([0-9]+)", seen.uri)
+        for seen in transfer.front.requests
+        if seen.status == 200
+    ]
+    return [int(match[1]) for match in found if match]
+
+
+def on_disk(world: World) -> tuple[str, set[int]]:
+    """What the sender has noted of its only push: its token, and the buckets that arrived."""
+    (path,) = (staging(world.a) / "sent").iterdir()
+    return path.name, Continuation({"Token": path.name}, SentRecords(path.parent)).completed()

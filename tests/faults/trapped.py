@@ -36,6 +36,7 @@ METHODS = {
     "transfer.area": ["Area.write", "Area.note", "Area.note_committing", "Area.note_outcome"],
     "transfer.commit": ["Commit.run"],
     "transfer.intake": ["Intake.check"],
+    "transfer.sent": ["SentRecord.write", "SentRecord.note"],
     "transfer.pull": ["PullJob.work"],
     "transfer.push": ["PushJob.work"],
     "transfer.reports": ["Reports.write"],

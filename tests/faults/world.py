@@ -291,9 +291,9 @@ def staging(server: OrthancServer) -> Path:
 
 
 def unfinished(server: OrthancServer) -> list[Path]:
-    """What a server has staged that is not just a remembered outcome."""
-    known = {"lock", "reports", "set-aside"}
-    return [
+    """What a server has staged that is not just a remembered outcome, and its records of what it sends."""
+    known = {"lock", "reports", "sent", "set-aside"}
+    return [*staging(server).glob("sent/*")] + [
         path
         for path in staging(server).iterdir()
         if path.name not in known

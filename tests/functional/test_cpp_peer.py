@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.world import is_saved
 from tests.support.cpp_peer import Asked, CppPeer
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
@@ -216,6 +217,30 @@ def test_a_commit_whose_answer_is_lost_is_asked_again_and_what_arrived_is_looked
     (lookup,) = peer.of("POST", "/transfers/lookup")
     assert lookup.json == [{"Level": "Instance", "ID": one} for one in a.instances()]
     assert peer.stored == files_of(a)
+
+
+def test_a_commit_that_outlived_its_sender_is_looked_at_and_nothing_is_sent_again(
+    make_server: MakeServer,
+) -> None:
+    with CppPeer() as peer:
+        options = {"BucketSize": BUCKET // KB}
+        a = make_server("a", configuration={"Transfers": options, "OrthancPeers": {"cpp": {"Url": peer.url}}})
+        a.start()
+        resources = study(a)
+        with peer.holding(COMMIT) as committing:
+            job = a.send(resources, "cpp")["ID"]
+            wait_until(committing, "the commit")
+            wait_until(lambda: is_saved(a, job), "the job is in the database")
+            a.kill()
+        wait_until(lambda: peer.stored, "the import, of which nobody is told")
+        a.start()
+        succeeded(a, job)
+        places = [asked.target for asked in peer.of("PUT", PUT)]
+        assert len(places) == len(set(places)) > 3
+        assert len(peer.of("POST", "/transfers/push")) == 1
+        assert len(peer.of("POST", COMMIT)) == 2
+        assert len(peer.of("POST", "/transfers/lookup")) == 1
+        assert peer.stored == files_of(a)
 
 
 def test_a_commit_whose_answer_is_lost_with_what_was_sent_is_no_success(

@@ -52,6 +52,8 @@ from orthanc_transfers.transfer.pull import new_pull
 from orthanc_transfers.transfer.push import new_push
 from orthanc_transfers.transfer.reception import Receptions
 from orthanc_transfers.transfer.reports import Reports
+from orthanc_transfers.transfer.sent import FOLDER as SENT
+from orthanc_transfers.transfer.sent import SentRecords
 from orthanc_transfers.transfer.source import Source
 from orthanc_transfers.transfer.staging import Staging
 from orthanc_transfers.transfer.transactions import Transactions
@@ -159,6 +161,7 @@ class Server:
         self.source = Source(self.store, 64 * 1024 * KB)
         self.reports = Reports(self.root / "reports", 30, self.clock)
         staging = Staging(self.root, max_size=0, clock=self.clock)
+        self.sent = SentRecords(staging.root / SENT)
         self.receptions = Receptions(
             staging, store=self.store, settings=self.settings, clock=self.clock, reports=self.reports
         )
@@ -357,6 +360,7 @@ def environment(server: Server, peers: LoopbackPeers) -> Environment:
         source=server.source,
         receptions=server.receptions,
         reports=server.reports,
+        sent=server.sent,
         settings=server.settings,
         clock=server.clock,
         negotiation=Negotiation(server.clock),
