@@ -18,6 +18,7 @@ from orthanc_transfers.host.context import (
     other_transfers_plugin_configured,
     other_transfers_plugin_loaded,
 )
+from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.jobs import JobEngine
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
@@ -95,7 +96,12 @@ class Plugin:
         self._sdk = sdk
         self._clock = SystemClock()
         self._counters = PushCounters()
-        self._store = OrthancStore(sdk, StoredFiles(storage))
+        durability = Durability(
+            folder / str(configuration.get("IndexDirectory", storage)),
+            storage,
+            files_synced=bool(configuration.get("SyncStorageArea", True)),
+        )
+        self._store = OrthancStore(sdk, StoredFiles(storage), durability)
         self._source = Source(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)

@@ -9,7 +9,7 @@ tree=$checkout/.cache/trixie
 venv=$checkout/.cache/venv-trixie
 inside=/checkout
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-packages=(orthanc orthanc-python python3-venv ca-certificates curl dcmtk nginx-light iproute2 faketime)
+packages=(orthanc orthanc-python python3-venv ca-certificates curl dcmtk nginx-light iproute2 faketime e2fsprogs mount)
 
 say() { echo "trixie: $*"; }
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import HostError, ImportRefused, UnknownResource
 from orthanc_transfers.core.model import Instance, Level, Manifest, Resource
+from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.sdk import Code, Sdk
 from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.transfer import workers
@@ -80,9 +81,10 @@ class _File(NamedTuple):
 class OrthancStore:
     """Implements ``ports.InstanceStore``. To be used once Orthanc has started. Thread-safe."""
 
-    def __init__(self, sdk: Sdk, stored_files: StoredFiles) -> None:
+    def __init__(self, sdk: Sdk, stored_files: StoredFiles, durability: Durability) -> None:
         self._sdk = sdk
         self._stored_files = stored_files
+        self._durability = durability
         # Those listed lately will be sent soon. Single operations of a dictionary need no lock.
         self._listed: dict[str, _File] = {}
         self._in_vain = 0
@@ -195,6 +197,16 @@ class OrthancStore:
         except HostError as error:
             if error.code not in _ABSENT:
                 raise
+
+    def harden(self) -> None:
+        """Force Orthanc's index to disk."""
+        try:
+            self._durability.force()
+        except OSError as error:
+            raise HostError(
+                f"Orthanc's index cannot be forced to disk ({error}), see IndexDirectory and StorageDirectory",
+                Code.CANNOT_WRITE_FILE,
+            ) from error
 
     def transfer_syntax(self, identifier: str) -> str | None:
         """The metadata that Orthanc keeps of each instance."""

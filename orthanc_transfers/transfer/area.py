@@ -5,7 +5,8 @@ a checksum; ``journal`` says which of them arrived and how far the commit got (s
 
 **What is forced to disk, and what is not.** All that was written survives the death of the process: it is in
 the kernel's cache. Against a loss of power only two moments are protected, the beginning of an import and
-its outcome: the manifest, the journal and the directory are synced then. The bytes of the area never are.
+its outcome: the journal and the directory are synced then. The manifest is before the reception has a name, so that
+there is none without one. The bytes of the area never are.
 They would have to be written out in full before the import writes them once more, and nothing is won: every
 instance carries its MD5, which is checked again when an import goes on after a restart. If the area turns out
 to be broken then, what was imported is undone, and the lost instances are asked for again.
@@ -158,7 +159,11 @@ class Area:
             journal = directory / JOURNAL
             records = read_records(journal.read_bytes() if journal.exists() else b"")
             history = replay(records, manifest)
-            if history.outcome is None and (directory / AREA).stat().st_size != manifest.size:
+            if history.outcome is not None:
+                # The process died before it let go of it, or a loss of power brought it back.
+                with contextlib.suppress(OSError):
+                    (directory / AREA).unlink()
+            elif (directory / AREA).stat().st_size != manifest.size:
                 raise BadFile(f"the area of reception {directory.name} has another size than its manifest")
         except OSError as error:
             raise BadFile(f"reception {directory.name} cannot be read: {error}") from error
@@ -263,7 +268,7 @@ class Area:
         with self._use(), _disk_errors():
             assert self._journal is not None
             self._journal.sync()
-            for path in (self.directory / MANIFEST, self.directory, self.directory.parent):
+            for path in (self.directory, self.directory.parent):
                 sync(path)
 
     # --- the files' life: they are closed only when nobody is using them
@@ -374,6 +379,9 @@ def _write_manifest(path: Path, manifest: Manifest, meta: dict[str, Any]) -> Non
     with open(fd, "wb") as file:
         file.write(f"{_FORMAT} {hashlib.sha256(body).hexdigest()}\n".encode())
         file.write(body)
+        file.flush()
+        # A loss of power leaves all of this reception, or nothing: not one that nobody can make sense of.
+        os.fsync(fd)
 
 
 def _read_manifest(path: Path) -> tuple[Manifest, dict[str, Any]]:

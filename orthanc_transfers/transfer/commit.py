@@ -5,9 +5,12 @@
                                      a process that dies from here on              └─▶ undo
                                      rolls forward at its next start
 
+What Orthanc was given is forced to disk before anything is noted that rests on it: the outcome, or that all is undone.
+
 Rolling forward, what is not in Orthanc yet is verified once more, because the bytes of the area are not
 forced to disk (``area.py`` says why). If some turn out to be broken, what was imported is undone, and the
-reception goes on receiving, or fails where the sender (version 1) cannot send anything again.
+reception goes on receiving, or fails where the sender (version 1) cannot send anything again. What is in Orthanc is
+verified too: a loss of power may leave an instance in its index whose file is gone.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orthanc_transfers.core import checksum
 from orthanc_transfers.core.errors import Canceled, Corrupted, ImportRefused, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.transfer import workers
@@ -134,7 +138,7 @@ class Commit:
         resumed = self.begun
         try:
             self._intake.quiesce()
-            stored = self._store_before_restart() if resumed else self._prepare(cancellation)
+            stored = self._store_before_restart(cancellation) if resumed else self._prepare(cancellation)
             return self._import(stored, resumed, cancellation)
         except Canceled:
             if not self._closing.requested:
@@ -162,13 +166,38 @@ class Commit:
         )
         return stored
 
-    def _store_before_restart(self) -> dict[str, str | None]:
+    def _store_before_restart(self, cancellation: Cancellation) -> dict[str, str | None]:
         try:
-            return self._stored()
+            stored = self._stored()
         except Exception:
             # What was imported before the restart cannot be known: whatever was absent then has to go.
             self._new_importer(resumed=True).undo(self._closing, blindly=True)
             raise
+        lost = self._delete_spoilt(stored, cancellation)
+        return {identifier: md5 for identifier, md5 in stored.items() if identifier not in lost}
+
+    def _delete_spoilt(self, stored: Mapping[str, str | None], cancellation: Cancellation) -> set[str]:
+        """What this commit imported before the restart, and whose file is not what Orthanc's index says.
+
+        A loss of power leaves such: during an undoing the file may be gone, and the index not know it yet.
+        """
+        spoilt: set[str] = set()
+
+        def look_at(place: int) -> None:
+            instance = self._manifest.instances[place]
+            try:
+                whole = checksum.md5(self._store.read(instance.id)) == (stored[instance.id] or instance.md5)
+            except TransferError:
+                whole = False
+            if not whole:
+                log.warning("the file of instance %s is lost or spoilt: imported again", instance.id)
+                self._store.remove(instance.id)
+                spoilt.add(instance.id)
+
+        assert self._area.absent is not None
+        brought = [place for place in self._area.absent if self._manifest.instances[place].id in stored]
+        workers.run_all("transfers-verify", self._threads, brought, look_at, cancellation)
+        return spoilt
 
     def _import(
         self, stored: Mapping[str, str | None], resumed: bool, cancellation: Cancellation

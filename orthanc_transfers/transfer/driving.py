@@ -212,11 +212,10 @@ class TransferJob(ABC):
         return describe(self.order, self._resources, attempt.facts, attempt.progress, self.bytes_key)
 
     def serialized(self) -> dict[str, Any]:
-        saved = {
-            **order_to_json(self.order),
-            **self._attempt.continuation.to_json(),
-            "Progress": round(self.progress(), 4),
-        }
+        saved = {**order_to_json(self.order), "Progress": round(self.progress(), 4)}
+        if self._state is not State.CANCELED:
+            # After a restart, nothing belongs to a canceled job that its process had no time to delete.
+            saved.update(self._attempt.continuation.to_json())
         if self._shown or self._state in (State.SUCCEEDED, State.FAILED, State.CANCELED):
             saved[_ENDED] = self.content()
         return saved

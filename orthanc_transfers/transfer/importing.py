@@ -116,8 +116,9 @@ class Importer:
         return self._resumed and place in self._absent
 
     def run(self, places: Iterable[int], suspects: frozenset[int], cancellation: Cancellation) -> None:
-        """Import instances. ``suspects`` are stored with another MD5: what fails should fail early.
+        """Import instances, and see them safe from a loss of power.
 
+        ``suspects`` are stored with another MD5: what fails should fail early.
         Raises ``ImportRefused``, naming the instance and the reason; ``Canceled``.
         """
         workers.run_all(
@@ -127,6 +128,7 @@ class Importer:
             self._import_one,
             cancellation,
         )
+        self._store.harden()
 
     def _ordered(self, places: Sequence[int], suspects: frozenset[int]) -> list[int]:
         # The rest in the order of the area, which is how the kernel reads ahead.
@@ -152,6 +154,11 @@ class Importer:
         identifiers = [(place, self._manifest.instances[place].id) for place in mine]
         identifiers += [(-1, identifier) for identifier in self._foreign]
         workers.run_all("transfers-undo", self._threads, identifiers, self._remove, closing)
+        try:
+            # Or a loss of power may bring them back, without their files, when nobody looks after them any more.
+            self._store.harden()
+        except TransferError as error:
+            log.error("the deletions of an undone commit may not survive a loss of power: %s", error)
 
     def _quiesce(self, closing: Cancellation) -> None:
         # After a cancellation an import may still be under way, and what it brings has to go as well.

@@ -70,6 +70,9 @@ class InstanceStore(Protocol):
     def remove(self, identifier: str) -> None:
         """Delete one instance; one that is not there does not matter."""
 
+    def harden(self) -> None:
+        """Let all that was imported and deleted so far survive a loss of power. Raises ``TransferError``."""
+
     def transfer_syntax(self, identifier: str) -> str | None:
         """UID of the transfer syntax of a stored instance, ``None`` if unknown."""
 

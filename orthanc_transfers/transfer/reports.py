@@ -86,6 +86,9 @@ class Reports:
         try:
             with open(fd, "wb") as file:
                 file.write(json.dumps(content).encode())
+                file.flush()
+                # A name without content is what a loss of power would leave.
+                os.fsync(fd)
             # The age of a file is told by the clock that will judge it.
             os.utime(unfinished, (self._clock.now(), self._clock.now()))
             os.rename(unfinished, path)

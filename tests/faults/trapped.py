@@ -3,7 +3,8 @@
 The plugin itself is the real one: this only stands at the door of some of its methods. A trap is a file
 ``traps/<name> before`` or ``traps/<name> after`` in the working directory, which holds one of
 
-    kill N       the process dies of SIGKILL at the N-th time from now, as in a power cut
+    kill N       the process dies of SIGKILL at the N-th time from now
+    stop N       the process stands still (SIGSTOP) at the N-th time from now
     wait         every thread that comes there waits until the file is gone
     slow S       every thread that comes there takes S seconds longer
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 import re
 import signal
 import threading
@@ -26,14 +26,16 @@ from pathlib import Path
 from typing import Any
 
 METHODS = {
-    "host.store": ["OrthancStore.manifest", "OrthancStore.add"],
+    "host.store": ["OrthancStore.manifest", "OrthancStore.add", "OrthancStore.remove"],
     "host.sdk": ["Sdk.rest_get"],
     "rest.passive": [
         *("Passive.lookup", "Passive.get_chunks", "Passive.post_chunks", "Passive.report"),
         *("Passive.create_push", "Passive.put_bucket", "Passive.commit_push"),
         *("Passive.create_push_2", "Passive.put_ranges", "Passive.commit_push_2", "Passive.push_status"),
     ],
-    "transfer.area": ["Area.write", "Area.note", "Area.note_committing", "Area.note_outcome"],
+    "transfer.area": [
+        *("Area.write", "Area.note", "Area.note_committing", "Area.note_receiving", "Area.note_outcome"),
+    ],
     "transfer.commit": ["Commit.run"],
     "transfer.intake": ["Intake.check"],
     "transfer.sent": ["SentRecord.write", "SentRecord.note"],
@@ -80,7 +82,10 @@ def come_by(place: str) -> None:
             _visits[key] += 1
             if _visits[key] == int(value):
                 file.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
+                # Sent to this very thread, so that it does not get any further.
+                signal.pthread_kill(
+                    threading.get_ident(), signal.SIGSTOP if action == "stop" else signal.SIGKILL
+                )
 
 
 def guarded(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

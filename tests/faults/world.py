@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.area import Area
+from tests.support import process
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.front import Front, Seen
@@ -113,8 +114,8 @@ class Transfer:
         self.job = order([resource("Study", self.study)], f"b{self.version}", Compression="none")["ID"]
         return self.job
 
-    def start_saved(self) -> str:
-        """The same, but nothing happens before Orthanc has the job in its database.
+    def start_saved(self, then: Callable[[], None] = lambda: None) -> str:
+        """The same, but nothing happens before Orthanc has the job in its database, and before ``then`` was called.
 
         Orthanc writes a new job down a moment after it was submitted (0.1 s); one that is killed before that
         knows nothing of it afterwards.
@@ -123,6 +124,7 @@ class Transfer:
         with Trap(self.world.a, f"{name} before", "wait"):
             job = self.start()
             wait_until(lambda: is_saved(self.world.a, job), f"job {job} is in the database")
+            then()
         return job
 
     def succeed(self, timeout: float = 120.0) -> dict[str, Any]:
@@ -139,11 +141,15 @@ class Transfer:
 
         ``timeout``: seconds until nothing else is left.
         """
-        assert self.target.md5s() == {**self.before, **self.wanted}
-        for identifier, md5 in self.wanted.items():
+        self._has({**self.before, **self.wanted})
+        self.leaves_nothing_behind(timeout)
+
+    def _has(self, expected: dict[str, str]) -> None:
+        """The target has these instances and no others, in its index and on its disk."""
+        assert self.target.md5s() == expected
+        for identifier, md5 in expected.items():
             file = self.target.download(f"instances/{identifier}/file")
             assert hashlib.md5(file).hexdigest() == md5
-        self.leaves_nothing_behind(timeout)
 
     def becomes_whole(self) -> None:
         """The same, a while later: the target works on it, without a job that would tell."""
@@ -154,7 +160,7 @@ class Transfer:
 
     def is_not_there(self, timeout: float = TIDYING) -> None:
         """The target is as it was."""
-        assert self.target.md5s() == self.before
+        self._has(self.before)
         self.leaves_nothing_behind(timeout)
 
     def is_whole_or_not_there(self) -> bool:
@@ -260,7 +266,8 @@ def broken_world(
 class Trap:
     """Something that happens to a server in the middle of a method of the plugin, see ``trapped.py``.
 
-    ``place`` is a name of ``trapped.py`` and ``before`` or ``after``; ``action`` is ``kill N``, ``wait`` or ``slow S``.
+    ``place`` is a name of ``trapped.py`` and ``before`` or ``after``; ``action`` is ``kill N``, ``stop N``, ``wait``
+    or ``slow S``.
     As a context, it is taken away at its end.
     """
 
@@ -283,6 +290,12 @@ class Trap:
         wait_until(lambda: not self._server.running, f"{self._server.name} dies at {self._file.name}")
         assert not self._file.exists(), "it ended in another way"
         self._server.kill()  # what it had started, if anything, and it is known to have been meant
+
+    def has_stopped(self) -> None:
+        """Wait until the server stands still."""
+        wait_until(
+            lambda: process.is_stopped(self._server.pid), f"{self._server.name} stops at {self._file.name}"
+        )
 
 
 def staging(server: OrthancServer) -> Path:

@@ -16,6 +16,7 @@ from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.host import context, lifecycle, logs, metrics
+from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.jobs import JobEngine
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
@@ -41,7 +42,8 @@ class CountingSdk(Sdk):
 
 sdk = CountingSdk(context.find_context())
 log = logs.install(sdk)
-store = OrthancStore(sdk, StoredFiles(Path(sdk.configuration()["StorageDirectory"])))
+storage = Path(sdk.configuration()["StorageDirectory"])
+store = OrthancStore(sdk, StoredFiles(storage), Durability(storage, storage, files_synced=True))
 peers = OrthancPeers(sdk, sdk.configuration(), parse_settings({}))
 moments: list[str] = []
 calls: list[str] = []

@@ -9,10 +9,13 @@ from typing import cast
 import pytest
 
 from orthanc_transfers.core.errors import HostError, ImportRefused
+from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.sdk import Code, Sdk
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.transfer.ports import ImportStatus
+
+NOWHERE = Path("/nowhere")
 
 
 class FailingSdk:
@@ -35,7 +38,7 @@ class FailingSdk:
 
 
 def store(sdk: FailingSdk) -> OrthancStore:
-    return OrthancStore(cast(Sdk, sdk), StoredFiles(Path("/nowhere")))
+    return OrthancStore(cast(Sdk, sdk), StoredFiles(NOWHERE), Durability(NOWHERE, NOWHERE, files_synced=True))
 
 
 def test_a_collision_in_orthanc_s_storage_is_no_refusal() -> None:

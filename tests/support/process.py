@@ -31,6 +31,11 @@ def peak_memory(pid: int) -> int:
     return _status(pid, "VmHWM")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether it stands still (SIGSTOP), with all its threads."""
+    return all("\nState:\tT" in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
+
+
 def _status(pid: int, key: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{key}:"):

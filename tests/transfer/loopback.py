@@ -142,6 +142,9 @@ class MemoryStore:
     def remove(self, identifier: str) -> None:
         self.files.pop(identifier, None)
 
+    def harden(self) -> None:
+        pass
+
     def transfer_syntax(self, identifier: str) -> str | None:
         return "1.2.840.10008.1.2.1"
 

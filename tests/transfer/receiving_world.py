@@ -62,6 +62,9 @@ class MemoryStore:
         self.keeps_md5s = True
         self.before_add: Callable[[str], None] = lambda identifier: None
         self.before_md5s: Callable[[], None] = lambda: None
+        self.before_harden: Callable[[], None] = lambda: None
+        self.hardened: set[str] = set()
+        """Those that a loss of power leaves."""
         self.added: list[str] = []
         self.removed: list[str] = []
         self._lock = threading.Lock()
@@ -105,6 +108,10 @@ class MemoryStore:
         with self._lock:
             self.files.pop(identifier, None)
             self.removed.append(identifier)
+
+    def harden(self) -> None:
+        self.before_harden()
+        self.hardened = set(self.files)
 
     def transfer_syntax(self, identifier: str) -> str | None:
         return transfer_syntax(self.files[identifier])

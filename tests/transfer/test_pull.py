@@ -10,6 +10,7 @@ import pytest
 
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable
+from orthanc_transfers.transfer.job import reload
 from orthanc_transfers.transfer.ports import Answer, StepOutcome, StopReason
 from tests.transfer.loopback import STUDY, World, eventually, file, finish, once, step_until, world
 
@@ -216,6 +217,16 @@ def test_a_pull_that_was_canceled_after_a_restart_leaves_nothing(both: World, ve
     assert both.here.unfinished() == 1
     again.stop(StopReason.CANCELED)
     eventually(lambda: both.here.unfinished() == 0)
+
+
+def test_after_a_restart_nothing_belongs_to_a_pull_that_was_canceled(both: World, version: int) -> None:
+    hold = both.line.hold(CHUNKS[version], skip=2)
+    job = both.pull()
+    step_until(job, hold.reached.is_set)
+    token = job.serialized()["Token"]
+    # The process died before it had deleted what the pull had received: only this was saved.
+    job.stop(StopReason.CANCELED)
+    assert reload(both.env, job.type, job.serialized()).token != token
 
 
 def test_a_cancel_during_the_import_leaves_nothing(both: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from orthanc_transfers.core.errors import (
     Canceled,
     Conflict,
     Corrupted,
+    HostError,
     ImportRefused,
     NoSpace,
     TooLarge,
@@ -21,6 +23,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.model import Instance, Manifest
 from orthanc_transfers.core.protocol import PushState
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.transfer.area import Area
 from orthanc_transfers.transfer.cancellation import Cancellation
 from tests.transfer.receiving_world import (
     PATIENCE,
@@ -345,6 +348,42 @@ def _hold_imports(world: World) -> tuple[threading.Event, threading.Event]:
     return begun, go_on
 
 
+def _outcomes(world: World) -> list[str]:
+    """The states of the outcomes that are on disk."""
+    outcomes = (Area.reopen(path.parent).history.outcome for path in world.root.glob("*/journal"))
+    return [outcome["State"] for outcome in outcomes if outcome is not None]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_no_outcome_is_noted_before_orthanc_was_made_to_keep_what_it_rests_on(
+    world: World, refused: bool
+) -> None:
+    if refused:
+        world.store.refused[identify(FILES[11])] = "no"
+    outcomes: list[list[str]] = []
+    world.store.before_harden = lambda: outcomes.append(_outcomes(world))
+    reception = world.pull(FILES)
+    fill(reception, FILES)
+    with pytest.raises(ImportRefused) if refused else nullcontext():
+        reception.commit()
+    assert outcomes == [[]]
+    assert world.store.hardened == set(world.store.files)
+    assert _outcomes(world) == ["failed" if refused else "committed"]
+
+
+def test_what_orthanc_cannot_be_made_to_keep_is_no_success(world: World) -> None:
+    def fail() -> None:
+        raise HostError("the index cannot be forced to disk", 14)
+
+    world.store.before_harden = fail
+    reception = world.pull(FILES)
+    fill(reception, FILES)
+    with pytest.raises(ImportRefused, match="forced to disk"):
+        reception.commit()
+    assert reception.state is PushState.FAILED
+    assert world.store.files == {}
+
+
 def test_a_canceled_commit_is_undone_and_keeps_its_bytes(world: World) -> None:
     begun, go_on = _hold_imports(world)
     reception = world.pull(FILES)
@@ -517,6 +556,19 @@ def test_if_all_was_imported_before_the_crash_a_broken_area_does_not_matter(worl
     world.start()
     (again,) = world.receptions.all()
     assert again.commit().stored == 12
+
+
+def test_what_a_loss_of_power_spoilt_in_orthanc_is_imported_again(world: World) -> None:
+    _crash_while_importing(world, resumable=True)
+    spoilt = next(iter(world.store.files))
+    index = world.store.md5s([identify(data) for data in FILES])
+    world.store.files[spoilt] = b""
+    world.store.md5s = lambda identifiers: {one: index[one] for one in identifiers if one in index}  # type: ignore[method-assign]
+    world.start()
+    (again,) = world.receptions.all()
+    assert again.commit().stored == 12
+    assert world.store.removed == [spoilt]
+    assert world.store.files == {identify(data): data for data in FILES}
 
 
 def test_a_refusal_while_rolling_forward_undoes_what_was_imported_before_the_crash(world: World) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, UnknownTransaction
+from orthanc_transfers.core.protocol import PushState
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.area import Area, from_bits, to_bits
 from orthanc_transfers.transfer.journal import Kind
@@ -177,6 +178,19 @@ def test_an_area_that_was_not_complete_when_its_process_died_is_swept_away(world
         (world.root / name / "area").write_bytes(b"x")
     world.start()
     assert world.leftovers() == set()
+
+
+def test_bytes_that_were_not_let_go_after_the_outcome_are_let_go_at_the_next_start(world: World) -> None:
+    reception = world.pull(FILES)
+    fill(reception, FILES)
+    area = world.root / reception.id / "area"
+    kept = area.read_bytes()
+    reception.commit()
+    world.stop()
+    area.write_bytes(kept)
+    world.start()
+    assert not area.exists()
+    assert [one.state for one in world.receptions.all()] == [PushState.COMMITTED]
 
 
 def test_a_creation_that_fails_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,246 @@
+"""The machine of either Orthanc loses its power during a transfer: what had not reached its disk is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from orthanc_transfers.transfer.area import sync
+from tests.faults.world import Mode, Transfer, Trap, World, broken_world, staging
+from tests.support import process
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.power import PowerDisk
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+Reached = Literal["nothing", "names", "journal", "all but Orthanc's files"]
+"""What reached the disk in time, besides what was forced there. ``names``: which files there are; ``journal``: what the
+journals say of them, ours and that of Orthanc's index, but not their bytes."""
+
+REACHED: tuple[Reached, ...] = ("nothing", "names", "journal")
+
+DISK = 128 * 1024 * 1024
+SLICES = 24
+"""Of which the target has two before, in more than fifty buckets."""
+
+
+@dataclass
+class Machines:
+    """Two Orthancs, the storage folder of each on a disk of its own."""
+
+    world: World
+    disks: dict[str, PowerDisk]
+
+    def transfer(self, mode: Mode, version: int = 2) -> Transfer:
+        """As ``World.transfer``; all that was there before is on the disks."""
+        transfer = self.world.transfer(mode, version, slices=SLICES)
+        self.sync()
+        return transfer
+
+    def sync(self) -> None:
+        """As time does it."""
+        for disk in self.disks.values():
+            disk.sync()
+
+    def reach(self, server: OrthancServer, what: Reached) -> None:
+        """Let some of what a server has written reach its disk, while it stands still."""
+        if what == "names":
+            self.disks[server.name].write_names()
+        elif what == "journal":
+            for path in [*staging(server).glob("*/journal"), server.storage / "index-wal"]:
+                sync(path)
+        elif what == "all but Orthanc's files":
+            for path in [*staging(server).glob("*/*"), server.storage / "index-wal"]:
+                sync(path)
+
+    def lose_power(self, server: OrthancServer) -> None:
+        """The machine of a server, which stands still, loses its power, and is started again."""
+        self.disks[server.name].lose_power(server.kill)
+        server.start()
+
+
+@pytest.fixture(scope="module")
+def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    folder = tmp_path_factory.mktemp("power")
+    disks: dict[str, PowerDisk] = {}
+    with ExitStack() as stack:
+
+        def make(name: str, **options: Any) -> OrthancServer:
+            server = make_shared_server(name, **options)
+            try:
+                disk = disks[name] = PowerDisk(server.storage, folder / f"{name}.disk", DISK)
+            except OSError as error:
+                pytest.skip(f"no disk that could lose its power: {error}")
+            stack.callback(disk.close)
+            stack.callback(server.kill)
+            return server
+
+        yield Machines(stack.enter_context(broken_world(make, folder)), disks)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """At which point the machine of the sender or of the receiver loses its power; as ``Kill`` of ``test_kills.py``."""
+
+    mode: Mode
+    side: str
+    point: str
+    place: str
+    nth: int = 1
+    version: int = 2
+
+    def __str__(self) -> str:
+        version = "" if self.version == 2 else "-v1"
+        return f"{self.mode}{version}-{self.side}-{self.point.replace(',', '').replace(' ', '-')}"
+
+
+CUTS = [
+    Cut("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
+    Cut("push", "receiver", "half has arrived", "Passive.put_ranges after", 25),
+    Cut("push", "receiver", "verified and noted", "Area.note_committing after"),
+    Cut("push", "receiver", "half is imported", "OrthancStore.add after", 11),
+    Cut("push", "receiver", "outcome not noted", "Area.note_outcome before"),
+    Cut("push", "receiver", "outcome noted, not answered", "Area.note_outcome after"),
+    Cut("push", "sender", "half has arrived", "RequestsTransport.request PUT push after", 25),
+    Cut("push", "sender", "knows the outcome", "RequestsTransport.request GET push after"),
+    Cut("pull", "receiver", "half has arrived", "Area.note after", 25),
+    Cut("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
+    Cut("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    Cut("pull", "sender", "half has been read", "Passive.post_chunks after", 25),
+    Cut("push", "receiver", "half has arrived", "Passive.put_bucket after", 25, version=1),
+    Cut("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
+    Cut("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
+    Cut("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
+    Cut("pull", "sender", "half has been read", "Passive.get_chunks after", 25, version=1),
+]
+
+
+# What is on the disk of a sender does not change during a transfer.
+@pytest.mark.parametrize(
+    ("cut", "reached"),
+    [(cut, reached) for cut in CUTS for reached in (REACHED if cut.side == "receiver" else REACHED[:1])],
+    ids=str,
+)
+def test_a_transfer_goes_on_after_a_loss_of_power(machines: Machines, cut: Cut, reached: Reached) -> None:
+    transfer = machines.transfer(cut.mode, cut.version)
+    victim = transfer.source if cut.side == "sender" else transfer.target
+    trap = Trap(victim, cut.place, f"stop {cut.nth}")
+    transfer.start_saved(machines.sync)
+    trap.has_stopped()
+    machines.reach(victim, reached)
+    machines.lose_power(victim)
+    transfer.succeed()
+    transfer.is_whole()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_what_was_reported_as_received_is_there_after_a_loss_of_power(
+    machines: Machines, mode: Mode, version: int
+) -> None:
+    transfer = machines.transfer(mode, version)
+    transfer.start()
+    known = transfer.succeed()
+    stand_still(transfer.target)
+    machines.lose_power(transfer.target)
+    transfer.is_whole()
+    report = transfer.target.get(f"transfers/reports/{known['Transaction']}")
+    assert report["State"] == "committed"
+
+
+def test_an_import_of_version_1_whose_bytes_were_lost_fails_and_leaves_nothing(machines: Machines) -> None:
+    transfer = machines.transfer("push", 1)
+    trap = Trap(transfer.target, "OrthancStore.add after", "stop 11")
+    job = transfer.start_saved(machines.sync)
+    trap.has_stopped()
+    machines.reach(transfer.target, "journal")
+    machines.lose_power(transfer.target)
+    known = machines.world.a.wait_for_job(job)
+    assert known["State"] == "Failure", known
+    assert "nothing was imported" in known["Content"]["Error"]
+    transfer.is_not_there()
+    machines.world.a.post(f"jobs/{job}/resubmit")
+    transfer.succeed()
+    transfer.is_whole()
+
+
+def stand_still(server: OrthancServer) -> None:
+    os.kill(server.pid, signal.SIGSTOP)
+    wait_until(lambda: process.is_stopped(server.pid), f"{server.name} stands still")
+
+
+@pytest.mark.parametrize(
+    ("place", "nth"), [("OrthancStore.remove after", 4), ("Area.note_receiving after", 1)]
+)
+def test_an_import_that_was_undone_is_whole_or_not_there_after_a_loss_of_power(
+    machines: Machines, place: str, nth: int
+) -> None:
+    transfer = machines.transfer("pull")
+    target = transfer.target
+    undoing = Trap(target, "OrthancStore.remove before", "stop 1")
+    with Trap(target, "OrthancStore.add after", "slow 0.2"):
+        job = transfer.start_saved()
+        wait_until(lambda: len(target.instances()) > len(transfer.before) + 8, "some are imported")
+        machines.world.a.post(f"jobs/{job}/cancel")
+        undoing.has_stopped()
+    # The index has them for good now; that their files are deleted reaches the disk before the index knows of it.
+    machines.sync()
+    later = Trap(target, place, f"stop {nth}")
+    os.kill(target.pid, signal.SIGCONT)
+    later.has_stopped()
+    machines.reach(target, "names")
+    machines.lose_power(target)
+    # It goes on if Orthanc had it in its database as it was before it was canceled.
+    target.wait_for_job(job)
+    transfer.leaves_nothing_behind()
+    transfer.is_whole_or_not_there()
+
+
+def test_a_pull_whose_job_was_not_on_the_disk_yet_is_whole_or_not_there(machines: Machines) -> None:
+    transfer = machines.transfer("pull")
+    trap = Trap(transfer.target, "Area.note after", "stop 25")
+    job = transfer.start()
+    trap.has_stopped()
+    machines.reach(transfer.target, "names")
+    machines.lose_power(transfer.target)
+    # Orthanc comes round to forcing its index to disk every 10 s.
+    if transfer.target.request("GET", f"jobs/{job}").status_code == 200:
+        transfer.succeed()
+    transfer.is_whole_or_not_there()
+
+
+@pytest.fixture(scope="module")
+def careless(machines: Machines) -> Machines:
+    """The same, but Orthanc does not force files to disk, from now on."""
+    machines.world.b.configuration["SyncStorageArea"] = False
+    machines.world.b.restart()
+    return machines
+
+
+def test_what_was_reported_as_received_is_there_also_where_orthanc_forces_no_files_to_disk(
+    careless: Machines,
+) -> None:
+    transfer = careless.transfer("push")
+    transfer.start()
+    transfer.succeed()
+    stand_still(transfer.target)
+    careless.lose_power(transfer.target)
+    transfer.is_whole()
+
+
+def test_instances_in_the_index_whose_files_were_lost_are_imported_again(careless: Machines) -> None:
+    transfer = careless.transfer("push")
+    trap = Trap(transfer.target, "OrthancStore.add after", "stop 11")
+    transfer.start_saved(careless.sync)
+    trap.has_stopped()
+    careless.reach(transfer.target, "all but Orthanc's files")
+    careless.lose_power(transfer.target)
+    transfer.succeed()
+    transfer.is_whole()
