@@ -8,7 +8,6 @@ import json
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -25,12 +24,6 @@ JOB_TYPES = ("PushTransfer", "PullTransfer")
 RELEASE_TIMEOUT = 2.0
 """Seconds that the end of Orthanc may wait for our jobs."""
 
-# Orthanc copies a text after the callback that gave it has returned. As many are kept as there may be
-# readers of ``/jobs`` at once (its HTTP server has 50 threads by default), and then some; fewer if they are long.
-_KEPT_TEXTS = 128
-_KEPT_BYTES = 8 << 20
-_FEWEST_TEXTS = 8
-
 # Between two steps of a job that was released because Orthanc ends, in seconds.
 _IDLE_STEP = 0.05
 
@@ -38,28 +31,31 @@ _IDLE_STEP = 0.05
 _IDENTIFIER = "JobID"
 
 
+class _Texts:
+    """Texts that Orthanc may still be reading: a thread reads the one that it was given before it asks for another.
+
+    So there is one for each thread of Orthanc that ever asked, however many jobs it keeps and however often they are
+    looked at.
+    """
+
+    def __init__(self) -> None:
+        # Needs no lock: each use is a single operation of a dict.
+        self._last: dict[int, bytes] = {}
+
+    def keep(self, value: dict[str, Any]) -> int | None:
+        """The address of a JSON text, which lives until the calling thread comes again."""
+        text = json.dumps(value).encode()
+        self._last[threading.get_ident()] = text
+        return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
+
+
 class _Entry:
-    """A job, with the texts that Orthanc may still be reading."""
+    """A job, and what Orthanc calls it."""
 
     def __init__(self, job: Job, identifier: str | None = None) -> None:
         self.job = job
         self.identifier = identifier
         self.released = False
-        self._lock = threading.Lock()
-        self._texts: deque[bytes] = deque()
-        self._size = 0
-
-    def keep(self, value: dict[str, Any]) -> int | None:
-        """The address of a JSON text that lives on."""
-        text = json.dumps(value).encode()
-        with self._lock:
-            self._texts.append(text)
-            self._size += len(text)
-            while len(self._texts) > _FEWEST_TEXTS and (
-                len(self._texts) > _KEPT_TEXTS or self._size > _KEPT_BYTES
-            ):
-                self._size -= len(self._texts.popleft())
-        return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
 
     def release(self) -> None:
         """Once, and whatever happens: the job may be finalized while everything is being released."""
@@ -86,6 +82,7 @@ class JobEngine:
         self._handles = itertools.count(1)
         # Needs no lock: each use is a single operation of a dict.
         self._entries: dict[int, _Entry] = {}
+        self._texts = _Texts()
         self._callbacks = sdk.job_callbacks(
             finalize=self._finalize,
             progress=self._progress,
@@ -181,12 +178,12 @@ class JobEngine:
             # The core shows its own words for error 1, whatever a plugin's job does: this is the one place
             # of ``GET /jobs/{id}`` that can say what happened.
             content = {**content, "Error": failure}
-        return entry.keep(content)
+        return self._texts.keep(content)
 
     def _serialized(self, handle: int) -> int | None:
         entry = self._entries[handle]
         saved = entry.job.serialized()
-        return entry.keep({**saved, _IDENTIFIER: entry.identifier} if entry.identifier else saved)
+        return self._texts.keep({**saved, _IDENTIFIER: entry.identifier} if entry.identifier else saved)
 
     def _step(self, handle: int) -> int:
         entry = self._entries[handle]

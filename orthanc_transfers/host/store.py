@@ -56,7 +56,7 @@ _HASHING_THREADS = 4
 # many thousand imports on 1.10.1.
 _IMPORT_ATTEMPTS = 3
 
-# Files that are remembered, some 400 bytes each.
+# Files that are remembered at most, some 400 bytes each, if they are listed and never sent.
 _REMEMBERED = 100_000
 # Files in a row that were not in the storage folder, after which none is looked for there any more.
 _TRIED = 16
@@ -85,7 +85,7 @@ class OrthancStore:
         self._sdk = sdk
         self._stored_files = stored_files
         self._durability = durability
-        # Those listed lately will be sent soon. Single operations of a dictionary need no lock.
+        # Those listed lately will be sent soon, and are forgotten then. Single operations of a dictionary need no lock.
         self._listed: dict[str, _File] = {}
         self._in_vain = 0
 
@@ -131,6 +131,7 @@ class OrthancStore:
     def read(self, identifier: str) -> memoryview:
         """The file, in the memory into which Orthanc read it."""
         _check(Level.INSTANCE, identifier)
+        self._listed.pop(identifier, None)
         try:
             return self._sdk.dicom(identifier)
         except HostError as error:
@@ -146,6 +147,8 @@ class OrthancStore:
         file = self._known(identifier)
         if file.uuid and self._stored_files.read_into(view, file.uuid, file.size, offset):
             self._in_vain = 0
+            if offset + len(view) == file.size:
+                self._listed.pop(identifier, None)  # the end of a file is asked for last, or nearly so
             return True
         # Replaced meanwhile, or compressed, or elsewhere.
         self._listed.pop(identifier, None)

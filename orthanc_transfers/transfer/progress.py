@@ -34,8 +34,8 @@ class Progress:
     def plan(self, scheduled: Callable[[], int], completed: int, left: int) -> None:
         """Buckets of the whole transfer, how many of them are settled already, bytes still to carry.
 
-        The first may change, and is asked for again and again. May be called again: after a pause, or when
-        bytes have to be carried once more.
+        The first may change, and is asked for again and again, until ``stop``. May be called again: after a pause,
+        or when bytes have to be carried once more.
         """
         with self._lock:
             self._floor = self._fraction()
@@ -51,8 +51,11 @@ class Progress:
             self._recent.clear()
 
     def stop(self) -> None:
-        """No bytes flow until the next ``start``: the speed becomes the mean so far."""
+        """No bytes flow until the next ``start``: the speed becomes the mean so far, and the plan is let go."""
         with self._lock:
+            scheduled = self._scheduled()
+            # Orthanc keeps jobs that have ended: they must not keep the instances of their plan.
+            self._scheduled = lambda: scheduled
             if self._carrying_since is not None:
                 self._carried_for += self._clock.monotonic() - self._carrying_since
                 self._carrying_since = None

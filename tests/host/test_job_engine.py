@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -108,14 +109,45 @@ def test_a_job_that_orthanc_does_not_take_is_given_back_and_released(sdk: FakeSd
     assert (sdk.freed, job.releases) == ([1], 1)
 
 
-def test_texts_live_on_while_later_ones_are_given(sdk: FakeSdk, engine: JobEngine) -> None:
+def test_a_text_lives_on_while_other_threads_are_given_theirs(sdk: FakeSdk, engine: JobEngine) -> None:
     job = FakeJob()
     handle = submit(engine, job)
-    addresses = []
-    for number in range(100):
-        job.shown = {"Number": number}
-        addresses.append(sdk.callbacks.content(handle))
-    assert [json.loads(ctypes.string_at(address))["Number"] for address in addresses] == list(range(100))
+    job.shown = {"Number": 0}
+    address = sdk.callbacks.content(handle)
+
+    def ask() -> None:
+        for number in range(1, 300):
+            job.shown = {"Number": number}
+            sdk.callbacks.content(handle)
+            sdk.callbacks.serialized(handle)
+
+    others = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join()
+    assert json.loads(ctypes.string_at(address)) == {"Number": 0}
+
+
+def test_jobs_that_were_often_looked_at_keep_no_texts(sdk: FakeSdk, engine: JobEngine) -> None:
+    text = 100_000
+    handles = []
+    for _ in range(20):
+        job = FakeJob()
+        job.shown = {"Resources": "x" * text}
+        handles.append(submit(engine, job))
+
+    def look() -> None:
+        for handle in handles * 5:
+            sdk.callbacks.content(handle)
+            sdk.callbacks.serialized(handle)
+
+    tracemalloc.start()
+    try:
+        look()
+        assert tracemalloc.get_traced_memory()[0] < 3 * text
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_release_that_hangs_does_not_hold_up_the_end_of_orthanc(engine: JobEngine) -> None:

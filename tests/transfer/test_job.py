@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.model import Chunk, Manifest
 from orthanc_transfers.transfer.content import megabytes, with_types
 from orthanc_transfers.transfer.driving import RELEASE
 from orthanc_transfers.transfer.job import reload
@@ -81,6 +83,27 @@ def test_every_step_after_the_end_says_the_same(pair: World) -> None:
     job = pair.push()
     assert finish(job) is StepOutcome.SUCCESS
     assert job.step() is StepOutcome.SUCCESS
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_a_job_that_has_ended_keeps_no_list_of_instances(tmp_path: Path, version: int, way: str) -> None:
+    pair = world(tmp_path, version=version)
+    sender = pair.here if way == "push" else pair.there
+    # Other tests have theirs, which may still be in memory.
+    (name, *_) = sender.store.put(*(file(number) for number in range(100 * version, 100 * version + 4)))
+    job = pair.push() if way == "push" else pair.pull()
+    assert finish(job) is StepOutcome.SUCCESS
+    progress, content = job.progress(), job.content()
+    # Receptions keep theirs until they expire.
+    for reception in (*pair.here.receptions.all(), *pair.there.receptions.all()):
+        reception.discard()
+    del reception
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Manifest) and name in one]
+    assert not [one for one in gc.get_objects() if isinstance(one, Chunk) and one.id == name]
+    assert (job.progress(), job.content()) == (progress, content)
+    pair.close()
 
 
 def test_a_canceled_job_does_nothing_more(pair: World) -> None:

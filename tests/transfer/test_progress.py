@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from functools import partial
+
 import pytest
 
 from orthanc_transfers.core.codec import Codec
@@ -122,3 +125,20 @@ def test_progress_does_not_go_back_when_there_turn_out_to_be_more_buckets(progre
     assert progress.fraction() == pytest.approx(2 / 4)
     scheduled = 20
     assert progress.fraction() == pytest.approx(2 / 4)
+
+
+def test_a_plan_is_let_go_when_its_bytes_have_flowed_or_cannot(progress: Progress) -> None:
+    class Plan:
+        total = 2
+
+    plan = Plan()
+    kept = weakref.ref(plan)
+    progress.plan(partial(getattr, plan, "total"), 0, 200)
+    progress.start()
+    progress.settle(100, 100, Codec.NONE)
+    plan.total = 6
+    del plan
+    assert kept() is not None
+    progress.stop()
+    assert kept() is None
+    assert progress.fraction() == pytest.approx(2 / 8)
