@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from orthanc_transfers.core.ranges import Range
 
@@ -97,6 +99,11 @@ class Manifest:
 
     def __contains__(self, identifier: object) -> bool:
         return identifier in self._places
+
+    def fingerprint(self) -> str:
+        """The same for equal manifests, and no others."""
+        rows = [[instance.id, instance.size, instance.md5] for instance in self.instances]
+        return sha256(json.dumps(rows).encode()).hexdigest()
 
     @property
     def area(self) -> Range:

@@ -169,6 +169,12 @@ class Area:
             raise BadFile(f"reception {directory.name} cannot be read: {error}") from error
         return Area(directory, manifest, meta, history)
 
+    def forget_instances(self) -> None:
+        """The outcome is all that is of interest now: keep nothing in memory that grows with the manifest."""
+        self.manifest = Manifest(())
+        self.history = History(outcome=self.history.outcome)
+        self.absent = None
+
     # --- the bytes
 
     def write(self, pieces: Sequence[tuple[Range, int]], data: memoryview) -> None:

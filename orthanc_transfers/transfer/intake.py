@@ -57,6 +57,7 @@ class Intake:
         self._have = RangeSet(area.history.have)
         self._stored: set[int] = set()
         self._stored_size = 0
+        self._stored_in_the_end: tuple[int, int] | None = None
         self._good: set[int] = set()
         self._wrong: set[int] = set()
         self._prefixes: dict[int, _Prefix] = {}
@@ -86,7 +87,7 @@ class Intake:
     def stored_count(self) -> tuple[int, int]:
         """Number and bytes of those."""
         with self._lock:
-            return len(self._stored), self._stored_size
+            return self._stored_in_the_end or (len(self._stored), self._stored_size)
 
     def flaw(self) -> str | None:
         """What keeps the area from being committed, naming an instance; ``None``: every byte is there."""
@@ -105,6 +106,16 @@ class Intake:
             return [place for place in places if place not in self._good and place not in self._stored]
 
     # --- changes
+
+    def forget_instances(self) -> None:
+        """Nothing is to be written any more: keep nothing that grows with the manifest, but ``stored_count``."""
+        with self._lock:
+            self._stored_in_the_end = len(self._stored), self._stored_size
+            self._manifest = Manifest(())
+            self._have = RangeSet()
+            for places in (self._stored, self._good, self._wrong):
+                places.clear()
+            self._prefixes.clear()
 
     def skip(self, places: frozenset[int]) -> None:
         """Say which instances are stored already, before anything was written."""

@@ -14,7 +14,7 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.protocol import Capabilities, TransferRequest
-from orthanc_transfers.core.ranges import RangeSet
+from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
@@ -116,7 +116,7 @@ def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: C
     drive.enter(reception.id)
     missing = reception.missing()
     facts.already_stored, stored_size = reception.already_stored
-    there = reception.manifest.size - sum(item.size for item in missing)
+    there = reception.size - sum(item.size for item in missing)
     facts.resumed = max(0, there - stored_size)
     for _ in range(MOST_ROUNDS):
         _fetch(drive, reception, fetcher, carrier)
@@ -142,7 +142,7 @@ def _fetch(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Car
     drive.facts.phase = "Fetching"
     missing = RangeSet(reception.missing())
     plan = fetcher.plan(missing)
-    settled = fetcher.plan(missing.missing(reception.manifest.area)).total()
+    settled = fetcher.plan(missing.missing(Range(0, reception.size))).total()
     drive.progress.plan(lambda: settled + plan.total(), settled, missing.size)
 
     def fetch(item: T) -> Carried:

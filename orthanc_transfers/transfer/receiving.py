@@ -81,6 +81,10 @@ class Reception:
 
     def __init__(self, area: Area, surroundings: Surroundings) -> None:
         self._area = area
+        self.count, self.size = len(area.manifest), area.manifest.size
+        """Of the instances; bytes."""
+        self.fingerprint = area.manifest.fingerprint()
+        """Of the manifest."""
         self._surroundings = surroundings
         self._lock = threading.Lock()
         self._state = PushState.RECEIVING
@@ -101,6 +105,8 @@ class Reception:
         elif area.absent is not None:
             self._state = PushState.COMMITTING
         self._intake = Intake(area)
+        if self._state in FINISHED:
+            self._forget_instances()
 
     def _reopen_finished(self, outcome: dict[str, Any]) -> None:
         self._state = PushState(outcome["State"])
@@ -125,10 +131,9 @@ class Reception:
         """By which whoever brings the bytes finds it again."""
         return str(self._area.meta["token"])
 
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What its opener wanted to be kept."""
-        meta: dict[str, Any] = self._area.meta["meta"]
+    def take_meta(self) -> dict[str, Any]:
+        """What its opener wanted to be kept, once: from then on it is kept on disk only."""
+        meta: dict[str, Any] = self._area.meta.pop("meta")
         return meta
 
     @property
@@ -138,7 +143,7 @@ class Reception:
 
     @property
     def manifest(self) -> Manifest:
-        """What is to be received."""
+        """What is to be received; empty once it has been."""
         return self._area.manifest
 
     @property
@@ -172,7 +177,7 @@ class Reception:
     def imported(self) -> int:
         """Number of instances that the commit is done with."""
         if self._state is PushState.COMMITTED:
-            return len(self.manifest)
+            return self.count
         running = self._running
         return running.done if running is not None else 0
 
@@ -344,7 +349,13 @@ class Reception:
         self._report, self._error = report, error
         with self._lock:
             self._become(state)
+        self._forget_instances()
         self._surroundings.ended(self)
+
+    def _forget_instances(self) -> None:
+        # It is remembered for a while, with many others: what was to be received is not.
+        self._intake.forget_instances()
+        self._area.forget_instances()
 
     def _describe(self, outcome: dict[str, Any], commit: Commit) -> dict[str, Any]:
         meta = self._area.meta

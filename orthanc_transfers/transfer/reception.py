@@ -136,11 +136,12 @@ class Receptions:
         return reception
 
     def _still_right(self, known: Reception, manifest: Manifest) -> bool:
-        fresh_start = known.kind == "pull" and (known.manifest != manifest or known.state is PushState.FAILED)
+        same = known.fingerprint == manifest.fingerprint()
+        fresh_start = known.kind == "pull" and (not same or known.state is PushState.FAILED)
         if fresh_start:
             known.discard()
             return False
-        if known.manifest != manifest:
+        if not same:
             raise Conflict("this token belongs to another transfer")
         return not known.dropped
 
@@ -158,6 +159,7 @@ class Receptions:
         area = self._staging.create(manifest, meta, needed)
         try:
             reception = Reception(area, self._surroundings)
+            reception.take_meta()  # its opener has it
             reception.skip(same)
         except BaseException:
             area.discard()

@@ -22,7 +22,7 @@ from orthanc_transfers.core.errors import (
     UnknownResource,
     UnknownTransaction,
 )
-from orthanc_transfers.core.model import Chunk
+from orthanc_transfers.core.model import Chunk, Manifest
 from orthanc_transfers.core.protocol import PushCreation, PushCreation2, PushState, PushStatus
 from orthanc_transfers.core.ranges import Range, cut
 from orthanc_transfers.core.settings import Settings
@@ -89,8 +89,10 @@ class Transactions:
 
     def _reopen(self, reception: Reception) -> None:
         try:
-            meta = reception.meta
+            meta = reception.take_meta()
             buckets = [[Chunk(*chunk) for chunk in bucket] for bucket in meta["buckets"]]
+            if reception.state in FINISHED:
+                buckets = []
             push = _Push(reception, meta["version"], Codec(meta["codec"]), buckets, False, False)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("push %s cannot go on after the restart: %r", reception.id, error)
@@ -147,10 +149,12 @@ class Transactions:
         """
         push = self._find(identifier, 1)
         push.reception.touch()
-        if not 0 <= index < len(push.buckets):
-            raise BadRequest(f"push {identifier} has {len(push.buckets)} buckets, none has index {index}")
-        ranges = [self._range(push, chunk) for chunk in push.buckets[index]]
+        # Both are empty once it is over.
+        buckets, manifest = push.buckets, push.reception.manifest
         self._refuse_if_over(push.reception)
+        if not 0 <= index < len(buckets):
+            raise BadRequest(f"push {identifier} has {len(buckets)} buckets, none has index {index}")
+        ranges = [_range(manifest, chunk) for chunk in buckets[index]]
         size = sum(item.size for item in ranges)
         if size > _LARGEST_BUCKET:
             raise TooLarge(
@@ -168,14 +172,6 @@ class Transactions:
                 push.reception.write(here, part)
             return
         push.reception.write(ranges, codec.decode(body, push.codec, size))
-
-    def _range(self, push: _Push, chunk: Chunk) -> Range:
-        try:
-            return push.reception.manifest.range_of_chunk(chunk)
-        except KeyError:
-            raise UnknownResource(f"a bucket names instance {chunk.id}, which is not in the push") from None
-        except ValueError as error:
-            raise BadRequest(str(error)) from None
 
     def commit_v1(self, identifier: str) -> None:
         """Verify and import; answers when done, and the same again if asked again.
@@ -236,7 +232,7 @@ class Transactions:
         reception = push.reception
         reception.touch()
         for offset, size in places:
-            if offset < 0 or size < 0 or offset + size > reception.manifest.size:
+            if offset < 0 or size < 0 or offset + size > reception.size:
                 raise BadRequest(
                     f"bytes {offset} to {offset + size} lie beyond the area of push {identifier}"
                 )
@@ -279,7 +275,7 @@ class Transactions:
             state=state,
             missing=tuple(reception.missing()),
             imported=reception.imported,
-            total=len(reception.manifest),
+            total=reception.count,
             already_stored=stored,
             already_stored_size=stored_size,
             error=reception.error if state is PushState.FAILED else None,
@@ -361,6 +357,7 @@ class Transactions:
                 del self._pushes[reception.id]
             placed, push.placed = push.placed, False
             live, push.live = push.live, False
+            push.buckets = ()
         if placed:
             self._free_place()
         if not live:
@@ -422,3 +419,12 @@ class Transactions:
                 self.expire()
             except Exception:
                 log.exception("expired pushes cannot be dropped")
+
+
+def _range(manifest: Manifest, chunk: Chunk) -> Range:
+    try:
+        return manifest.range_of_chunk(chunk)
+    except KeyError:
+        raise UnknownResource(f"a bucket names instance {chunk.id}, which is not in the push") from None
+    except ValueError as error:
+        raise BadRequest(str(error)) from None

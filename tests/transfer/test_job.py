@@ -85,9 +85,16 @@ def test_every_step_after_the_end_says_the_same(pair: World) -> None:
     assert job.step() is StepOutcome.SUCCESS
 
 
+def lists_with(instance: str) -> list[Manifest | Chunk]:
+    """What is in memory that names an instance."""
+    gc.collect()
+    objects = [one for one in gc.get_objects() if isinstance(one, Manifest | Chunk)]
+    return [one for one in objects if (instance in one if isinstance(one, Manifest) else instance == one.id)]
+
+
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("way", ["push", "pull"])
-def test_a_job_that_has_ended_keeps_no_list_of_instances(tmp_path: Path, version: int, way: str) -> None:
+def test_a_transfer_that_has_ended_keeps_no_list_of_instances(tmp_path: Path, version: int, way: str) -> None:
     pair = world(tmp_path, version=version)
     sender = pair.here if way == "push" else pair.there
     # Other tests have theirs, which may still be in memory.
@@ -95,14 +102,14 @@ def test_a_job_that_has_ended_keeps_no_list_of_instances(tmp_path: Path, version
     job = pair.push() if way == "push" else pair.pull()
     assert finish(job) is StepOutcome.SUCCESS
     progress, content = job.progress(), job.content()
-    # Receptions keep theirs until they expire.
-    for reception in (*pair.here.receptions.all(), *pair.there.receptions.all()):
-        reception.discard()
-    del reception
-    gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Manifest) and name in one]
-    assert not [one for one in gc.get_objects() if isinstance(one, Chunk) and one.id == name]
+    receiver = pair.there if way == "push" else pair.here
+    assert receiver.receptions.all()
+    assert not lists_with(name)
     assert (job.progress(), job.content()) == (progress, content)
+    # Nor does one that an earlier process received.
+    receiver.restart()
+    assert receiver.receptions.all()
+    assert not lists_with(name)
     pair.close()
 
 
