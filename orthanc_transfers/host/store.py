@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -64,9 +66,14 @@ _TRIED = 16
 # Instances that are cheaper to ask for one by one.
 _FEW = 16
 
-# Instances to ask for at once: few at first, since each that is stored costs time and one would do.
-_FIRST_BATCH = 16
+# Instances to ask for at once: few at first, since each that is stored costs time and one would do; never more than
+# take about that many seconds, since what the core does cannot be interrupted.
+_FIRST_BATCH = _FEW + 1
 _LARGEST_BATCH = 4096
+_BATCH_SECONDS = 0.1
+
+# Instances below a resource that the core shows at once, in the time of a batch.
+_PAGE = 2048
 
 
 class _File(NamedTuple):
@@ -99,13 +106,9 @@ class OrthancStore:
             if resource.level is Level.INSTANCE:
                 alone.append(resource.id)
             else:
-                for identifier, file in self._files_below(resource):
-                    cancellation.check()
-                    files[identifier] = file
+                files.update(self._files_below(resource, cancellation))
         alone = [identifier for identifier in dict.fromkeys(alone) if identifier not in files]
-        for start in range(0, len(alone), _LARGEST_BATCH):
-            cancellation.check()
-            files.update(self._files(alone[start : start + _LARGEST_BATCH]))
+        files.update(self._files(alone, cancellation))
         for identifier in alone:
             if identifier not in files:
                 raise _unknown(Level.INSTANCE, identifier)
@@ -117,10 +120,13 @@ class OrthancStore:
             for identifier, file in sorted(files.items())
         )
 
-    def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
+    def md5s(
+        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+    ) -> dict[str, str | None]:
         """The MD5s in Orthanc's index, of those instances that are stored."""
         wanted = [identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier)]
-        return {identifier: file.md5 for identifier, file in self._files(wanted).items()}
+        files = self._files(wanted, cancellation or Cancellation())
+        return {identifier: file.md5 for identifier, file in files.items()}
 
     def instance(self, identifier: str) -> Instance:
         """As when it was listed, if it was."""
@@ -235,7 +241,7 @@ class OrthancStore:
         workers.run_all("hashing", _HASHING_THREADS, identifiers, work, cancellation)
         return hashed
 
-    def _files(self, wanted: Sequence[str]) -> dict[str, _File]:
+    def _files(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, _File]:
         """The files of those instances that are stored, out of any number.
 
         Orthanc 1.12 looks one instance up by walking through all that it has (2 ms each of 10,000), and even 1.10
@@ -243,58 +249,69 @@ class OrthancStore:
         and one that is there shows a whole series.
         """
         found: dict[str, _File] = {}
-        waiting, batch = list(wanted), _FIRST_BATCH
-        while len(waiting) > _FEW:
-            asked, waiting = waiting[:batch], waiting[batch:]
-            for series in self._series_of(asked):
+        waiting, batch = (identifier for identifier in wanted if identifier not in found), _FIRST_BATCH
+        while len(asked := list(itertools.islice(waiting, batch))) > _FEW:
+            cancellation.check()
+            began = time.monotonic()
+            some = self._series_of(asked)
+            fitting = int(batch * _BATCH_SECONDS / max(time.monotonic() - began, 1e-6))
+            batch = max(_FIRST_BATCH, min(fitting, batch * 4, _LARGEST_BATCH))
+            for series in some:
                 # It may have been deleted since.
                 with contextlib.suppress(UnknownResource):
-                    found.update(self._files_below(Resource(Level.SERIES, series)))
-            waiting = [identifier for identifier in waiting if identifier not in found]
-            batch = min(batch * 4, _LARGEST_BATCH)
-        for identifier in waiting:
+                    found.update(self._files_below(Resource(Level.SERIES, series), cancellation))
+        for identifier in asked:
+            cancellation.check()
             file = self._file(identifier)
             if file is not None:
                 found[identifier] = file
         return {identifier: found[identifier] for identifier in wanted if identifier in found}
 
-    def _files_below(self, resource: Resource) -> Iterator[tuple[str, _File]]:
-        below = list(self._instances(resource.level, resource.id))
-        at_once = self._find(resource) if self._has_extended_find else {}
+    def _files_below(self, resource: Resource, cancellation: Cancellation) -> Iterator[tuple[str, _File]]:
+        below = list(self._instances(resource.level, resource.id, cancellation))
+        at_once = self._find(resource, cancellation) if self._has_extended_find else {}
         for identifier in below:
+            cancellation.check()
             # One by one also those that a limit of the configuration (LimitFindInstances) cut off.
             file = at_once.get(identifier) or self._file(identifier)
             if file is None:
                 raise _unknown(Level.INSTANCE, identifier)
             yield identifier, file
 
-    def _instances(self, level: Level, identifier: str) -> Iterator[str]:
+    def _instances(self, level: Level, identifier: str, cancellation: Cancellation) -> Iterator[str]:
         """The identifiers of all instances below a resource. Raises ``UnknownResource``."""
         if level is Level.INSTANCE:
             yield identifier
             return
+        cancellation.check()
         answer = self._get(f"/{_COLLECTIONS[level]}/{identifier}")
         if answer is None:
             raise _unknown(level, identifier)
         key, child_level = _CHILDREN[level]
         for child in json.loads(answer)[key]:
-            yield from self._instances(child_level, child)
+            yield from self._instances(child_level, child, cancellation)
 
-    def _find(self, resource: Resource) -> dict[str, _File]:
-        """The files of all instances below a resource, in one question to the index."""
+    def _find(self, resource: Resource, cancellation: Cancellation) -> dict[str, _File]:
+        """The files of the instances below a resource, many at once; of all, unless the configuration limits them."""
         query = {
             "Level": "Instance",
             "Query": {},
             f"Parent{resource.level.value}": resource.id,
             "ResponseContent": ["Attachments"],
+            "Limit": _PAGE,
         }
-        answer = json.loads(self._sdk.rest_post("/tools/find", json.dumps(query).encode()))
-        return {
-            item["ID"]: _parse(attachment)
-            for item in answer
-            for attachment in item["Attachments"]
-            if attachment["ContentType"] == _DICOM
-        }
+        found: dict[str, _File] = {}
+        for since in itertools.count(0, _PAGE):
+            cancellation.check()
+            asked = json.dumps({**query, "Since": since}).encode()
+            answer = json.loads(self._sdk.rest_post("/tools/find", asked))
+            for item in answer:
+                for attachment in item["Attachments"]:
+                    if attachment["ContentType"] == _DICOM:
+                        found[item["ID"]] = _parse(attachment)
+            if len(answer) < _PAGE:
+                break
+        return found
 
     def _series_of(self, instances: Sequence[str]) -> set[str]:
         """The series of those instances that are stored."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from orthanc_transfers import __version__
 from orthanc_transfers.core.checksum import xxh3
@@ -65,10 +66,8 @@ class Passive:
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources."""
         resources = parse_resources(request.json(self._transactions.most_values))
-        try:
+        with _stopping():
             manifest = self._store.manifest(resources, self._closing)
-        except Canceled:
-            raise Busy("this server stops, ask again when it has started") from None
         return answer_json(LookupAnswer(manifest.instances, self._originator).to_json())
 
     def get_chunks(self, request: Request) -> Response:
@@ -143,7 +142,8 @@ class Passive:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreation2.parse(request.json(self._transactions.most_values))
-        return answer_json(self._transactions.create(creation, sender).to_json())
+        with _stopping():
+            return answer_json(self._transactions.create(creation, sender).to_json())
 
     def put_ranges(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
@@ -195,6 +195,15 @@ class Passive:
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
         return answer_json(report)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """What ends because the server stops is to be asked for again."""
+    try:
+        yield
+    except Canceled:
+        raise Busy("this server stops, ask again when it has started") from None
 
 
 def _joined(pieces: Sequence[Buffer]) -> Buffer:

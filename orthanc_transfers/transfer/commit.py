@@ -159,7 +159,7 @@ class Commit:
         self._require_whole()
         self._verify(range(len(self._manifest)), cancellation)
         self._require_whole()
-        stored = self._stored()
+        stored = self._stored(cancellation)
         self._lose_vanished(stored)
         self._area.note_committing(
             frozenset(place for place, one in enumerate(self._manifest) if one.id not in stored)
@@ -168,12 +168,12 @@ class Commit:
 
     def _store_before_restart(self, cancellation: Cancellation) -> dict[str, str | None]:
         try:
-            stored = self._stored()
+            stored = self._stored(cancellation)
+            lost = self._delete_spoilt(stored, cancellation)
         except Exception:
             # What was imported before the restart cannot be known: whatever was absent then has to go.
             self._new_importer(resumed=True).undo(self._closing, blindly=True)
             raise
-        lost = self._delete_spoilt(stored, cancellation)
         return {identifier: md5 for identifier, md5 in stored.items() if identifier not in lost}
 
     def _delete_spoilt(self, stored: Mapping[str, str | None], cancellation: Cancellation) -> set[str]:
@@ -238,10 +238,10 @@ class Commit:
         except Exception as error:  # noqa: BLE001  the others still have to go
             log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
 
-    def _stored(self) -> dict[str, str | None]:
+    def _stored(self, cancellation: Cancellation) -> dict[str, str | None]:
         # Before it looks: what goes from now on is known to be gone.
         self._claim = self._overlaps.claim(self._manifest)
-        return self._store.md5s([instance.id for instance in self._manifest])
+        return self._store.md5s([instance.id for instance in self._manifest], cancellation)
 
     def _verify(self, places: Iterable[int], cancellation: Cancellation) -> None:
         unchecked = self._intake.unchecked(places)

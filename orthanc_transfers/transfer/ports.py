@@ -43,10 +43,12 @@ class InstanceStore(Protocol):
         Raises ``UnknownResource``, naming the one that does not exist; ``Canceled``.
         """
 
-    def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
+    def md5s(
+        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+    ) -> dict[str, str | None]:
         """The MD5 in the index of those that are stored here; ``None`` where the index has none.
 
-        An identifier that is missing from the answer is not stored here.
+        An identifier that is missing from the answer is not stored here. Raises ``Canceled``.
         """
 
     def instance(self, identifier: str) -> Instance:

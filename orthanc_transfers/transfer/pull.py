@@ -58,6 +58,7 @@ class PullJob(TransferJob):
             check_stored=True,
             peer=drive.order.peer,
             aliases=[drive.order.sender_transfer_id or ""],
+            cancellation=drive.cancellation,
         )
         try:
             if capabilities is None:

@@ -84,10 +84,12 @@ class Receptions:
         meta: Mapping[str, Any] | None = None,
         peer: str | None = None,
         aliases: Sequence[str] = (),
+        cancellation: Cancellation | None = None,
     ) -> Reception:
         """The reception of that token, also after a restart; a new one if there is none.
 
         ``check_stored``: what Orthanc has with the same MD5 is not missing. ``meta`` (JSON) is kept on disk.
+        ``cancellation`` ends the look for what Orthanc has, as the end of the server does: ``Canceled``.
         ``peer`` and ``aliases`` go to the commit report: who sends, and by what else it can be found.
         Raises ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with another manifest (a pull
         starts over then, unless it is being committed).
@@ -122,6 +124,7 @@ class Receptions:
                     "meta": dict(meta or {}),
                 },
                 check_stored,
+                cancellation or self._closing,
             )
         except BaseException as error:
             with self._lock:
@@ -145,7 +148,9 @@ class Receptions:
             raise Conflict("this token belongs to another transfer")
         return not known.dropped
 
-    def _create(self, manifest: Manifest, meta: dict[str, Any], check_stored: bool) -> Reception:
+    def _create(
+        self, manifest: Manifest, meta: dict[str, Any], check_stored: bool, cancellation: Cancellation
+    ) -> Reception:
         if len(manifest) > self._settings.max_manifest_instances:
             raise TooLarge(
                 f"{len(manifest)} instances are more than MaxManifestInstances,"
@@ -153,7 +158,7 @@ class Receptions:
             )
         same = frozenset[int]()
         if check_stored:
-            stored = self._surroundings.store.md5s([instance.id for instance in manifest])
+            stored = self._surroundings.store.md5s([instance.id for instance in manifest], cancellation)
             same = same_places(manifest, stored)
         needed = manifest.size - sum(manifest.instances[place].size for place in same)
         area = self._staging.create(manifest, meta, needed)

@@ -101,6 +101,23 @@ def test_an_orthanc_stops_soon_in_every_phase_and_the_transfer_goes_on_afterward
 
 
 @pytest.mark.parametrize("mode", ["push", "pull"])
+def test_an_orthanc_stops_soon_while_it_looks_what_it_has_of_a_transfer(world: World, mode: Mode) -> None:
+    transfer = world.transfer(mode)
+    target = transfer.target
+    target.upload_all(transfer.source.download(f"instances/{one}/file") for one in transfer.wanted)
+    with (
+        Trap(target, "Sdk.rest_get before", "slow 0.3"),
+        Trap(target, "OrthancStore.md5s before", "slow 0") as looking,
+    ):
+        transfer.start()
+        looking.has_caught()
+        stop(target)
+    target.start()
+    transfer.succeed()
+    transfer.is_whole()
+
+
+@pytest.mark.parametrize("mode", ["push", "pull"])
 def test_an_orthanc_stops_soon_while_its_transfer_is_paused(world: World, mode: Mode) -> None:
     transfer = world.transfer(mode)
     phase = "Sending" if mode == "push" else "Fetching"

@@ -8,6 +8,8 @@ The plugin itself is the real one: this only stands at the door of some of its m
     wait         every thread that comes there waits until the file is gone
     slow S       every thread that comes there takes S seconds longer
 
+and the file ``traps/.<name> … reached`` says that somebody came there.
+
 Names are those of the methods (``Area.write``); a request to a peer is named by its kind too
 (``RequestsTransport.request POST commit``). See ``world.Trap`` for how tests set them.
 """
@@ -26,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 METHODS = {
-    "host.store": ["OrthancStore.manifest", "OrthancStore.add", "OrthancStore.remove"],
+    "host.store": [
+        *("OrthancStore.manifest", "OrthancStore.md5s", "OrthancStore.add", "OrthancStore.remove"),
+    ],
     "host.sdk": ["Sdk.rest_get"],
     "rest.passive": [
         *("Passive.lookup", "Passive.get_chunks", "Passive.post_chunks", "Passive.report"),
@@ -69,6 +73,7 @@ def come_by(place: str) -> None:
         order = file.read_text()
     except FileNotFoundError:
         return
+    (TRAPS / f".{place} reached").touch()
     action, _, value = order.partition(" ")
     if action == "slow":
         time.sleep(float(value))

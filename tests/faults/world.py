@@ -274,6 +274,8 @@ class Trap:
     def __init__(self, server: OrthancServer, place: str, action: str) -> None:
         self._server = server
         self._file = server.folder / "traps" / place
+        self._reached = self._file.with_name(f".{place} reached")
+        self._reached.unlink(missing_ok=True)
         # Appears whole.
         unfinished = self._file.with_name(f".{self._file.name}")
         unfinished.write_text(action)
@@ -284,6 +286,10 @@ class Trap:
 
     def __exit__(self, *_: object) -> None:
         self._file.unlink(missing_ok=True)
+
+    def has_caught(self) -> None:
+        """Wait until somebody came there."""
+        wait_until(self._reached.exists, f"{self._server.name} comes to {self._file.name}")
 
     def has_killed(self) -> None:
         """Wait for the death of the server."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,35 @@ from orthanc_transfers.host.sdk import Sdk
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.rest.http import Request, Response, Route, answer_json
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.ports import StepOutcome, StopReason
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
 class CountingSdk(Sdk):
-    """Counts how often the state of a job was asked for, and told."""
+    """Counts what the core is asked for, and how often that was the state of a job."""
 
     looks = 0
+    asked: int = 0
+    """How often the core was asked for anything."""
+    after: Callable[[], None] = staticmethod(lambda: None)
+    """Called after each time."""
 
     def rest_get(self, uri: str) -> bytes:
         answer = super().rest_get(uri)
         self.looks += uri.startswith("/jobs/")
+        self._count()
         return answer
+
+    def rest_post(self, uri: str, body: bytes) -> bytes:
+        answer = super().rest_post(uri, body)
+        self._count()
+        return answer
+
+    def _count(self) -> None:
+        self.asked += 1
+        self.after()
 
 
 sdk = CountingSdk(context.find_context())
@@ -156,6 +172,30 @@ def md5s(request: Request) -> Response:
     return answer_json({"md5s": found, "seconds": time.perf_counter() - started})
 
 
+def interrupted(request: Request) -> Response:
+    """How often the core was asked in all, if a cancellation comes after so many times."""
+    kind, limit, wanted = request.groups[0], int(request.groups[1]), request.json()
+    cancellation = Cancellation()
+    before = sdk.asked
+
+    def look() -> None:
+        if sdk.asked - before == limit:
+            cancellation.cancel()
+
+    sdk.after = look
+    try:
+        if kind == "md5s":
+            store.md5s(wanted, cancellation)
+        else:
+            store.manifest([Resource(Level(item["Level"]), item["ID"]) for item in wanted], cancellation)
+        canceled = False
+    except errors.Canceled:
+        canceled = True
+    finally:
+        del sdk.after
+    return answer_json({"asked": sdk.asked - before, "canceled": canceled})
+
+
 def read_part(request: Request) -> Response:
     identifier, offset, size = request.groups
     part = bytearray(int(size))
@@ -245,6 +285,7 @@ Router(sdk).register(
         Route("/host/jobs", {"POST": submit}),
         Route("/host/manifest", {"POST": manifest}),
         Route("/host/md5s", {"POST": md5s}),
+        Route("/host/interrupted/([a-z0-9]*)/([0-9]*)", {"POST": interrupted}),
         Route("/host/read-part/(.*)/([0-9]+)/([0-9]+)", {"GET": read_part}),
         Route("/host/read/(.*)", {"GET": read}),
         Route("/host/add/(.*)", {"POST": add}),

@@ -11,7 +11,9 @@ from typing import Any
 import pydicom
 import pytest
 
+from tests.host.conftest import with_script
 from tests.support import dicom_data
+from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, StatusError
 
 pytestmark = pytest.mark.orthanc
@@ -146,6 +148,40 @@ def test_md5s_of_stored_instances_are_none_where_orthanc_does_not_keep_them(
     host = make_host("no-md5", StoreMD5ForAttachments=False).start()
     identifier = host.upload(files[0])["ID"]
     assert host.post("host/md5s", [identifier, ABSENT])["md5s"] == {identifier: None}
+
+
+MANY = 2500
+
+
+@pytest.fixture(scope="module")
+def crowd(make_shared_server: MakeServer) -> tuple[OrthancServer, list[Stored]]:
+    """A server with two patients, of many tiny instances each: in one series, and in many."""
+    crowded = with_script(make_shared_server, "crowd").start()
+    patients = [
+        crowded.upload_all(dicom_data.ct_study(MANY, size=8, series=series, name=f"Crowd^{series}"))
+        for series in (1, 250)
+    ]
+    return crowded, patients
+
+
+@pytest.mark.parametrize("patient", [0, 1], ids=["one series", "many series"])
+@pytest.mark.parametrize("kind", ["md5s", "instances", "patient"])
+def test_whoever_lists_many_instances_asks_for_nothing_more_once_it_is_canceled(
+    crowd: tuple[OrthancServer, list[Stored]], patient: int, kind: str
+) -> None:
+    server, stored = crowd[0], crowd[1][patient]
+    wanted: list[Any] = [answer["ID"] for answer in stored]
+    if kind == "patient":
+        wanted = [{"Level": "Patient", "ID": stored[0]["ParentPatient"]}]
+    elif kind == "instances":
+        wanted = [{"Level": "Instance", "ID": identifier} for identifier in wanted]
+    whole = server.post(f"host/interrupted/{kind}/0", wanted)
+    assert not whole["canceled"]
+    # Even at once, not all in one question: it could not be interrupted.
+    assert whole["asked"] >= 4
+    for number in {1, 2, 3, whole["asked"] // 2}:
+        answer = server.post(f"host/interrupted/{kind}/{number}", wanted)
+        assert answer == {"asked": number, "canceled": True}
 
 
 def test_a_file_is_read_as_it_was_stored(host: OrthancServer, stored: Stored, files: list[bytes]) -> None:

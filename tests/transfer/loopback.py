@@ -93,6 +93,7 @@ class MemoryStore:
         self.listed: dict[str, str] = {}
         """MD5s in the "index" that differ from those of the files."""
         self.before_add: Callable[[], None] = lambda: None
+        self.before_md5s: Callable[[Cancellation], None] = lambda cancellation: None
         self._lock = threading.Lock()
 
     def put(self, *files: bytes) -> list[str]:
@@ -114,7 +115,10 @@ class MemoryStore:
     def _md5(self, identifier: str) -> str:
         return self.listed.get(identifier) or md5(self.files[identifier])
 
-    def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
+    def md5s(
+        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+    ) -> dict[str, str | None]:
+        self.before_md5s(cancellation or Cancellation())
         return {name: self._md5(name) for name in identifiers if name in self.files}
 
     def read(self, identifier: str) -> memoryview:

@@ -61,7 +61,7 @@ class MemoryStore:
         self.overwrites = False
         self.keeps_md5s = True
         self.before_add: Callable[[str], None] = lambda identifier: None
-        self.before_md5s: Callable[[], None] = lambda: None
+        self.before_md5s: Callable[[Cancellation], None] = lambda cancellation: None
         self.before_harden: Callable[[], None] = lambda: None
         self.hardened: set[str] = set()
         """Those that a loss of power leaves."""
@@ -76,8 +76,10 @@ class MemoryStore:
     def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
         raise NotImplementedError
 
-    def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
-        self.before_md5s()
+    def md5s(
+        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+    ) -> dict[str, str | None]:
+        self.before_md5s(cancellation or Cancellation())
         return {
             identifier: md5(self.files[identifier]) if self.keeps_md5s else None
             for identifier in identifiers

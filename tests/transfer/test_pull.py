@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable
+from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.job import reload
 from orthanc_transfers.transfer.ports import Answer, StepOutcome, StopReason
 from tests.transfer.loopback import STUDY, World, eventually, file, finish, once, step_until, world
@@ -169,6 +171,28 @@ def test_a_pause_stops_the_fetching_and_a_resume_fetches_only_the_rest(both: Wor
     assert job.progress() == before
     assert finish(job) is StepOutcome.SUCCESS
     assert both.line.count(CHUNKS[version]) <= BUCKETS[version] + 1
+    assert both.here.store.files == both.there.store.files
+
+
+@pytest.mark.parametrize("reason", [StopReason.PAUSED, StopReason.CANCELED], ids=["paused", "canceled"])
+def test_a_pull_that_is_stopped_does_not_look_any_further_what_is_there(
+    both: World, reason: StopReason
+) -> None:
+    begun = threading.Event()
+
+    def look(cancellation: Cancellation) -> None:
+        begun.set()
+        cancellation.wait(60)
+
+    both.here.store.before_md5s = look
+    job = both.pull()
+    step_until(job, begun.is_set)
+    job.stop(reason)
+    eventually(lambda: not both.line.connected)
+    both.here.store.before_md5s = lambda cancellation: None
+    if reason is StopReason.CANCELED:
+        job.reset()
+    assert finish(job) is StepOutcome.SUCCESS
     assert both.here.store.files == both.there.store.files
 
 

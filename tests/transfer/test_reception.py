@@ -563,7 +563,7 @@ def test_what_a_loss_of_power_spoilt_in_orthanc_is_imported_again(world: World) 
     spoilt = next(iter(world.store.files))
     index = world.store.md5s([identify(data) for data in FILES])
     world.store.files[spoilt] = b""
-    world.store.md5s = lambda identifiers: {one: index[one] for one in identifiers if one in index}  # type: ignore[method-assign]
+    world.store.md5s = lambda identifiers, _=None: {one: index[one] for one in identifiers if one in index}  # type: ignore[method-assign]
     world.start()
     (again,) = world.receptions.all()
     assert again.commit().stored == 12
@@ -586,7 +586,7 @@ def test_if_orthanc_cannot_tell_while_rolling_forward_all_that_was_absent_goes(w
     before = world.store.put(FILES[3])
     _crash_while_importing(world, resumable=True)
 
-    def fail() -> None:
+    def fail(cancellation: Cancellation) -> None:
         raise RuntimeError("no database")
 
     world.store.before_md5s = fail
@@ -656,14 +656,129 @@ def test_a_pull_that_failed_can_be_tried_again(world: World) -> None:
     assert again.commit().stored == 12
 
 
+def _hold_looks(world: World) -> threading.Event:
+    """From now on, whoever looks what Orthanc has does so until it is canceled; the event says that somebody does."""
+    begun = threading.Event()
+
+    def look(cancellation: Cancellation) -> None:
+        begun.set()
+        cancellation.wait(PATIENCE)
+
+    world.store.before_md5s = look
+    return begun
+
+
+@pytest.mark.parametrize("kind", ["push", "pull"])
+def test_a_server_that_stops_does_not_look_any_further_what_it_has_of_a_new_transfer(
+    world: World, kind: str
+) -> None:
+    begun = _hold_looks(world)
+    with ThreadPoolExecutor(1) as pool:
+        creation = pool.submit(world.pull, FILES, kind=kind)
+        assert begun.wait(PATIENCE)
+        world.stop()
+        with pytest.raises(Canceled):
+            creation.result(PATIENCE)
+    assert world.leftovers() == set()
+
+
+def test_a_transfer_that_is_canceled_does_not_look_any_further_what_is_there(world: World) -> None:
+    begun, cancellation = _hold_looks(world), Cancellation()
+    with ThreadPoolExecutor(1) as pool:
+        creation = pool.submit(world.pull, FILES, cancellation=cancellation)
+        assert begun.wait(PATIENCE)
+        cancellation.cancel()
+        with pytest.raises(Canceled):
+            creation.result(PATIENCE)
+    world.store.before_md5s = lambda cancellation: None
+    assert world.pull(FILES).missing()
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["the server stops", "it is canceled"])
+def test_a_commit_does_not_look_any_further_what_is_there_before_it_begins(world: World, stops: bool) -> None:
+    reception, cancellation = world.pull(FILES), Cancellation()
+    fill(reception, FILES)
+    begun = _hold_looks(world)
+    with ThreadPoolExecutor(1) as pool:
+        commit = pool.submit(reception.commit, cancellation)
+        assert begun.wait(PATIENCE)
+        world.stop() if stops else cancellation.cancel()
+        with pytest.raises(Canceled):
+            commit.result(PATIENCE)
+    world.store.before_md5s = lambda cancellation: None
+    if stops:
+        world.start()
+        (reception,) = world.receptions.all()
+    assert reception.state is PushState.RECEIVING
+    assert reception.commit().stored == 12
+
+
+def test_a_server_that_stops_before_it_knows_what_was_imported_before_a_crash_undoes_nothing(
+    world: World,
+) -> None:
+    _crash_while_importing(world, resumable=True)
+    imported = dict(world.store.files)
+    begun = _hold_looks(world)
+    world.start()
+    (again,) = world.receptions.all()
+    with ThreadPoolExecutor(1) as pool:
+        commit = pool.submit(again.commit)
+        assert begun.wait(PATIENCE)
+        world.stop()
+        with pytest.raises(Canceled):
+            commit.result(PATIENCE)
+    assert world.store.files == imported
+    world.store.before_md5s = lambda cancellation: None
+    world.start()
+    (again,) = world.receptions.all()
+    assert again.commit().stored == 12
+
+
+def test_a_commit_that_is_canceled_before_it_knows_what_was_imported_before_a_crash_undoes_it(
+    world: World,
+) -> None:
+    before = world.store.put(FILES[3])
+    _crash_while_importing(world, resumable=True)
+    begun, cancellation = _hold_looks(world), Cancellation()
+    world.start()
+    (again,) = world.receptions.all()
+    with ThreadPoolExecutor(1) as pool:
+        commit = pool.submit(again.commit, cancellation)
+        assert begun.wait(PATIENCE)
+        cancellation.cancel()
+        with pytest.raises(Canceled):
+            commit.result(PATIENCE)
+    assert set(world.store.files) == {before}
+    assert again.state is PushState.RECEIVING
+
+
+def test_a_commit_that_is_canceled_while_it_looks_at_what_was_imported_before_a_crash_undoes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.store.put(FILES[3])
+    _crash_while_importing(world, resumable=True)
+    world.start()
+    (again,) = world.receptions.all()
+    cancellation, read = Cancellation(), world.store.read
+
+    def cancel(identifier: str) -> memoryview:
+        cancellation.cancel()
+        return read(identifier)
+
+    monkeypatch.setattr(world.store, "read", cancel)
+    with pytest.raises(Canceled):
+        again.commit(cancellation)
+    assert set(world.store.files) == {before}
+
+
 def test_a_creation_that_failed_can_be_tried_again(world: World) -> None:
-    def fail() -> None:
+    def fail(cancellation: Cancellation) -> None:
         raise RuntimeError("no database")
 
     world.store.before_md5s = fail
     with pytest.raises(RuntimeError):
         world.pull(FILES)
-    world.store.before_md5s = lambda: None
+    world.store.before_md5s = lambda cancellation: None
     assert world.pull(FILES).missing()
     assert len(world.leftovers()) == 1
 
