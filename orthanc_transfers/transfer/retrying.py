@@ -223,7 +223,8 @@ class _Trouble:
     tried: float = 0.0
 
     def happened(self, error: PeerError, now: float) -> None:
-        self.error = error
+        # Its traceback would keep the request, which has this trouble, with all its bytes.
+        self.error = error.with_traceback(None)
         self.failures += 1
         self.tried = now
 

@@ -303,6 +303,14 @@ class _Adapter(requests.adapters.HTTPAdapter):
         manager.pool_classes_by_scheme = self._pools
         return manager
 
+    def close(self) -> None:
+        # urllib3 leaves it to the end of its pools, which an error that somebody still has may put off for long.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            pools = manager.pools  # cannot be iterated over
+            for pool in filter(None, map(pools.get, pools.keys())):
+                pool.close()
+        super().close()
+
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         # The context has it all; ``requests`` would load its own authorities at each connection.
         pass

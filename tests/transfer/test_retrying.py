@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -59,6 +61,26 @@ class World:
 def forever(reply: Reply | None) -> Iterable[Reply | None]:
     while True:
         yield reply
+
+
+# --- memory
+
+
+class Body(bytearray):
+    """Bytes that can be watched."""
+
+
+def test_a_request_that_was_repeated_does_not_wait_for_the_garbage_collector() -> None:
+    world = World([AWAY, AWAY, OK])
+    body = Body(b"x")
+    kept = weakref.ref(body)
+    gc.disable()
+    try:
+        world.transport.request("PUT", "/y", body=[body])
+        del body
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 # --- errors that are counted

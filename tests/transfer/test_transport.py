@@ -423,6 +423,26 @@ def test_an_answer_that_comes_before_the_end_of_the_body_is_heard(script: Any, c
 # --- connections
 
 
+def test_idle_connections_are_closed_although_somebody_still_has_an_error(
+    script: Any, connect: Connect
+) -> None:
+    closed = threading.Event()
+
+    def serve(line: Line) -> None:
+        line.whole()
+        line.say(b"HTTP/1.1 500 Trouble\r\nContent-Length: 0\r\n\r\n")
+        line.until_closed()
+        closed.set()
+
+    transport = connect(script(serve).url)
+    with pytest.raises(PeerStatus) as raised:
+        transport.request("GET", "/")
+    transport.close()
+
+    assert closed.wait(30)
+    assert raised.value.peer_status == 500
+
+
 def test_one_connection_serves_many_requests(serve: Any, connect: Connect) -> None:
     server = serve()
     transport = connect(server.url)
