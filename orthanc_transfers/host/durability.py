@@ -7,7 +7,8 @@ keeps it whole through a loss of power, but not the changes of the last seconds,
 once for a whole transfer. The database ``index`` itself must not be opened here: to close it would give up
 SQLite's locks.
 
-Indexes of plugins (PostgreSQL, MySQL) see to it themselves.
+Indexes of plugins (PostgreSQL, MySQL) and their storage (object stores) see to it themselves: what is not in these
+folders, or has no such folder, is none of our business.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Durability:
         """Let everything that Orthanc stored and deleted so far survive a loss of power. Raises ``OSError``."""
         # The files first: an index that names files which are not there would be worse than one that lacks them.
         if not self._files_synced:
-            _sync_all(self._storage)
+            with contextlib.suppress(FileNotFoundError):
+                _sync_all(self._storage)
         with contextlib.suppress(FileNotFoundError):
             sync(self._index / _LOG)
             sync(self._index)

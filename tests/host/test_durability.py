@@ -32,6 +32,15 @@ def test_an_index_that_is_elsewhere_is_none_of_our_business(tmp_path: Path, file
     Durability(tmp_path, tmp_path, files_synced=files_synced).force()
 
 
-def test_a_storage_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file"):
-        Durability(tmp_path, tmp_path / "gone", files_synced=False).force()
+def test_files_that_a_plugin_keeps_elsewhere_keep_no_commit_from_its_end(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    (tmp_path / "index-wal").touch()
+    Durability(tmp_path, tmp_path / "none", files_synced=False).force()
+    assert synced == ["index-wal", tmp_path.name]
+
+
+def test_a_storage_folder_that_cannot_be_forced_to_disk_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory"):
+        Durability(tmp_path, tmp_path / "file", files_synced=False).force()
