@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.world import Mode, Trap, World, broken_world, common
+from tests.faults.world import Moment, Trap, World, broken_world, common
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -19,86 +18,69 @@ def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@dataclass(frozen=True)
-class Kill:
-    """At which point the sender or the receiver dies: ``place`` of ``trapped.py``, at the ``nth`` time."""
-
-    mode: Mode
-    side: str
-    point: str
-    """Of the transfer, in words."""
-    place: str
-    nth: int = 1
-    version: int = 2
-
-    def __str__(self) -> str:
-        version = "" if self.version == 2 else "-v1"
-        return f"{self.mode}{version}-{self.side}-{self.point.replace(',', '').replace(' ', '-')}"
-
-
 KILLS = [
     # The receiver of a push.
-    Kill("push", "receiver", "asked to create", "Passive.create_push_2 before"),
-    Kill("push", "receiver", "area laid down", "Staging.create after"),
-    Kill("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
-    Kill("push", "receiver", "first bucket came", "Passive.put_ranges before"),
-    Kill("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
-    Kill("push", "receiver", "bucket journalled, not answered", "Passive.put_ranges after", 50),
-    Kill("push", "receiver", "asked to commit", "Passive.commit_push_2 before"),
-    Kill("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
-    Kill("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
-    Kill("push", "receiver", "verified and noted", "Area.note_committing after"),
-    Kill("push", "receiver", "importing the first", "OrthancStore.add before"),
-    Kill("push", "receiver", "half is imported", "OrthancStore.add after", 20),
-    Kill("push", "receiver", "all is imported", "OrthancStore.add after", 46),
-    Kill("push", "receiver", "outcome not noted", "Area.note_outcome before"),
-    Kill("push", "receiver", "outcome noted, no report", "Area.note_outcome after"),
-    Kill("push", "receiver", "outcome not answered", "Reports.write after"),
+    Moment("push", "receiver", "asked to create", "Passive.create_push_2 before"),
+    Moment("push", "receiver", "area laid down", "Staging.create after"),
+    Moment("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
+    Moment("push", "receiver", "first bucket came", "Passive.put_ranges before"),
+    Moment("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
+    Moment("push", "receiver", "bucket journalled, not answered", "Passive.put_ranges after", 50),
+    Moment("push", "receiver", "asked to commit", "Passive.commit_push_2 before"),
+    Moment("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
+    Moment("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
+    Moment("push", "receiver", "verified and noted", "Area.note_committing after"),
+    Moment("push", "receiver", "importing the first", "OrthancStore.add before"),
+    Moment("push", "receiver", "half is imported", "OrthancStore.add after", 20),
+    Moment("push", "receiver", "all is imported", "OrthancStore.add after", 46),
+    Moment("push", "receiver", "outcome not noted", "Area.note_outcome before"),
+    Moment("push", "receiver", "outcome noted, no report", "Area.note_outcome after"),
+    Moment("push", "receiver", "outcome not answered", "Reports.write after"),
     # Its sender.
-    Kill("push", "sender", "listed", "OrthancStore.manifest after"),
-    Kill("push", "sender", "created", "RequestsTransport.request POST push after"),
-    Kill("push", "sender", "first bucket read", "Source.pieces after"),
-    Kill("push", "sender", "some buckets arrived", "RequestsTransport.request PUT push after", 50),
-    Kill("push", "sender", "about to commit", "RequestsTransport.request POST commit before"),
-    Kill("push", "sender", "commit began", "RequestsTransport.request POST commit after"),
-    Kill("push", "sender", "asks for the outcome", "RequestsTransport.request GET push before"),
-    Kill("push", "sender", "knows the outcome", "RequestsTransport.request GET push after"),
-    Kill("push", "sender", "report kept", "Reports.write after"),
+    Moment("push", "sender", "listed", "OrthancStore.manifest after"),
+    Moment("push", "sender", "created", "RequestsTransport.request POST push after"),
+    Moment("push", "sender", "first bucket read", "Source.pieces after"),
+    Moment("push", "sender", "some buckets arrived", "RequestsTransport.request PUT push after", 50),
+    Moment("push", "sender", "about to commit", "RequestsTransport.request POST commit before"),
+    Moment("push", "sender", "commit began", "RequestsTransport.request POST commit after"),
+    Moment("push", "sender", "asks for the outcome", "RequestsTransport.request GET push before"),
+    Moment("push", "sender", "knows the outcome", "RequestsTransport.request GET push after"),
+    Moment("push", "sender", "report kept", "Reports.write after"),
     # The receiver of a pull, which has the job.
-    Kill("pull", "receiver", "knows the list", "RequestsTransport.request POST lookup after"),
-    Kill("pull", "receiver", "area laid down", "Staging.create after"),
-    Kill(
+    Moment("pull", "receiver", "knows the list", "RequestsTransport.request POST lookup after"),
+    Moment("pull", "receiver", "area laid down", "Staging.create after"),
+    Moment(
         "pull", "receiver", "bucket fetched, not written", "RequestsTransport.request POST chunks after", 20
     ),
-    Kill("pull", "receiver", "bucket written, not journalled", "Area.write after", 30),
-    Kill("pull", "receiver", "bucket journalled", "Area.note after", 50),
-    Kill("pull", "receiver", "all fetched, nothing verified", "Commit.run before"),
-    Kill("pull", "receiver", "verified and noted", "Area.note_committing after"),
-    Kill("pull", "receiver", "half is imported", "OrthancStore.add after", 20),
-    Kill("pull", "receiver", "all is imported", "Area.note_outcome before"),
-    Kill("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    Moment("pull", "receiver", "bucket written, not journalled", "Area.write after", 30),
+    Moment("pull", "receiver", "bucket journalled", "Area.note after", 50),
+    Moment("pull", "receiver", "all fetched, nothing verified", "Commit.run before"),
+    Moment("pull", "receiver", "verified and noted", "Area.note_committing after"),
+    Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 20),
+    Moment("pull", "receiver", "all is imported", "Area.note_outcome before"),
+    Moment("pull", "receiver", "outcome noted", "Area.note_outcome after"),
     # Its sender.
-    Kill("pull", "sender", "asked for the list", "Passive.lookup before"),
-    Kill("pull", "sender", "list not answered", "Passive.lookup after"),
-    Kill("pull", "sender", "asked for a bucket", "Passive.post_chunks before"),
-    Kill("pull", "sender", "bucket read, not answered", "Passive.post_chunks after", 50),
+    Moment("pull", "sender", "asked for the list", "Passive.lookup before"),
+    Moment("pull", "sender", "list not answered", "Passive.lookup after"),
+    Moment("pull", "sender", "asked for a bucket", "Passive.post_chunks before"),
+    Moment("pull", "sender", "bucket read, not answered", "Passive.post_chunks after", 50),
     # Version 1, which a C++ peer speaks: its receiver is ours here.
-    Kill("push", "receiver", "bucket journalled, not answered", "Passive.put_bucket after", 20, version=1),
-    Kill("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
-    Kill("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
-    Kill("push", "sender", "about to create", "RequestsTransport.request POST push before", version=1),
-    Kill("push", "sender", "creation noted", "SentRecord.write after", version=1),
-    Kill("push", "sender", "bucket answered, not noted", "SentRecord.note before", 50, version=1),
-    Kill("push", "sender", "buckets noted", "SentRecord.note after", 50, version=1),
-    Kill("push", "sender", "about to commit", "RequestsTransport.request POST commit before", version=1),
-    Kill("push", "sender", "commit answered", "RequestsTransport.request POST commit after", version=1),
-    Kill("pull", "receiver", "bucket written, not journalled", "Area.write after", 20, version=1),
-    Kill("pull", "sender", "bucket read, not answered", "Passive.get_chunks after", 20, version=1),
+    Moment("push", "receiver", "bucket journalled, not answered", "Passive.put_bucket after", 20, version=1),
+    Moment("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
+    Moment("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
+    Moment("push", "sender", "about to create", "RequestsTransport.request POST push before", version=1),
+    Moment("push", "sender", "creation noted", "SentRecord.write after", version=1),
+    Moment("push", "sender", "bucket answered, not noted", "SentRecord.note before", 50, version=1),
+    Moment("push", "sender", "buckets noted", "SentRecord.note after", 50, version=1),
+    Moment("push", "sender", "about to commit", "RequestsTransport.request POST commit before", version=1),
+    Moment("push", "sender", "commit answered", "RequestsTransport.request POST commit after", version=1),
+    Moment("pull", "receiver", "bucket written, not journalled", "Area.write after", 20, version=1),
+    Moment("pull", "sender", "bucket read, not answered", "Passive.get_chunks after", 20, version=1),
 ]
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
-def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(world: World, kill: Kill) -> None:
+def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(world: World, kill: Moment) -> None:
     transfer = world.transfer(kill.mode, kill.version)
     victim = transfer.source if kill.side == "sender" else transfer.target
     trap = Trap(victim, kill.place, f"kill {kill.nth}")

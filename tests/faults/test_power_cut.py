@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from orthanc_transfers.transfer.area import sync
-from tests.faults.world import Mode, Transfer, Trap, World, broken_world, staging
+from tests.faults.world import Mode, Moment, Transfer, Trap, World, broken_world, staging
 from tests.support import process
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, wait_until
@@ -85,40 +85,24 @@ def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFa
         yield Machines(stack.enter_context(broken_world(make, folder)), disks)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """At which point the machine of the sender or of the receiver loses its power; as ``Kill`` of ``test_kills.py``."""
-
-    mode: Mode
-    side: str
-    point: str
-    place: str
-    nth: int = 1
-    version: int = 2
-
-    def __str__(self) -> str:
-        version = "" if self.version == 2 else "-v1"
-        return f"{self.mode}{version}-{self.side}-{self.point.replace(',', '').replace(' ', '-')}"
-
-
 CUTS = [
-    Cut("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
-    Cut("push", "receiver", "half has arrived", "Passive.put_ranges after", 25),
-    Cut("push", "receiver", "verified and noted", "Area.note_committing after"),
-    Cut("push", "receiver", "half is imported", "OrthancStore.add after", 11),
-    Cut("push", "receiver", "outcome not noted", "Area.note_outcome before"),
-    Cut("push", "receiver", "outcome noted, not answered", "Area.note_outcome after"),
-    Cut("push", "sender", "half has arrived", "RequestsTransport.request PUT push after", 25),
-    Cut("push", "sender", "knows the outcome", "RequestsTransport.request GET push after"),
-    Cut("pull", "receiver", "half has arrived", "Area.note after", 25),
-    Cut("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
-    Cut("pull", "receiver", "outcome noted", "Area.note_outcome after"),
-    Cut("pull", "sender", "half has been read", "Passive.post_chunks after", 25),
-    Cut("push", "receiver", "half has arrived", "Passive.put_bucket after", 25, version=1),
-    Cut("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
-    Cut("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
-    Cut("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
-    Cut("pull", "sender", "half has been read", "Passive.get_chunks after", 25, version=1),
+    Moment("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
+    Moment("push", "receiver", "half has arrived", "Passive.put_ranges after", 25),
+    Moment("push", "receiver", "verified and noted", "Area.note_committing after"),
+    Moment("push", "receiver", "half is imported", "OrthancStore.add after", 11),
+    Moment("push", "receiver", "outcome not noted", "Area.note_outcome before"),
+    Moment("push", "receiver", "outcome noted, not answered", "Area.note_outcome after"),
+    Moment("push", "sender", "half has arrived", "RequestsTransport.request PUT push after", 25),
+    Moment("push", "sender", "knows the outcome", "RequestsTransport.request GET push after"),
+    Moment("pull", "receiver", "half has arrived", "Area.note after", 25),
+    Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
+    Moment("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    Moment("pull", "sender", "half has been read", "Passive.post_chunks after", 25),
+    Moment("push", "receiver", "half has arrived", "Passive.put_bucket after", 25, version=1),
+    Moment("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
+    Moment("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
+    Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
+    Moment("pull", "sender", "half has been read", "Passive.get_chunks after", 25, version=1),
 ]
 
 
@@ -128,7 +112,7 @@ CUTS = [
     [(cut, reached) for cut in CUTS for reached in (REACHED if cut.side == "receiver" else REACHED[:1])],
     ids=str,
 )
-def test_a_transfer_goes_on_after_a_loss_of_power(machines: Machines, cut: Cut, reached: Reached) -> None:
+def test_a_transfer_goes_on_after_a_loss_of_power(machines: Machines, cut: Moment, reached: Reached) -> None:
     transfer = machines.transfer(cut.mode, cut.version)
     victim = transfer.source if cut.side == "sender" else transfer.target
     trap = Trap(victim, cut.place, f"stop {cut.nth}")

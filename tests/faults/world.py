@@ -46,6 +46,25 @@ SCRIPT = Path(__file__).with_name("trapped.py")
 Mode = Literal["push", "pull"]
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A point of a transfer at which something happens to its sender or its receiver.
+
+    That is at the ``nth`` time that it comes to ``place``, of ``trapped.py``; ``point`` says so in words.
+    """
+
+    mode: Mode
+    side: str
+    point: str
+    place: str
+    nth: int = 1
+    version: int = 2
+
+    def __str__(self) -> str:
+        version = "" if self.version == 2 else "-v1"
+        return f"{self.mode}{version}-{self.side}-{self.point.replace(',', '').replace(' ', '-')}"
+
+
 @dataclass
 class World:
     """``a`` has the jobs: it pushes to ``b`` and pulls from it, through a front for each version."""
