@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -130,9 +128,7 @@ class Push:
 
     @cached_property
     def _fingerprint(self) -> str:
-        rows = [[instance.id, instance.size, instance.md5] for instance in self._manifest]
-        text = json.dumps([self._drive.environment.settings.bucket_size, rows])
-        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+        return f"{self._drive.environment.settings.bucket_size}:{self._manifest.fingerprint()}"
 
     def _choose(self) -> Codec:
         """One codec for the whole push: gzip if any of a few samples gains by it."""

@@ -97,7 +97,7 @@ class Line:
                     with contextlib.suppress(OSError):
                         handle.shutdown(socket.SHUT_RDWR)
 
-    def _shake(self, seconds: float) -> None:
+    def _note_round_trip(self, seconds: float) -> None:
         with self._lock:
             self.round_trip = seconds if self.round_trip is None else min(self.round_trip, seconds)
 
@@ -117,7 +117,7 @@ class Line:
                 self.hold(sock)
                 began = time.monotonic()
                 sock.connect(address)
-                self._shake(time.monotonic() - began)
+                self._note_round_trip(time.monotonic() - began)
                 self.congestion_control.tend(sock)
                 sock.settimeout(timeout)
                 return sock
