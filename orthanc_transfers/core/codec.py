@@ -229,18 +229,27 @@ def _compress(data: Buffer, level: int) -> bytes:
         return compressor.compress(data)
 
 
-def _decompress(body: Buffer, size: int) -> bytes:
+def content_size(body: Buffer) -> int:
+    """Bytes that a frame of zstd says to hold. Raises ``BadFile`` if it does not say, or is none."""
     try:
-        # Looked at first, because python-zstandard allocates what the frame says.
-        announced = zstandard.frame_content_size(body)
-        if announced == -1:
-            raise BadFile("a zstd frame does not say the size of its content")
-        if announced != size:
-            raise _wrong_size(announced, size)
+        announced: int = zstandard.frame_content_size(body)
+    except zstandard.ZstdError as error:
+        raise _not_zstd(error) from None
+    if announced == -1:
+        raise BadFile("a zstd frame does not say the size of its content")
+    return announced
+
+
+def _decompress(body: Buffer, size: int) -> bytes:
+    # Looked at first, because python-zstandard allocates what the frame says.
+    announced = content_size(body)
+    if announced != size:
+        raise _wrong_size(announced, size)
+    try:
         with _decompressors.borrow() as decompressor:
             return decompressor.decompress(body, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise BadFile(f"a body is not one frame of zstd: {error}") from None
+        raise _not_zstd(error) from None
 
 
 def _gunzip(body: Buffer, size: int) -> bytes:
@@ -298,6 +307,10 @@ def _join16(data: bytes) -> bytearray:
 
 def _joined(pieces: Sequence[Buffer]) -> Buffer:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _not_zstd(error: Exception) -> BadFile:
+    return BadFile(f"a body is not one frame of zstd: {error}")
 
 
 def _wrong_size(found: int, size: int) -> WrongSize:

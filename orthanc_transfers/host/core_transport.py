@@ -90,6 +90,9 @@ class CoreTransport:
             )
         return Answer(call.body, call.headers)
 
+    def prepare(self) -> None:
+        """Orthanc's client keeps no connections."""
+
     def abort(self) -> None:
         """Start no more requests; those under way are not waited for by the engine."""
         self._stopped.cancel()

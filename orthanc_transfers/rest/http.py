@@ -7,6 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orthanc_transfers.core.content_encoding import (
+    ACCEPT_ENCODING,
+    CONTENT_ENCODING,
+    accepts,
+    restore,
+    shrink,
+)
 from orthanc_transfers.core.json_text import parse_json
 
 Buffer = bytes | bytearray | memoryview
@@ -32,7 +39,7 @@ class Request:
 
     def json(self, most_values: int = MOST_VALUES) -> Any:
         """The body as JSON. Raises ``BadFile`` (400) if it is not, ``TooLarge`` (413) if there is more in it."""
-        return parse_json(self.body, most_values)
+        return parse_json(restore(self.body, self.headers.get(CONTENT_ENCODING)), most_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,13 @@ class Route:
 def answer_json(value: Any) -> Response:
     """A value as Orthanc's routes answer it."""
     return Response(json.dumps(value, indent=1).encode() + b"\n")
+
+
+def answer_many(request: Request, value: Any) -> Response:
+    """A value that may name many instances: without indentation, which takes long, and small if asked for that."""
+    text = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    body, headers = shrink(text) if accepts(request.headers.get(ACCEPT_ENCODING)) else (text, {})
+    return Response(body, headers=headers)
 
 
 RouteTable = Sequence[Route]

@@ -24,7 +24,7 @@ from orthanc_transfers.core.protocol import (
     PushCreation2,
     parse_resources,
 )
-from orthanc_transfers.rest.http import Buffer, Request, Response, answer_json
+from orthanc_transfers.rest.http import Buffer, Request, Response, answer_json, answer_many
 from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.ports import InstanceStore
 from orthanc_transfers.transfer.reports import Reports
@@ -68,7 +68,7 @@ class Passive:
         resources = parse_resources(request.json(self._transactions.most_values))
         with _stopping():
             manifest = self._store.manifest(resources, self._closing)
-        return answer_json(LookupAnswer(manifest.instances, self._originator).to_json())
+        return answer_many(request, LookupAnswer(manifest.instances, self._originator).to_json())
 
     def get_chunks(self, request: Request) -> Response:
         """``GET /transfers/chunks/{id}.{id}…``: exactly the bytes asked for, or an error."""

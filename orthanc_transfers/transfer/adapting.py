@@ -29,6 +29,16 @@ _GAIN = 1.15
 _PATIENCE = 12
 
 
+def far(round_trip: float | None) -> bool:
+    """Whether a line is long, as far as that is known; ``round_trip`` in seconds."""
+    return round_trip is not None and round_trip >= _FAR
+
+
+def most_connections(start: int) -> int:
+    """Requests at once at most, where ``start`` are configured."""
+    return max(start, min(MOST, GROWTH * start))
+
+
 class Connections:
     """The number of requests at once, from ``start`` on. Thread-safe; a call never blocks.
 
@@ -45,7 +55,7 @@ class Connections:
         self._clock = clock
         self._round_trip = round_trip
         self._lock = threading.Lock()
-        self._most = max(start, min(MOST, GROWTH * start))
+        self._most = most_connections(start)
         self._start = self._now = start
         self._asked = self._judged = False
         self._before: tuple[int, float] | None = None
@@ -58,7 +68,7 @@ class Connections:
         if not self._asked:
             with self._lock:
                 # The first who asks has something to carry: by now the peer has answered this and that.
-                if not self._asked and (self._round_trip() or 0.0) >= _FAR:
+                if not self._asked and far(self._round_trip()):
                     self._now = self._most
                 self._asked = True
         return self._now
@@ -109,7 +119,7 @@ SHORT = 0.2
 """Seconds that the last requests should last."""
 
 FIRST = 1024 * 1024
-FIRST_TOGETHER = 4 * FIRST
+FIRST_TOGETHER = 8 * FIRST
 SMALLEST = 128 * 1024
 LARGEST = 16 * 1024 * 1024
 """Bytes of a bucket, before the codec."""

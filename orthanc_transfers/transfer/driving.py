@@ -284,6 +284,8 @@ class TransferJob(ABC):
             )
         finally:
             forget()
+            # What still asks in the background asks for nobody.
+            transport.abort()
             retrying.close()
 
     def _enter(self, attempt: Attempt, transaction: str) -> None:

@@ -7,6 +7,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from orthanc_transfers.core.content_encoding import (
+    ACCEPT_ENCODING,
+    CONTENT_ENCODING,
+    ZSTD,
+    restore,
+    shrink,
+)
 from orthanc_transfers.core.errors import (
     BadRequest,
     PeerAnswer,
@@ -40,12 +47,20 @@ def identify(order: TransferRequest, cookie: str | None = None) -> dict[str, str
 
 
 def post(
-    peer: PeerTransport, path: str, value: Any, headers: Mapping[str, str], timeout: float | None = None
+    peer: PeerTransport,
+    path: str,
+    value: Any,
+    headers: Mapping[str, str],
+    timeout: float | None = None,
+    *,
+    limit: int | None = None,
+    small: bool = False,
 ) -> Answer:
-    """POST a value as JSON."""
-    body = json.dumps(value, separators=(",", ":")).encode()
-    headers = {"content-type": "application/json", **headers}
-    return peer.request("POST", path, body=[body], headers=headers, timeout=timeout)
+    """POST a value as JSON; ``small``: encoded, which only version 2 understands."""
+    text = json.dumps(value, separators=(",", ":")).encode()
+    body, encoding = shrink(text) if small else (text, {})
+    headers = {"content-type": "application/json", **encoding, **headers}
+    return peer.request("POST", path, body=[body], headers=headers, timeout=timeout, limit=limit)
 
 
 def put(peer: PeerTransport, path: str, body: Sequence[Buffer], headers: Mapping[str, str]) -> None:
@@ -57,15 +72,15 @@ def look_up(
     peer: PeerTransport, resources: Any, order: TransferRequest, timeout: float | None = None
 ) -> LookupAnswer:
     """The instances that a peer has below some resources (JSON)."""
-    return understand(
-        peer, LOOKUP, post(peer, LOOKUP, resources, identify(order), timeout), LookupAnswer.parse
-    )
+    headers = {ACCEPT_ENCODING: ZSTD, **identify(order)}
+    return understand(peer, LOOKUP, post(peer, LOOKUP, resources, headers, timeout), LookupAnswer.parse)
 
 
 def understand(peer: PeerTransport, path: str, answer: Answer, parse: Callable[[Any], T]) -> T:
     """The message in an answer. Raises ``PeerAnswer`` if there is none."""
     try:
-        return parse(parse_json(answer.body))
+        text = restore(answer.body, answer.headers.get(CONTENT_ENCODING))
+        return parse(parse_json(text))
     except (BadRequest, TooLarge) as error:
         raise PeerAnswer(f"peer {peer.peer} answers {path} with nonsense: {error}", peer.peer) from error
 

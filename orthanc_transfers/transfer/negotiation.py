@@ -34,16 +34,26 @@ class Negotiation:
         Raises ``PeerUnreachable``, or a ``PeerStatus`` that means that the server is away: that says
         nothing about its version.
         """
+        known, remembered = self._recall(transport)
+        if known:
+            return remembered
         now = self._clock.monotonic()
-        with self._lock:
-            known = self._known.get(transport.peer)
-        # A peer's address may change while Orthanc runs.
-        if known is not None and known[0] == transport.url and now < known[1]:
-            return known[2]
         found = _ask(transport)
         with self._lock:
             self._known[transport.peer] = (transport.url, now + REMEMBERED, found)
         return found
+
+    def remembers_2(self, transport: PeerTransport) -> bool:
+        """Whether the peer is known to speak version 2, without asking it."""
+        return self._recall(transport)[1] is not None
+
+    def _recall(self, transport: PeerTransport) -> tuple[bool, Capabilities | None]:
+        with self._lock:
+            known = self._known.get(transport.peer)
+        # A peer's address may change while Orthanc runs.
+        if known is None or known[0] != transport.url or self._clock.monotonic() >= known[1]:
+            return False, None
+        return True, known[2]
 
     def forget(self, peer: str) -> None:
         """Ask that peer again next time: something went wrong with it."""

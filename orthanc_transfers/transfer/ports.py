@@ -119,6 +119,9 @@ class PeerTransport(Protocol):
         Raises ``PeerUnreachable``, ``PeerStatus``, ``PeerAnswer``; ``Canceled`` after ``abort``.
         """
 
+    def prepare(self) -> None:
+        """Open one more connection, for a request soon. It may fail without a word: that request will tell."""
+
     def abort(self) -> None:
         """Cut the connections in use, so that requests under way end now with ``Canceled``."""
 

@@ -13,12 +13,13 @@ from orthanc_transfers.core.errors import (
     PeerStatus,
 )
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.core.protocol import Capabilities, TransferRequest
+from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
 from orthanc_transfers.transfer.fetching import Fetcher
+from orthanc_transfers.transfer.greeting import Greeting
 from orthanc_transfers.transfer.insisting import insist
 from orthanc_transfers.transfer.messages import look_up
 from orthanc_transfers.transfer.missing import name_missing
@@ -45,12 +46,13 @@ class PullJob(TransferJob):
     def work(self, drive: Drive) -> None:
         facts = drive.facts
         facts.phase = "Listing"
-        capabilities = drive.environment.negotiation.capabilities(drive.peer)
-        facts.protocol = 1 if capabilities is None else 2
-        manifest = _list(drive, capabilities)
+        greeting = Greeting(drive)
+        manifest = _list(drive)
+        capabilities = greeting.capabilities()
         if not len(manifest):
             return
         facts.total_size, facts.total_instances = manifest.size, len(manifest)
+        greeting.open_connections()
         reception = drive.environment.receptions.open(
             drive.continuation.token,
             manifest,
@@ -67,7 +69,7 @@ class PullJob(TransferJob):
             else:
                 # A bucket may be larger than its target.
                 carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
-                _receive(drive, reception, Fetcher2(drive, manifest, carrier), carrier)
+                _receive(drive, reception, Fetcher2(drive, manifest, carrier, capabilities.codecs), carrier)
         except NoSpace:
             # What was fetched would keep the disk full until the job is tried again, if ever.
             reception.discard()
@@ -85,10 +87,11 @@ def new_pull(environment: Environment, request: TransferRequest) -> Job:
     return PullJob(environment, with_identifier(request))
 
 
-def _list(drive: Drive, capabilities: Capabilities | None) -> Manifest:
+def _list(drive: Drive) -> Manifest:
     order, peer = drive.order, drive.peer.peer
     # A C++ peer reads and hashes every file before it answers.
-    timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
+    settings, negotiation = drive.environment.settings, drive.environment.negotiation
+    timeout = None if negotiation.remembers_2(drive.peer) else settings.peer_commit_timeout
     try:
         answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout))
     except PeerStatus as error:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from orthanc_transfers.core.checksum import xxh3
@@ -21,7 +20,7 @@ from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carrier
 from orthanc_transfers.transfer.driving import Drive
 from orthanc_transfers.transfer.fetching import Fetched, Garbled, Plan, most_bytes, unpack
-from orthanc_transfers.transfer.messages import identify
+from orthanc_transfers.transfer.messages import identify, post
 
 CHUNKS = "/transfers/v2/chunks"
 
@@ -29,12 +28,13 @@ CHUNKS = "/transfers/v2/chunks"
 class Fetcher2:
     """Implements ``Fetcher`` with ranges of the area."""
 
-    def __init__(self, drive: Drive, manifest: Manifest, carrier: Carrier) -> None:
+    def __init__(self, drive: Drive, manifest: Manifest, carrier: Carrier, codecs: Collection[Codec]) -> None:
         self._peer = drive.peer
         self._order = drive.order
         self._progress = drive.progress
         self._manifest = manifest
         self._carrier = carrier
+        self._small = Codec.ZSTD in codecs
 
     def plan(self, missing: RangeSet) -> Plan[tuple[Range, ...]]:
         buckets = RangePlan(missing, self._carrier.bucket_size)
@@ -51,12 +51,9 @@ class Fetcher2:
             self._carrier.encoding(),
             level_for(self._progress.speed()),
         )
-        answer = self._peer.request(
-            "POST",
-            CHUNKS,
-            body=[json.dumps(wanted.to_json(), separators=(",", ":")).encode()],
-            headers={"content-type": "application/json", **identify(self._order)},
-            limit=most_bytes(size),
+        headers = identify(self._order)
+        answer = post(
+            self._peer, CHUNKS, wanted.to_json(), headers, limit=most_bytes(size), small=self._small
         )
         if xxh3([answer.body]) != answer.headers.get(XXH3_HEADER):
             raise Garbled(f"peer {self._peer.peer} sent bytes with a wrong checksum", self._peer.peer)

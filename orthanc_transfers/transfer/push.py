@@ -6,6 +6,7 @@ from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.transfer import push_v1, push_v2
 from orthanc_transfers.transfer.driving import Drive, TransferJob
 from orthanc_transfers.transfer.environment import Environment
+from orthanc_transfers.transfer.greeting import Greeting
 from orthanc_transfers.transfer.messages import drop, identify
 from orthanc_transfers.transfer.ports import Job
 from orthanc_transfers.transfer.saved import Continuation, with_identifier
@@ -20,10 +21,11 @@ class PushJob(TransferJob):
     def work(self, drive: Drive) -> None:
         facts = drive.facts
         facts.phase = "Listing"
+        greeting = Greeting(drive)
         manifest = drive.environment.store.manifest(drive.order.resources, drive.cancellation)
         facts.total_size, facts.total_instances = manifest.size, len(manifest)
-        capabilities = drive.environment.negotiation.capabilities(drive.peer)
-        facts.protocol = 1 if capabilities is None else 2
+        capabilities = greeting.capabilities()
+        greeting.open_connections()
         if capabilities is None:
             push_v1.Push(drive, manifest).run()
         else:

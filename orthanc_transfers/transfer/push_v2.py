@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import choose, content_type, encode, level_for
+from orthanc_transfers.core.codec import Codec, choose, content_type, encode, level_for
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.planner import RangePlan
@@ -112,7 +112,7 @@ class Push:
         drive = self._drive
         creation = PushCreation2(drive.continuation.token, self._manifest).to_json()
         timeout = drive.environment.settings.peer_commit_timeout
-        answer = post(drive.peer, CREATE, creation, self._headers, timeout)
+        answer = post(drive.peer, CREATE, creation, self._headers, timeout, small=Codec.ZSTD in self._codecs)
         return self._understand(CREATE, answer), cookie_of(answer)
 
     def _send(self, status: PushStatus) -> PushStatus:

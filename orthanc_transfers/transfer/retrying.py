@@ -112,6 +112,10 @@ class Retrying:
         finally:
             self._step_back()
 
+    def prepare(self) -> None:
+        """See ``ports.PeerTransport``."""
+        self._inner.prepare()
+
     def abort(self) -> None:
         """See ``ports.PeerTransport``."""
         self._inner.abort()

@@ -170,7 +170,22 @@ class _HTTPConnection(_Cuttable, urllib3.connection.HTTPConnection):
 
 
 class _HTTPSConnection(_Cuttable, urllib3.connection.HTTPSConnection):
-    pass
+    @property
+    def is_connected(self: Any) -> bool:
+        if super().is_connected or self.sock is None:
+            return self.sock is not None
+        # There is something to read. After a TLS handshake that may be tickets (RFC 8446, 4.6.1).
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            self.sock.recv(1)
+        except ssl.SSLWantReadError:
+            return True
+        except OSError:
+            pass
+        finally:
+            self.sock.settimeout(timeout)
+        return False
 
 
 class _Pool:
@@ -193,6 +208,17 @@ class _Pool:
                 raise
         self._now.reusable = 0.0
         return super().urlopen(method, url, *args, **kwargs)  # type: ignore[misc]
+
+    def open(self: Any, timeout: float | None) -> None:
+        """Open a connection ahead of its request, unless one is waiting. Raises as ``urlopen``."""
+        self._now.reusable = REUSABLE
+        connection = self._get_conn()
+        try:
+            connection.timeout = timeout
+            self._validate_conn(connection)
+        finally:
+            # Its end may be closed when the request comes, like that of any other which waited.
+            self._put_conn(connection)
 
     def _new_conn(self: Any) -> Any:
         connection = super()._new_conn()  # type: ignore[misc]

@@ -115,9 +115,9 @@ class RequestsTransport:
             tls = tls_context(peer, verify) if address.scheme == "https" else None
             # urllib3 writes this into the context at each connection.
             self._session.verify = bool(verify)
-            adapter = _Adapter(connections, self._line, tls)
-            self._session.mount("http://", adapter)
-            self._session.mount("https://", adapter)
+            self._adapter = _Adapter(connections, self._line, tls)
+            self._session.mount("http://", self._adapter)
+            self._session.mount("https://", self._adapter)
         except (requests.RequestException, ValueError):
             # Without the foreign text, which may quote a header or a password.
             raise ConfigurationError(
@@ -183,6 +183,12 @@ class RequestsTransport:
                 f"peer {self.peer!r} answered {method} {_shown(path)} with more than {size} bytes", self.peer
             )
         return Answer(received, _last_of_each(response))
+
+    def prepare(self) -> None:
+        """See ``ports.PeerTransport``. Nothing is opened through a proxy."""
+        if not self._session.proxies:
+            with contextlib.suppress(*FOREIGN, Canceled), self._line.request():
+                self._adapter.open(self._template, bool(self._session.verify), self._timeout or None)
 
     def _prepared(
         self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str] | None
@@ -302,6 +308,11 @@ class _Adapter(requests.adapters.HTTPAdapter):
         manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
         manager.pool_classes_by_scheme = self._pools
         return manager
+
+    def open(self, request: requests.PreparedRequest, verify: bool, timeout: float | None) -> None:
+        """Open a connection for such a request, unless one is waiting for it already."""
+        pool: Any = self.get_connection_with_tls_context(request, verify)
+        pool.open(timeout)
 
     def close(self) -> None:
         # urllib3 leaves it to the end of its pools, which an error that somebody still has may put off for long.

@@ -74,6 +74,9 @@ class FakeTransport:
             raise PeerAnswer(f"peer {self.peer!r} answered with more than {limit} bytes", self.peer)
         return Answer(reply.body, lower)
 
+    def prepare(self) -> None:
+        pass
+
     def abort(self) -> None:
         self.aborted.set()
 

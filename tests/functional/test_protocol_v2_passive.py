@@ -123,6 +123,40 @@ def test_a_push_is_created_filled_and_committed(push: RawPush, codec: str) -> No
     assert push.status() == status
 
 
+def test_a_long_manifest_may_come_encoded_and_be_answered_so(server: OrthancServer) -> None:
+    files = list(small_instances(100))
+    push = RawPush(server, 2, files)
+    creation = zstandard.compress(json.dumps(push.creation()).encode())
+    for body, headers, expected in (
+        (creation, {"content-encoding": "zstd"}, 200),
+        (creation[:-1], {"content-encoding": "zstd"}, 400),
+        (creation, {"content-encoding": "br"}, 400),
+        (zstandard.compress(bytes(64 * MB + 1)), {"content-encoding": "zstd"}, 413),
+    ):
+        answer = server.request("POST", "transfers/v2/push", data=body, headers=headers)
+        assert answer.status_code == expected, answer.text
+        if expected == 200:
+            push.path = answer.json()["Path"]
+    for index in range(100):
+        assert push.put(index).status_code == 200
+    assert committed(push)["State"] == "committed"
+
+    patients = [{"Level": "Patient", "ID": one} for one in server.get("patients")]
+    answers = {}
+    for accepted in ("identity", "gzip, zstd", "zstd"):
+        headers = {"accept-encoding": accepted}
+        answer = server.request("POST", "transfers/lookup", json=patients, headers=headers, stream=True)
+        encoding = answer.headers.get("content-encoding")
+        # Orthanc itself knows gzip, and may encode with it what is not encoded yet.
+        assert encoding in {"identity": {None}, "zstd": {"zstd"}, "gzip, zstd": {None, "gzip"}}[accepted]
+        body = answer.raw.read(decode_content=False)
+        answers[accepted] = gzip.decompress(body) if encoding == "gzip" else body
+    assert answers["identity"] == answers["gzip, zstd"] == zstandard.decompress(answers["zstd"])
+    assert len(answers["zstd"]) < 0.6 * len(answers["identity"])
+    found = json.loads(answers["identity"])["Instances"]
+    assert sorted(found, key=lambda one: one["ID"]) == push.instances
+
+
 def test_several_ranges_travel_in_one_request(push: RawPush) -> None:
     push.create()
     area = b"".join(push.files)

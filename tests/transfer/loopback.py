@@ -245,6 +245,10 @@ class Line:
         """Sees each answer, may raise: then it is lost."""
         self.connected = 0
         """Transports that were made and not closed."""
+        self.round_trip: float | None = None
+        """Seconds, as far as transports know."""
+        self.prepared = 0
+        """Connections that were opened ahead of their requests."""
         self.most_connected = 0
         self._hold: Hold | None = None
         self._lock = threading.Lock()
@@ -299,7 +303,7 @@ class LoopbackTransport:
     def __init__(self, server: Server, line: Line) -> None:
         self.peer = server.name
         self.url = f"http://{server.name}:8042/"
-        self.round_trip = None
+        self.round_trip = line.round_trip
         self._server = server
         self._line = line
         self._cut = threading.Event()
@@ -332,6 +336,9 @@ class LoopbackTransport:
                 retry_after=error.retry_after if isinstance(error, Busy) else None,
             ) from None
         return self._line.after(request, answer)
+
+    def prepare(self) -> None:
+        self._line.prepared += 1
 
     def abort(self) -> None:
         self._cut.set()

@@ -51,6 +51,9 @@ class Peer:
         self.asked += 1
         return Answer(self.answer())
 
+    def prepare(self) -> None:
+        raise AssertionError
+
     def abort(self) -> None:
         raise AssertionError
 

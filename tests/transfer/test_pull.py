@@ -70,7 +70,7 @@ def test_the_content_is_empty_until_the_first_step(both: World) -> None:
 def test_before_the_look_up_the_content_says_what_was_asked_for(both: World, version: int) -> None:
     hold = both.line.hold("POST /transfers/lookup")
     job = both.pull(Originator=both.there.originator)
-    step_until(job, hold.reached.is_set)
+    step_until(job, lambda: hold.reached.is_set() and "Protocol" in job.content())
     assert job.content() == {
         "Resources": [{"Level": "Study", "Type": "Study", "ID": STUDY}],
         "Peer": "there",

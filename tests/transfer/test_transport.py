@@ -672,6 +672,89 @@ def test_a_connection_that_does_not_come_about_says_so(
         connect(f"http://127.0.0.1:{deaf}").request("GET", "/", timeout=1000)
 
 
+# --- connections ahead of their requests
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_prepared_connection_carries_the_next_request(
+    script: Any, connect: Connect, certificate: Path, encrypted: bool
+) -> None:
+    server = script(well, tls=server_tls(certificate) if encrypted else None)
+    transport = connect(server.url, verify=str(certificate))
+    transport.prepare()
+    assert transport.round_trip is not None
+    # One is waiting: there is no need for another.
+    transport.prepare()
+    for method in ("POST", "PUT"):
+        transport.request(method, "/", body=[b"{}"])
+    assert server.connections == 1
+
+
+def test_connections_prepared_at_the_same_time_serve_requests_at_the_same_time(
+    script: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected, asked = threading.Barrier(2), threading.Barrier(2)
+
+    def together(line: Line) -> None:
+        line.whole()
+        asked.wait(30)
+        line.say(OK)
+
+    def twice(function: Callable[[], object]) -> None:
+        threads = [threading.Thread(target=function, daemon=True) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def slow(self: SocketLine, *address: Any) -> socket.socket:
+        sock = connect_one(self, *address)
+        connected.wait(30)
+        return sock
+
+    server = script(together)
+    transport = connect(server.url)
+    connect_one = SocketLine.connect
+    monkeypatch.setattr(SocketLine, "connect", slow)
+    twice(transport.prepare)
+    monkeypatch.undo()
+    twice(lambda: transport.request("PUT", "/", body=[b"x"]))
+    assert server.connections == 2
+
+
+def test_a_prepared_connection_that_was_closed_meanwhile_costs_nothing(script: Any, connect: Connect) -> None:
+    closed = threading.Event()
+
+    def leave(line: Line) -> None:
+        line.sock.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    server = script(leave, well)
+    transport = connect(server.url)
+    transport.prepare()
+    closed.wait()
+    transport.request("POST", "/")
+    assert server.connections == 2
+
+
+def test_what_cannot_be_prepared_is_left_to_the_request(connect: Connect) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        transport = connect(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        transport.prepare()
+        with pytest.raises(PeerUnreachable, match="refused"):
+            transport.request("GET", "/")
+
+
+def test_nothing_is_prepared_through_a_proxy_or_after_an_abort(script: Any, connect: Connect) -> None:
+    server = script(well)
+    connect("http://far.example:8042", proxy=server.url).prepare()
+    transport = connect(server.url)
+    transport.abort()
+    transport.prepare()
+    assert server.connections == 0
+
+
 # --- abort
 
 

@@ -1,0 +1,47 @@
+"""What is settled with a peer while instances are still being listed or announced.
+
+On a long line each question costs a round trip, and so does each connection, two or three more with TLS.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from orthanc_transfers.core.protocol import Capabilities
+from orthanc_transfers.transfer import workers
+from orthanc_transfers.transfer.adapting import far, most_connections
+from orthanc_transfers.transfer.driving import Drive
+
+
+class Greeting:
+    """Asks for the capabilities of the peer of a stretch, in the background, as soon as it is made."""
+
+    def __init__(self, drive: Drive) -> None:
+        self._drive = drive
+        self._answer = Future[Capabilities | None]()
+        workers.start("transfers-greeting", self._ask)
+
+    def _ask(self) -> None:
+        drive = self._drive
+        try:
+            capabilities = drive.environment.negotiation.capabilities(drive.peer)
+            drive.facts.protocol = 1 if capabilities is None else 2
+            self._answer.set_result(capabilities)
+        except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+            self._answer.set_exception(error)
+
+    def capabilities(self) -> Capabilities | None:
+        """What ``Negotiation`` answers and raises."""
+        return self._answer.result()
+
+    def open_connections(self) -> None:
+        """Let a long line have, in a moment, the connections that its first buckets will take. Does not wait."""
+        workers.start("transfers-opening", self._open_first)
+
+    def _open_first(self) -> None:
+        transport = self._drive.once
+        if transport.round_trip is None:
+            transport.prepare()
+        if far(transport.round_trip):
+            for number in range(most_connections(self._drive.environment.settings.threads)):
+                workers.start(f"transfers-opening-{number}", transport.prepare)
