@@ -3,8 +3,9 @@
 A new codec is a member of ``Codec``, a branch in ``encode`` and in ``decode``, and a rule in ``choose``.
 
 ``split16+zstd`` puts the bytes at even positions before those at odd positions, so that the high bytes of
-16-bit pixels, nearly all alike, stand together. DICOM elements have even length (PS3.5, 7.1), so pixels
-keep their alignment when files are laid end to end.
+16-bit pixels, nearly all alike, stand together. ``delta16+zstd`` does so with the differences between neighbours
+(see ``differences.py``), which on CT and MR makes 5 to 22 % fewer bytes still. DICOM elements have even length
+(PS3.5, 7.1), so pixels keep their alignment when files are laid end to end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Generic, TypeVar, cast
 import zstandard
 from isal import isal_zlib
 
+from orthanc_transfers.core.differences import gather, spread
 from orthanc_transfers.core.errors import BadFile, WrongSize
 
 Buffer = bytes | bytearray | memoryview
@@ -32,6 +34,7 @@ class Codec(enum.Enum):
     GZIP = "gzip"
     ZSTD = "zstd"
     SPLIT16_ZSTD = "split16+zstd"
+    DELTA16_ZSTD = "delta16+zstd"
 
 
 class Compression(enum.Enum):
@@ -87,6 +90,8 @@ def encode(pieces: Sequence[Buffer], codec: Codec, level: int = LEVEL) -> list[B
             return [_compress(_joined(pieces), level)]
         case Codec.SPLIT16_ZSTD:
             return [_compress(_split16(pieces), LEVEL)]
+        case Codec.DELTA16_ZSTD:
+            return [_compress(spread(_joined(pieces)), LEVEL)]
 
 
 def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
@@ -105,6 +110,8 @@ def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
             decoded = memoryview(_decompress(body, size))
         case Codec.SPLIT16_ZSTD:
             decoded = memoryview(_join16(_decompress(body, size)))
+        case Codec.DELTA16_ZSTD:
+            decoded = memoryview(gather(_decompress(body, size)))
     if decoded.nbytes != size:
         raise _wrong_size(decoded.nbytes, size)
     return decoded
@@ -160,13 +167,17 @@ def _preferences(compression: Compression, pieces: Sequence[Buffer]) -> tuple[Co
     if compression is Compression.GZIP:
         return (Codec.GZIP,)
     samples = _samples(pieces)
-    plain = len(_compress(samples, LEVEL))
-    split = len(_compress(_split16([samples]), LEVEL))
-    if compression is Compression.AUTO and min(plain, split) > _WORTHWHILE * len(samples):
+    sizes = {codec: len(encode([samples], codec)[0]) for codec in _TRIED}
+    if compression is Compression.AUTO and min(sizes.values()) > _WORTHWHILE * len(samples):
         return ()
-    if split < plain:
-        return (Codec.SPLIT16_ZSTD, Codec.ZSTD, Codec.GZIP)
-    return (Codec.ZSTD, Codec.SPLIT16_ZSTD, Codec.GZIP)
+    best = sorted(_TRIED, key=lambda codec: sizes[codec] * (_FAR_SIGHT if codec is Codec.ZSTD else 1))
+    return (*best, Codec.GZIP)
+
+
+# Plain zstd finds more in a bucket than in samples, for what it looks back on is whole there (measured on RGB).
+_FAR_SIGHT = 0.93
+
+_TRIED = (Codec.ZSTD, Codec.SPLIT16_ZSTD, Codec.DELTA16_ZSTD)
 
 
 # Compressed pixels shrink by up to 5 %, which is not worth the time on either side.

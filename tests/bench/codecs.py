@@ -24,6 +24,7 @@ _ENCODERS: dict[str, Encoder] = {
     "gzip (isal)": lambda data: encode([data], Codec.GZIP),
     "zstd": lambda data: encode([data], Codec.ZSTD),
     "split16+zstd": lambda data: encode([data], Codec.SPLIT16_ZSTD),
+    "delta16+zstd": lambda data: encode([data], Codec.DELTA16_ZSTD),
 }
 
 

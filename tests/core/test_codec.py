@@ -32,7 +32,8 @@ from orthanc_transfers.core.codec import (
 from orthanc_transfers.core.errors import BadFile, TransferError, WrongSize
 from tests.support.dicom_data import ct_study
 
-COMPRESSING = [Codec.GZIP, Codec.ZSTD, Codec.SPLIT16_ZSTD]
+COMPRESSING = [Codec.GZIP, Codec.ZSTD, Codec.SPLIT16_ZSTD, Codec.DELTA16_ZSTD]
+TRANSFORMING = (Codec.SPLIT16_ZSTD, Codec.DELTA16_ZSTD)
 
 each_codec = pytest.mark.parametrize("codec", Codec)
 each_compressing = pytest.mark.parametrize("codec", COMPRESSING)
@@ -137,6 +138,15 @@ def test_zstd_is_one_frame_that_says_the_size_of_its_content() -> None:
 def test_split16_puts_even_positions_before_odd_ones(data: bytes) -> None:
     content = zstandard.ZstdDecompressor().decompress(wire(data, Codec.SPLIT16_ZSTD))
     assert content == data[0::2] + data[1::2]
+
+
+def test_delta16_writes_small_differences_as_small_numbers() -> None:
+    words = [1000, 1000, 1001, 999, 0, 65535, 300]
+    # +1000, 0, +1, -2, -999, -1 (modulo 2^16), +301
+    coded = [2000, 0, 2, 3, 1997, 1, 602]
+    data = struct.pack("<7H", *words) + b"!"
+    content = zstandard.ZstdDecompressor().decompress(wire(data, Codec.DELTA16_ZSTD))
+    assert content == bytes(one & 255 for one in coded) + bytes(one >> 8 for one in coded) + b"!"
 
 
 def test_gzip_has_its_content_type() -> None:
@@ -248,8 +258,19 @@ def test_the_forged_frames_of_these_tests_are_frames() -> None:
         (Codec.ZSTD, zstd_claiming(1000, bytes(64 * MB))),
         (Codec.SPLIT16_ZSTD, zstandard.ZstdCompressor().compress(bytes(64 * MB))),
         (Codec.SPLIT16_ZSTD, zstd_claiming(2**62, b"")),
+        (Codec.DELTA16_ZSTD, zstandard.ZstdCompressor().compress(bytes(64 * MB))),
+        (Codec.DELTA16_ZSTD, zstd_claiming(2**62, b"")),
     ],
-    ids=["gzip", "zstd", "zstd-lies-high", "zstd-lies-low", "split16", "split16-lies-high"],
+    ids=[
+        "gzip",
+        "zstd",
+        "zstd-lies-high",
+        "zstd-lies-low",
+        "split16",
+        "split16-lies-high",
+        "delta16",
+        "delta16-lies-high",
+    ],
 )
 def test_a_bomb_does_not_go_off(codec: Codec, body: bytes) -> None:
     def explode() -> None:
@@ -262,7 +283,7 @@ def test_a_bomb_does_not_go_off(codec: Codec, body: bytes) -> None:
 @pytest.mark.parametrize("codec", COMPRESSING)
 def test_decoding_needs_little_more_memory_than_the_data(codec: Codec) -> None:
     body = wire(bytes(4 * MB), codec)
-    copies = 2 if codec is Codec.SPLIT16_ZSTD else 1
+    copies = 2 if codec in TRANSFORMING else 1
     assert peak_of(lambda: decode(body, codec, 4 * MB)) < copies * 4 * MB + 512 * 1024
 
 
@@ -298,8 +319,9 @@ VERSION_1 = frozenset({Codec.NONE, Codec.GZIP})
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("CT_small.dcm", Codec.SPLIT16_ZSTD),
-        ("examples_overlay.dcm", Codec.SPLIT16_ZSTD),
+        ("CT_small.dcm", Codec.DELTA16_ZSTD),
+        ("MR_small.dcm", Codec.DELTA16_ZSTD),
+        ("examples_overlay.dcm", Codec.DELTA16_ZSTD),
         ("examples_rgb_color.dcm", Codec.ZSTD),
         ("examples_palette.dcm", Codec.ZSTD),
         ("examples_jpeg2k.dcm", Codec.NONE),
@@ -330,12 +352,20 @@ def test_a_small_file_among_noise_does_not_decide() -> None:
 
 def test_pixels_behind_a_file_of_odd_length_are_not_taken_for_others() -> None:
     ct = next(ct_study(1, size=256))
+    # Which byte of a word is the first does not matter to the split, but to the differences.
     assert choose(Compression.AUTO, [noise(1001), ct, ct], ALL) is Codec.SPLIT16_ZSTD
+    assert choose(Compression.AUTO, [noise(1002), ct, ct], ALL) is Codec.DELTA16_ZSTD
 
 
 def test_zstd_on_request_compresses_whatever_it_is() -> None:
-    assert choose(Compression.ZSTD, [noise(100_000)], ALL) in (Codec.ZSTD, Codec.SPLIT16_ZSTD)
-    assert choose(Compression.ZSTD, [sample_file("CT_small.dcm")], ALL) is Codec.SPLIT16_ZSTD
+    assert choose(Compression.ZSTD, [noise(100_000)], ALL) in (Codec.ZSTD, *TRANSFORMING)
+    assert choose(Compression.ZSTD, [sample_file("CT_small.dcm")], ALL) is Codec.DELTA16_ZSTD
+
+
+def test_the_second_best_is_taken_where_the_best_is_not_accepted() -> None:
+    data = [sample_file("CT_small.dcm")]
+    assert choose(Compression.AUTO, data, ALL - {Codec.DELTA16_ZSTD}) is Codec.SPLIT16_ZSTD
+    assert choose(Compression.AUTO, data, ALL - set(TRANSFORMING)) is Codec.ZSTD
 
 
 @pytest.mark.parametrize("data", [b"", noise(100_000), bytes(100_000)], ids=["empty", "noise", "zeros"])

@@ -109,7 +109,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Protocols": [1, 2],
             "Version": "1.8.0",
             "Originator": UUID,
-            "Codecs": ["none", "gzip", "zstd", "split16+zstd"],
+            "Codecs": ["none", "gzip", "zstd", "split16+zstd", "delta16+zstd"],
             "MaxBodySize": 67108864,
         },
         Capabilities((1, 2), "1.8.0", UUID, tuple(Codec), 67108864),

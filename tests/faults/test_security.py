@@ -362,8 +362,9 @@ def md5_of_zeros(size: int) -> str:
         ("zstd", zstd_claiming(2**62, bytes(300 * MB))),
         ("zstd", zstd_claiming(1000, bytes(300 * MB))),
         ("split16+zstd", zstd_claiming(2**62, b"")),
+        ("delta16+zstd", zstd_claiming(2**62, b"")),
     ],
-    ids=["gzip", "zstd", "claims-more", "claims-less", "split16"],
+    ids=["gzip", "zstd", "claims-more", "claims-less", "split16", "delta16"],
 )
 def test_a_bomb_of_version_2_needs_no_memory(server: OrthancServer, codec: str, body: bytes) -> None:
     push = RawPush(server, 2, list(small_instances(1)))

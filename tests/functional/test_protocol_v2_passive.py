@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import struct
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -53,11 +54,20 @@ def split16(data: bytes) -> bytes:
     return data[0::2] + data[1::2]
 
 
+def delta16(data: bytes) -> bytes:
+    words = [0, *(one for (one,) in struct.iter_unpack("<H", data[: len(data) // 2 * 2]))]
+    differences = [(after - before + 0x8000) % 0x10000 - 0x8000 for before, after in pairwise(words)]
+    coded = [2 * one if one >= 0 else -2 * one - 1 for one in differences]
+    rest = data[-1:] if len(data) % 2 else b""
+    return bytes(one & 255 for one in coded) + bytes(one >> 8 for one in coded) + rest
+
+
 ENCODERS = {
     "none": bytes,
     "gzip": gzip.compress,
     "zstd": zstandard.compress,
     "split16+zstd": lambda data: zstandard.compress(split16(data)),
+    "delta16+zstd": lambda data: zstandard.compress(delta16(data)),
 }
 
 
@@ -84,7 +94,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Protocols": [1, 2],
         "Version": server.get("plugins/transfers")["Version"],
         "Originator": server.post("transfers/lookup", [])["Originator"],
-        "Codecs": ["none", "gzip", "zstd", "split16+zstd"],
+        "Codecs": ["none", "gzip", "zstd", "split16+zstd", "delta16+zstd"],
         "MaxBodySize": 64 * MB,
     }
 
