@@ -373,7 +373,16 @@ class OrthancServer:
     def upload_all(self, files: Iterable[bytes], threads: int = 4) -> list[dict[str, Any]]:
         """Store files, several at once; the answers in their order."""
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.upload, files))
+            return list(pool.map(self._upload_beside_others, files))
+
+    def _upload_beside_others(self, data: bytes) -> dict[str, Any]:
+        try:
+            return self.upload(data)
+        except StatusError as error:
+            # Two threads of Orthanc that make the same folder at once: one of them may fail with 2001.
+            if b'"OrthancStatus" : 2001' not in error.body:
+                raise
+            return self.upload(data)
 
     def instances(self) -> list[str]:
         """The identifiers of all that is stored, sorted."""
