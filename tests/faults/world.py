@@ -235,8 +235,8 @@ class Transfer:
         return []
 
     def arrived(self, carried: Iterable[tuple[Seen, list[Range]]]) -> RangeSet:
-        """The bytes of those requests that were answered well."""
-        return RangeSet(item for seen, ranges in carried if seen.status == 200 for item in ranges)
+        """The bytes of those requests whose good answer arrived."""
+        return RangeSet(item for seen, ranges in carried if seen.succeeded for item in ranges)
 
     def in_flight(self) -> int:
         """Bytes that may have been under way at one moment: there are up to four times the configured connections."""

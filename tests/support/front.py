@@ -18,7 +18,7 @@ map $content_type $json_sent {{
 log_format requests escape=json '{{"method":"$request_method","uri":"$request_uri","status":$status,'
     '"transfer":"$http_sender_transfer_id","cookie":"$http_cookie","authorization":"$http_authorization",'
     '"type":"$content_type","length":"$content_length","sent":"$json_sent",'
-    '"answered":$body_bytes_sent,"upstream":"$upstream_addr","connection":$connection,"headers":"{headers}"}}';
+    '"answered":$body_bytes_sent,"announced":"$sent_http_content_length","upstream":"$upstream_addr","connection":$connection,"headers":"{headers}"}}';
 client_body_buffer_size 1m;
 proxy_read_timeout 600;
 """
@@ -48,11 +48,18 @@ class Seen:
     """The body, if it was JSON."""
     answered: int
     """Bytes of the body of the answer."""
+    announced: str
+    """Bytes that the answer said it has."""
     upstream: str
     connection: int
     """Number of the TCP connection."""
     headers: str
     """The further headers asked for."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it was answered well, and whole: a server may die between the head of an answer and its body."""
+        return self.status == 200 and self.announced in ("", str(self.answered))
 
     @property
     def json(self) -> Any:
