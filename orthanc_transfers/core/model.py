@@ -100,6 +100,10 @@ class Manifest:
     def __contains__(self, identifier: object) -> bool:
         return identifier in self._places
 
+    def starts_with(self, beginning: Manifest) -> bool:
+        """Whether its first instances are those of another one: both have the same area up to there."""
+        return self.instances[: len(beginning)] == beginning.instances
+
     def fingerprint(self) -> str:
         """The same for equal manifests, and no others."""
         rows = [[instance.id, instance.size, instance.md5] for instance in self.instances]
@@ -157,3 +161,16 @@ class Manifest:
                 position = stop
             place += 1
         return tuple(chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The first instances of a manifest, and how many ``more`` it has."""
+
+    manifest: Manifest
+    more: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are no others."""
+        return not self.more

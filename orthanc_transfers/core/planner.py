@@ -72,6 +72,12 @@ class RangePlan:
         self._left = sum(item.size for item in self._missing)
         self._taken = 0
 
+    def extend(self, missing: Iterable[Range]) -> None:
+        """More bytes, behind all others; also after the last bucket was taken. For the thread that takes."""
+        added = [item for item in missing if item.size]
+        self._missing += added
+        self._left += sum(item.size for item in added)
+
     def __iter__(self) -> Iterator[tuple[Range, ...]]:
         return self
 

@@ -22,6 +22,7 @@ from orthanc_transfers.core.ranges import Range
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
 CODEC_HEADER = "transfers-codec"
+FIRST_HEADER = "transfers-first"
 XXH3_HEADER = "transfers-xxh3"
 ENCODING_HEADER = "transfers-encoding-seconds"
 
@@ -94,26 +95,31 @@ def parse_resources(value: Any) -> tuple[Resource, ...]:
 
 @dataclass(frozen=True, slots=True)
 class LookupAnswer:
-    """The answer to ``POST /transfers/lookup``. ``originator`` is the identifier of the answering process."""
+    """The answer to ``POST /transfers/lookup``. ``originator`` is the identifier of the answering process.
+
+    ``more`` is the number of instances that come after these, if only the first were asked for.
+    """
 
     instances: tuple[Instance, ...]
     originator: str
+    more: int = 0
 
     @classmethod
     def parse(cls, value: Any) -> LookupAnswer:
         """What matters; the counts and sums are not looked at. An instance named twice counts once."""
         body = _object(value, "the answer")
-        return cls(_instances(body), _string(body, "Originator"))
+        return cls(_instances(body), _string(body, "Originator"), _more(body))
 
     def to_json(self) -> dict[str, Any]:
         size = sum(instance.size for instance in self.instances)
-        return {
+        value = {
             "Instances": _instances_json(self.instances),
             "Originator": self.originator,
             "CountInstances": len(self.instances),
             "TotalSize": str(size),
             "TotalSizeMB": (size + _MB // 2) // _MB,
         }
+        return {**value, "More": self.more} if self.more else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,8 @@ class Capabilities:
     codecs: tuple[Codec, ...]
     max_body_size: int
     """Bytes that a body may have, before and after its codec."""
+    growing: bool = False
+    """Whether a push may be created with its first instances, and the others be announced later."""
 
     @classmethod
     def parse(cls, value: Any) -> Capabilities:
@@ -188,6 +196,7 @@ class Capabilities:
             _string(body, "Originator"),
             _codecs(body),
             _natural(_required(body, "MaxBodySize"), '"MaxBodySize"'),
+            _flag(body, "Growing"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -197,15 +206,20 @@ class Capabilities:
             "Originator": self.originator,
             "Codecs": [codec.value for codec in self.codecs],
             "MaxBodySize": self.max_body_size,
+            "Growing": self.growing,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class PushCreation2:
-    """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer."""
+    """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer.
+
+    ``more`` instances will be announced by a later creation with all of them.
+    """
 
     token: str
     manifest: Manifest
+    more: int = 0
 
     @classmethod
     def parse(cls, value: Any) -> PushCreation2:
@@ -213,10 +227,11 @@ class PushCreation2:
         token = _string(body, "Token")
         if not re.fullmatch("[0-9a-f]{32}", token):
             raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {_shown(token)}')
-        return cls(token, Manifest(_instances(body)))
+        return cls(token, Manifest(_instances(body)), _more(body))
 
     def to_json(self) -> dict[str, Any]:
-        return {"Token": self.token, "Instances": _instances_json(self.manifest)}
+        value: dict[str, Any] = {"Token": self.token, "Instances": _instances_json(self.manifest)}
+        return {**value, "More": self.more} if self.more else value
 
 
 class PushState(enum.Enum):
@@ -473,6 +488,17 @@ def _instances(body: Mapping[str, Any]) -> tuple[Instance, ...]:
     if sum(instance.size for instance in found.values()) > MAX_SIZE:
         raise BadRequest('the sizes of "Instances" must be below 2^63 together')
     return tuple(found.values())
+
+
+def _flag(body: Mapping[str, Any], key: str) -> bool:
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise BadFile(f'"{key}" must be true or false, and is {_shown(value)}')
+    return value
+
+
+def _more(body: Mapping[str, Any]) -> int:
+    return _natural(body.get("More", 0), '"More"')
 
 
 def _instances_json(instances: Iterable[Instance]) -> list[dict[str, str]]:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import HostError, ImportRefused, UnknownResource
-from orthanc_transfers.core.model import Instance, Level, Manifest, Resource
+from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.listed import Listed
 from orthanc_transfers.host.sdk import Code, Sdk
 from orthanc_transfers.host.stored_files import StoredFiles
 from orthanc_transfers.transfer import workers
@@ -58,8 +59,6 @@ _HASHING_THREADS = 4
 # many thousand imports on 1.10.1.
 _IMPORT_ATTEMPTS = 3
 
-# Files that are remembered at most, some 400 bytes each, if they are listed and never sent.
-_REMEMBERED = 100_000
 # Files in a row that were not in the storage folder, after which none is looked for there any more.
 _TRIED = 16
 
@@ -92,8 +91,7 @@ class OrthancStore:
         self._sdk = sdk
         self._stored_files = stored_files
         self._durability = durability
-        # Those listed lately will be sent soon, and are forgotten then. Single operations of a dictionary need no lock.
-        self._listed: dict[str, _File] = {}
+        self._listed = Listed[_File]()
         self._in_vain = 0
 
     def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
@@ -112,13 +110,46 @@ class OrthancStore:
         for identifier in alone:
             if identifier not in files:
                 raise _unknown(Level.INSTANCE, identifier)
-        self._remember(files)
+        return self._manifest_of(files, cancellation)
+
+    def _manifest_of(self, files: Mapping[str, _File], cancellation: Cancellation) -> Manifest:
+        self._listed.add(files)
         unhashed = [identifier for identifier, file in files.items() if file.md5 is None]
         hashed = self._hash(unhashed, cancellation)
         return Manifest(
             hashed.get(identifier) or Instance(identifier, file.size, file.md5 or "")
             for identifier, file in sorted(files.items())
         )
+
+    def beginning(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation | None = None
+    ) -> Beginning:
+        """The first instances, each asked for by itself unless the core shows some at once."""
+        cancellation = cancellation or Cancellation()
+        below: set[str] = set()
+        for resource in resources:
+            _check(resource.level, resource.id)
+            below.update(self._instances(resource.level, resource.id, cancellation))
+        wanted = sorted(below)[:count]
+        # It shows them in the order of their identifiers, as a rule.
+        at_once = self._some_below(resources, count, cancellation) if self._has_extended_find else {}
+        files: dict[str, _File] = {}
+        for identifier in wanted:
+            cancellation.check()
+            file = at_once.get(identifier) or self._file(identifier)
+            if file is None:
+                raise _unknown(Level.INSTANCE, identifier)
+            files[identifier] = file
+        return Beginning(self._manifest_of(files, cancellation), len(below) - len(wanted))
+
+    def _some_below(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation
+    ) -> dict[str, _File]:
+        found: dict[str, _File] = {}
+        for resource in resources:
+            if resource.level is not Level.INSTANCE and len(found) < count:
+                found.update(self._find(resource, cancellation, count))
+        return found
 
     def md5s(
         self, identifiers: Iterable[str], cancellation: Cancellation | None = None
@@ -137,7 +168,7 @@ class OrthancStore:
     def read(self, identifier: str) -> memoryview:
         """The file, in the memory into which Orthanc read it."""
         _check(Level.INSTANCE, identifier)
-        self._listed.pop(identifier, None)
+        self._listed.forget(identifier)
         try:
             return self._sdk.dicom(identifier)
         except HostError as error:
@@ -154,10 +185,10 @@ class OrthancStore:
         if file.uuid and self._stored_files.read_into(view, file.uuid, file.size, offset):
             self._in_vain = 0
             if offset + len(view) == file.size:
-                self._listed.pop(identifier, None)  # the end of a file is asked for last, or nearly so
+                self._listed.forget(identifier)  # the end of a file is asked for last, or nearly so
             return True
         # Replaced meanwhile, or compressed, or elsewhere.
-        self._listed.pop(identifier, None)
+        self._listed.forget(identifier)
         self._in_vain += 1
         return False
 
@@ -168,11 +199,6 @@ class OrthancStore:
             if file is None:
                 raise _unknown(Level.INSTANCE, identifier)
         return file
-
-    def _remember(self, files: Mapping[str, _File]) -> None:
-        if len(self._listed) + len(files) > _REMEMBERED:
-            self._listed.clear()
-        self._listed.update(files)
 
     def add(self, data: Buffer) -> Imported:
         """Import one file, without copying it on its way."""
@@ -291,17 +317,23 @@ class OrthancStore:
         for child in json.loads(answer)[key]:
             yield from self._instances(child_level, child, cancellation)
 
-    def _find(self, resource: Resource, cancellation: Cancellation) -> dict[str, _File]:
-        """The files of the instances below a resource, many at once; of all, unless the configuration limits them."""
+    def _find(
+        self, resource: Resource, cancellation: Cancellation, most: int | None = None
+    ) -> dict[str, _File]:
+        """The files of the instances below a resource, many at once; of all, unless the configuration limits them.
+
+        Or, if ``most`` are enough, of a page at most.
+        """
+        page = _PAGE if most is None else min(most, _PAGE)
         query = {
             "Level": "Instance",
             "Query": {},
             f"Parent{resource.level.value}": resource.id,
             "ResponseContent": ["Attachments"],
-            "Limit": _PAGE,
+            "Limit": page,
         }
         found: dict[str, _File] = {}
-        for since in itertools.count(0, _PAGE):
+        for since in itertools.count(0, page):
             cancellation.check()
             asked = json.dumps({**query, "Since": since}).encode()
             answer = json.loads(self._sdk.rest_post("/tools/find", asked))
@@ -309,7 +341,7 @@ class OrthancStore:
                 for attachment in item["Attachments"]:
                     if attachment["ContentType"] == _DICOM:
                         found[item["ID"]] = _parse(attachment)
-            if len(answer) < _PAGE:
+            if len(answer) < page or most is not None:
                 break
         return found
 

@@ -10,10 +10,11 @@ from orthanc_transfers import __version__
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode
 from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, NotFound, TooLarge
-from orthanc_transfers.core.model import Chunk, Instance, Manifest
+from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
     ENCODING_HEADER,
+    FIRST_HEADER,
     SENDER_TRANSFER_ID,
     XXH3_HEADER,
     Capabilities,
@@ -64,11 +65,17 @@ class Passive:
         self._closing = closing
 
     def lookup(self, request: Request) -> Response:
-        """``POST /transfers/lookup``: the instances below some resources."""
+        """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
         resources = parse_resources(request.json(self._transactions.most_values))
+        first = request.headers.get(FIRST_HEADER)
         with _stopping():
-            manifest = self._store.manifest(resources, self._closing)
-        return answer_many(request, LookupAnswer(manifest.instances, self._originator).to_json())
+            if first is None:
+                listed = Beginning(self._store.manifest(resources, self._closing), 0)
+            else:
+                count = _natural("the number of first instances", first)
+                listed = self._store.beginning(resources, count, self._closing)
+        answer = LookupAnswer(listed.manifest.instances, self._originator, listed.more)
+        return answer_many(request, answer.to_json())
 
     def get_chunks(self, request: Request) -> Response:
         """``GET /transfers/chunks/{id}.{id}…``: exactly the bytes asked for, or an error."""
@@ -135,7 +142,9 @@ class Passive:
     def capabilities(self, request: Request) -> Response:
         """``GET /transfers/capabilities``."""
         return answer_json(
-            Capabilities((1, 2), __version__, self._originator, tuple(Codec), MAX_BODY_SIZE).to_json()
+            Capabilities(
+                (1, 2), __version__, self._originator, tuple(Codec), MAX_BODY_SIZE, growing=True
+            ).to_json()
         )
 
     def create_push_2(self, request: Request) -> Response:

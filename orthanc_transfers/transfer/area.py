@@ -22,7 +22,7 @@ import mmap
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,9 @@ def _apply(record: Record, manifest: Manifest, history: History) -> None:
                 gone = {manifest.place(instance.id) for instance, _ in manifest.overlapping(item)}
                 history.stored -= gone
         case Kind.STORED:
-            history.stored = from_bits(record.payload, len(manifest))
+            # Fewer bits are of the time before the reception grew.
+            count = min(len(manifest), 8 * len(record.payload))
+            history.stored = from_bits(record.payload, count)
         case Kind.COMMITTING:
             history.absent = from_bits(record.payload, len(manifest))
         case Kind.RECEIVING:
@@ -163,11 +165,29 @@ class Area:
                 # The process died before it let go of it, or a loss of power brought it back.
                 with contextlib.suppress(OSError):
                     (directory / AREA).unlink()
-            elif (directory / AREA).stat().st_size != manifest.size:
-                raise BadFile(f"the area of reception {directory.name} has another size than its manifest")
+            elif (directory / AREA).stat().st_size < manifest.size:
+                # It may be larger: the process died before it had noted that the reception grew.
+                raise BadFile(f"the area of reception {directory.name} is smaller than its manifest says")
         except OSError as error:
             raise BadFile(f"reception {directory.name} cannot be read: {error}") from error
         return Area(directory, manifest, meta, history)
+
+    def grow(self, manifest: Manifest, changes: Mapping[str, Any]) -> None:
+        """Take in the instances that another manifest has behind those of this one; ``changes`` go to ``meta``.
+
+        Survives a loss of power. To be called by one thread at a time.
+        """
+        unfinished = self.directory / f".new-{MANIFEST}"
+        with self._use(), _disk_errors():
+            # What the owner took out of memory is on disk only.
+            _, meta = _read_manifest(self.directory / MANIFEST)
+            unfinished.unlink(missing_ok=True)
+            _write_manifest(unfinished, manifest, {**meta, **changes})
+            os.ftruncate(self._fd, manifest.size)
+            os.rename(unfinished, self.directory / MANIFEST)
+            sync(self.directory)
+        self.meta.update(changes)
+        self.manifest = manifest
 
     def forget_instances(self) -> None:
         """The outcome is all that is of interest now: keep nothing in memory that grows with the manifest."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from orthanc_transfers.core import checksum
 from orthanc_transfers.core.errors import Canceled, Corrupted, ImportRefused, TransferError
-from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.model import Instance
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.area import Area
 from orthanc_transfers.transfer.cancellation import Cancellation
@@ -63,10 +63,12 @@ class CommitReport:
         )
 
 
-def same_places(manifest: Manifest, stored: Mapping[str, str | None]) -> frozenset[int]:
-    """The places of the instances that are stored with the MD5 that the manifest says."""
+def same_places(
+    instances: Iterable[Instance], stored: Mapping[str, str | None], first: int = 0
+) -> frozenset[int]:
+    """The places, ``first`` being that of the first, of the instances that are stored with the MD5 they should have."""
     return frozenset(
-        place for place, instance in enumerate(manifest) if stored.get(instance.id) == instance.md5
+        place for place, instance in enumerate(instances, first) if stored.get(instance.id) == instance.md5
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.protocol import TransferRequest, parse_resources
 from orthanc_transfers.transfer.progress import Progress
 
@@ -46,6 +47,10 @@ class Facts:
     transaction: str | None = None
     error: str | None = None
     report: dict[str, int] | None = field(default=None)
+
+    def know(self, manifest: Manifest) -> None:
+        """All the instances are listed."""
+        self.total_size, self.total_instances = manifest.size, len(manifest)
 
 
 def describe(

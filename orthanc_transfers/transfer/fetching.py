@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from orthanc_transfers.core.codec import Codec, decode
 from orthanc_transfers.core.errors import BadFile, PeerAnswer, WrongSize
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.ports import Answer
+from orthanc_transfers.transfer.schedule import Plan
 
 T = TypeVar("T")
 
@@ -26,14 +27,6 @@ class Fetched:
     wire: int
     codec: Codec
     encoding: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan(Generic[T]):
-    """Items, taken one by one, and how many there will have been in the end, as far as that is known."""
-
-    items: Iterable[T]
-    total: Callable[[], int]
 
 
 class Fetcher(Protocol[T]):

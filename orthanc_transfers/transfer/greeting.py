@@ -5,8 +5,6 @@ On a long line each question costs a round trip, and so does each connection, tw
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 from orthanc_transfers.core.protocol import Capabilities
 from orthanc_transfers.transfer import workers
 from orthanc_transfers.transfer.adapting import far, most_connections
@@ -18,21 +16,17 @@ class Greeting:
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
-        self._answer = Future[Capabilities | None]()
-        workers.start("transfers-greeting", self._ask)
+        self._answer = workers.Later("transfers-greeting", self._ask)
 
-    def _ask(self) -> None:
+    def _ask(self) -> Capabilities | None:
         drive = self._drive
-        try:
-            capabilities = drive.environment.negotiation.capabilities(drive.peer)
-            drive.facts.protocol = 1 if capabilities is None else 2
-            self._answer.set_result(capabilities)
-        except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
-            self._answer.set_exception(error)
+        capabilities = drive.environment.negotiation.capabilities(drive.peer)
+        drive.facts.protocol = 1 if capabilities is None else 2
+        return capabilities
 
     def capabilities(self) -> Capabilities | None:
-        """What ``Negotiation`` answers and raises."""
-        return self._answer.result()
+        """What ``Negotiation`` answers and raises; ``Canceled``."""
+        return self._answer.result(self._drive.cancellation)
 
     def open_connections(self) -> None:
         """Let a long line have, in a moment, the connections that its first buckets will take. Does not wait."""

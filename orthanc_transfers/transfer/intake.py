@@ -63,12 +63,16 @@ class Intake:
         self._prefixes: dict[int, _Prefix] = {}
         self._writes: list[_Write] = []
         self._active = 0
-        nothing = md5(b"")
-        for place, instance in enumerate(self._manifest):
-            if not instance.size:
-                (self._good if instance.md5 == nothing else self._wrong).add(place)
+        self._judge_empty(range(len(self._manifest)))
         for place in area.history.stored:
             self._believe(place)
+
+    def _judge_empty(self, places: Iterable[int]) -> None:
+        nothing = md5(b"")
+        for place in places:
+            instance = self._instance(place)
+            if not instance.size:
+                (self._good if instance.md5 == nothing else self._wrong).add(place)
 
     # --- questions
 
@@ -118,11 +122,17 @@ class Intake:
             self._prefixes.clear()
 
     def skip(self, places: frozenset[int]) -> None:
-        """Say which instances are stored already, before anything was written."""
-        self._area.note_stored(places)
+        """Say which instances are stored already, before anything of them was written."""
+        self._area.note_stored(self.stored | places)
         with self._lock:
             for place in places:
                 self._believe(place)
+
+    def grow(self) -> None:
+        """The area has grown."""
+        with self._lock:
+            known, self._manifest = len(self._manifest), self._area.manifest
+            self._judge_empty(range(known, len(self._manifest)))
 
     def _believe(self, place: int) -> None:
         whole = self._whole(place)

@@ -23,7 +23,7 @@ from orthanc_transfers.core.errors import (
     TransferError,
 )
 from orthanc_transfers.core.json_text import parse_json
-from orthanc_transfers.core.protocol import SENDER_TRANSFER_ID, LookupAnswer, TransferRequest
+from orthanc_transfers.core.protocol import FIRST_HEADER, SENDER_TRANSFER_ID, LookupAnswer, TransferRequest
 from orthanc_transfers.transfer.ports import Answer, Buffer, PeerTransport
 
 LOOKUP = "/transfers/lookup"
@@ -69,10 +69,16 @@ def put(peer: PeerTransport, path: str, body: Sequence[Buffer], headers: Mapping
 
 
 def look_up(
-    peer: PeerTransport, resources: Any, order: TransferRequest, timeout: float | None = None
+    peer: PeerTransport,
+    resources: Any,
+    order: TransferRequest,
+    timeout: float | None = None,
+    first: int | None = None,
 ) -> LookupAnswer:
-    """The instances that a peer has below some resources (JSON)."""
+    """The instances that a peer has below some resources (JSON), or the ``first`` of them, if it can tell."""
     headers = {ACCEPT_ENCODING: ZSTD, **identify(order)}
+    if first is not None:
+        headers[FIRST_HEADER] = str(first)
     return understand(peer, LOOKUP, post(peer, LOOKUP, resources, headers, timeout), LookupAnswer.parse)
 
 

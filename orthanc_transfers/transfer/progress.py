@@ -44,6 +44,12 @@ class Progress:
             self._completed = completed
             self._left = left
 
+    def correct(self, completed: int, left: int) -> None:
+        """So many more buckets are settled already than was planned, so many more bytes (or fewer) still to carry."""
+        with self._lock:
+            self._completed += completed
+            self._left = max(0, self._left + left)
+
     def start(self) -> None:
         """Bytes flow from now on."""
         with self._lock:

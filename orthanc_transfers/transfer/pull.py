@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 from orthanc_transfers.core.errors import (
+    Conflict,
     Corrupted,
     NoSpace,
     PeerAnswer,
     PeerError,
     PeerMismatch,
     PeerStatus,
+    UnknownTransaction,
 )
-from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.core.protocol import TransferRequest
+from orthanc_transfers.core.model import Beginning, Manifest
+from orthanc_transfers.core.protocol import Capabilities, TransferRequest
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carried, Carrier
 from orthanc_transfers.transfer.driving import Drive, TransferJob
@@ -28,6 +31,8 @@ from orthanc_transfers.transfer.pull_v1 import Fetcher1
 from orthanc_transfers.transfer.pull_v2 import Fetcher2
 from orthanc_transfers.transfer.reception import Reception
 from orthanc_transfers.transfer.saved import Continuation, with_identifier
+from orthanc_transfers.transfer.schedule import FIRST, Rest, Schedule, beyond
+from orthanc_transfers.transfer.workers import Later
 
 MOST_ROUNDS = 4
 """Times that bytes are fetched: once, and again if an instance turns out to be another than announced."""
@@ -44,36 +49,24 @@ class PullJob(TransferJob):
     bytes_key = "DownloadedSizeMB"
 
     def work(self, drive: Drive) -> None:
-        facts = drive.facts
-        facts.phase = "Listing"
+        drive.facts.phase = "Listing"
         greeting = Greeting(drive)
-        manifest = _list(drive)
+        # What was begun is compared with all that the peer lists now.
+        begun = drive.environment.receptions.find(KIND, drive.continuation.token) is not None
+        beginning = _list(drive, None if begun else FIRST)
         capabilities = greeting.capabilities()
-        if not len(manifest):
+        if capabilities is None and not beginning.whole:
+            beginning = _list(drive, None)
+        if not len(beginning.manifest):
             return
-        facts.total_size, facts.total_instances = manifest.size, len(manifest)
         greeting.open_connections()
-        reception = drive.environment.receptions.open(
-            drive.continuation.token,
-            manifest,
-            kind=KIND,
-            check_stored=True,
-            peer=drive.order.peer,
-            aliases=[drive.order.sender_transfer_id or ""],
-            cancellation=drive.cancellation,
-        )
         try:
-            if capabilities is None:
-                carrier = drive.carrier(KIND)
-                _receive(drive, reception, Fetcher1(drive, manifest), carrier)
-            else:
-                # A bucket may be larger than its target.
-                carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
-                _receive(drive, reception, Fetcher2(drive, manifest, carrier, capabilities.codecs), carrier)
-        except NoSpace:
-            # What was fetched would keep the disk full until the job is tried again, if ever.
-            reception.discard()
-            raise
+            _transfer(drive, beginning, capabilities)
+        except (Conflict, UnknownTransaction):
+            if beginning.whole:
+                raise
+            # The peer lists other instances than it did a moment ago.
+            _transfer(drive, _list(drive, None), capabilities)
 
     def undo(self, continuation: Continuation, *, failed: bool) -> None:
         # What a failed pull has received is there for another attempt.
@@ -87,13 +80,14 @@ def new_pull(environment: Environment, request: TransferRequest) -> Job:
     return PullJob(environment, with_identifier(request))
 
 
-def _list(drive: Drive) -> Manifest:
+def _list(drive: Drive, first: int | None) -> Beginning:
+    """All that the peer has, or the ``first`` instances of it."""
     order, peer = drive.order, drive.peer.peer
     # A C++ peer reads and hashes every file before it answers.
     settings, negotiation = drive.environment.settings, drive.environment.negotiation
     timeout = None if negotiation.remembers_2(drive.peer) else settings.peer_commit_timeout
     try:
-        answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout))
+        answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout, first))
     except PeerStatus as error:
         if error.peer_status != 404:
             raise
@@ -109,49 +103,114 @@ def _list(drive: Drive) -> Manifest:
             )
         drive.continuation.originator_verified = True
     try:
-        return Manifest(answer.instances)
+        listed = Beginning(Manifest(answer.instances), answer.more)
     except ValueError as error:
         raise PeerAnswer(f"peer {peer} lists instances that make no sense: {error}", peer) from error
+    if listed.whole and len(listed.manifest):
+        drive.facts.know(listed.manifest)
+    return listed
 
 
-def _receive(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Carrier) -> None:
-    """Fetch what is missing, until all can be imported. Raises ``ImportRefused``, ``PeerError``…"""
-    facts = drive.facts
-    drive.enter(reception.id)
-    missing = reception.missing()
-    facts.already_stored, stored_size = reception.already_stored
-    there = reception.size - sum(item.size for item in missing)
-    facts.resumed = max(0, there - stored_size)
-    for _ in range(MOST_ROUNDS):
-        _fetch(drive, reception, fetcher, carrier)
-        facts.phase = "Importing"
-        facts.importing = reception
-        try:
-            report = reception.commit(drive.cancellation)
-        except Corrupted:
-            continue
-        finally:
-            facts.imported, facts.importing = reception.imported, None
-        facts.report = report.counts()
-        return
-    peer = drive.peer.peer
-    raise PeerError(
-        f"peer {peer} sends {name_missing(reception.manifest, reception.missing())} "
-        f"with another MD5 than it announces, {MOST_ROUNDS} times now",
-        peer,
+def _open(drive: Drive, listed: Beginning) -> Reception:
+    return drive.environment.receptions.open(
+        drive.continuation.token,
+        listed.manifest,
+        kind=KIND,
+        check_stored=True,
+        more=listed.more,
+        peer=drive.order.peer,
+        aliases=[drive.order.sender_transfer_id or ""],
+        cancellation=drive.cancellation,
     )
 
 
-def _fetch(drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Carrier) -> None:
-    drive.facts.phase = "Fetching"
-    missing = RangeSet(reception.missing())
-    plan = fetcher.plan(missing)
-    settled = fetcher.plan(missing.missing(Range(0, reception.size))).total()
-    drive.progress.plan(lambda: settled + plan.total(), settled, missing.size)
+def _transfer(drive: Drive, listed: Beginning, capabilities: Capabilities | None) -> None:
+    """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
+    reception = _open(drive, listed)
+    drive.enter(reception.id)
+    try:
+        if capabilities is None:
+            carrier = drive.carrier(KIND)
+            _Pull(drive, reception, Fetcher1(drive, listed.manifest), carrier, 0).run()
+        else:
+            # A bucket may be larger than its target.
+            carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
+            fetcher = Fetcher2(drive, reception, carrier, capabilities.codecs)
+            _Pull(drive, reception, fetcher, carrier, listed.more).run()
+    except NoSpace:
+        # What was fetched would keep the disk full until the job is tried again, if ever.
+        reception.discard()
+        raise
 
-    def fetch(item: T) -> Carried:
-        fetched = insist(drive, lambda: fetcher.fetch(item))
-        reception.write(fetcher.ranges(item), fetched.data)
-        return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
 
-    carrier.carry(plan.items, fetch)
+class _Pull(Generic[T]):
+    """Fetches what is missing, until all can be imported. ``more`` instances are still to be listed."""
+
+    def __init__(
+        self, drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Carrier, more: int
+    ) -> None:
+        self._drive = drive
+        self._reception = reception
+        self._fetcher = fetcher
+        self._carrier = carrier
+        self._more = more
+
+    def run(self) -> None:
+        facts, reception = self._drive.facts, self._reception
+        there = reception.size - sum(item.size for item in reception.missing())
+        facts.already_stored, stored_size = reception.already_stored
+        facts.resumed = max(0, there - stored_size)
+        for _ in range(MOST_ROUNDS):
+            self._fetch()
+            facts.phase = "Importing"
+            facts.importing = reception
+            try:
+                report = reception.commit(self._drive.cancellation)
+            except Corrupted:
+                continue
+            finally:
+                facts.imported, facts.importing = reception.imported, None
+            facts.report = report.counts()
+            return
+        peer = self._drive.peer.peer
+        raise PeerError(
+            f"peer {peer} sends {name_missing(reception.manifest, reception.missing())} "
+            f"with another MD5 than it announces, {MOST_ROUNDS} times now",
+            peer,
+        )
+
+    def _fetch(self) -> None:
+        drive, reception, fetcher = self._drive, self._reception, self._fetcher
+        drive.facts.phase = "Fetching"
+        count, size, missing = reception.count, reception.size, RangeSet(reception.missing())
+        known, rest = 1.0, None
+        if self._more:
+            known = count / (count + self._more)
+            # Not before it is known what is missing of the first.
+            rest = Later("transfers-listing", partial(self._list_rest, size))
+        schedule = Schedule(
+            fetcher.plan(missing),
+            fetcher.plan(missing.missing(Range(0, size))).total(),
+            missing.size,
+            drive.progress,
+            known=known,
+            rest=rest,
+        )
+
+        def fetch(item: T) -> Carried:
+            fetched = insist(drive, lambda: fetcher.fetch(item))
+            reception.write(fetcher.ranges(item), fetched.data)
+            return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
+
+        schedule.carry(self._carrier, fetch, drive.cancellation)
+
+    def _list_rest(self, first: int) -> Rest:
+        """Learn of all the instances, while the ``first`` bytes are being fetched."""
+        drive, reception = self._drive, self._reception
+        listed = _list(drive, None)
+        drive.environment.receptions.grow(reception, listed.manifest, listed.more, drive.cancellation)
+        self._more = 0
+        drive.facts.already_stored, _ = reception.already_stored
+        missing = beyond(reception.missing(), first)
+        there = RangeSet(missing).missing(Range(first, reception.size))
+        return Rest(missing, self._fetcher.plan(there).total())

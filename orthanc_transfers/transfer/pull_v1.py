@@ -9,7 +9,8 @@ from orthanc_transfers.core.model import Bucket, Manifest
 from orthanc_transfers.core.planner import chunks_path, plan_pull
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.fetching import Fetched, Plan, most_bytes, unpack
+from orthanc_transfers.transfer.fetching import Fetched, most_bytes, unpack
+from orthanc_transfers.transfer.schedule import Plan
 
 # Share of the bytes that gzip has to save at least, to be worth the time of the peer.
 _WORTHWHILE = 0.03
@@ -29,7 +30,7 @@ class Fetcher1:
 
     def plan(self, missing: RangeSet) -> Plan[Bucket]:
         buckets = plan_pull(self._manifest, self._target, missing)
-        return Plan(buckets, lambda: len(buckets))
+        return Plan(iter(buckets), lambda: len(buckets))
 
     def ranges(self, item: Bucket) -> Sequence[Range]:
         return [self._manifest.range_of_chunk(chunk) for chunk in item.chunks]

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, level_for
-from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
@@ -19,8 +18,10 @@ from orthanc_transfers.core.protocol import (
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.carrying import Carrier
 from orthanc_transfers.transfer.driving import Drive
-from orthanc_transfers.transfer.fetching import Fetched, Garbled, Plan, most_bytes, unpack
+from orthanc_transfers.transfer.fetching import Fetched, Garbled, most_bytes, unpack
 from orthanc_transfers.transfer.messages import identify, post
+from orthanc_transfers.transfer.reception import Reception
+from orthanc_transfers.transfer.schedule import Plan
 
 CHUNKS = "/transfers/v2/chunks"
 
@@ -28,17 +29,19 @@ CHUNKS = "/transfers/v2/chunks"
 class Fetcher2:
     """Implements ``Fetcher`` with ranges of the area."""
 
-    def __init__(self, drive: Drive, manifest: Manifest, carrier: Carrier, codecs: Collection[Codec]) -> None:
+    def __init__(
+        self, drive: Drive, reception: Reception, carrier: Carrier, codecs: Collection[Codec]
+    ) -> None:
         self._peer = drive.peer
         self._order = drive.order
         self._progress = drive.progress
-        self._manifest = manifest
+        self._reception = reception
         self._carrier = carrier
         self._small = Codec.ZSTD in codecs
 
     def plan(self, missing: RangeSet) -> Plan[tuple[Range, ...]]:
         buckets = RangePlan(missing, self._carrier.bucket_size)
-        return Plan(buckets, lambda: buckets.total)
+        return Plan(buckets, lambda: buckets.total, buckets.extend)
 
     def ranges(self, item: tuple[Range, ...]) -> Sequence[Range]:
         return item
@@ -46,7 +49,7 @@ class Fetcher2:
     def fetch(self, item: tuple[Range, ...]) -> Fetched:
         size = sum(one.size for one in item)
         wanted = ChunksRequest(
-            tuple(chunk for one in item for chunk in self._manifest.chunks(one)),
+            tuple(chunk for one in item for chunk in self._reception.manifest.chunks(one)),
             tuple(Codec),
             self._carrier.encoding(),
             level_for(self._progress.speed()),

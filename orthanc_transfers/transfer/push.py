@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orthanc_transfers.core.model import Beginning, Manifest
 from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.transfer import push_v1, push_v2
 from orthanc_transfers.transfer.driving import Drive, TransferJob
@@ -10,6 +11,8 @@ from orthanc_transfers.transfer.greeting import Greeting
 from orthanc_transfers.transfer.messages import drop, identify
 from orthanc_transfers.transfer.ports import Job
 from orthanc_transfers.transfer.saved import Continuation, with_identifier
+from orthanc_transfers.transfer.schedule import FIRST
+from orthanc_transfers.transfer.workers import Later
 
 
 class PushJob(TransferJob):
@@ -19,17 +22,17 @@ class PushJob(TransferJob):
     bytes_key = "UploadedSizeMB"
 
     def work(self, drive: Drive) -> None:
-        facts = drive.facts
-        facts.phase = "Listing"
+        drive.facts.phase = "Listing"
         greeting = Greeting(drive)
-        manifest = drive.environment.store.manifest(drive.order.resources, drive.cancellation)
-        facts.total_size, facts.total_instances = manifest.size, len(manifest)
+        resources, store = drive.order.resources, drive.environment.store
+        beginning = store.beginning(resources, FIRST, drive.cancellation)
+        whole = Later("transfers-listing", lambda: _whole(drive, beginning))
         capabilities = greeting.capabilities()
         greeting.open_connections()
         if capabilities is None:
-            push_v1.Push(drive, manifest).run()
+            push_v1.Push(drive, whole.result(drive.cancellation)).run()
         else:
-            push_v2.Push(drive, manifest, capabilities).run()
+            push_v2.Push(drive, beginning, whole, capabilities).run()
         drive.continuation.end()
 
     def undo(self, continuation: Continuation, *, failed: bool) -> None:
@@ -43,6 +46,14 @@ class PushJob(TransferJob):
         finally:
             transport.close()
         continuation.end()
+
+
+def _whole(drive: Drive, beginning: Beginning) -> Manifest:
+    manifest = beginning.manifest
+    if not beginning.whole:
+        manifest = drive.environment.store.manifest(drive.order.resources, drive.cancellation)
+    drive.facts.know(manifest)
+    return manifest
 
 
 def new_push(environment: Environment, request: TransferRequest) -> Job:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, level_for
 from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
-from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.model import Beginning, Manifest
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.protocol import (
     CODEC_HEADER,
@@ -34,7 +35,9 @@ from orthanc_transfers.transfer.messages import (
 )
 from orthanc_transfers.transfer.missing import name_missing
 from orthanc_transfers.transfer.ports import Answer
+from orthanc_transfers.transfer.schedule import Plan, Rest, Schedule, beyond
 from orthanc_transfers.transfer.sent_report import keep_report
+from orthanc_transfers.transfer.workers import Later
 
 CREATE = "/transfers/v2/push"
 
@@ -46,11 +49,15 @@ _POLL = 1
 
 
 class Push:
-    """One push to one peer."""
+    """One push to one peer: of the ``beginning`` of what is to be sent, which becomes the ``whole``."""
 
-    def __init__(self, drive: Drive, manifest: Manifest, capabilities: Capabilities) -> None:
+    def __init__(
+        self, drive: Drive, beginning: Beginning, whole: Later[Manifest], capabilities: Capabilities
+    ) -> None:
         self._drive = drive
-        self._manifest = manifest
+        self._manifest, self._more = beginning.manifest, beginning.more
+        self._whole = whole
+        self._growing = capabilities.growing
         self._codecs = frozenset(capabilities.codecs)
         self._began = drive.environment.clock.now()
         # A bucket may be larger than its target.
@@ -58,6 +65,9 @@ class Push:
 
     def run(self) -> None:
         """Send what is missing, and see it imported. Raises ``PeerError`` and its like."""
+        if not self._growing or self._drive.continuation.path is not None:
+            # What the receiver has already, it tells of all.
+            self._await_whole()
         status = self._create()
         self._drive.facts.resumed = (
             self._manifest.size - status.already_stored_size - sum(item.size for item in status.missing)
@@ -69,6 +79,8 @@ class Push:
                 # The receiver lost the push, or is already further than this side knew.
                 if error.peer_status not in (404, 409):
                     raise
+                # Or the list is not what it was when it was begun.
+                self._await_whole()
                 status = self._create()
             if status.state is PushState.COMMITTED:
                 self._succeed(status)
@@ -91,10 +103,15 @@ class Push:
 
     # --- the steps
 
+    def _await_whole(self) -> None:
+        if self._more:
+            self._manifest, self._more = self._whole.result(self._drive.cancellation), 0
+
     def _create(self) -> PushStatus:
         drive = self._drive
+        create = partial(self._post_creation, self._manifest, self._more)
         try:
-            status, cookie = insist(drive, self._post_creation)
+            status, cookie = insist(drive, create)
         except PeerStatus as error:
             if error.peer_status != 409:
                 raise
@@ -102,30 +119,54 @@ class Push:
             if drive.continuation.path is not None:
                 drop(drive.once, drive.continuation.path, self._headers)
             drive.continuation.renew_token()
-            status, cookie = insist(drive, self._post_creation)
+            status, cookie = insist(drive, create)
         drive.continuation.begin(status.path, cookie=cookie)
         drive.enter(status.id)
         drive.facts.already_stored = status.already_stored
         return status
 
-    def _post_creation(self) -> tuple[PushStatus, str | None]:
+    def _post_creation(self, manifest: Manifest, more: int) -> tuple[PushStatus, str | None]:
         drive = self._drive
-        creation = PushCreation2(drive.continuation.token, self._manifest).to_json()
+        creation = PushCreation2(drive.continuation.token, manifest, more).to_json()
         timeout = drive.environment.settings.peer_commit_timeout
         answer = post(drive.peer, CREATE, creation, self._headers, timeout, small=Codec.ZSTD in self._codecs)
-        return self._understand(CREATE, answer), cookie_of(answer)
+        status = understand(drive.peer, CREATE, answer, PushStatus.parse)
+        if more:
+            # It may know the rest, from an attempt of which this side knows nothing.
+            there = RangeSet(status.missing).missing(manifest.area)
+            status = replace(status, missing=tuple(there.missing(manifest.area)))
+        return self._sensible(status, manifest), cookie_of(answer)
+
+    def _announce_rest(self) -> Rest:
+        """Let the receiver know all the instances, while the first are being sent."""
+        manifest = self._whole.result(self._drive.cancellation)
+        status, _ = insist(self._drive, partial(self._post_creation, manifest, 0))
+        first = self._manifest.size
+        self._manifest, self._more = manifest, 0
+        self._drive.facts.already_stored = status.already_stored
+        missing = beyond(status.missing, first)
+        there = RangeSet(missing).missing(Range(first, manifest.size))
+        return Rest(missing, self._buckets_of(there))
+
+    def _buckets_of(self, there: RangeSet) -> int:
+        target = self._drive.environment.settings.bucket_size
+        return RangePlan(there, lambda left: target).total
 
     def _send(self, status: PushStatus) -> PushStatus:
         if status.state is not PushState.RECEIVING:
             return status
         drive, clock = self._drive, self._drive.environment.clock
         drive.facts.phase = "Sending"
-        target = drive.environment.settings.bucket_size
         there = RangeSet(status.missing).missing(self._manifest.area)
-        settled = RangePlan(there, lambda left: target).total
         buckets = RangePlan(status.missing, self._carrier.bucket_size)
-        left = sum(item.size for item in status.missing)
-        drive.progress.plan(lambda: settled + buckets.total, settled, left)
+        schedule = Schedule(
+            Plan(buckets, lambda: buckets.total, buckets.extend),
+            self._buckets_of(there),
+            sum(item.size for item in status.missing),
+            drive.progress,
+            known=len(self._manifest) / (len(self._manifest) + self._more) if self._more else 1.0,
+            rest=Later("transfers-announcing", self._announce_rest) if self._more else None,
+        )
 
         def carry(ranges: Sequence[Range]) -> Carried:
             chunks = [chunk for item in ranges for chunk in self._manifest.chunks(item)]
@@ -145,7 +186,7 @@ class Push:
             insist(drive, lambda: put(drive.peer, f"{status.path}/{places}", body, headers))
             return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
 
-        self._carrier.carry(buckets, carry)
+        schedule.carry(self._carrier, carry, drive.cancellation)
         path = f"{status.path}/commit"
         return insist(drive, lambda: self._understand(path, post(drive.peer, path, {}, self._headers)))
 
@@ -176,8 +217,10 @@ class Push:
         return identify(self._drive.order, self._drive.continuation.cookie)
 
     def _understand(self, path: str, answer: Answer) -> PushStatus:
-        status = understand(self._drive.peer, path, answer, PushStatus.parse)
-        if any(item.stop > self._manifest.size for item in status.missing):
+        return self._sensible(understand(self._drive.peer, path, answer, PushStatus.parse), self._manifest)
+
+    def _sensible(self, status: PushStatus, manifest: Manifest) -> PushStatus:
+        if any(item.stop > manifest.size for item in status.missing):
             peer = self._drive.peer.peer
             raise PeerAnswer(f"peer {peer} misses bytes that the push does not have", peer)
         return status

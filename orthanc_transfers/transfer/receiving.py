@@ -52,6 +52,9 @@ TRANSITIONS = {
 
 FINISHED = (PushState.COMMITTED, PushState.FAILED)
 
+GROWING = "growing"
+"""Key of what is kept of a reception on disk."""
+
 # Seconds between looks at the caller's own cancellation while another thread commits.
 _GLANCE = 0.2
 
@@ -81,10 +84,9 @@ class Reception:
 
     def __init__(self, area: Area, surroundings: Surroundings) -> None:
         self._area = area
-        self.count, self.size = len(area.manifest), area.manifest.size
-        """Of the instances; bytes."""
-        self.fingerprint = area.manifest.fingerprint()
-        """Of the manifest."""
+        self._measure()
+        self.growth = threading.Lock()
+        """To be held by who lets it grow."""
         self._surroundings = surroundings
         self._lock = threading.Lock()
         self._state = PushState.RECEIVING
@@ -107,6 +109,13 @@ class Reception:
         self._intake = Intake(area)
         if self._state in FINISHED:
             self._forget_instances()
+
+    def _measure(self) -> None:
+        manifest = self._area.manifest
+        self.count, self.size = len(manifest), manifest.size
+        """Of the instances; bytes."""
+        self.fingerprint = manifest.fingerprint()
+        """Of the manifest."""
 
     def _reopen_finished(self, outcome: dict[str, Any]) -> None:
         self._state = PushState(outcome["State"])
@@ -150,6 +159,11 @@ class Reception:
     def dropped(self) -> bool:
         """Whether it was discarded."""
         return self._dropped
+
+    @property
+    def growing(self) -> bool:
+        """Whether further instances are still to be announced; it cannot be committed before."""
+        return bool(self._area.meta.get(GROWING))
 
     # --- where it stands
 
@@ -201,6 +215,19 @@ class Reception:
         """Say which instances Orthanc has already, before anything is written: they are not missing."""
         if places:
             self._intake.skip(places)
+
+    def grow(self, manifest: Manifest, stored: frozenset[int], *, growing: bool) -> None:
+        """Expect also the instances that ``manifest`` has behind those of its own.
+
+        ``stored`` are the places of those of them that Orthanc has already. Raises ``Conflict`` unless it is
+        receiving, ``NoSpace``.
+        """
+        self.touch()
+        self._require_receiving()
+        self._area.grow(manifest, {GROWING: growing})
+        self._intake.grow()
+        self.skip(stored)
+        self._measure()
 
     def write(self, ranges: Sequence[Range], data: memoryview) -> None:
         """Put ``data`` into the area, scattered over ``ranges`` in their order.
@@ -257,6 +284,8 @@ class Reception:
         with self._lock:
             if self._dropped:
                 raise UnknownTransaction(f"transfer {self.id} was dropped")
+            if self.growing:
+                raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
             if self._attempt is not None:
                 return self._attempt, False
             attempt = Future[CommitReport]()

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from orthanc_transfers.core.errors import Conflict, TooLarge, TransferError
+from orthanc_transfers.core.errors import Conflict, NoSpace, TooLarge, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.protocol import PushState
 from orthanc_transfers.core.settings import Settings
@@ -20,7 +20,7 @@ from orthanc_transfers.transfer.cancellation import Cancellation
 from orthanc_transfers.transfer.commit import same_places
 from orthanc_transfers.transfer.overlaps import Overlaps
 from orthanc_transfers.transfer.ports import Clock, InstanceStore
-from orthanc_transfers.transfer.receiving import Reception, Surroundings
+from orthanc_transfers.transfer.receiving import GROWING, Reception, Surroundings
 from orthanc_transfers.transfer.reports import Reports
 from orthanc_transfers.transfer.staging import Staging
 
@@ -81,6 +81,7 @@ class Receptions:
         kind: str,
         check_stored: bool,
         resumable: bool = True,
+        more: int = 0,
         meta: Mapping[str, Any] | None = None,
         peer: str | None = None,
         aliases: Sequence[str] = (),
@@ -89,6 +90,8 @@ class Receptions:
         """The reception of that token, also after a restart; a new one if there is none.
 
         ``check_stored``: what Orthanc has with the same MD5 is not missing. ``meta`` (JSON) is kept on disk.
+        ``more`` instances come behind these: the same token with all of them lets it grow, and it is not
+        committed before.
         ``cancellation`` ends the look for what Orthanc has, as the end of the server does: ``Canceled``.
         ``peer`` and ``aliases`` go to the commit report: who sends, and by what else it can be found.
         Raises ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with another manifest (a pull
@@ -107,8 +110,10 @@ class Receptions:
                 known = opening.result()
             if known is None:
                 break
-            if self._still_right(known, manifest):
+            if self._still_right(known, manifest, more):
                 known.touch()
+                if known.growing:
+                    self.grow(known, manifest, more, cancellation or self._closing)
                 return known
         assert opening is not None
         try:
@@ -118,11 +123,13 @@ class Receptions:
                     "kind": kind,
                     "token": token,
                     "resumable": resumable,
+                    GROWING: bool(more),
                     "peer": peer,
                     "created": self._clock.now(),
                     "aliases": [token, *filter(None, aliases)],
                     "meta": dict(meta or {}),
                 },
+                more,
                 check_stored,
                 cancellation or self._closing,
             )
@@ -138,8 +145,13 @@ class Receptions:
         opening.set_result(reception)
         return reception
 
-    def _still_right(self, known: Reception, manifest: Manifest) -> bool:
-        same = known.fingerprint == manifest.fingerprint()
+    def _still_right(self, known: Reception, manifest: Manifest, more: int) -> bool:
+        same = (
+            known.fingerprint == manifest.fingerprint()
+            or (known.growing and manifest.starts_with(known.manifest))
+            # Whoever announces the beginning once more does not know that the rest was heard.
+            or (more > 0 and len(manifest) > 0 and known.manifest.starts_with(manifest))
+        )
         fresh_start = known.kind == "pull" and (not same or known.state is PushState.FAILED)
         if fresh_start:
             known.discard()
@@ -148,19 +160,54 @@ class Receptions:
             raise Conflict("this token belongs to another transfer")
         return not known.dropped
 
+    def grow(self, known: Reception, manifest: Manifest, more: int, cancellation: Cancellation) -> None:
+        """Let a reception have the instances that ``manifest`` has behind its own; ``more`` are still to come.
+
+        Raises ``Conflict`` if it does not begin with those; ``NoSpace``, ``TooLarge``: it is dropped then.
+        ``UnknownTransaction``: it was dropped before.
+        """
+        with known.growth:
+            if not known.growing or (more and len(manifest) <= known.count):
+                return  # somebody else was faster
+            if not manifest.starts_with(known.manifest):
+                raise Conflict(f"the instances of transfer {known.id} are others now")
+            try:
+                self._check_count(len(manifest) + more)
+                stored, needed = self._look(manifest, known.count, cancellation)
+                self._staging.promise(known.id, needed)
+                known.grow(manifest, stored, growing=more > 0)
+            except TransferError as error:
+                if known.dropped:
+                    self._staging.forget(known.id)
+                elif isinstance(error, (NoSpace, TooLarge)):
+                    # It will never be whole, and takes room.
+                    known.discard()
+                raise
+
+    def _look(self, manifest: Manifest, first: int, cancellation: Cancellation) -> tuple[frozenset[int], int]:
+        """Places, from ``first`` on, of the instances that Orthanc has with the same MD5; bytes of the others."""
+        new = manifest.instances[first:]
+        stored = self._surroundings.store.md5s([instance.id for instance in new], cancellation)
+        same = same_places(new, stored, first)
+        return same, sum(instance.size for place, instance in enumerate(new, first) if place not in same)
+
+    def _check_count(self, count: int) -> None:
+        most = self._settings.max_manifest_instances
+        if count > most:
+            raise TooLarge(f"{count} instances are more than MaxManifestInstances, {most}")
+
     def _create(
-        self, manifest: Manifest, meta: dict[str, Any], check_stored: bool, cancellation: Cancellation
+        self,
+        manifest: Manifest,
+        meta: dict[str, Any],
+        more: int,
+        check_stored: bool,
+        cancellation: Cancellation,
     ) -> Reception:
-        if len(manifest) > self._settings.max_manifest_instances:
-            raise TooLarge(
-                f"{len(manifest)} instances are more than MaxManifestInstances,"
-                f" {self._settings.max_manifest_instances}"
-            )
-        same = frozenset[int]()
+        self._check_count(len(manifest) + more)
+        same, needed = frozenset[int](), manifest.size
         if check_stored:
-            stored = self._surroundings.store.md5s([instance.id for instance in manifest], cancellation)
-            same = same_places(manifest, stored)
-        needed = manifest.size - sum(manifest.instances[place].size for place in same)
+            same, needed = self._look(manifest, 0, cancellation)
         area = self._staging.create(manifest, meta, needed)
         try:
             reception = Reception(area, self._surroundings)

@@ -61,7 +61,7 @@ class Staging:
         """A new area, of which ``needed`` bytes will be written. Raises ``NoSpace``."""
         identifier = secrets.token_hex(16)
         self._claim_again_if_deleted()
-        self._promise(identifier, needed)
+        self.promise(identifier, needed)
         try:
             area = Area.create(self.root / identifier, manifest, meta)
         except BaseException:
@@ -83,7 +83,8 @@ class Staging:
             self._lock_file.close()
             self.root, self._lock_file = root, lock_file
 
-    def _promise(self, identifier: str, needed: int) -> None:
+    def promise(self, identifier: str, needed: int) -> None:
+        """See that ``needed`` further bytes can be written to an area. Raises ``NoSpace``."""
         try:
             disk = os.statvfs(self.root)
         except OSError as error:
@@ -104,7 +105,7 @@ class Staging:
                     f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
                     " wait for other transfers or allow more, then resubmit the job"
                 )
-            self._promised[identifier] = needed
+            self._promised[identifier] = self._promised.get(identifier, 0) + needed
 
     def forget(self, identifier: str) -> None:
         """Say that an area takes no room any more."""

@@ -190,7 +190,7 @@ class Transactions:
 
         Raises ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at once.
         """
-        self._check_size(len(creation.manifest))
+        self._check_size(len(creation.manifest) + creation.more)
         known = self._receptions.find("push", creation.token)
         if known is None:
             self._take_place(0)
@@ -200,6 +200,7 @@ class Transactions:
                 creation.manifest,
                 kind="push",
                 check_stored=True,
+                more=creation.more,
                 meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
                 peer=sender,
                 aliases=[sender] if sender else [],
@@ -256,12 +257,12 @@ class Transactions:
     def commit(self, identifier: str) -> PushStatus:
         """Let the commit begin, once, unless bytes are missing; answers at once.
 
-        Raises ``UnknownTransaction``.
+        Raises ``UnknownTransaction``; ``Conflict`` while instances are still to be announced.
         """
         push = self._find(identifier, 2)
         self._return_place(push)
         reception = push.reception
-        if not reception.missing() and reception.state not in FINISHED:
+        if reception.growing or (not reception.missing() and reception.state not in FINISHED):
             reception.commit_in_background()
         return self._status(reception)
 

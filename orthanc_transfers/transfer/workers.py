@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar, cast
@@ -55,6 +56,39 @@ def run_all(
     Raises ``Canceled`` about ``GRACE`` seconds after a cancellation at the latest, whatever the workers do.
     """
     _Run(name, count, items, work, cancellation).wait()
+
+
+class Later(Generic[T]):
+    """What a function will have answered or raised, run from now on in a thread of that name."""
+
+    def __init__(self, name: str, function: Callable[[], T]) -> None:
+        self._outcome = Future[T]()
+
+        def run() -> None:
+            try:
+                self._outcome.set_result(function())
+            except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+                self._outcome.set_exception(error)
+
+        start(name, run)
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``result`` would not wait."""
+        return self._outcome.done()
+
+    def result(self, cancellation: Cancellation) -> T:
+        """What it answered or raised, once it has. Raises ``Canceled`` instead if that comes before."""
+        woken = threading.Event()
+        self._outcome.add_done_callback(lambda _: woken.set())
+        forget = cancellation.on_cancel(woken.set)
+        try:
+            woken.wait()
+        finally:
+            forget()
+        if not self._outcome.done():
+            cancellation.check()
+        return self._outcome.result()
 
 
 class Pool:

@@ -191,6 +191,17 @@ def test_buckets_follow_a_target_that_changes() -> None:
     assert plan.total == 4
 
 
+def test_more_may_be_planned_also_after_the_end() -> None:
+    plan = RangePlan([Range(0, 150)], lambda left: 100)
+    assert next(plan) == (Range(0, 76),)
+    plan.extend([Range(200, 250), Range(250, 250)])
+    assert [*plan] == [(Range(76, 150),), (Range(200, 250),)]
+    plan.extend([Range(300, 400)])
+    assert plan.total == 4
+    assert [*plan] == [(Range(300, 400),)]
+    assert plan.total == 4
+
+
 def test_what_is_there_already_counts_as_one_bucket_at_least() -> None:
     assert RangePlan([Range(0, 10)], lambda left: 4096).total == 1
 

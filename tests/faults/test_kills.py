@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.world import Moment, Trap, World, broken_world, common
+from tests.faults.world import MANY, Moment, Trap, World, broken_world, common
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -37,7 +37,7 @@ KILLS = [
     Moment("push", "receiver", "outcome noted, no report", "Area.note_outcome after"),
     Moment("push", "receiver", "outcome not answered", "Reports.write after"),
     # Its sender.
-    Moment("push", "sender", "listed", "OrthancStore.manifest after"),
+    Moment("push", "sender", "listed", "OrthancStore.beginning after"),
     Moment("push", "sender", "created", "RequestsTransport.request POST push after"),
     Moment("push", "sender", "first bucket read", "Source.pieces after"),
     Moment("push", "sender", "some buckets arrived", "RequestsTransport.request PUT push after", 50),
@@ -64,6 +64,14 @@ KILLS = [
     Moment("pull", "sender", "list not answered", "Passive.lookup after"),
     Moment("pull", "sender", "asked for a bucket", "Passive.post_chunks before"),
     Moment("pull", "sender", "bucket read, not answered", "Passive.post_chunks after", 50),
+    # More instances than are announced at once.
+    Moment("push", "receiver", "about to grow", "Area.grow before", slices=MANY),
+    Moment("push", "receiver", "grown, not answered", "Area.grow after", slices=MANY),
+    Moment("push", "sender", "all listed, not announced", "OrthancStore.manifest after", slices=MANY),
+    Moment("push", "sender", "all announced", "RequestsTransport.request POST push after", 2, slices=MANY),
+    Moment("pull", "receiver", "about to grow", "Area.grow before", slices=MANY),
+    Moment("pull", "receiver", "grown", "Area.grow after", slices=MANY),
+    Moment("pull", "sender", "all listed, not answered", "Passive.lookup after", 2, slices=MANY),
     # Version 1, which a C++ peer speaks: its receiver is ours here.
     Moment("push", "receiver", "bucket journalled, not answered", "Passive.put_bucket after", 20, version=1),
     Moment("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
@@ -81,7 +89,7 @@ KILLS = [
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
 def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(world: World, kill: Moment) -> None:
-    transfer = world.transfer(kill.mode, kill.version)
+    transfer = world.transfer(kill.mode, kill.version, slices=kill.slices)
     victim = transfer.source if kill.side == "sender" else transfer.target
     trap = Trap(victim, kill.place, f"kill {kill.nth}")
     transfer.start_saved()

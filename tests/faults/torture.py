@@ -31,6 +31,7 @@ from typing import Any
 
 import requests
 
+from orthanc_transfers.transfer.schedule import FIRST
 from tests.faults.breaking import FAULTS, SILENT, Breaking, Fault
 from tests.faults.four_ways import WAYS, FourWays, Transfer, four_ways
 from tests.support import process
@@ -218,6 +219,9 @@ class Torture:
             files += ct_study(dice.randint(1, 20), seed=dice.randrange(100), **shape)
         if dice.random() < 0.2:
             files.append(multi_frame(2 * MB))
+        if dice.random() < 0.15:
+            # More than are announced at once.
+            files += ct_study(FIRST + dice.randint(1, 60), seed=dice.randrange(100), size=32, series=2)
         for data in files:
             stored = world.a.upload(data)
             below.setdefault(("Instance", stored["ID"]), set()).add(stored["ID"])

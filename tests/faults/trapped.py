@@ -29,7 +29,8 @@ from typing import Any
 
 METHODS = {
     "host.store": [
-        *("OrthancStore.manifest", "OrthancStore.md5s", "OrthancStore.add", "OrthancStore.remove"),
+        *("OrthancStore.beginning", "OrthancStore.manifest", "OrthancStore.md5s"),
+        *("OrthancStore.add", "OrthancStore.remove"),
     ],
     "host.sdk": ["Sdk.rest_get"],
     "rest.passive": [
@@ -38,7 +39,14 @@ METHODS = {
         *("Passive.create_push_2", "Passive.put_ranges", "Passive.commit_push_2", "Passive.push_status"),
     ],
     "transfer.area": [
-        *("Area.write", "Area.note", "Area.note_committing", "Area.note_receiving", "Area.note_outcome"),
+        *(
+            "Area.grow",
+            "Area.write",
+            "Area.note",
+            "Area.note_committing",
+            "Area.note_receiving",
+            "Area.note_outcome",
+        ),
     ],
     "transfer.commit": ["Commit.run"],
     "transfer.intake": ["Intake.check"],

@@ -25,6 +25,7 @@ from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.transfer.area import Area
+from orthanc_transfers.transfer.schedule import FIRST
 from tests.support import process
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
@@ -40,6 +41,9 @@ TIDYING = 20.0
 
 SLICES = 48
 """Instances of 74 KB each, in a bit more than a hundred buckets."""
+
+MANY = FIRST + 40
+"""Instances of which the first are announced before the others."""
 
 SCRIPT = Path(__file__).with_name("trapped.py")
 
@@ -59,6 +63,7 @@ class Moment:
     place: str
     nth: int = 1
     version: int = 2
+    slices: int = SLICES
 
     def __str__(self) -> str:
         version = "" if self.version == 2 else "-v1"

@@ -165,6 +165,19 @@ def manifest(request: Request) -> Response:
     return answer_json({"instances": [asdict(instance) for instance in found], "seconds": seconds})
 
 
+def beginning(request: Request) -> Response:
+    resources = [Resource(Level(item["Level"]), item["ID"]) for item in request.json()]
+    before = sdk.asked
+    found = store.beginning(resources, int(request.groups[0]))
+    return answer_json(
+        {
+            "instances": [asdict(instance) for instance in found.manifest],
+            "more": found.more,
+            "asked": sdk.asked - before,
+        }
+    )
+
+
 def md5s(request: Request) -> Response:
     wanted = request.json()
     started = time.perf_counter()
@@ -186,6 +199,8 @@ def interrupted(request: Request) -> Response:
     try:
         if kind == "md5s":
             store.md5s(wanted, cancellation)
+        elif kind == "beginning":
+            store.beginning([Resource(Level(item["Level"]), item["ID"]) for item in wanted], 64, cancellation)
         else:
             store.manifest([Resource(Level(item["Level"]), item["ID"]) for item in wanted], cancellation)
         canceled = False
@@ -284,6 +299,7 @@ Router(sdk).register(
         Route("/host/said", {"GET": said}),
         Route("/host/jobs", {"POST": submit}),
         Route("/host/manifest", {"POST": manifest}),
+        Route("/host/beginning/([0-9]*)", {"POST": beginning}),
         Route("/host/md5s", {"POST": md5s}),
         Route("/host/interrupted/([a-z0-9]*)/([0-9]*)", {"POST": interrupted}),
         Route("/host/read-part/(.*)/([0-9]+)/([0-9]+)", {"GET": read_part}),

@@ -13,6 +13,7 @@ import pytest
 from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.listed import LIFETIME, Listed
 from orthanc_transfers.host.sdk import Code, Sdk
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.stored_files import StoredFiles
@@ -71,6 +72,23 @@ def sdk() -> EndlessSdk:
 
 def store_of(sdk: EndlessSdk, folder: Path) -> OrthancStore:
     return OrthancStore(cast(Sdk, sdk), AnyFile(folder), Durability(folder, folder, files_synced=True))
+
+
+def test_what_is_never_sent_is_forgotten_in_time() -> None:
+    now = 0.0
+    listed = Listed[int](lambda: now)
+    listed.add({"a": 1, "b": 2})
+    now = LIFETIME
+    listed.add({"c": 3})
+    assert (listed.get("a"), listed.get("c")) == (1, 3)
+    now = LIFETIME + 1
+    listed.add({"d": 4})
+    assert (listed.get("a"), listed.get("d"), len(listed)) == (1, 4, 4)
+    listed.forget("b")
+    assert listed.get("b") is None
+    now = 2 * LIFETIME + 2
+    listed.add({"e": 5})
+    assert (listed.get("a"), listed.get("d"), len(listed)) == (None, 4, 2)
 
 
 def in_parts(store: OrthancStore, identifier: str) -> None:

@@ -96,6 +96,34 @@ def test_many_single_instances_are_found_among_others_of_their_series(
         manifest(host, *(("Instance", identifier) for identifier in [*expected, absent[0]]))
 
 
+def beginning(host: OrthancServer, count: int, *resources: tuple[str, str]) -> dict[str, Any]:
+    wanted = [{"Level": level, "ID": identifier} for level, identifier in resources]
+    answer: dict[str, Any] = host.post(f"host/beginning/{count}", wanted)
+    return answer
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9, 10, 11])
+def test_the_beginning_is_that_of_the_manifest(
+    host: OrthancServer, stored: Stored, files: list[bytes], count: int
+) -> None:
+    resources = [
+        ("Study", stored[-1]["ParentStudy"]),
+        ("Instance", stored[0]["ID"]),
+        ("Instance", stored[-1]["ID"]),
+        ("Patient", stored[0]["ParentPatient"]),
+    ]
+    found = beginning(host, count, *resources)
+    expected = sorted(truth(stored, files).items())[:count]
+    assert [(one["id"], (one["size"], one["md5"])) for one in found["instances"]] == expected
+    assert found["more"] == max(0, len(stored) - count)
+
+
+@pytest.mark.parametrize("level", ["Study", "Instance"])
+def test_a_beginning_of_what_does_not_exist_names_it(host: OrthancServer, level: str) -> None:
+    with pytest.raises(StatusError, match=f"no {level.lower()} {ABSENT}"):
+        beginning(host, 5, (level, ABSENT))
+
+
 def test_no_resources_are_an_empty_manifest(host: OrthancServer) -> None:
     assert manifest(host) == {}
 
@@ -133,6 +161,8 @@ def test_a_manifest_is_of_the_files_as_sent_whatever_the_options(
     expected = truth(stored, files)
     assert manifest(host, *{("Study", answer["ParentStudy"]) for answer in stored}) == expected
     assert manifest(host, *(("Instance", answer["ID"]) for answer in stored)) == expected
+    first = beginning(host, 4, *{("Study", answer["ParentStudy"]) for answer in stored})["instances"]
+    assert {one["id"]: (one["size"], one["md5"]) for one in first} == dict(sorted(expected.items())[:4])
 
 
 def test_md5s_are_given_for_what_is_stored_and_nothing_else(
@@ -182,6 +212,18 @@ def test_whoever_lists_many_instances_asks_for_nothing_more_once_it_is_canceled(
     for number in {1, 2, 3, whole["asked"] // 2}:
         answer = server.post(f"host/interrupted/{kind}/{number}", wanted)
         assert answer == {"asked": number, "canceled": True}
+
+
+@pytest.mark.parametrize("patient", [0, 1], ids=["one series", "many series"])
+def test_the_beginning_of_many_asks_for_no_others(
+    crowd: tuple[OrthancServer, list[Stored]], patient: int
+) -> None:
+    server, stored = crowd[0], crowd[1][patient]
+    found = beginning(server, 64, ("Study", stored[0]["ParentStudy"]))
+    assert [one["id"] for one in found["instances"]] == sorted(answer["ID"] for answer in stored)[:64]
+    series = len({answer["ParentSeries"] for answer in stored})
+    # The study, each of its series, and the files one by one at the worst.
+    assert found["asked"] <= 2 + series + 64 + 64
 
 
 def test_a_file_is_read_as_it_was_stored(host: OrthancServer, stored: Stored, files: list[bytes]) -> None:

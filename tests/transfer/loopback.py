@@ -25,7 +25,7 @@ from orthanc_transfers.core.errors import (
     UnknownPeer,
     UnknownResource,
 )
-from orthanc_transfers.core.model import Instance, Level, Manifest, Resource
+from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.core.protocol import TransferRequest
 from orthanc_transfers.core.settings import Settings, parse_settings
 from orthanc_transfers.rest.active import Active
@@ -94,6 +94,8 @@ class MemoryStore:
         """MD5s in the "index" that differ from those of the files."""
         self.before_add: Callable[[], None] = lambda: None
         self.before_md5s: Callable[[Cancellation], None] = lambda cancellation: None
+        self.before_manifest: Callable[[], None] = lambda: None
+        """Called before all are listed, not before the first are."""
         self._lock = threading.Lock()
 
     def put(self, *files: bytes) -> list[str]:
@@ -102,6 +104,16 @@ class MemoryStore:
         return [identify(data) for data in files]
 
     def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
+        self.before_manifest()
+        return self._manifest(resources)
+
+    def beginning(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation | None = None
+    ) -> Beginning:
+        whole = self._manifest(resources)
+        return Beginning(Manifest(whole.instances[:count]), max(0, len(whole) - count))
+
+    def _manifest(self, resources: Sequence[Resource]) -> Manifest:
         found: set[str] = set()
         for resource in resources:
             if resource.level is Level.STUDY and resource.id == STUDY and self.files:
@@ -163,11 +175,12 @@ class Server:
         self.store = MemoryStore()
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, max_size: int = 0) -> None:
+        """``max_size``: the most bytes that may be staged."""
         self.originator = f"originator-of-{self.name}"
         self.source = Source(self.store, 64 * 1024 * KB)
         self.reports = Reports(self.root / "reports", 30, self.clock)
-        staging = Staging(self.root, max_size=0, clock=self.clock)
+        staging = Staging(self.root, max_size=max_size, clock=self.clock)
         self.sent = SentRecords(staging.root / SENT)
         self.receptions = Receptions(
             staging, store=self.store, settings=self.settings, clock=self.clock, reports=self.reports

@@ -13,7 +13,7 @@ from typing import Any
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.dicom import transfer_syntax
 from orthanc_transfers.core.errors import ImportRefused, UnknownResource
-from orthanc_transfers.core.model import Chunk, Instance, Manifest, Resource
+from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, Resource
 from orthanc_transfers.core.protocol import PushCreation, PushCreation2
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.settings import Settings
@@ -74,6 +74,11 @@ class MemoryStore:
         return identify(data)
 
     def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
+        raise NotImplementedError
+
+    def beginning(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation | None = None
+    ) -> Beginning:
         raise NotImplementedError
 
     def md5s(

@@ -170,7 +170,7 @@ def test_an_unexpected_error_fails_the_job_and_nothing_else(
     def explode(*_: object) -> Any:
         raise ZeroDivisionError("a bug")
 
-    pair.here.store.manifest = explode  # type: ignore[method-assign]
+    pair.here.store.beginning = explode  # type: ignore[method-assign]
     job = pair.push()
     assert finish(job) is StepOutcome.FAILURE
     assert "a bug" in (job.failure() or "")

@@ -241,10 +241,10 @@ def test_a_manifest_that_hides_another_content_is_damaged(tmp_path: Path) -> Non
         Area.reopen(area.directory)
 
 
-def test_an_area_of_another_size_is_not_trusted(tmp_path: Path) -> None:
+def test_an_area_that_is_too_small_is_not_trusted(tmp_path: Path) -> None:
     area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
     (area.directory / "area").write_bytes(b"short")
-    with pytest.raises(BadFile, match="another size"):
+    with pytest.raises(BadFile, match="smaller than"):
         Area.reopen(area.directory)
 
 
