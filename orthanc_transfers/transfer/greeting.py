@@ -1,4 +1,4 @@
-"""What is settled with a peer while instances are still being listed or announced.
+"""What is settled with a peer at the beginning, while instances are still being listed or announced.
 
 On a long line each question costs a round trip, and so does each connection, two or three more with TLS.
 """

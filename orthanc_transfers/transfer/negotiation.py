@@ -43,10 +43,6 @@ class Negotiation:
             self._known[transport.peer] = (transport.url, now + REMEMBERED, found)
         return found
 
-    def remembers_2(self, transport: PeerTransport) -> bool:
-        """Whether the peer is known to speak version 2, without asking it."""
-        return self._recall(transport)[1] is not None
-
     def _recall(self, transport: PeerTransport) -> tuple[bool, Capabilities | None]:
         with self._lock:
             known = self._known.get(transport.peer)

@@ -51,12 +51,12 @@ class PullJob(TransferJob):
     def work(self, drive: Drive) -> None:
         drive.facts.phase = "Listing"
         greeting = Greeting(drive)
+        # Only who speaks version 2 may be asked for the first ones, and answers at once.
+        capabilities = greeting.capabilities()
         # What was begun is compared with all that the peer lists now.
         begun = drive.environment.receptions.find(KIND, drive.continuation.token) is not None
-        beginning = _list(drive, None if begun else FIRST)
-        capabilities = greeting.capabilities()
-        if capabilities is None and not beginning.whole:
-            beginning = _list(drive, None)
+        growing = capabilities is not None and capabilities.growing and not begun
+        beginning = _list(drive, capabilities, FIRST if growing else None)
         if not len(beginning.manifest):
             return
         greeting.open_connections()
@@ -66,7 +66,7 @@ class PullJob(TransferJob):
             if beginning.whole:
                 raise
             # The peer lists other instances than it did a moment ago.
-            _transfer(drive, _list(drive, None), capabilities)
+            _transfer(drive, _list(drive, capabilities), capabilities)
 
     def undo(self, continuation: Continuation, *, failed: bool) -> None:
         # What a failed pull has received is there for another attempt.
@@ -80,12 +80,11 @@ def new_pull(environment: Environment, request: TransferRequest) -> Job:
     return PullJob(environment, with_identifier(request))
 
 
-def _list(drive: Drive, first: int | None) -> Beginning:
+def _list(drive: Drive, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
     """All that the peer has, or the ``first`` instances of it."""
     order, peer = drive.order, drive.peer.peer
     # A C++ peer reads and hashes every file before it answers.
-    settings, negotiation = drive.environment.settings, drive.environment.negotiation
-    timeout = None if negotiation.remembers_2(drive.peer) else settings.peer_commit_timeout
+    timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
     try:
         answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout, first))
     except PeerStatus as error:
@@ -131,12 +130,12 @@ def _transfer(drive: Drive, listed: Beginning, capabilities: Capabilities | None
     try:
         if capabilities is None:
             carrier = drive.carrier(KIND)
-            _Pull(drive, reception, Fetcher1(drive, listed.manifest), carrier, 0).run()
+            _Pull(drive, reception, Fetcher1(drive, listed.manifest), carrier, None, 0).run()
         else:
             # A bucket may be larger than its target.
             carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
             fetcher = Fetcher2(drive, reception, carrier, capabilities.codecs)
-            _Pull(drive, reception, fetcher, carrier, listed.more).run()
+            _Pull(drive, reception, fetcher, carrier, capabilities, listed.more).run()
     except NoSpace:
         # What was fetched would keep the disk full until the job is tried again, if ever.
         reception.discard()
@@ -147,12 +146,19 @@ class _Pull(Generic[T]):
     """Fetches what is missing, until all can be imported. ``more`` instances are still to be listed."""
 
     def __init__(
-        self, drive: Drive, reception: Reception, fetcher: Fetcher[T], carrier: Carrier, more: int
+        self,
+        drive: Drive,
+        reception: Reception,
+        fetcher: Fetcher[T],
+        carrier: Carrier,
+        capabilities: Capabilities | None,
+        more: int,
     ) -> None:
         self._drive = drive
         self._reception = reception
         self._fetcher = fetcher
         self._carrier = carrier
+        self._capabilities = capabilities
         self._more = more
 
     def run(self) -> None:
@@ -207,7 +213,7 @@ class _Pull(Generic[T]):
     def _list_rest(self, first: int) -> Rest:
         """Learn of all the instances, while the ``first`` bytes are being fetched."""
         drive, reception = self._drive, self._reception
-        listed = _list(drive, None)
+        listed = _list(drive, self._capabilities)
         drive.environment.receptions.grow(reception, listed.manifest, listed.more, drive.cancellation)
         self._more = 0
         drive.facts.already_stored, _ = reception.already_stored

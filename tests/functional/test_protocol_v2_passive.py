@@ -96,6 +96,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Originator": server.post("transfers/lookup", [])["Originator"],
         "Codecs": ["none", "gzip", "zstd", "split16+zstd", "delta16+zstd"],
         "MaxBodySize": 64 * MB,
+        "Growing": True,
     }
 
 

@@ -28,18 +28,13 @@ def both(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-def test_the_peer_is_asked_while_it_lists(both: World) -> None:
-    hold = both.line.hold(LOOKUP)
-    job = both.pull()
-    step_until(job, lambda: hold.reached.is_set() and job.content().get("Protocol") == 2)
-    both.line.let_go()
-    assert finish(job) is StepOutcome.SUCCESS
-
-
 def test_the_instances_are_listed_while_the_peer_is_asked(both: World) -> None:
+    both.here.store.put(*(file(number, 200) for number in range(100, 300)))
+    listed = threading.Event()
+    both.here.store.before_manifest = listed.set
     hold = both.line.hold(ASKED)
-    job = both.pull()
-    step_until(job, lambda: hold.reached.is_set() and LOOKUP in both.line.log)
+    job = both.push()
+    step_until(job, lambda: hold.reached.is_set() and listed.is_set())
     both.line.let_go()
     assert finish(job) is StepOutcome.SUCCESS
 
