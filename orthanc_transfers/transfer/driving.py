@@ -31,6 +31,9 @@ from orthanc_transfers.transfer.states import Event, State, after
 STEP = 0.2
 """Seconds that a step waits for the driver."""
 
+GLANCE = 0.02
+"""Seconds between two looks of a step for news of the driver."""
+
 RELEASE = 1.0
 """Seconds that the end of Orthanc waits for the driver."""
 
@@ -164,9 +167,21 @@ class TransferJob(ABC):
             running = self._previous()
             over = self._state not in (State.READY, State.RUNNING)
         if running is not None and not over:
-            running.wait(STEP)
+            self._await_news(running)
         with self._lock:
             return _OUTCOMES[self._state]
+
+    def _await_news(self, running: threading.Event) -> None:
+        """Wait for an end, or for a new phase or the first bucket: what is shown is as of the last step."""
+        attempt = self._attempt
+        before = self._news(attempt)
+        for _ in range(round(STEP / GLANCE)):
+            if running.wait(GLANCE) or self._news(attempt) != before:
+                return
+
+    @staticmethod
+    def _news(attempt: Attempt) -> tuple[str | None, bool]:
+        return attempt.facts.phase, attempt.progress.wire > 0
 
     def _previous(self) -> threading.Event | None:
         """The end of what still goes on for this job."""

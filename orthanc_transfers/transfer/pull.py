@@ -53,13 +53,13 @@ class PullJob(TransferJob):
         greeting = Greeting(drive)
         # Only who speaks version 2 may be asked for the first ones, and answers at once.
         capabilities = greeting.capabilities()
+        greeting.open_connections()
         # What was begun is compared with all that the peer lists now.
         begun = drive.environment.receptions.find(KIND, drive.continuation.token) is not None
         growing = capabilities is not None and capabilities.growing and not begun
         beginning = _list(drive, capabilities, FIRST if growing else None)
         if not len(beginning.manifest):
             return
-        greeting.open_connections()
         try:
             _transfer(drive, beginning, capabilities)
         except (Conflict, UnknownTransaction):

@@ -187,14 +187,15 @@ class Push:
             return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
 
         schedule.carry(self._carrier, carry, drive.cancellation)
+        drive.facts.phase = "Importing"
         path = f"{status.path}/commit"
         return insist(drive, lambda: self._understand(path, post(drive.peer, path, {}, self._headers)))
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""
         drive = self._drive
+        drive.facts.phase = "Importing"
         while status.state is PushState.COMMITTING:
-            drive.facts.phase = "Importing"
             drive.facts.imported = status.imported
             # The receiver answers when the commit is over, or after that time.
             status = insist(drive, partial(self._ask, status.path))

@@ -72,7 +72,8 @@ class Schedule(Generic[T]):
         carrier.carry(self._items(cancellation), work)
         if self._rest is not None:
             # What was announced first went faster than the listing.
-            self._take(self._rest, cancellation)
+            left = self._take(self._rest, cancellation)
+            self._progress.plan(self._scheduled, self._progress.completed, left)
             carrier.carry(self._items(cancellation), work)
 
     def _items(self, cancellation: Cancellation) -> Iterator[T]:
@@ -85,14 +86,17 @@ class Schedule(Generic[T]):
                 return
             yield item
 
-    def _take(self, later: Later[Rest], cancellation: Cancellation) -> None:
+    def _take(self, later: Later[Rest], cancellation: Cancellation) -> int:
+        """Plan the rest; its bytes."""
         rest = later.result(cancellation)
         assert self._plan.extend is not None
         self._plan.extend(rest.missing)
         self._rest = None
         self._known = 1.0
         self._settled += rest.settled
-        self._progress.correct(rest.settled, sum(item.size for item in rest.missing) - self._guessed)
+        left = sum(item.size for item in rest.missing)
+        self._progress.correct(rest.settled, left - self._guessed)
+        return left
 
     def _scheduled(self) -> int:
         return self._settled + round(self._plan.total() / self._known)

@@ -144,6 +144,24 @@ def test_what_is_there_of_either_part_is_not_sent(both: World, way: str) -> None
 
 
 @WAYS
+def test_what_is_listed_late_counts_for_the_progress(both: World, way: str) -> None:
+    sender = fill(both, way)
+    first = sorted(sender.store.files)[:FIRST]
+    target(both, way).store.files.update({name: sender.store.files[name] for name in first})
+    gate = Gate(sender)
+    job = getattr(both, way)(compression="none")
+    # Nothing of the first is to be carried.
+    step_until(job, lambda: job.content().get("AlreadyStoredInstances") == FIRST and gate.reached.is_set())
+    hold = both.line.hold(BUCKETS[way], skip=4)
+    gate.open()
+    step_until(job, lambda: hold.reached.is_set() and job.content()["CompletedHttpQueries"] > 4)
+    assert job.progress() < 0.999
+    both.line.let_go()
+    assert finish(job) is StepOutcome.SUCCESS
+    is_whole(both, way)
+
+
+@WAYS
 def test_a_second_time_nothing_travels(both: World, way: str) -> None:
     fill(both, way)
     assert finish(getattr(both, way)()) is StepOutcome.SUCCESS
