@@ -72,34 +72,39 @@ class Schedule(Generic[T]):
         carrier.carry(self._items(cancellation), work)
         if self._rest is not None:
             # What was announced first went faster than the listing.
-            left = self._take(self._rest, cancellation)
-            self._progress.plan(self._scheduled, self._progress.completed, left)
+            rest = self._take(self._rest, cancellation)
+            self._progress.plan(
+                self._scheduled, self._progress.completed + rest.settled, size_of(rest.missing)
+            )
             carrier.carry(self._items(cancellation), work)
 
     def _items(self, cancellation: Cancellation) -> Iterator[T]:
         while True:
             if self._rest is not None and self._rest.ready:
-                self._take(self._rest, cancellation)
+                rest = self._take(self._rest, cancellation)
+                self._progress.correct(rest.settled, size_of(rest.missing) - self._guessed)
             try:
                 item = next(self._plan.items)
             except StopIteration:
                 return
             yield item
 
-    def _take(self, later: Later[Rest], cancellation: Cancellation) -> int:
-        """Plan the rest; its bytes."""
+    def _take(self, later: Later[Rest], cancellation: Cancellation) -> Rest:
         rest = later.result(cancellation)
         assert self._plan.extend is not None
         self._plan.extend(rest.missing)
         self._rest = None
         self._known = 1.0
         self._settled += rest.settled
-        left = sum(item.size for item in rest.missing)
-        self._progress.correct(rest.settled, left - self._guessed)
-        return left
+        return rest
 
     def _scheduled(self) -> int:
         return self._settled + round(self._plan.total() / self._known)
+
+
+def size_of(ranges: Iterable[Range]) -> int:
+    """Bytes of some ranges."""
+    return sum(item.size for item in ranges)
 
 
 def beyond(ranges: Iterable[Range], start: int) -> list[Range]:
