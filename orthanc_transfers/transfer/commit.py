@@ -15,6 +15,7 @@ verified too: a loss of power may leave an instance in its index whose file is g
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -129,8 +130,7 @@ class Commit:
         try:
             report = self._run(cancellation)
         except BaseException:
-            if self._claim is not None:
-                self._overlaps.fail(self._claim, self._remove_inherited)
+            self._release()
             raise
         assert self._claim is not None
         self._overlaps.succeed(self._claim)
@@ -163,14 +163,49 @@ class Commit:
         self._require_whole()
         stored = self._stored(cancellation)
         self._lose_vanished(stored)
-        self._area.note_committing(
-            frozenset(place for place, one in enumerate(self._manifest) if one.id not in stored)
-        )
+        self._begin(frozenset(place for place, one in enumerate(self._manifest) if one.id not in stored))
         return stored
+
+    def _begin(self, absent: frozenset[int]) -> None:
+        """Note what was absent before, but for what other commits leave to this one or keep, now and later."""
+        claim = self._claim
+        assert claim is not None
+
+        def note() -> None:
+            brought = (absent | self._places(claim.inherited)) - self._places(claim.kept)
+            if brought != self._area.absent:
+                self._area.note_committing(brought)
+
+        def note_change() -> None:
+            try:
+                note()
+            except TransferError as error:
+                # It is known in memory; only the death of the process before the end of this commit would matter.
+                log.warning(
+                    "a change of transfer %s by another one cannot be noted: %s", self._area.id, error
+                )
+
+        note()
+        self._overlaps.begin(claim, note_change)
+
+    def _places(self, identifiers: Iterable[str]) -> set[int]:
+        return {self._manifest.place(identifier) for identifier in identifiers}
+
+    def _release(self) -> None:
+        """It counts on nothing any more, and what others left to it goes."""
+        claim, self._claim = self._claim, None
+        if claim is None:
+            return
+        self._overlaps.fail(claim, self._remove_inherited)
+        if claim.inherited and not self._closing.requested:
+            with contextlib.suppress(TransferError):
+                self._store.harden()
 
     def _store_before_restart(self, cancellation: Cancellation) -> dict[str, str | None]:
         try:
             stored = self._stored(cancellation)
+            assert self._area.absent is not None
+            self._begin(self._area.absent)
             lost = self._delete_spoilt(stored, cancellation)
         except Exception:
             # What was imported before the restart cannot be known: whatever was absent then has to go.
@@ -264,6 +299,7 @@ class Commit:
     def _undo(self) -> None:
         if self._importer is not None:
             self._importer.undo(self._closing)
+        self._release()
         if self.begun:
             self._area.note_receiving()
 

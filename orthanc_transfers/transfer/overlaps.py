@@ -1,6 +1,7 @@
 """Commits that run at the same time and have instances in common: what one brought and takes back, others may count on.
 
-What a commit brought goes with the last of those that count on it, and stays if one of them succeeds.
+What a commit brought goes with the last of those that count on it, and stays if one of them succeeds. Each commit that
+has begun notes on disk what that makes of its own instances, so that it holds after the death of the process too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Claim:
         """Instances that another commit succeeded with meanwhile."""
         self.inherited: set[str] = set()
         """Instances that another commit brought, and left to this one to take back if need be."""
+        self.note: Callable[[], None] = lambda: None
+        """To be called when one of these has changed."""
 
 
 class Overlaps:
@@ -39,6 +42,15 @@ class Overlaps:
             self._claims.append(claim)
         return claim
 
+    def begin(self, claim: Claim, note: Callable[[], None]) -> None:
+        """An import begins. ``note`` writes down what ``kept`` and ``inherited`` mean to it, now and after each change.
+
+        It must not raise after the first time.
+        """
+        with self._lock:
+            note()
+            claim.note = note
+
     def succeed(self, claim: Claim) -> None:
         """A commit ends, and all its instances stay."""
         with self._lock:
@@ -47,6 +59,8 @@ class Overlaps:
                 common = {instance.id for instance in claim.manifest if instance.id in other.manifest}
                 other.kept |= common
                 other.inherited -= common
+                if common:
+                    other.note()
 
     def fail(self, claim: Claim, remove: Callable[[str], None]) -> None:
         """A commit ends undone: what it inherited is left to others, or taken back by ``remove``."""
@@ -65,5 +79,6 @@ class Overlaps:
         for other in self._claims:
             if other is not claim and identifier in other.manifest:
                 other.inherited.add(identifier)
+                other.note()
                 return
         remove(identifier)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orthanc_transfers.core.errors import ImportRefused
+from orthanc_transfers.core.errors import Canceled, ImportRefused
 from orthanc_transfers.core.protocol import PushState
-from orthanc_transfers.transfer.receiving import Reception
-from tests.transfer.receiving_world import PATIENCE, World, dicom, fill, identify, receiver
+from orthanc_transfers.transfer.receiving import FINISHED, Reception
+from tests.transfer.receiving_world import PATIENCE, World, dicom, fill, identify, receiver, wait_until
 
 COMMON = dicom("common", 3000)
 FIRST, REFUSED, SECOND = dicom("first", 3000), dicom("refused", 3000), dicom("second", 3000)
@@ -136,3 +136,54 @@ def test_what_was_there_before_stays_however_many_are_undone(world: World, pool:
     for commit in commits:
         fails(commit)
     assert set(world.store.files) == {identify(COMMON)}
+
+
+def restart(world: World, pool: ThreadPoolExecutor, gates: Gates, commit: Future[object]) -> None:
+    """Stop in the middle of the import of ``SECOND``, as a killed process would, and go on."""
+    stopping = pool.submit(world.stop)
+    wait_until(lambda: world.receptions._closing.requested)
+    gates.open(SECOND)
+    with pytest.raises(Canceled):
+        commit.result(PATIENCE)
+    stopping.result(PATIENCE)
+    world.start()
+    world.transactions.recover()
+
+
+def ended(world: World, reception: Reception) -> PushState:
+    (again,) = [one for one in world.receptions.all() if one.id == reception.id]
+    wait_until(lambda: again.state in FINISHED)
+    return again.state
+
+
+def test_what_was_left_to_a_commit_goes_with_it_also_after_a_restart(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    world.store.refused[identify(REFUSED)] = "no"
+    world.store.refused[identify(SECOND)] = "no"
+    gates = Gates(world, REFUSED, SECOND)
+    one, two = receive(world, "a", COMMON, FIRST, REFUSED), receive(world, "b", COMMON, SECOND)
+    commit = pool.submit(one.commit)
+    gates.wait(REFUSED)
+    other = pool.submit(two.commit)
+    gates.wait(SECOND)
+    gates.open(REFUSED)
+    fails(commit)
+    assert set(world.store.files) == {identify(COMMON)}
+    restart(world, pool, gates, other)
+    assert ended(world, two) is PushState.FAILED
+    assert world.store.files == {}
+
+
+def test_what_another_commit_has_kept_stays_also_after_a_restart(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    world.store.refused[identify(SECOND)] = "no"
+    gates = Gates(world, SECOND)
+    failing, good = receive(world, "a", COMMON, SECOND), receive(world, "b", COMMON, FIRST)
+    commit = pool.submit(failing.commit)
+    gates.wait(SECOND)
+    good.commit()
+    restart(world, pool, gates, commit)
+    assert ended(world, failing) is PushState.FAILED
+    assert set(world.store.files) == {identify(COMMON), identify(FIRST)}
