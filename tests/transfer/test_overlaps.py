@@ -104,9 +104,8 @@ def test_what_another_transfer_counts_on_is_not_undone_while_it_is_committed(
     assert set(world.store.files) == WHOLE
 
 
-def test_what_two_transfers_have_in_common_goes_with_the_last_that_is_undone(
-    world: World, pool: ThreadPoolExecutor
-) -> None:
+def left_alone(world: World, pool: ThreadPoolExecutor) -> tuple[Reception, Future[object], Gates]:
+    """One that is being committed, and will fail, after another one with which it has ``COMMON`` was undone."""
     world.store.refused[identify(REFUSED)] = "no"
     world.store.refused[identify(SECOND)] = "no"
     gates = Gates(world, REFUSED, SECOND)
@@ -117,6 +116,13 @@ def test_what_two_transfers_have_in_common_goes_with_the_last_that_is_undone(
     gates.wait(SECOND)
     gates.open(REFUSED)
     fails(commit)
+    return two, other, gates
+
+
+def test_what_two_transfers_have_in_common_goes_with_the_last_that_is_undone(
+    world: World, pool: ThreadPoolExecutor
+) -> None:
+    _, other, gates = left_alone(world, pool)
     gates.open(SECOND)
     fails(other)
     assert world.store.files == {}
@@ -159,16 +165,7 @@ def ended(world: World, reception: Reception) -> PushState:
 def test_what_was_left_to_a_commit_goes_with_it_also_after_a_restart(
     world: World, pool: ThreadPoolExecutor
 ) -> None:
-    world.store.refused[identify(REFUSED)] = "no"
-    world.store.refused[identify(SECOND)] = "no"
-    gates = Gates(world, REFUSED, SECOND)
-    one, two = receive(world, "a", COMMON, FIRST, REFUSED), receive(world, "b", COMMON, SECOND)
-    commit = pool.submit(one.commit)
-    gates.wait(REFUSED)
-    other = pool.submit(two.commit)
-    gates.wait(SECOND)
-    gates.open(REFUSED)
-    fails(commit)
+    two, other, gates = left_alone(world, pool)
     assert set(world.store.files) == {identify(COMMON)}
     restart(world, pool, gates, other)
     assert ended(world, two) is PushState.FAILED
