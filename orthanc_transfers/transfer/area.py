@@ -173,7 +173,7 @@ class Area:
         return Area(directory, manifest, meta, history)
 
     def grow(self, manifest: Manifest, changes: Mapping[str, Any]) -> None:
-        """Take in the instances that another manifest has behind those of this one; ``changes`` go to ``meta``.
+        """Take in the instances that another manifest has behind those of this one; ``changes`` go to ``meta`` on disk.
 
         Survives a loss of power. To be called by one thread at a time.
         """
@@ -186,7 +186,6 @@ class Area:
             os.ftruncate(self._fd, manifest.size)
             os.rename(unfinished, self.directory / MANIFEST)
             sync(self.directory)
-        self.meta.update(changes)
         self.manifest = manifest
 
     def forget_instances(self) -> None:

@@ -228,6 +228,8 @@ class Reception:
         self._intake.grow()
         self.skip(stored)
         self._measure()
+        # Last: from now on it can be committed.
+        self._area.meta[GROWING] = growing
 
     def write(self, ranges: Sequence[Range], data: memoryview) -> None:
         """Put ``data`` into the area, scattered over ``ranges`` in their order.

@@ -110,7 +110,9 @@ class Receptions:
                 known = opening.result()
             if known is None:
                 break
-            if self._still_right(known, manifest, more):
+            with known.growth:  # or it would be compared while it changes
+                right = self._still_right(known, manifest, more)
+            if right:
                 known.touch()
                 if known.growing:
                     self.grow(known, manifest, more, cancellation or self._closing)

@@ -18,7 +18,7 @@ from orthanc_transfers.transfer.workers import Later
 T = TypeVar("T")
 
 FIRST = 128
-"""Instances that are announced first, if there are more: listed in 10 ms, and never less than the first bucket has."""
+"""Instances that are announced first, if there are more: listed in some 10 ms, mostly more than a first bucket has."""
 
 
 @dataclass(frozen=True, slots=True)

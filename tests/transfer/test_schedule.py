@@ -117,6 +117,19 @@ def test_a_list_that_changes_meanwhile_is_begun_anew(both: World, way: str) -> N
 
 
 @WAYS
+def test_an_instance_that_is_replaced_meanwhile_arrives_as_it_is_now(both: World, way: str) -> None:
+    sender = fill(both, way)
+    first = min(sender.store.files)
+    gate = Gate(sender)
+    job = getattr(both, way)()
+    step_until(job, gate.reached.is_set)
+    sender.store.files[first] = sender.store.files[first][:-1]
+    gate.open()
+    assert finish(job) is StepOutcome.SUCCESS
+    is_whole(both, way)
+
+
+@WAYS
 def test_an_instance_that_is_deleted_meanwhile_is_not_expected(both: World, way: str) -> None:
     sender = fill(both, way)
     gate = Gate(sender)

@@ -248,6 +248,13 @@ def test_an_area_that_is_too_small_is_not_trusted(tmp_path: Path) -> None:
         Area.reopen(area.directory)
 
 
+def test_an_area_that_grew_before_its_manifest_did_is_found_again(tmp_path: Path) -> None:
+    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
+    os.truncate(area.directory / "area", MANIFEST.size + 1000)
+    (area.directory / ".new-manifest").write_bytes(b"half")
+    assert Area.reopen(area.directory).manifest == MANIFEST
+
+
 # --- room
 
 

@@ -748,3 +748,59 @@ def test_nothing_of_a_bucket_is_taken_if_one_of_its_places_lies_beyond_the_area(
     with pytest.raises(BadRequest):
         world.transactions.put(status.id, places, Codec.NONE, None, memoryview(bytes(11)))
     assert world.transactions.status(status.id).missing == status.missing
+
+
+# --- pushes that grow
+
+
+def beginning(count: int) -> PushCreation2:
+    whole = creation2_of(FILES)
+    return replace(whole, manifest=Manifest(whole.manifest.instances[:count]), more=len(FILES) - count)
+
+
+def test_a_push_that_grows_is_committed_when_it_is_whole_and_not_before(world: World) -> None:
+    status = world.transactions.create(beginning(2))
+    send(world, status)
+    with pytest.raises(Conflict, match="the rest of its list"):
+        world.transactions.commit(status.id)
+    grown = world.transactions.create(creation2_of(FILES))
+    assert grown.id == status.id
+    assert list(grown.missing) == [Range(len(FILES[0] + FILES[1]), len(AREA))]
+    send(world, grown)
+    world.transactions.commit(status.id)
+    assert outcome(world, status.id).state is PushState.COMMITTED
+    assert sorted(world.store.files.values()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_push_that_grows_is_found_again_after_a_restart(world: World, when: str) -> None:
+    for place in (1, 4):
+        world.store.put(FILES[place])
+    status = world.transactions.create(beginning(3))
+    send(world, status)
+    if when == "after":
+        world.transactions.create(creation2_of(FILES))
+    world.restart()
+    grown = world.transactions.create(creation2_of(FILES))
+    assert (grown.id, grown.already_stored) == (status.id, 2)
+    assert sum(item.size for item in grown.missing) == len(FILES[3]) + len(FILES[5])
+    send(world, grown)
+    world.transactions.commit(status.id)
+    assert outcome(world, status.id).state is PushState.COMMITTED
+
+
+def test_the_whole_list_twice_at_once_is_the_same_push(world: World) -> None:
+    status = world.transactions.create(beginning(2))
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait(_: Any) -> None:
+        began.set()
+        assert go_on.wait(PATIENCE)
+
+    world.store.before_md5s = wait
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(world.transactions.create, creation2_of(FILES))
+        assert began.wait(PATIENCE)
+        second = pool.submit(world.transactions.create, creation2_of(FILES))
+        go_on.set()
+        assert first.result(PATIENCE).id == second.result(PATIENCE).id == status.id
