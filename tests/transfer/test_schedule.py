@@ -175,6 +175,24 @@ def test_what_is_listed_late_counts_for_the_progress(both: World, way: str) -> N
 
 
 @WAYS
+def test_each_bucket_counts_once_when_the_rest_is_known_in_time(both: World, way: str) -> None:
+    sender = fill(both, way)
+    late = sorted(sender.store.files)[FIRST:-5]
+    target(both, way).store.files.update({name: sender.store.files[name] for name in late})
+    hold = both.line.hold(BUCKETS[way])
+    job = getattr(both, way)(compression="none")
+    step_until(
+        job, lambda: job.content().get("AlreadyStoredInstances") == len(late) and hold.reached.is_set()
+    )
+    eventually(lambda: both.line.count(ANNOUNCED[way]) == 2)
+    both.line.let_go()
+    assert finish(job) is StepOutcome.SUCCESS
+    progress = job._attempt.progress
+    assert progress.completed == progress._scheduled()
+    is_whole(both, way)
+
+
+@WAYS
 def test_a_second_time_nothing_travels(both: World, way: str) -> None:
     fill(both, way)
     assert finish(getattr(both, way)()) is StepOutcome.SUCCESS

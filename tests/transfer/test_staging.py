@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, UnknownTransaction
+from orthanc_transfers.core.model import Instance, Manifest
 from orthanc_transfers.core.protocol import PushState
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.transfer.area import Area, from_bits, to_bits
-from orthanc_transfers.transfer.journal import Kind
+from orthanc_transfers.transfer.area import Area, from_bits, replay, to_bits
+from orthanc_transfers.transfer.journal import Kind, Record
 from orthanc_transfers.transfer.staging import SET_ASIDE, Staging
 from tests.transfer.receiving_world import TestClock, World, dicom, fill, identify, manifest_of, receiver
 
@@ -253,6 +254,12 @@ def test_an_area_that_grew_before_its_manifest_did_is_found_again(tmp_path: Path
     os.truncate(area.directory / "area", MANIFEST.size + 1000)
     (area.directory / ".new-manifest").write_bytes(b"half")
     assert Area.reopen(area.directory).manifest == MANIFEST
+
+
+def test_what_was_stored_is_known_though_the_process_died_just_after_the_manifest_grew() -> None:
+    whole = Manifest(Instance(f"{number}", 10, "") for number in range(20))
+    records = [Record(Kind.STORED, to_bits({1}, 3))]
+    assert replay(iter(records), whole).stored == {1}
 
 
 # --- room
