@@ -218,8 +218,12 @@ def test_what_a_script_of_the_receiver_changes_while_it_stores_is_stored(world: 
 
 @pytest.fixture
 def disk(make_disk: MakeDisk, tmp_path: Path) -> SmallDisk:
-    """Of Orthanc's storage: room for five slices of eight."""
-    return make_disk(tmp_path / "disk", 3_000_000)
+    """Of Orthanc's storage.
+
+    Of each file that it cannot write to its end, Orthanc leaves the beginning on its disk: there is room for those
+    and for four slices of 0.5 MB.
+    """
+    return make_disk(tmp_path / "disk", 6_000_000)
 
 
 @pytest.mark.parametrize("way", WAYS)
