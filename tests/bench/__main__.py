@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import codecs, plot, report, results
+from tests.bench import codecs, lines, plot, report, results
 from tests.bench.data import DATA, files
 from tests.bench.importing import import_locally
 from tests.bench.measuring import Figures, measure
@@ -41,16 +41,23 @@ def main() -> None:
     options = _parse()
     options.folder.mkdir(parents=True, exist_ok=True)
     runs, codecs_file = options.folder / "runs.json", options.folder / "codecs.json"
+    lines_file = options.folder / "lines.json"
     if options.codecs:
         table = codecs.measure(options.folder)
         codecs_file.write_text(json.dumps(table, indent=1))
         print("\n".join(report.codecs(table)))
+    elif options.lines is not None:
+        found = [row for place in options.lines for row in _watched(lines.measure(place, options.folder))]
+        results.keep_all(lines_file, found)
+        print("\n".join(report.lines(found)))
     elif options.write:
         rows = results.of_last_sessions(results.load(runs))
         if not rows:
             raise SystemExit(f"no session in {runs} has the peer store in it")
         report.write(PAGE, "results", report.transfers(rows))
         plot.draw(rows, PLOT)
+        if lines_file.exists():
+            report.write(PAGE, "lines", report.lines(results.load(lines_file)))
         if codecs_file.exists():
             report.write(PAGE, "codecs", report.codecs(json.loads(codecs_file.read_text())))
     else:
@@ -93,11 +100,24 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--again", action="store_true", help="auto also with nothing new, and with 1 %% new")
     parser.add_argument("--codecs", action="store_true", help="codecs alone, on one core")
+    parser.add_argument(
+        "--lines",
+        nargs="?",
+        type=lambda text: [Place.parse(one) for one in text.split(",")],
+        const=[Place.parse(one) for one in lines.ALL],
+        help="how much of lines is used, RTT:RATE as above (root; iperf3 for comparison)",
+    )
     parser.add_argument("--write", action="store_true", help="render what is kept into docs/")
     parser.add_argument(
         "--folder", type=Path, default=CHECKOUT / ".cache" / "bench", help="where data and runs are kept"
     )
     return parser.parse_args()
+
+
+def _watched(rows: Iterator[lines.Row]) -> Iterator[lines.Row]:
+    for row in rows:
+        print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        yield row
 
 
 def _listed(known: Any) -> Any:

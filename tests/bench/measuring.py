@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.bench.places import Pair
 from tests.bench.sides import Resources, Side
-from tests.support.orthanc_server import FINISHED
+from tests.support.orthanc_server import FINISHED, OrthancServer
 from tests.support.process import forget_peak, memory, peak_memory
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -91,6 +91,15 @@ def steal() -> float:
 
 def _carried(where: Pair) -> int:
     """Bytes that the sender has given to the link."""
-    with where.near(where.a):
+    return _counter(where, where.a, 9)
+
+
+def received(where: Pair) -> int:
+    """Bytes that the receiver has got from the link."""
+    return _counter(where, where.b, 1)
+
+
+def _counter(where: Pair, server: OrthancServer, column: int) -> int:
+    with where.near(server):
         lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
-    return next((int(line.split()[9]) for line in lines if line.split()[0] == f"{_DEVICE}:"), 0)
+    return next((int(line.split()[column]) for line in lines if line.split()[0] == f"{_DEVICE}:"), 0)

@@ -104,6 +104,19 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def lines(rows: list[Row]) -> list[str]:
+    """Markdown: what is used of each line, in percent of its rate."""
+    sides = list(dict.fromkeys(row["Side"] for row in rows))
+    used = {(row["Place"], row["Side"]): row for row in rows}
+    places = dict.fromkeys(row["Place"] for row in rows)
+    shown = ([place, *(_used(used.get((place, side))) for side in sides)] for place in places)
+    return _table(["whole, middle, % of the rate", *sides], shown)
+
+
+def _used(row: Row | None) -> str:
+    return "" if row is None else f"{100 * row['Whole']:.0f}, {100 * row['Middle']:.0f}"
+
+
 def codecs(table: Table) -> list[str]:
     """Markdown, and the goals."""
     names = list(next(iter(table.values())))
