@@ -56,6 +56,7 @@ class CoreTransport:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         """See ``ports.PeerTransport``."""
         content = body[0] if len(body) == 1 else b"".join(body)

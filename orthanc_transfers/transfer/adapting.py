@@ -115,8 +115,14 @@ LONG = 0.6
 part of it, and no longer. A broken one is sent again; and the receiver must have dealt with it before TCP forgets how
 fast it may send (after a pause of some 300 ms)."""
 
+_TRIPS = 6
+"""Or so many round trips, on a line where they are long: as many, for one that passes while nothing is sent."""
+
 SHORT = 0.2
 """Seconds that the last requests should last."""
+
+_GROWTH_OF_BUCKETS = 4
+"""Times as large as the one before, at most."""
 
 FIRST = 1024 * 1024
 FIRST_TOGETHER = 8 * FIRST
@@ -131,15 +137,23 @@ TOGETHER = 96 * 1024 * 1024
 class BucketSize:
     """Bytes that the next bucket of a worker should have, before the codec. Thread-safe; a call never blocks.
 
-    The first ones have ``FIRST`` at most, and ``FIRST_TOGETHER`` all of them, to be on their way early, whatever
-    the line may carry. Then they have as many as configured (``start``), unless requests last long: then so many
-    that they last about ``LONG`` seconds. Each worker has its own measure, for its connection may be a slow one.
+    ``round_trip`` is that of the line, in seconds, once it is known. The first ones have ``FIRST`` at most, and
+    ``FIRST_TOGETHER`` all of them, to be on their way early, whatever the line may carry. Then they have as many as
+    configured (``start``), unless requests last long: then so many that they last about ``LONG`` seconds, or several
+    round trips. Each worker has its own measure, for its connection may be a slow one.
     The last buckets are small: all should end together.
     """
 
-    def __init__(self, start: int, connections: Callable[[], int], most: int = LARGEST) -> None:
+    def __init__(
+        self,
+        start: int,
+        connections: Callable[[], int],
+        most: int = LARGEST,
+        round_trip: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._start = start
         self._connections = connections
+        self._round_trip = round_trip
         self._most = most
         self._worker = threading.local()
         # Of all workers, lately: bytes of a bucket, and bytes a second of each. Assigned as a whole: no lock.
@@ -171,5 +185,8 @@ class BucketSize:
         self._rate = rate if self._rate is None else 0.8 * self._rate + 0.2 * rate
         wanted = float(self._start)
         if seconds >= _SLOW:
-            wanted = min(LARGEST, max(SMALLEST, LONG * rate))
-        self._worker.wanted = self._usual = min(2 * now, max(now / 2, wanted))
+            wait = self._round_trip() or 0.0
+            # While the line waits for the answer it carries nothing: that says nothing of how much it carries.
+            sending = size / max(seconds - wait, wait, 1e-6)
+            wanted = min(LARGEST, max(SMALLEST, max(LONG, _TRIPS * wait) * sending))
+        self._worker.wanted = self._usual = min(_GROWTH_OF_BUCKETS * now, max(now / 2, wanted))

@@ -11,12 +11,12 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+
+from orthanc_transfers.transfer.tcp_info import Sample, look_at
 
 AUTO = "auto"
 SYSTEM = "system"
@@ -34,14 +34,6 @@ _LOST = 3
 _LONG = 5000
 
 _logger = logging.getLogger(__name__)
-
-
-class Sample(NamedTuple):
-    """What the kernel says of a connection: microseconds, segments sent again since its beginning."""
-
-    rtt: int
-    shortest: int
-    retransmitted: int
 
 
 class Losses:
@@ -90,31 +82,13 @@ class CongestionControl:
         if self._wanted != AUTO:
             _set(sock, self._wanted)
         elif _BBR in _available() and not ipaddress.ip_address(there[0].partition("%")[0]).is_loopback:
-            sample = _sample(sock)
+            sample = look_at(sock)
             with self._lock:
                 if sample is not None:
                     self._losses.look((here[:2], there[:2]), sample, self._clock())
                 lossy = self._losses.seen
             if lossy:
                 _set(sock, _BBR)
-
-
-# Linux's ``struct tcp_info``: three fields of 32 bits of it.
-_TCP_INFO_SIZE = 152
-_RTT, _TOTAL_RETRANSMITTED, _SHORTEST_RTT = 68, 100, 148
-
-
-def _sample(sock: socket.socket) -> Sample | None:
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-    except OSError:
-        return None
-    if len(info) < _TCP_INFO_SIZE:
-        return None
-    rtt, shortest, retransmitted = (
-        struct.unpack_from("=I", info, place)[0] for place in (_RTT, _SHORTEST_RTT, _TOTAL_RETRANSMITTED)
-    )
-    return Sample(rtt, shortest, retransmitted)
 
 
 def _set(sock: socket.socket, name: str) -> None:

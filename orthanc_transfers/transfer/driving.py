@@ -107,7 +107,7 @@ class Drive:
         return Carrier(
             name,
             connections,
-            BucketSize(settings.bucket_size, connections, largest),
+            BucketSize(settings.bucket_size, connections, largest, lambda: self.once.round_trip),
             Encoding(self.order.compression, connections, clock),
             self.progress,
             self.cancellation,

@@ -37,5 +37,6 @@ class Greeting:
         if transport.round_trip is None:
             transport.prepare()
         if far(transport.round_trip):
-            for number in range(most_connections(self._drive.environment.settings.threads)):
+            # One has shown that it is.
+            for number in range(1, most_connections(self._drive.environment.settings.threads)):
                 workers.start(f"transfers-opening-{number}", transport.prepare)

@@ -55,12 +55,18 @@ def post(
     *,
     limit: int | None = None,
     small: bool = False,
+    repeatable: bool = False,
 ) -> Answer:
-    """POST a value as JSON; ``small``: encoded, which only version 2 understands."""
+    """POST a value as JSON; ``small``: encoded, which only version 2 understands.
+
+    ``repeatable`` as in ``ports.PeerTransport``.
+    """
     text = json.dumps(value, separators=(",", ":")).encode()
     body, encoding = shrink(text) if small else (text, {})
     headers = {"content-type": "application/json", **encoding, **headers}
-    return peer.request("POST", path, body=[body], headers=headers, timeout=timeout, limit=limit)
+    return peer.request(
+        "POST", path, body=[body], headers=headers, timeout=timeout, limit=limit, repeatable=repeatable
+    )
 
 
 def put(peer: PeerTransport, path: str, body: Sequence[Buffer], headers: Mapping[str, str]) -> None:
@@ -79,7 +85,8 @@ def look_up(
     headers = {ACCEPT_ENCODING: ZSTD, **identify(order)}
     if first is not None:
         headers[FIRST_HEADER] = str(first)
-    return understand(peer, LOOKUP, post(peer, LOOKUP, resources, headers, timeout), LookupAnswer.parse)
+    answer = post(peer, LOOKUP, resources, headers, timeout, repeatable=True)
+    return understand(peer, LOOKUP, answer, LookupAnswer.parse)
 
 
 def understand(peer: PeerTransport, path: str, answer: Answer, parse: Callable[[Any], T]) -> T:

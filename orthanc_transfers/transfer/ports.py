@@ -114,6 +114,7 @@ class PeerTransport(Protocol):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         """One request; answered only by a 200.
 
@@ -121,6 +122,7 @@ class PeerTransport(Protocol):
         ``body`` is sent as the pieces laid end to end, without joining them.
         ``timeout`` in seconds for each wait on the network, ``None`` for the peer's own.
         ``limit`` is the most bytes that an answer may have (``PeerAnswer`` beyond).
+        ``repeatable``: done twice it has the effect of once, as HTTP says it only of GET, PUT and DELETE.
         Raises ``PeerUnreachable``, ``PeerStatus``, ``PeerAnswer``; ``Canceled`` after ``abort``.
         """
 

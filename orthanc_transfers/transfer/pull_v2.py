@@ -56,7 +56,13 @@ class Fetcher2:
         )
         headers = identify(self._order)
         answer = post(
-            self._peer, CHUNKS, wanted.to_json(), headers, limit=most_bytes(size), small=self._small
+            self._peer,
+            CHUNKS,
+            wanted.to_json(),
+            headers,
+            limit=most_bytes(size),
+            small=self._small,
+            repeatable=True,
         )
         if xxh3([answer.body]) != answer.headers.get(XXH3_HEADER):
             raise Garbled(f"peer {self._peer.peer} sent bytes with a wrong checksum", self._peer.peer)

@@ -129,7 +129,15 @@ class Push:
         drive = self._drive
         creation = PushCreation2(drive.continuation.token, manifest, more).to_json()
         timeout = drive.environment.settings.peer_commit_timeout
-        answer = post(drive.peer, CREATE, creation, self._headers, timeout, small=Codec.ZSTD in self._codecs)
+        answer = post(
+            drive.peer,
+            CREATE,
+            creation,
+            self._headers,
+            timeout,
+            small=Codec.ZSTD in self._codecs,
+            repeatable=True,
+        )
         status = understand(drive.peer, CREATE, answer, PushStatus.parse)
         if more:
             # It may know the rest, from an attempt of which this side knows nothing.
@@ -188,8 +196,10 @@ class Push:
 
         schedule.carry(self._carrier, carry, drive.cancellation)
         drive.facts.phase = "Importing"
-        path = f"{status.path}/commit"
-        return insist(drive, lambda: self._understand(path, post(drive.peer, path, {}, self._headers)))
+        return insist(drive, partial(self._commit, f"{status.path}/commit"))
+
+    def _commit(self, path: str) -> PushStatus:
+        return self._understand(path, post(self._drive.peer, path, {}, self._headers, repeatable=True))
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""

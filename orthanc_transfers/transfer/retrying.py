@@ -83,6 +83,7 @@ class Retrying:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         """See ``ports.PeerTransport``."""
         retries = 0
@@ -92,7 +93,13 @@ class Retrying:
                 self._wait_for_turn(trouble)
                 try:
                     answer = self._inner.request(
-                        method, path, body=body, headers=headers, timeout=timeout, limit=limit
+                        method,
+                        path,
+                        body=body,
+                        headers=headers,
+                        timeout=timeout,
+                        limit=limit,
+                        repeatable=repeatable,
                     )
                 except PeerError as error:
                     if _busy(method, error):

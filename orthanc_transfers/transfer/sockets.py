@@ -30,9 +30,6 @@ REUSABLE = 0.8
 # the network, it does not meet a connection that is just being closed.
 SURELY_REUSABLE = 0.3
 
-# Methods that have the same effect when done twice.
-IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-
 # Seconds for TCP's handshake: four attempts of Linux. A time-out that is longer is meant for an answer.
 CONNECT_TIMEOUT = 20.0
 
@@ -49,6 +46,15 @@ class Stale(ConnectionError):
     """A used connection turned out to be closed before any byte of an answer came."""
 
 
+class Now(threading.local):
+    """The request of the calling thread."""
+
+    repeatable = False
+    """Whether it may be done twice."""
+    reusable = 0.0
+    """Seconds from which on a connection has idled too long for it."""
+
+
 class Line:
     """Makes sockets for one transport, and can cut those on which requests are under way.
 
@@ -61,16 +67,22 @@ class Line:
         """Seconds that the fastest handshake of TCP took."""
         self._lock = threading.Lock()
         self._held: dict[int, list[socket.socket]] = {}
+        self.now = Now()
         self._cut = False
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
-        """What the calling thread connects or uses within may be cut. Raises ``Canceled`` after ``cut``."""
+    def request(self, repeatable: bool) -> Iterator[None]:
+        """What the calling thread connects or uses within may be cut. Raises ``Canceled`` after ``cut``.
+
+        ``repeatable``: the request may be done twice.
+        """
         thread = threading.get_ident()
         with self._lock:
             if self._cut:
                 raise Canceled("stopped on request")
             self._held[thread] = []
+        self.now.repeatable = repeatable
+        self.now.reusable = REUSABLE if repeatable else SURELY_REUSABLE
         try:
             yield
         finally:
@@ -196,23 +208,24 @@ class _Pool:
     def __init__(self: Any, *args: Any, line: Line, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.line = line
-        self._now = threading.local()
 
     def urlopen(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        repeatable = method in IDEMPOTENT
-        self._now.reusable = REUSABLE if repeatable else SURELY_REUSABLE
         try:
             return super().urlopen(method, url, *args, **kwargs)  # type: ignore[misc]
         except ProtocolError as error:
-            if not (repeatable and any(isinstance(cause, Stale) for cause in error.args)):
+            if not (self.line.now.repeatable and any(isinstance(cause, Stale) for cause in error.args)):
                 raise
-        self._now.reusable = 0.0
+        self.line.now.reusable = 0.0
         return super().urlopen(method, url, *args, **kwargs)  # type: ignore[misc]
 
     def open(self: Any, timeout: float | None) -> None:
-        """Open a connection ahead of its request, unless one is waiting. Raises as ``urlopen``."""
-        self._now.reusable = REUSABLE
-        connection = self._get_conn()
+        """Open a connection ahead of its request, unless there are enough. Raises as ``urlopen``."""
+        # Not one that waits: the next request is to find it, and not to open another.
+        with self.pool.mutex:
+            if None not in self.pool.queue:
+                return
+            self.pool.queue.remove(None)
+        connection = self._new_conn()
         try:
             connection.timeout = timeout
             self._validate_conn(connection)
@@ -228,7 +241,7 @@ class _Pool:
     def _get_conn(self: Any, timeout: float | None = None) -> Any:
         # urllib3 itself drops one whose end the server has closed already.
         connection = super()._get_conn(timeout)  # type: ignore[misc]
-        if connection.used and time.monotonic() - connection.idle_since >= self._now.reusable:
+        if connection.used and time.monotonic() - connection.idle_since >= self.line.now.reusable:
             connection.close()
         return connection
 

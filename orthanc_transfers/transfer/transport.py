@@ -46,6 +46,9 @@ SLICE = 256 * 1024
 # Bytes of an answer to which the caller set no limit; the lookup of a million instances has a seventh of it.
 DEFAULT_LIMIT = 1 << 30
 
+# Methods that have the same effect when done twice.
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
 # Bytes kept of an answer that is an error.
 ERROR_LIMIT = 64 * 1024
 
@@ -160,13 +163,14 @@ class RequestsTransport:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         """See ``ports.PeerTransport``. A connection found dead costs no error, see ``sockets``."""
         seconds = self._timeout if timeout is None else timeout
         prepared = self._prepared(method, path, body, headers)
         try:
             with (
-                self._line.request(),
+                self._line.request(repeatable or method in IDEMPOTENT),
                 self._session.send(prepared, stream=True, timeout=seconds or None) as response,
             ):
                 if response.status_code != 200:
@@ -187,7 +191,7 @@ class RequestsTransport:
     def prepare(self) -> None:
         """See ``ports.PeerTransport``. Nothing is opened through a proxy."""
         if not self._session.proxies:
-            with contextlib.suppress(*FOREIGN, Canceled), self._line.request():
+            with contextlib.suppress(*FOREIGN, Canceled), self._line.request(repeatable=True):
                 self._adapter.open(self._template, bool(self._session.verify), self._timeout or None)
 
     def _prepared(

@@ -53,6 +53,7 @@ class FakeTransport:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         asked = Asked(method, path, b"".join(body), {k.lower(): v for k, v in (headers or {}).items()})
         if self.aborted.is_set():

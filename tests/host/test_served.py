@@ -13,6 +13,9 @@ from orthanc_transfers.host.served import ServedConnections
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 
+NOTSENT_LOWAT = 25
+"""``TCP_NOTSENT_LOWAT`` of Linux."""
+
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
 
 pytestmark = pytest.mark.skipif("reno" not in AVAILABLE, reason="this kernel has no reno")
@@ -41,6 +44,16 @@ def test_accepted_connections_get_the_congestion_control_and_others_keep_theirs(
     before = control(client)
     ServedConnections(port, "reno").tune()
     assert (control(accepted), control(client)) == ("reno", before)
+
+
+def test_no_more_waits_in_the_system_than_the_line_carries_in_a_moment(
+    connected: tuple[socket.socket, socket.socket, int],
+) -> None:
+    accepted, client, port = connected
+    ServedConnections(port, "system").tune()
+    limit = accepted.getsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT)
+    assert 16 * 1024 <= limit <= 2**30
+    assert client.getsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT) == 0
 
 
 @pytest.mark.parametrize("wanted", ["system", "auto"])

@@ -332,6 +332,7 @@ class LoopbackTransport:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         request = f"{method} {path}"
         self._line.pass_through(request, headers or {}, self._cut)

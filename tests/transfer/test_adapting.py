@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from orthanc_transfers.transfer.adapting import (
     FIRST_TOGETHER,
     LARGEST,
@@ -127,6 +129,24 @@ def test_the_first_bucket_is_small_and_the_next_ones_as_configured() -> None:
 
 def test_on_a_long_fast_line_buckets_grow() -> None:
     assert carry(BucketSize(4 * MB, lambda: 4), rate=50e6, latency=0.2) == LARGEST
+
+
+def test_on_a_long_line_a_request_lasts_several_round_trips() -> None:
+    def last(round_trip: float | None) -> float:
+        """Seconds of the last request but for its answer, on a line of 2 MB/s whose round trip takes 0.2 s."""
+        bucket_size = BucketSize(4 * MB, lambda: 4, LARGEST, lambda: round_trip)
+        return carry(bucket_size, rate=2e6, latency=0.2) / 2e6
+
+    assert last(None) < 0.6
+    assert last(0.2) == pytest.approx(1.2)
+
+
+def test_where_round_trips_are_most_of_a_request_buckets_grow_quickly() -> None:
+    # As TCP begins: each request takes a few round trips, whatever it carries.
+    bucket_size = BucketSize(4 * MB, lambda: 4, LARGEST, lambda: 0.2)
+    for _ in range(3):
+        bucket_size.settle(bucket_size(10**12), 0.6)
+    assert bucket_size(10**12) == LARGEST
 
 
 def test_on_a_slow_line_buckets_shrink_until_requests_are_short() -> None:

@@ -44,6 +44,7 @@ class Peer:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         limit: int | None = None,
+        repeatable: bool = False,
     ) -> Answer:
         assert (method, path) == ("GET", "/transfers/capabilities")
         assert timeout is not None

@@ -521,6 +521,18 @@ def test_a_request_that_may_be_done_twice_is_repeated_when_a_kept_connection_die
     assert [head.split()[1] for head in server.heads[:3]] == [b"/1", b"/2", b"/2"]
 
 
+def test_a_post_that_is_said_to_be_repeatable_is_taken_for_such(
+    script: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "SURELY_REUSABLE", 0.0)
+    server = script(dies_under_the_second_request, well)
+    transport = connect(server.url)
+    transport.request("POST", "/1")
+    transport.request("POST", "/2", repeatable=True)
+
+    assert [head.split()[1] for head in server.heads] == [b"/1", b"/2", b"/2"]
+
+
 def test_a_post_is_not_repeated_for_it_may_have_been_done(script: Any, connect: Connect) -> None:
     server = script(dies_under_the_second_request, well)
     transport = connect(server.url)
@@ -575,7 +587,7 @@ def test_more_requests_at_once_than_connections_to_keep_are_no_trouble(
 
 def test_sockets_send_small_pieces_at_once_and_notice_dead_peers(serve: Any) -> None:
     line = SocketLine("system")
-    with line.request(), line.connect("127.0.0.1", serve().port, 5) as sock:
+    with line.request(repeatable=False), line.connect("127.0.0.1", serve().port, 5) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
@@ -586,7 +598,7 @@ def test_the_congestion_control_is_the_configured_one(serve: Any, wanted: str, g
     line = SocketLine(wanted)
     with socket.socket() as plain:
         default = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-    with line.request(), line.connect("localhost", serve().port, 5) as sock:
+    with line.request(repeatable=False), line.connect("localhost", serve().port, 5) as sock:
         used = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
 
     assert used.rstrip(b"\0") == (got.encode() or default.rstrip(b"\0"))
@@ -683,8 +695,6 @@ def test_a_prepared_connection_carries_the_next_request(
     transport = connect(server.url, verify=str(certificate))
     transport.prepare()
     assert transport.round_trip is not None
-    # One is waiting: there is no need for another.
-    transport.prepare()
     for method in ("POST", "PUT"):
         transport.request(method, "/", body=[b"{}"])
     assert server.connections == 1
@@ -719,6 +729,39 @@ def test_connections_prepared_at_the_same_time_serve_requests_at_the_same_time(
     twice(transport.prepare)
     monkeypatch.undo()
     twice(lambda: transport.request("PUT", "/", body=[b"x"]))
+    assert server.connections == 2
+
+
+def test_one_that_waits_is_left_to_the_next_request_while_another_is_opened(
+    script: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting, asked = threading.Event(), threading.Event()
+
+    def slow(self: SocketLine, *address: Any) -> socket.socket:
+        connecting.set()
+        asked.wait(30)
+        return connect_one(self, *address)
+
+    server = script(well)
+    transport = connect(server.url)
+    transport.request("GET", "/")
+    connect_one = SocketLine.connect
+    monkeypatch.setattr(SocketLine, "connect", slow)
+    opening = threading.Thread(target=transport.prepare, daemon=True)
+    opening.start()
+    connecting.wait(30)
+    transport.request("GET", "/")
+    assert server.connections == 1
+    asked.set()
+    opening.join()
+
+
+def test_no_more_connections_are_prepared_than_are_kept(script: Any, connect: Connect) -> None:
+    server = script(well)
+    transport = connect(server.url, connections=2)
+    for _ in range(3):
+        transport.prepare()
+    transport.request("GET", "/")
     assert server.connections == 2
 
 
