@@ -53,19 +53,23 @@ def gather(data: Buffer) -> bytearray:
     low, high = np.frombuffer(data, np.uint8, count), np.frombuffer(data, np.uint8, count, count)
     out = bytearray(size)
     words: Words = np.frombuffer(out, _WORD, count)
-    before = 0
+    flags = np.empty(min(count, _BLOCK), _WORD)
+    # Sums of 32 bits, of which the lower half counts: numpy adds those up three times as fast as words of 16.
+    sums = np.zeros(min(count, _BLOCK), np.uint32)
     for start in range(0, count, _BLOCK):
         block = words[start : start + _BLOCK]
-        pairs = block.view(np.uint8)
-        pairs[0::2] = low[start : start + _BLOCK]
-        pairs[1::2] = high[start : start + _BLOCK]
+        before = sums[-1]
+        here, flips = sums[: len(block)], flags[: len(block)]
+        np.left_shift(high[start : start + _BLOCK], 8, out=block, dtype=_WORD)
+        block |= low[start : start + _BLOCK]
         # 0 or 65535, by the lowest bit.
-        signs = -(block & 1)
+        np.bitwise_and(block, 1, out=flips)
+        np.negative(flips, out=flips)
         block >>= 1
-        block ^= signs
-        block[:1] += before
-        np.add.accumulate(block, out=block)
-        before = block[-1]
+        np.bitwise_xor(block, flips, out=here)
+        here[0] += before
+        np.add.accumulate(here, out=here)
+        block[:] = here
     if size % 2:
         out[-1] = memoryview(data)[-1]
     return out
