@@ -7,6 +7,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import pydicom
+
 from orthanc_transfers.core.codec import Codec, Compression, choose, encode
 from tests.bench.data import files, pydicom_file
 
@@ -34,8 +37,9 @@ def samples(cache: Path) -> dict[str, bytes]:
     radiograph, ultrasound = (file.read_bytes()[:_BUCKET] for file in files(cache, "d", 0.01)[:2])
     return {
         "made-up CT, data (a), 16 bit": made_up,
-        "real CT, 16 bit": pydicom_file("CT_small.dcm").read_bytes(),
-        "real MR, 16 bit": pydicom_file("MR_small.dcm").read_bytes(),
+        "real CT, 16 bit, one file by itself": pydicom_file("CT_small.dcm").read_bytes(),
+        "real MR, 16 bit, one small file by itself": pydicom_file("MR_small.dcm").read_bytes(),
+        "real MR, 16 bit, a bucket of variants": _variants(pydicom_file("MR_small.dcm")),
         "real MR, 12 of 16 bit": pydicom_file("examples_overlay.dcm").read_bytes(),
         "real radiograph, data (d), 12 of 16 bit": radiograph,
         "real ultrasound, data (d), 8 bit": ultrasound,
@@ -43,6 +47,23 @@ def samples(cache: Path) -> dict[str, bytes]:
         "real CT, JPEG 2000": pydicom_file("J2K_pixelrep_mismatch.dcm").read_bytes(),
         "real ultrasound, JPEG": pydicom_file("examples_ybr_color.dcm").read_bytes(),
     }
+
+
+def _variants(path: Path) -> bytes:
+    """A bucket of one small image of 64 x 64: turned and mirrored, with a noise of one grey level.
+
+    As a series of them travels. Copies that are alike would be found by codecs that look back far enough.
+    """
+    file, dataset = path.read_bytes(), pydicom.dcmread(path)
+    head, _, tail = file.partition(dataset.PixelData)
+    image = dataset.pixel_array
+    noise = np.random.default_rng(64)
+    made = []
+    for number in range(_BUCKET // len(file)):
+        turned = np.rot90(image[:, ::-1] if number % 2 else image, number // 2 % 4)
+        pixels = (turned + noise.integers(-1, 2, image.shape)).astype(image.dtype)
+        made.append(head + pixels.tobytes() + tail)
+    return b"".join(made)
 
 
 def measure(cache: Path) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -130,6 +130,15 @@ class Pair:
 
 
 def empty(server: OrthancServer) -> None:
-    """Delete all that a server that does not run has stored, and let the disk come to rest."""
-    shutil.rmtree(server.storage, ignore_errors=True)
+    """Let a server that does not run have nothing stored, and the disk come to rest.
+
+    The files that it had lose their content, and are deleted only with all of the run: ext4 gives no inode anew
+    within a minute after its file was deleted, and the search for others takes a tenth of an import's time.
+    """
+    if server.storage.exists():
+        old = server.storage.with_name(f"{server.storage.name}-{time.monotonic_ns()}")
+        server.storage.rename(old)
+        for file in old.rglob("*"):
+            if file.is_file():
+                os.truncate(file, 0)
     os.sync()
