@@ -67,7 +67,8 @@ def gather(data: Buffer) -> bytearray:
         np.negative(flips, out=flips)
         block >>= 1
         np.bitwise_xor(block, flips, out=here)
-        here[0] += before
+        # As an array: numpy warns when a single number overflows.
+        here[:1] += before
         np.add.accumulate(here, out=here)
         block[:] = here
     if size % 2:

@@ -1,9 +1,8 @@
 """The connections that Orthanc's HTTP server has accepted: the bytes of a pull leave through them.
 
-They are not ours, but they are in our process: each can be given a congestion control, and be kept from taking more
-than it can carry. (The socket on which
-the server listens could pass it on to all; but then a route that has one of its own would win, and those who
-look at images would get it too, though nobody pulls.)
+They are not ours, but they are in our process: each can be given a congestion control, and be kept from taking
+more than it can carry. (The socket on which the server listens could pass the one on to all; but then a route that
+has one of its own would win, and those who look at images would get it too, though nobody pulls.)
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import struct
+import warnings
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,3 +38,14 @@ def test_equal_steps_become_equal_numbers(step: int) -> None:
     found = spread(struct.pack("<200000H", *words))
     assert found[1:200_000] == bytes([coded & 255]) * 199_999
     assert found[200_001:] == bytes([coded >> 8]) * 199_999
+
+
+def test_sums_may_overflow_without_a_word() -> None:
+    block = 64 * 1024
+    steps = np.zeros(2 * block + 1, np.int64)
+    # What adds up to 2^32 - 1 at the end of the second block, as words of 16 bits without a sign; and one more.
+    steps[: block + 1] = steps[-1] = -1
+    data = np.cumsum(steps).astype(np.uint16).tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gather(spread(data)) == data
