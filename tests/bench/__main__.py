@@ -47,9 +47,11 @@ def main() -> None:
         codecs_file.write_text(json.dumps(table, indent=1))
         print("\n".join(report.codecs(table)))
     elif options.lines is not None:
-        found = [row for place in options.lines for row in _watched(lines.measure(place, options.folder))]
-        results.keep_all(lines_file, found)
-        print("\n".join(report.lines(found)))
+        for place in options.lines:
+            for row in lines.measure(place, options.folder):
+                results.keep(lines_file, row)
+                print(report.line_used(row), flush=True)
+        print("\n".join(report.lines(results.load(lines_file))))
     elif options.write:
         rows = results.of_last_sessions(results.load(runs))
         if not rows:
@@ -112,12 +114,6 @@ def _parse() -> argparse.Namespace:
         "--folder", type=Path, default=CHECKOUT / ".cache" / "bench", help="where data and runs are kept"
     )
     return parser.parse_args()
-
-
-def _watched(rows: Iterator[lines.Row]) -> Iterator[lines.Row]:
-    for row in rows:
-        print(" ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-        yield row
 
 
 def _listed(known: Any) -> Any:

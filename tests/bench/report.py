@@ -104,13 +104,22 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def line_used(row: Row) -> str:
+    """How full a line was, for whoever watches."""
+    return f"{row['Place']:28} {row['Side']:24} {_used(row)} %"
+
+
 def lines(rows: list[Row]) -> list[str]:
-    """Markdown: what is used of each line, in percent of its rate."""
+    """Markdown: what was used of each line, in percent of its rate; the last time that it was measured."""
     sides = list(dict.fromkeys(row["Side"] for row in rows))
     used = {(row["Place"], row["Side"]): row for row in rows}
-    places = dict.fromkeys(row["Place"] for row in rows)
+    places = sorted({row["Place"] for row in rows}, key=_numbers)
     shown = ([place, *(_used(used.get((place, side))) for side in sides)] for place in places)
     return _table(["whole, middle, % of the rate", *sides], shown)
+
+
+def _numbers(place: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[\d.]+", place)]
 
 
 def _used(row: Row | None) -> str:

@@ -23,13 +23,8 @@ def load(file: Path) -> list[Row]:
 
 def keep(file: Path, row: Row) -> None:
     """Add a row."""
-    keep_all(file, [*load(file), row])
-
-
-def keep_all(file: Path, rows: list[Row]) -> None:
-    """Have these rows, and no others."""
     new = file.with_suffix(".new")
-    new.write_text(json.dumps(rows, indent=1))
+    new.write_text(json.dumps([*load(file), row], indent=1))
     os.replace(new, file)
 
 
