@@ -127,8 +127,9 @@ _GROWTH_OF_BUCKETS = 4
 FIRST = 1024 * 1024
 FIRST_TOGETHER = 8 * FIRST
 SMALLEST = 128 * 1024
+LAST = 32 * 1024
 LARGEST = 16 * 1024 * 1024
-"""Bytes of a bucket, before the codec."""
+"""Bytes of a bucket, before the codec; only the last ones, for which all wait, have less than ``SMALLEST``."""
 
 TOGETHER = 96 * 1024 * 1024
 """Bytes of all buckets under way at once: both sides hold them in memory."""
@@ -173,7 +174,7 @@ class BucketSize:
         rate = getattr(self._worker, "rate", None)
         if rate is None or self._rate is None:
             return max(FIRST, int(share))
-        return max(SMALLEST, int(SHORT * rate), int(share * min(1.0, rate / self._rate)))
+        return max(LAST, int(SHORT * rate), int(share * min(1.0, rate / self._rate)))
 
     def settle(self, size: int, seconds: float) -> None:
         """A request of the calling thread for ``size`` bytes has ended well."""

@@ -221,10 +221,13 @@ class _Pool:
     def open(self: Any, timeout: float | None) -> None:
         """Open a connection ahead of its request, unless there are enough. Raises as ``urlopen``."""
         # Not one that waits: the next request is to find it, and not to open another.
-        with self.pool.mutex:
-            if None not in self.pool.queue:
+        waiting = self.pool
+        if waiting is None:
+            return  # closed meanwhile
+        with waiting.mutex:
+            if None not in waiting.queue:
                 return
-            self.pool.queue.remove(None)
+            waiting.queue.remove(None)
         connection = self._new_conn()
         try:
             connection.timeout = timeout

@@ -9,6 +9,7 @@ import pytest
 from orthanc_transfers.transfer.adapting import (
     FIRST_TOGETHER,
     LARGEST,
+    LAST,
     MOST,
     SMALLEST,
     TOGETHER,
@@ -185,6 +186,12 @@ def test_the_last_buckets_are_small_so_that_all_connections_end_together() -> No
     assert bucket_size(1000 * MB) == usual
     assert bucket_size(24 * MB) == 3 * MB
     assert MB < bucket_size(2 * MB) < 2 * MB
+
+
+def test_on_slow_connections_the_last_ones_are_smaller_than_any_before() -> None:
+    bucket_size = BucketSize(4 * MB, lambda: 4)
+    assert carry(bucket_size, rate=50e3) == SMALLEST
+    assert bucket_size(64 * 1024) == LAST
 
 
 def test_a_worker_with_a_slow_connection_takes_less_than_the_others() -> None:

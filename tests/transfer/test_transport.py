@@ -780,6 +780,14 @@ def test_a_prepared_connection_that_was_closed_meanwhile_costs_nothing(script: A
     assert server.connections == 2
 
 
+def test_a_pool_that_was_closed_meanwhile_opens_nothing(script: Any) -> None:
+    server = script(well)
+    pool = sockets.HTTPPool("127.0.0.1", server.port, line=SocketLine("system"))
+    pool.close()
+    pool.open(5)
+    assert server.connections == 0
+
+
 def test_what_cannot_be_prepared_is_left_to_the_request(connect: Connect) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
