@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
@@ -120,16 +121,21 @@ def test_jobs_that_wait_hear_of_pause_and_cancel_long_before_their_next_attempt(
     world: FourWays[Breaking], command: str, state: str
 ) -> None:
     transfers = {way: world.start(way, study(world.a)) for way in WAYS}
-    for way, transfer in transfers.items():
+
+    def stop(way: str) -> None:
+        transfer = transfers[way]
         under_way(transfer)
         world.fronts[way].cut()
-    for way, transfer in transfers.items():
         waits(transfer, LONG)
         attempts = world.fronts[way].refused
         transfer.server.post(f"jobs/{transfer.job}/{command}")
         transfer.server.wait_for_job(transfer.job, [state])
         # It did not hear of it by trying once more; a push that is canceled tries to delete what it has sent.
         assert world.fronts[way].refused <= attempts + (command == "cancel" and way in PUSHES)
+
+    # All at once: what a job says of its waiting is seen as soon as it is said, long before the next attempt.
+    with ThreadPoolExecutor(len(WAYS)) as pool:
+        list(pool.map(stop, WAYS))
     assert world.b.instances() == []
     for way, transfer in transfers.items():
         world.fronts[way].heal()
