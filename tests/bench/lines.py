@@ -22,7 +22,6 @@ from tests.bench.data import files
 from tests.bench.measuring import received
 from tests.bench.places import Pair, Place
 from tests.bench.sides import SIDES, Resources
-from tests.support.orthanc_server import FINISHED, wait_until
 from tests.support.wan import HOSTS
 
 Row = dict[str, Any]
@@ -97,13 +96,6 @@ def _transfer(side: str, pair: Pair, resources: Resources) -> None:
     owner = pair.b if SIDES[side].pulls else pair.a
     with pair.near(owner):
         job = SIDES[side].begin(owner, resources)
-        wait_until(
-            lambda: (
-                owner.job(job)["Content"].get("Phase") == "Importing" or owner.job(job)["State"] in FINISHED
-            ),
-            "all bytes are there",
-            timeout=120,
-        )
         ended = owner.wait_for_job(job)
     if ended["State"] != "Success":
         raise RuntimeError(f"a job failed: {ended}")
