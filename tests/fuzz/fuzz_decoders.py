@@ -28,6 +28,7 @@ else:
 with instrumented:
     from orthanc_transfers.core import dicom, settings
     from orthanc_transfers.core.codec import Codec, check_gzip, decode, encode, gunzip_parts
+    from orthanc_transfers.core.content_encoding import CONTENT_ENCODING, restore, shrink
     from orthanc_transfers.core.errors import BadFile, ConfigurationError, TransferError
     from orthanc_transfers.core.json_text import parse_json
     from orthanc_transfers.core.model import Instance, Manifest
@@ -48,6 +49,7 @@ with instrumented:
     from orthanc_transfers.transfer.area import AREA, JOURNAL, MANIFEST, Area, replay
     from orthanc_transfers.transfer.journal import Kind, encode_record, read_records
     from orthanc_transfers.transfer.saved import Continuation, parse_order
+    from orthanc_transfers.transfer.sent import SentRecords
 
 MESSAGES: tuple[Any, ...] = (
     TransferRequest,
@@ -108,6 +110,22 @@ def fuzz_codec(data: bytes) -> None:
             assert decode(damaged, codec, len(body)).nbytes == len(body)
 
 
+def fuzz_content_encoding(data: bytes) -> None:
+    """A body with a header ``Content-Encoding``, as long as the first byte says."""
+    if not data:
+        return
+    header = data[1 : 1 + data[0] % 8].decode("latin-1")
+    body = data[1 + len(header) :]
+    for encoding in (None, header, "zstd"):
+        with refused():
+            restored = bytes(restore(body, encoding))
+            assert encoding == "zstd" or encoding is None or encoding.lower() in ("", "identity", "zstd")
+            assert encoding == "zstd" or restored == body or header.lower() == "zstd"
+    text = body * (1 + 20_000 // (1 + len(body)))
+    small, headers = shrink(text)
+    assert restore(small, headers.get(CONTENT_ENCODING)) == text
+
+
 _MANIFEST = Manifest(Instance(f"i{number}", size, "0" * 32) for number, size in enumerate((300, 0, 5, 1000)))
 
 
@@ -128,6 +146,22 @@ def check_history(journal: bytes) -> None:
     assert all(item.stop <= _MANIFEST.size for item in history.have)
     for places in (history.stored, history.absent or frozenset()):
         assert all(0 <= place < len(_MANIFEST) for place in places)
+
+
+def fuzz_sent(data: bytes) -> None:
+    """The record of a push of version 1: the bytes as they are; as a state under a right checksum, and buckets."""
+    token = "0" * 32
+    state = encode_record(Kind.SENDING, data) + b"".join(
+        encode_record(Kind.SENT, data[start : start + 16]) for start in range(0, min(len(data), 320), 16)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for content in (data, state):
+            Path(folder, token).write_bytes(content)
+            records = SentRecords(Path(folder))
+            before = Continuation({"Token": token}, records).to_json()
+            assert Continuation(before).to_json() == before
+            Continuation({"Token": token}, records).complete(7)
+            assert {"Token": token, **records.of(token).read()}
 
 
 def fuzz_manifest(data: bytes) -> None:
