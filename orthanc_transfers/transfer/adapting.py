@@ -19,6 +19,8 @@ GROWTH = 4
 
 # Seconds that a request lasts at least where the network may be the limit: on a fast one it is over sooner.
 _SLOW = 0.25
+# Seconds of a round trip up to which a peer is near: few connections carry all that the network between can.
+_NEAR = 0.005
 # Seconds of a round trip from which on a line is long, ...
 _FAR = 0.03
 # and bytes a second from which on it is not slow: there, so many connections would only wait for each other.
@@ -44,7 +46,8 @@ class Connections:
 
     Where requests last long there are soon twice as many: while one waits for its answer, another one sends. On a
     long line (``round_trip`` in seconds, once it is known) that is not slow there are from the beginning as many as
-    may be: all of them begin slowly, and what one gives up after a loss or a rest is the smaller a part.
+    may be: all of them begin slowly, and what one gives up after a loss or a rest is the smaller a part. For a near
+    peer there are no more at first: what lasts long waits for a processor there, and would wait the longer.
     Then, a round lasts until each connection has carried a request or so; as long as twice the connections bring
     clearly more bytes a second, there are twice as many in the next round.
     """
@@ -79,13 +82,18 @@ class Connections:
             self._requests += 1
             self._bytes += wire
             self._seconds += seconds
-            if seconds >= _SLOW and not self._judged:
+            if seconds >= _SLOW and not self._judged and not self._near():
                 self._judged = True
                 fast = wire * self._now >= _FAST * seconds
                 self._now = self._most if fast else min(self._most, 2 * self._start)
                 self._begin_round()
             elif self._requests >= self._now:
                 self._end_round()
+
+    def _near(self) -> bool:
+        # What lasts long waits for a processor then. Or the peer is a proxy whose server is far: rounds will tell.
+        round_trip = self._round_trip()
+        return round_trip is not None and round_trip <= _NEAR
 
     def _begin_round(self) -> None:
         self._began = self._clock.monotonic()

@@ -1,8 +1,8 @@
 """Whether encoding pays: on a fast line, sending bytes as they are may take less time than making them fewer.
 
 Tried, not computed: what a line, two processors and two disks do together is known by measuring it alone.
-Nothing is tried where requests last long, or encoding takes a small part of their time: there the network is
-the limit, and a trial would cost what it cannot win.
+Nothing is tried where encoding takes a small part of the time of requests: there the network is the limit, and a trial
+would cost what it cannot win. How long they last says nothing: they do so too where processors are busy.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from orthanc_transfers.transfer.ports import Clock
 
 # Buckets by which a way is judged, at least.
 _WINDOW = 8
-# A trial is worth it where a request takes so many seconds at most, and encoding such a share of them at least.
-_QUICK = 0.25
+# A trial is worth it where encoding takes such a share of the time at least.
 _SHARE = 0.2
 # Plain bytes must bring so many times as many a second: they cost more of the network, which others use too.
 _GAIN = 1.1
@@ -80,7 +79,7 @@ class Encoding:
             self._resting = _PATIENCE
         elif self._resting:
             self._resting -= 1
-        elif self._seconds < _QUICK * self._requests and self._encoding > _SHARE * self._seconds:
+        elif self._encoding > _SHARE * self._seconds:
             changes = self._trying = True
             self._encoded_rate = rate
         self._plain = self._plain is not changes

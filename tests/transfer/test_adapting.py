@@ -61,6 +61,20 @@ def test_on_a_long_line_that_carries_much_there_are_at_once_as_many_as_may_be() 
     assert connections() == 16
 
 
+def test_for_a_near_peer_there_are_more_only_if_they_bring_more() -> None:
+    line = Line()
+    connections = Connections(4, line, lambda: 0.0005)
+    seen = []
+    for _ in range(12):
+        line.round(connections, rate=4_000_000.0)
+        seen.append(connections())
+    assert set(seen) == {4, 8}
+    assert seen.count(8) <= 2
+    for _ in range(20):
+        line.round(connections, rate=1_000_000.0 * connections())
+    assert connections() == 16
+
+
 def test_on_a_line_known_to_be_long_all_begin_at_once_with_small_buckets() -> None:
     connections = Connections(4, Line(), lambda: 0.1)
     bucket_size = BucketSize(LARGEST, connections)
