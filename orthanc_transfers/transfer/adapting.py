@@ -36,6 +36,11 @@ def far(round_trip: float | None) -> bool:
     return round_trip is not None and round_trip >= _FAR
 
 
+def near(round_trip: float | None) -> bool:
+    """Whether a line is known to be short: what lasts long there waits for a processor, or behind a proxy."""
+    return round_trip is not None and round_trip <= _NEAR
+
+
 def most_connections(start: int) -> int:
     """Requests at once at most, where ``start`` are configured."""
     return max(start, min(MOST, GROWTH * start))
@@ -82,18 +87,13 @@ class Connections:
             self._requests += 1
             self._bytes += wire
             self._seconds += seconds
-            if seconds >= _SLOW and not self._judged and not self._near():
+            if seconds >= _SLOW and not self._judged and not near(self._round_trip()):
                 self._judged = True
                 fast = wire * self._now >= _FAST * seconds
                 self._now = self._most if fast else min(self._most, 2 * self._start)
                 self._begin_round()
             elif self._requests >= self._now:
                 self._end_round()
-
-    def _near(self) -> bool:
-        # What lasts long waits for a processor then. Or the peer is a proxy whose server is far: rounds will tell.
-        round_trip = self._round_trip()
-        return round_trip is not None and round_trip <= _NEAR
 
     def _begin_round(self) -> None:
         self._began = self._clock.monotonic()

@@ -103,12 +103,16 @@ class Drive:
     def carrier(self, name: str, largest: int = LARGEST) -> Carrier:
         """Carries the buckets of this stretch, of at most ``largest`` bytes; ``name`` is that of its threads."""
         settings, clock = self.environment.settings, self.environment.clock
-        connections = Connections(settings.threads, clock, lambda: self.once.round_trip)
+
+        def round_trip() -> float | None:
+            return self.once.round_trip
+
+        connections = Connections(settings.threads, clock, round_trip)
         return Carrier(
             name,
             connections,
-            BucketSize(settings.bucket_size, connections, largest, lambda: self.once.round_trip),
-            Encoding(self.order.compression, connections, clock),
+            BucketSize(settings.bucket_size, connections, largest, round_trip),
+            Encoding(self.order.compression, connections, clock, round_trip),
             self.progress,
             self.cancellation,
             clock,

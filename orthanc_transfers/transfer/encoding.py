@@ -1,8 +1,9 @@
 """Whether encoding pays: on a fast line, sending bytes as they are may take less time than making them fewer.
 
 Tried, not computed: what a line, two processors and two disks do together is known by measuring it alone.
-Nothing is tried where encoding takes a small part of the time of requests: there the network is the limit, and a trial
-would cost what it cannot win. How long they last says nothing: they do so too where processors are busy.
+Nothing is tried where requests last long, or encoding takes a small part of their time: there the network is
+the limit, and a trial would cost what it cannot win. Unless the peer is near: where processors are busy, requests
+last long as well.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import threading
 from collections.abc import Callable
 
 from orthanc_transfers.core.codec import Compression
+from orthanc_transfers.transfer.adapting import near
 from orthanc_transfers.transfer.ports import Clock
 
 # Buckets by which a way is judged, at least.
 _WINDOW = 8
-# A trial is worth it where encoding takes such a share of the time at least.
+# A trial is worth it where a request takes so many seconds at most, and encoding such a share of them at least.
+_QUICK = 0.25
 _SHARE = 0.2
 # Plain bytes must bring so many times as many a second: they cost more of the network, which others use too.
 _GAIN = 1.1
@@ -26,13 +29,20 @@ _PATIENCE = 16
 class Encoding:
     """What to ask of the codec for the next bucket: what the user wants; if that is ``AUTO``, maybe nothing.
 
-    Thread-safe; a call never blocks.
+    ``round_trip`` is that of the line, in seconds, once it is known. Thread-safe; a call never blocks.
     """
 
-    def __init__(self, wanted: Compression, connections: Callable[[], int], clock: Clock) -> None:
+    def __init__(
+        self,
+        wanted: Compression,
+        connections: Callable[[], int],
+        clock: Clock,
+        round_trip: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._wanted = wanted
         self._connections = connections
         self._clock = clock
+        self._round_trip = round_trip
         self._lock = threading.Lock()
         self._plain = self._trying = False
         self._encoded_rate = 0.0
@@ -72,6 +82,9 @@ class Encoding:
         self._requests = self._bytes = 0
         self._seconds = self._encoding = 0.0
 
+    def _quick(self) -> bool:
+        return near(self._round_trip()) or self._seconds < _QUICK * self._requests
+
     def _judge(self, rate: float) -> None:
         changes = self._trying = False
         if self._plain:
@@ -79,7 +92,7 @@ class Encoding:
             self._resting = _PATIENCE
         elif self._resting:
             self._resting -= 1
-        elif self._encoding > _SHARE * self._seconds:
+        elif self._encoding > _SHARE * self._seconds and self._quick():
             changes = self._trying = True
             self._encoded_rate = rate
         self._plain = self._plain is not changes

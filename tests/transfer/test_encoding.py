@@ -15,9 +15,9 @@ SIZE = 1_000_000
 class Line:
     """Four workers that carry buckets; encoding takes its time, and so does the network."""
 
-    def __init__(self, wanted: Compression = Compression.AUTO) -> None:
+    def __init__(self, wanted: Compression = Compression.AUTO, round_trip: float | None = None) -> None:
         self.clock = FakeClock()
-        self.encoding = Encoding(wanted, lambda: CONNECTIONS, self.clock)
+        self.encoding = Encoding(wanted, lambda: CONNECTIONS, self.clock, lambda: round_trip)
 
     def carry(self, count: int, *, encoding: float, ratio: float, rate: float) -> list[Compression]:
         """``rate``: bytes a second on the network, of all workers together. Answers how each was carried."""
@@ -46,8 +46,16 @@ def test_on_a_fast_line_plain_bytes_are_tried_and_kept() -> None:
     assert set(ways[-400:]) == {Compression.NONE}
 
 
-def test_where_busy_processors_make_requests_last_long_plain_bytes_are_tried_too() -> None:
-    line = Line()
+@pytest.mark.parametrize("round_trip", [None, 0.02])
+def test_where_requests_last_long_nothing_is_tried_however_long_encoding_takes(
+    round_trip: float | None,
+) -> None:
+    line = Line(round_trip=round_trip)
+    assert set(line.carry(500, encoding=1.0, ratio=2.5, rate=5e9)) == {Compression.AUTO}
+
+
+def test_where_busy_processors_make_requests_last_long_plain_bytes_are_tried_for_a_near_peer() -> None:
+    line = Line(round_trip=0.0005)
     ways = line.carry(500, encoding=1.0, ratio=2.5, rate=5e9)
     assert ways[0] is Compression.AUTO
     assert set(ways[-400:]) == {Compression.NONE}
