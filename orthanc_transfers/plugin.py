@@ -26,6 +26,7 @@ from orthanc_transfers.host.sdk import Sdk
 from orthanc_transfers.host.served import ServedConnections
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.stored_files import StoredFiles
+from orthanc_transfers.host.submitted import SubmittedJobs
 from orthanc_transfers.rest.active import Active
 from orthanc_transfers.rest.identification import Identification
 from orthanc_transfers.rest.passive import Passive
@@ -102,6 +103,7 @@ class Plugin:
             files_synced=bool(configuration.get("SyncStorageArea", True)),
         )
         self._store = OrthancStore(sdk, StoredFiles(storage), durability)
+        self._submitted = SubmittedJobs(durability.force_index)
         self._source = Source(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
@@ -139,7 +141,7 @@ class Plugin:
 
     def register(self) -> None:
         """Make routes, jobs and the button known to Orthanc."""
-        self._jobs = JobEngine(self._sdk, self._reload)
+        self._jobs = JobEngine(self._sdk, self._reload, self._submitted.add)
         identification = Identification(self._sdk.rest_get, javascript())
         Router(self._sdk).register(
             routes(Active(self._environment, self._jobs), self._passive, identification)
@@ -168,6 +170,7 @@ class Plugin:
 
     def _stopped(self) -> None:
         self._closing.cancel()
+        self._submitted.close()
         self._jobs.release_all()
         self._transactions.close()
 

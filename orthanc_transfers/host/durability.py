@@ -40,6 +40,10 @@ class Durability:
         if not self._files_synced:
             with contextlib.suppress(FileNotFoundError):
                 _sync_all(self._storage)
+        self.force_index()
+
+    def force_index(self) -> None:
+        """Let what Orthanc has written into its index so far survive a loss of power. Raises ``OSError``."""
         with contextlib.suppress(FileNotFoundError):
             sync(self._index / _LOG)
             sync(self._index)

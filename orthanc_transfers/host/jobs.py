@@ -67,6 +67,7 @@ class _Entry:
 class JobEngine:
     """Implements ``ports.JobQueue``. Reloads saved jobs through ``reload(type, serialized)``.
 
+    ``submitted`` is told of new ones.
     To be made while Orthanc loads its plugins: saved jobs are reloaded soon after.
     """
 
@@ -74,10 +75,12 @@ class JobEngine:
         self,
         sdk: Sdk,
         reload: Callable[[str, dict[str, Any]], Job],
+        submitted: Callable[[], None] = lambda: None,
         types: Collection[str] = JOB_TYPES,
     ) -> None:
         self._sdk = sdk
         self._reload = reload
+        self._submitted = submitted
         self._types = frozenset(types)
         self._handles = itertools.count(1)
         # Needs no lock: each use is a single operation of a dict.
@@ -105,6 +108,7 @@ class JobEngine:
             self._sdk.free_job(native)
             raise
         job.known_as(entry.identifier)
+        self._submitted()
         return entry.identifier
 
     def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:

@@ -187,6 +187,18 @@ def test_an_import_that_was_undone_is_whole_or_not_there_after_a_loss_of_power(
     transfer.is_whole_or_not_there()
 
 
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_a_job_that_was_submitted_seconds_ago_survives(machines: Machines, mode: Mode) -> None:
+    transfer = machines.transfer(mode)
+    with Trap(machines.world.a, "PullJob.work before" if mode == "pull" else "PushJob.work before", "wait"):
+        trap = Trap(machines.world.a, "Durability.force_index after", "stop 2")
+        transfer.start()
+        trap.has_stopped()
+        machines.lose_power(machines.world.a)
+    transfer.succeed()
+    transfer.is_whole()
+
+
 def test_a_pull_whose_job_was_not_on_the_disk_yet_is_whole_or_not_there(machines: Machines) -> None:
     transfer = machines.transfer("pull")
     trap = Trap(transfer.target, "Area.note after", "stop 25")
@@ -194,7 +206,7 @@ def test_a_pull_whose_job_was_not_on_the_disk_yet_is_whole_or_not_there(machines
     trap.has_stopped()
     machines.reach(transfer.target, "names")
     machines.lose_power(transfer.target)
-    # Orthanc comes round to forcing its index to disk every 10 s.
+    # It was stopped while the job was new.
     if transfer.target.request("GET", f"jobs/{job}").status_code == 200:
         transfer.succeed()
     transfer.is_whole_or_not_there()

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 METHODS = {
+    "host.durability": ["Durability.force_index"],
     "host.store": [
         *("OrthancStore.beginning", "OrthancStore.manifest", "OrthancStore.md5s"),
         *("OrthancStore.add", "OrthancStore.remove"),
