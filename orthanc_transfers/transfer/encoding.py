@@ -22,8 +22,9 @@ _QUICK = 0.25
 _SHARE = 0.2
 # Plain bytes must bring so many times as many a second: they cost more of the network, which others use too.
 _GAIN = 1.1
-# Windows until the next trial.
+# Windows until the next trial; and until encoded bytes are looked at again where plain ones did better.
 _PATIENCE = 16
+_PLAIN_PATIENCE = 32
 
 
 class Encoding:
@@ -86,10 +87,18 @@ class Encoding:
         return near(self._round_trip()) or self._seconds < _QUICK * self._requests
 
     def _judge(self, rate: float) -> None:
-        changes = self._trying = False
+        tried, self._trying = self._trying, False
+        changes = False
         if self._plain:
-            changes = rate < _GAIN * self._encoded_rate
-            self._resting = _PATIENCE
+            if rate < _GAIN * self._encoded_rate:
+                changes, self._resting = True, _PATIENCE
+            elif tried:
+                self._resting = _PLAIN_PATIENCE
+            elif self._resting:
+                self._resting -= 1
+            else:
+                # Processors may be free by now: both ways are compared anew.
+                changes = True
         elif self._resting:
             self._resting -= 1
         elif self._encoding > _SHARE * self._seconds and self._quick():

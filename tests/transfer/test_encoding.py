@@ -43,7 +43,7 @@ def test_on_a_fast_line_plain_bytes_are_tried_and_kept() -> None:
     line = Line()
     ways = line.carry(500, encoding=0.01, ratio=2.5, rate=5e9)
     assert ways[0] is Compression.AUTO
-    assert set(ways[-400:]) == {Compression.NONE}
+    assert ways[-400:].count(Compression.AUTO) < 20
 
 
 @pytest.mark.parametrize("round_trip", [None, 0.02])
@@ -58,7 +58,7 @@ def test_where_busy_processors_make_requests_last_long_plain_bytes_are_tried_for
     line = Line(round_trip=0.0005)
     ways = line.carry(500, encoding=1.0, ratio=2.5, rate=5e9)
     assert ways[0] is Compression.AUTO
-    assert set(ways[-400:]) == {Compression.NONE}
+    assert ways[-400:].count(Compression.AUTO) < 20
 
 
 def test_where_plain_bytes_bring_less_encoding_goes_on() -> None:
@@ -75,6 +75,14 @@ def test_a_line_that_becomes_slow_is_given_encoded_bytes_again() -> None:
     assert line.encoding() is Compression.NONE
     ways = line.carry(200, encoding=0.01, ratio=2.5, rate=10e6)
     assert set(ways[50:]) == {Compression.AUTO}
+
+
+def test_when_processors_are_free_again_encoded_bytes_are_sent_again() -> None:
+    line = Line(round_trip=0.0005)
+    busy = line.carry(300, encoding=0.06, ratio=2.5, rate=117e6)
+    assert busy[-1] is Compression.NONE
+    free = line.carry(1000, encoding=0.005, ratio=2.5, rate=117e6)
+    assert free[-400:].count(Compression.NONE) < 40
 
 
 @pytest.mark.parametrize("wanted", [Compression.GZIP, Compression.ZSTD, Compression.NONE])
