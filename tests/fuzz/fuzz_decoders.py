@@ -119,8 +119,9 @@ def fuzz_content_encoding(data: bytes) -> None:
     for encoding in (None, header, "zstd"):
         with refused():
             restored = bytes(restore(body, encoding))
-            assert encoding == "zstd" or encoding is None or encoding.lower() in ("", "identity", "zstd")
-            assert encoding == "zstd" or restored == body or header.lower() == "zstd"
+            if (encoding or "").lower() != "zstd":
+                assert (encoding or "").lower() in ("", "identity")
+                assert restored == body
     text = body * (1 + 20_000 // (1 + len(body)))
     small, headers = shrink(text)
     assert restore(small, headers.get(CONTENT_ENCODING)) == text
@@ -161,7 +162,8 @@ def fuzz_sent(data: bytes) -> None:
             before = Continuation({"Token": token}, records).to_json()
             assert Continuation(before).to_json() == before
             Continuation({"Token": token}, records).complete(7)
-            assert {"Token": token, **records.of(token).read()}
+            known = records.of(token).read()
+            assert not known or known["Completed"][-1] == [7, 8]
 
 
 def fuzz_manifest(data: bytes) -> None:
