@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class SubmittedJobs:
     """Calls ``force``, which may raise ``OSError``, after each submission. Thread-safe; a thread runs meanwhile.
 
-    However many jobs are submitted at once, it is called twice.
+    For many jobs that are submitted at once it is called as often as for one.
     """
 
     def __init__(self, force: Callable[[], None], after: tuple[float, ...] = AFTER) -> None:
