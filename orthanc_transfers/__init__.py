@@ -1,7 +1,8 @@
 """Transfers accelerator for Orthanc: moves DICOM between Orthanc servers, whole or not at all."""
 
-# Known clients compare major and minor apart and ask for 1.6 or later, so this stays 1.x, x >= 7.
-__version__ = "1.8.0"
+from orthanc_transfers._version import __version__
+
+__all__ = ["__version__", "register"]
 
 
 def register() -> None:

@@ -7,44 +7,43 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers import __version__
+from orthanc_transfers._version import __version__
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.explorer import javascript
-from orthanc_transfers.host import lifecycle, logs, metrics
-from orthanc_transfers.host.context import (
+from orthanc_transfers.host import lifecycle, logs
+from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.job_durability import JobDurability
+from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.native.context import (
     find_context,
     other_transfers_plugin_configured,
     other_transfers_plugin_loaded,
 )
-from orthanc_transfers.host.durability import Durability
-from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
-from orthanc_transfers.host.sdk import Sdk
-from orthanc_transfers.host.served import ServedConnections
+from orthanc_transfers.host.server_sockets import ServerSockets
+from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
-from orthanc_transfers.host.stored_files import StoredFiles
-from orthanc_transfers.host.submitted import SubmittedJobs
-from orthanc_transfers.rest.active import Active
-from orthanc_transfers.rest.identification import Identification
-from orthanc_transfers.rest.passive import Passive
+from orthanc_transfers.interfaces import Job
+from orthanc_transfers.jobs.ack_log import AckLogs
+from orthanc_transfers.jobs.restore import reload
+from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.capabilities import CapabilitiesCache
+from orthanc_transfers.pipeline.instance_cache import InstanceCache
+from orthanc_transfers.receiver.metrics import PushMetrics
+from orthanc_transfers.receiver.pushes import PushService
+from orthanc_transfers.receiver.registry import Registry
+from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.receiver.staging import SENT, Staging
+from orthanc_transfers.rest.peer_routes import PeerRoutes
+from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
-from orthanc_transfers.transfer.cancellation import Cancellation
-from orthanc_transfers.transfer.clock import SystemClock
-from orthanc_transfers.transfer.counters import PushCounters
-from orthanc_transfers.transfer.environment import Environment
-from orthanc_transfers.transfer.job import reload
-from orthanc_transfers.transfer.negotiation import Negotiation
-from orthanc_transfers.transfer.ports import Job
-from orthanc_transfers.transfer.reception import Receptions
-from orthanc_transfers.transfer.reports import Reports
-from orthanc_transfers.transfer.sent import FOLDER as SENT
-from orthanc_transfers.transfer.sent import SentRecords
-from orthanc_transfers.transfer.source import Source
-from orthanc_transfers.transfer.staging import Staging
-from orthanc_transfers.transfer.transactions import Transactions
+from orthanc_transfers.rest.user_routes import UserRoutes
+from orthanc_transfers.runtime.cancellation import Cancellation
+from orthanc_transfers.runtime.clock import SystemClock
 
 log = logging.getLogger(__name__)
 
@@ -96,24 +95,24 @@ class Plugin:
 
         self._sdk = sdk
         self._clock = SystemClock()
-        self._counters = PushCounters()
+        self._counters = PushMetrics()
         durability = Durability(
             folder / str(configuration.get("IndexDirectory", storage)),
             storage,
             files_synced=bool(configuration.get("SyncStorageArea", True)),
         )
-        self._store = OrthancStore(sdk, StoredFiles(storage), durability)
-        self._submitted = SubmittedJobs(durability.force_index)
-        self._source = Source(self._store, settings.cache_size)
+        self._store = OrthancStore(sdk, StorageArea(storage), durability)
+        self._submitted = JobDurability(durability.sync_index)
+        self._source = InstanceCache(self._store, settings.cache_size)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
-        self._sent = SentRecords(staging.root / SENT)
-        self._receptions = Receptions(
+        self._sent = AckLogs(staging.root / SENT)
+        self._receptions = Registry(
             staging=staging, store=self._store, settings=settings, clock=self._clock, reports=self._reports
         )
-        self._transactions = Transactions(self._receptions, settings, self._clock, self._counters)
+        self._transactions = PushService(self._receptions, settings, self._clock, self._counters)
         originator = str(uuid.uuid4())
-        self._environment = Environment(
+        self._environment = Services(
             store=self._store,
             peers=OrthancPeers(sdk, configuration, settings),
             source=self._source,
@@ -122,14 +121,14 @@ class Plugin:
             sent=self._sent,
             settings=settings,
             clock=self._clock,
-            negotiation=Negotiation(self._clock),
+            negotiation=CapabilitiesCache(self._clock),
             originator=originator,
         )
-        served = ServedConnections(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
+        served = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
         self._closing = Cancellation()
         self._reloaded: set[str] = set()
         """Tokens of the jobs that Orthanc had saved."""
-        self._passive = Passive(
+        self._passive = PeerRoutes(
             self._store,
             self._source,
             self._transactions,
@@ -142,9 +141,9 @@ class Plugin:
     def register(self) -> None:
         """Make routes, jobs and the button known to Orthanc."""
         self._jobs = JobEngine(self._sdk, self._reload, self._submitted.add)
-        identification = Identification(self._sdk.rest_get, javascript())
+        identification = PluginRoutes(self._sdk.rest_get, javascript())
         Router(self._sdk).register(
-            routes(Active(self._environment, self._jobs), self._passive, identification)
+            routes(UserRoutes(self._environment, self._jobs), self._passive, identification)
         )
         self._sdk.on_metrics(self._publish_metrics)
         lifecycle.on_started(self._sdk, self._started)
@@ -157,7 +156,7 @@ class Plugin:
         return job
 
     def _publish_metrics(self) -> None:
-        metrics.publish(self._sdk, _metrics(self._source, self._counters))
+        lifecycle.publish_metrics(self._sdk, _metrics(self._source, self._counters))
 
     def _started(self) -> None:
         try:
@@ -175,7 +174,7 @@ class Plugin:
         self._transactions.close()
 
 
-def _metrics(source: Source, counters: PushCounters) -> dict[str, float]:
+def _metrics(source: InstanceCache, counters: PushMetrics) -> dict[str, float]:
     """By the names of the C++ plugin, where they appeared in its release 1.7."""
     return {
         "orthanc_transfers_used_cache_size": source.used,

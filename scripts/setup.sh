@@ -89,7 +89,7 @@ make_venv() {
         rm -rf "$venv"
         "$python" -m venv "$venv"
     fi
-    wanted=$(cat "$checkout/pyproject.toml" "$checkout/orthanc_transfers/__init__.py" | md5sum | cut -c1-16)
+    wanted=$(cat "$checkout/pyproject.toml" "$checkout/orthanc_transfers/_version.py" | md5sum | cut -c1-16)
     for name in "$@"; do
         [ ! -e "$venv/.ready-$wanted-$name" ] || return 0
     done

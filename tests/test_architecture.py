@@ -1,10 +1,14 @@
-"""The layers of docs/design.md: core ← transfer ← rest ← host ← plugin. Imports go leftwards only."""
+"""The layers of docs/design.md. Imports go to lower layers only, and never between the three in the middle:
+
+core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- rest <- host <- plugin
+"""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,26 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "orthanc_transfers"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = {"core": 0, "explorer": 0, "transfer": 1, "rest": 2, "host": 3, "plugin": 4, "": 4, "entry": 5}
-"""Folder or module below the package -> its place; "" is ``orthanc_transfers/__init__.py``."""
+LAYERS = {
+    "_version": 0,
+    "core": 0,
+    "explorer": 0,
+    "runtime": 1,
+    "interfaces": 2,
+    "net": 3,
+    "pipeline": 3,
+    "receiver": 3,
+    "jobs": 4,
+    "rest": 5,
+    "host": 6,
+    "plugin": 7,
+    "": 8,
+    "entry": 9,
+}
+"""Folder or module below the package -> its floor; "" is ``orthanc_transfers/__init__.py``."""
+
+THREADS = "orthanc_transfers.runtime.threads"
+"""The one module that starts threads."""
 
 IMPURE = {
     "asyncio",
@@ -79,7 +101,7 @@ def violations(module: str, source: str) -> list[str]:
         top = name.split(".")[0]
         if top == "orthanc_transfers" and name != "orthanc_transfers":
             there = layer(name)
-            if there and LAYERS[there] > LAYERS[here]:
+            if there != here and LAYERS[there] >= LAYERS[here]:
                 found.append(f"{module} imports {name}: {here} must not know of {there}")
         if top in ("ctypes", "orthanc") and here != "host":
             found.append(f"{module} imports {top}, which only host/ may")
@@ -89,10 +111,8 @@ def violations(module: str, source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called.split(".")[-1] in ("Thread", "ThreadPoolExecutor", "Timer") and module != (
-            "orthanc_transfers.transfer.workers"
-        ):
-            found.append(f"{module} starts a thread; only transfer/workers.py does")
+        if called.split(".")[-1] in ("Thread", "ThreadPoolExecutor", "Timer") and module != THREADS:
+            found.append(f"{module} starts a thread; only runtime/threads.py does")
         if here == "core" and called == "open":
             found.append(f"{module} opens a file: the core is pure")
     return found
@@ -116,19 +136,68 @@ def test_every_module_has_a_place_in_the_layers() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("core.planner", "from orthanc_transfers.transfer.ports import Clock"),
-        ("core.planner", "from orthanc_transfers import transfer"),
+        ("core.planner", "from orthanc_transfers.interfaces import Clock"),
+        ("core.planner", "from orthanc_transfers import net"),
         ("core.backoff", "def delay():\n    import time"),
         ("core.settings", "text = open('orthanc.json').read()"),
-        ("transfer.push", "import orthanc_transfers.host.jobs"),
-        ("transfer.push", "import orthanc"),
-        ("transfer.push", "threading.Thread(target=run).start()"),
-        ("rest.passive", "from ctypes import c_void_p"),
+        ("runtime.journal", "from orthanc_transfers.interfaces import Clock"),
+        ("net.retry", "from orthanc_transfers.jobs.context import RunContext"),
+        ("net.retry", "from orthanc_transfers.pipeline.progress import Progress"),
+        ("pipeline.executor", "from orthanc_transfers.receiver import writer"),
+        ("receiver.staging", "from orthanc_transfers.net.bandwidth import Bandwidth"),
+        ("jobs.push", "import orthanc_transfers.host.jobs"),
+        ("jobs.push", "import orthanc"),
+        ("jobs.push", "threading.Thread(target=run).start()"),
+        ("rest.peer_routes", "from ctypes import c_void_p"),
         ("host.jobs", "from orthanc_transfers import plugin"),
     ],
 )
 def test_a_breach_of_the_layers_is_noticed(module: str, source: str) -> None:
     assert violations(f"orthanc_transfers.{module}", source)
+
+
+def graph() -> dict[str, set[str]]:
+    """Which modules each module imports, by their names below the package; ``__init__.py`` left out."""
+    names = {name_of(path).partition(".")[2] for path in MODULES if path.name != "__init__.py"}
+    return {
+        name: {one.partition(".")[2] for one in imports(source_of(name))} & names - {name} for name in names
+    }
+
+
+def source_of(name: str) -> str:
+    return (PACKAGE / (name.replace(".", "/") + ".py")).read_text()
+
+
+def floors(arrows: dict[str, set[str]]) -> dict[str, int]:
+    """Each module's floor: 0 if it imports none of the others, else one above the highest it imports.
+
+    Raises ``CycleError`` if imports go in a circle.
+    """
+    found: dict[str, int] = {}
+    for name in TopologicalSorter(arrows).static_order():
+        found[name] = max((found[one] + 1 for one in arrows[name]), default=0)
+    return found
+
+
+def test_no_imports_in_a_circle_and_how_many_floors_and_arrows_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arrows = graph()
+    floors(arrows)
+    packages = sorted(
+        {name.rpartition(".")[0] for name in arrows} - {""}, key=lambda one: (LAYERS[one.split(".")[0]], one)
+    )
+    rows = []
+    for package in packages:
+        inside = {name for name in arrows if name.rpartition(".")[0] == package}
+        within = {name: arrows[name] & inside for name in inside}
+        out = {one.rpartition(".")[0] or one for name in inside for one in arrows[name] - inside}
+        rows.append(
+            f"{package:12} {len(inside):3} modules on {max(floors(within).values()) + 1} floors,"
+            f" {sum(map(len, within.values())):3} arrows within, to {len(out)} other packages"
+        )
+    with capsys.disabled():
+        print("", *rows, sep="\n")
 
 
 def test_every_module_has_its_place_in_the_design() -> None:

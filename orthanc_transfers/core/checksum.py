@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import xxhash
 
-Buffer = bytes | bytearray | memoryview
+from orthanc_transfers.core.buffers import Buffer
 
 
 def md5(data: Buffer) -> str:

@@ -20,10 +20,10 @@ from typing import Generic, TypeVar, cast
 import zstandard
 from isal import isal_zlib
 
-from orthanc_transfers.core.differences import gather, spread
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.delta16 import gather, spread
 from orthanc_transfers.core.errors import BadFile, WrongSize
 
-Buffer = bytes | bytearray | memoryview
 T = TypeVar("T")
 
 

@@ -5,6 +5,7 @@ A connection begins with some 14 KB per round trip (RFC 6928): at 100 ms, half t
 
 from __future__ import annotations
 
+from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Codec, content_size, decode, encode
 from orthanc_transfers.core.errors import BadFile, TooLarge
 
@@ -12,7 +13,6 @@ CONTENT_ENCODING = "content-encoding"
 ACCEPT_ENCODING = "accept-encoding"
 ZSTD = "zstd"
 
-Buffer = bytes | bytearray | memoryview
 
 MOST = 64 * 1024 * 1024
 """Bytes that an encoded text may hold: longer ones are sent as they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-Buffer = bytes | bytearray | memoryview
+from orthanc_transfers.core.buffers import Buffer
 
 # PS3.10, 7.1: a preamble of 128 bytes, "DICM", then group 0002 in explicit VR little endian.
 _PREAMBLE = 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -174,3 +174,28 @@ class Beginning:
     def whole(self) -> bool:
         """Whether there are no others."""
         return not self.more
+
+
+class PushState(enum.Enum):
+    """Where a push stands on the receiver."""
+
+    RECEIVING = "receiving"
+    COMMITTING = "committing"
+    COMMITTED = "committed"
+    FAILED = "failed"
+
+
+_NAMED = 3
+
+
+def name_missing(manifest: Manifest, missing: Iterable[Range]) -> str:
+    """The instances that have missing bytes."""
+    found = {instance.id: None for item in missing for instance, _ in manifest.overlapping(item)}
+    return name_instances(list(found))
+
+
+def name_instances(identifiers: Collection[str]) -> str:
+    """The first few of some instances, and how many others there are."""
+    named = "instance " + ", ".join(list(identifiers)[:_NAMED])
+    others = len(identifiers) - _NAMED
+    return f"{named} and {others} more" if others > 0 else named

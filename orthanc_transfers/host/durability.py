@@ -18,7 +18,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from orthanc_transfers.transfer.area import sync
+from orthanc_transfers.receiver.area import sync
 
 _LOG = "index-wal"
 
@@ -40,9 +40,9 @@ class Durability:
         if not self._files_synced:
             with contextlib.suppress(FileNotFoundError):
                 _sync_all(self._storage)
-        self.force_index()
+        self.sync_index()
 
-    def force_index(self) -> None:
+    def sync_index(self) -> None:
         """Let what Orthanc has written into its index so far survive a loss of power. Raises ``OSError``."""
         with contextlib.suppress(FileNotFoundError):
             sync(self._index / _LOG)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from orthanc_transfers.core.errors import HostError, TransferError
-from orthanc_transfers.host.resting import RestingJobs
-from orthanc_transfers.host.sdk import Code, Sdk
-from orthanc_transfers.transfer import workers
-from orthanc_transfers.transfer.ports import Job, StepOutcome, StopReason
+from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.paused_jobs import PausedJobs
+from orthanc_transfers.interfaces import Job, StepOutcome, StopReason
+from orthanc_transfers.runtime import threads
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class JobEngine:
             stop=self._stop,
             reset=self._reset,
         )
-        self._resting = RestingJobs(self._state_of)
+        self._resting = PausedJobs(self._state_of)
         sdk.register_jobs_unserializer(self._unserialize)
 
     def submit(self, job: Job, priority: int) -> str:
@@ -118,12 +118,12 @@ class JobEngine:
         """
         self._resting.close()
         end = time.monotonic() + timeout
-        threads = [
-            workers.start("release", entry.release)
+        releasing = [
+            threads.start("release", entry.release)
             for entry in list(self._entries.values())
             if not entry.released
         ]
-        for thread in threads:
+        for thread in releasing:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _create(self, entry: _Entry) -> int:

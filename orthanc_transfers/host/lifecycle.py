@@ -1,10 +1,10 @@
-"""The moments at which Orthanc has started and is about to stop."""
+"""Orthanc's start and stop, and the values for its ``GET /tools/metrics-prometheus``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from orthanc_transfers.host.sdk import ChangeType, Sdk
+from orthanc_transfers.host.native.sdk import ChangeType, Sdk
 
 
 def on_started(sdk: Sdk, callback: Callable[[], None]) -> None:
@@ -26,3 +26,9 @@ def _on(sdk: Sdk, wanted: ChangeType, callback: Callable[[], None]) -> None:
             callback()
 
     sdk.on_change(changed)
+
+
+def publish_metrics(sdk: Sdk, values: Mapping[str, float]) -> None:
+    """Give Orthanc the present values, by the metrics' full names. Costs next to nothing."""
+    for name, value in values.items():
+        sdk.set_metric(name, value)

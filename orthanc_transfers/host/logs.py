@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.native.sdk import Sdk
 
 ROOT = "orthanc_transfers"
 

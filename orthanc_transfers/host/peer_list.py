@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 
 from orthanc_transfers.core.errors import UnknownPeer
-from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.native.sdk import Sdk
 
 
 class PeerList:

@@ -12,13 +12,13 @@ from typing import Any
 from orthanc_transfers.core.errors import ConfigurationError, HostError
 from orthanc_transfers.core.peers import Peer, parse_peers
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.host.core_transport import CoreTransport
+from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.orthanc_transport import OrthancTransport
 from orthanc_transfers.host.peer_list import PeerList
-from orthanc_transfers.host.sdk import Code, Sdk
-from orthanc_transfers.transfer.bandwidth import Bandwidth
-from orthanc_transfers.transfer.clock import SystemClock
-from orthanc_transfers.transfer.ports import Clock, PeerTransport
-from orthanc_transfers.transfer.transport import RequestsTransport
+from orthanc_transfers.interfaces import Clock, PeerTransport
+from orthanc_transfers.net.bandwidth import Bandwidth
+from orthanc_transfers.net.requests_transport import RequestsTransport
+from orthanc_transfers.runtime.clock import SystemClock
 
 DEFAULT_HTTP_TIMEOUT = 60
 """Seconds, Orthanc's own default of ``HttpTimeout``."""
@@ -66,7 +66,7 @@ class OrthancPeers:
         peer = self._peer(name, peers.url(name))
         if peer is None or peer.pkcs11:
             timeout = 0.0 if peer is None or peer.timeout is None else peer.timeout
-            return CoreTransport(self._sdk, peers, name, default_timeout=timeout, bandwidth=bandwidth)
+            return OrthancTransport(self._sdk, peers, name, default_timeout=timeout, bandwidth=bandwidth)
         return RequestsTransport(
             peer,
             connections=connections,

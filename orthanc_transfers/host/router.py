@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 from orthanc_transfers.core.errors import Busy, TransferError
-from orthanc_transfers.host.memory import borrowed
-from orthanc_transfers.host.sdk import Sdk
-from orthanc_transfers.host.structures import Code, HttpMethod, HttpRequest
+from orthanc_transfers.host.native.buffers import borrowed
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code, HttpMethod, HttpRequest
 from orthanc_transfers.rest.http import Request, Response, Route, RouteTable
-from orthanc_transfers.transfer.workers import Pool
+from orthanc_transfers.runtime.threads import Pool
 
 logger = logging.getLogger(__name__)
 

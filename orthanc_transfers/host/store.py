@@ -11,16 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import HostError, ImportRefused, UnknownResource
 from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
-from orthanc_transfers.host.listed import Listed
-from orthanc_transfers.host.sdk import Code, Sdk
-from orthanc_transfers.host.stored_files import StoredFiles
-from orthanc_transfers.transfer import workers
-from orthanc_transfers.transfer.cancellation import Cancellation
-from orthanc_transfers.transfer.ports import Buffer, Imported, ImportStatus
+from orthanc_transfers.host.listing_cache import ListingCache
+from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.storage_area import StorageArea
+from orthanc_transfers.interfaces import Imported, ImportStatus
+from orthanc_transfers.runtime import threads
+from orthanc_transfers.runtime.cancellation import Cancellation
 
 IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 """An Orthanc identifier (a SHA-1). Nothing else may go into a path of the core's REST API."""
@@ -87,11 +88,11 @@ class _File(NamedTuple):
 class OrthancStore:
     """Implements ``ports.InstanceStore``. To be used once Orthanc has started. Thread-safe."""
 
-    def __init__(self, sdk: Sdk, stored_files: StoredFiles, durability: Durability) -> None:
+    def __init__(self, sdk: Sdk, stored_files: StorageArea, durability: Durability) -> None:
         self._sdk = sdk
         self._stored_files = stored_files
         self._durability = durability
-        self._listed = Listed[_File]()
+        self._listed = ListingCache[_File]()
         self._in_vain = 0
 
     def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
@@ -233,7 +234,7 @@ class OrthancStore:
             if error.code not in _ABSENT:
                 raise
 
-    def harden(self) -> None:
+    def sync(self) -> None:
         """Force Orthanc's index to disk."""
         try:
             self._durability.force()
@@ -264,7 +265,7 @@ class OrthancStore:
             data = self.read(identifier)
             hashed[identifier] = Instance(identifier, len(data), md5(data))
 
-        workers.run_all("hashing", _HASHING_THREADS, identifiers, work, cancellation)
+        threads.run_all("hashing", _HASHING_THREADS, identifiers, work, cancellation)
         return hashed
 
     def _files(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, _File]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.content_encoding import (
     ACCEPT_ENCODING,
     CONTENT_ENCODING,
@@ -14,9 +15,7 @@ from orthanc_transfers.core.content_encoding import (
     restore,
     shrink,
 )
-from orthanc_transfers.core.json_text import parse_json
-
-Buffer = bytes | bytearray | memoryview
+from orthanc_transfers.core.safe_json import parse_json
 
 MOST_VALUES = 1_000_000
 """Values in the JSON of a request: four for each chunk of the largest bucket, full of tiny instances."""

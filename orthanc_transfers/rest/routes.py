@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from orthanc_transfers.rest.active import Active
 from orthanc_transfers.rest.http import Route, RouteTable
-from orthanc_transfers.rest.identification import Identification
-from orthanc_transfers.rest.passive import Passive
+from orthanc_transfers.rest.peer_routes import PeerRoutes
+from orthanc_transfers.rest.plugin_routes import PluginRoutes
+from orthanc_transfers.rest.user_routes import UserRoutes
 
 # Identifiers of instances, transactions and jobs: nothing that could mean something to a file system.
 _ID = "([.0-9a-f-]+)"
 
 
-def routes(active: Active, passive: Passive, identification: Identification) -> RouteTable:
+def routes(active: UserRoutes, passive: PeerRoutes, identification: PluginRoutes) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
         Route("/plugins", {"GET": identification.list_plugins}),

@@ -12,8 +12,8 @@ import orthanc
 
 runpy.run_path(str(Path(__file__).resolve().parents[2] / "orthanc_transfers" / "entry.py"))
 
-from orthanc_transfers.host.context import find_context
-from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.native.context import find_context
+from orthanc_transfers.host.native.sdk import Sdk
 
 _sdk = Sdk(find_context())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 runpy.run_path(str(Path(__file__).resolve().parents[2] / "orthanc_transfers" / "entry.py"))
 
 from orthanc_transfers.core import codec
-from orthanc_transfers.transfer import negotiation
+from orthanc_transfers.net import capabilities
 
 
 class _Zlib:
@@ -27,4 +27,4 @@ class _Zlib:
 
 
 codec.isal_zlib = _Zlib
-negotiation._ask = lambda transport: None
+capabilities._ask = lambda transport: None

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import Canceled, PeerAnswer, PeerStatus, PeerUnreachable
-from orthanc_transfers.transfer.ports import Answer, Buffer
+from orthanc_transfers.interfaces import PeerResponse
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class FakeTransport:
         timeout: float | None = None,
         limit: int | None = None,
         repeatable: bool = False,
-    ) -> Answer:
+    ) -> PeerResponse:
         asked = Asked(method, path, b"".join(body), {k.lower(): v for k, v in (headers or {}).items()})
         if self.aborted.is_set():
             raise Canceled("stopped on request")
@@ -73,7 +74,7 @@ class FakeTransport:
             )
         if limit is not None and len(reply.body) > limit:
             raise PeerAnswer(f"peer {self.peer!r} answered with more than {limit} bytes", self.peer)
-        return Answer(reply.body, lower)
+        return PeerResponse(reply.body, lower)
 
     def prepare(self) -> None:
         pass

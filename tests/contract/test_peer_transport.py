@@ -12,8 +12,8 @@ import pytest
 
 from orthanc_transfers.core.errors import Canceled, PeerAnswer, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import Peer
-from orthanc_transfers.transfer.ports import PeerTransport
-from orthanc_transfers.transfer.transport import RequestsTransport
+from orthanc_transfers.interfaces import PeerTransport
+from orthanc_transfers.net.requests_transport import RequestsTransport
 from tests.contract.fake_transport import Asked, Behaviour, FakeTransport, Reply
 from tests.contract.loopback import LoopbackServer
 from tests.support.certificates import make_certificate

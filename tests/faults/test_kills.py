@@ -20,13 +20,13 @@ def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFacto
 
 KILLS = [
     # The receiver of a push.
-    Moment("push", "receiver", "asked to create", "Passive.create_push_2 before"),
+    Moment("push", "receiver", "asked to create", "PeerRoutes.create_push_2 before"),
     Moment("push", "receiver", "area laid down", "Staging.create after"),
-    Moment("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
-    Moment("push", "receiver", "first bucket came", "Passive.put_ranges before"),
+    Moment("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
+    Moment("push", "receiver", "first bucket came", "PeerRoutes.put_ranges before"),
     Moment("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
-    Moment("push", "receiver", "bucket journalled, not answered", "Passive.put_ranges after", 50),
-    Moment("push", "receiver", "asked to commit", "Passive.commit_push_2 before"),
+    Moment("push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_ranges after", 50),
+    Moment("push", "receiver", "asked to commit", "PeerRoutes.commit_push_2 before"),
     Moment("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
     Moment("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
     Moment("push", "receiver", "verified and noted", "Area.note_committing after"),
@@ -39,7 +39,7 @@ KILLS = [
     # Its sender.
     Moment("push", "sender", "listed", "OrthancStore.beginning after"),
     Moment("push", "sender", "created", "RequestsTransport.request POST push after"),
-    Moment("push", "sender", "first bucket read", "Source.pieces after"),
+    Moment("push", "sender", "first bucket read", "InstanceCache.pieces after"),
     Moment("push", "sender", "some buckets arrived", "RequestsTransport.request PUT push after", 50),
     Moment("push", "sender", "about to commit", "RequestsTransport.request POST commit before"),
     Moment("push", "sender", "commit began", "RequestsTransport.request POST commit after"),
@@ -60,10 +60,10 @@ KILLS = [
     Moment("pull", "receiver", "all is imported", "Area.note_outcome before"),
     Moment("pull", "receiver", "outcome noted", "Area.note_outcome after"),
     # Its sender.
-    Moment("pull", "sender", "asked for the list", "Passive.lookup before"),
-    Moment("pull", "sender", "list not answered", "Passive.lookup after"),
-    Moment("pull", "sender", "asked for a bucket", "Passive.post_chunks before"),
-    Moment("pull", "sender", "bucket read, not answered", "Passive.post_chunks after", 50),
+    Moment("pull", "sender", "asked for the list", "PeerRoutes.lookup before"),
+    Moment("pull", "sender", "list not answered", "PeerRoutes.lookup after"),
+    Moment("pull", "sender", "asked for a bucket", "PeerRoutes.post_chunks before"),
+    Moment("pull", "sender", "bucket read, not answered", "PeerRoutes.post_chunks after", 50),
     # More instances than are announced at once.
     Moment("push", "receiver", "about to grow", "Area.grow before", slices=MANY),
     Moment("push", "receiver", "grown, not answered", "Area.grow after", slices=MANY),
@@ -71,19 +71,21 @@ KILLS = [
     Moment("push", "sender", "all announced", "RequestsTransport.request POST push after", 2, slices=MANY),
     Moment("pull", "receiver", "about to grow", "Area.grow before", slices=MANY),
     Moment("pull", "receiver", "grown", "Area.grow after", slices=MANY),
-    Moment("pull", "sender", "all listed, not answered", "Passive.lookup after", 2, slices=MANY),
+    Moment("pull", "sender", "all listed, not answered", "PeerRoutes.lookup after", 2, slices=MANY),
     # Version 1, which a C++ peer speaks: its receiver is ours here.
-    Moment("push", "receiver", "bucket journalled, not answered", "Passive.put_bucket after", 20, version=1),
+    Moment(
+        "push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_bucket after", 20, version=1
+    ),
     Moment("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
-    Moment("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
+    Moment("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
     Moment("push", "sender", "about to create", "RequestsTransport.request POST push before", version=1),
-    Moment("push", "sender", "creation noted", "SentRecord.write after", version=1),
-    Moment("push", "sender", "bucket answered, not noted", "SentRecord.note before", 50, version=1),
-    Moment("push", "sender", "buckets noted", "SentRecord.note after", 50, version=1),
+    Moment("push", "sender", "creation noted", "AckLog.write after", version=1),
+    Moment("push", "sender", "bucket answered, not noted", "AckLog.note before", 50, version=1),
+    Moment("push", "sender", "buckets noted", "AckLog.note after", 50, version=1),
     Moment("push", "sender", "about to commit", "RequestsTransport.request POST commit before", version=1),
     Moment("push", "sender", "commit answered", "RequestsTransport.request POST commit after", version=1),
     Moment("pull", "receiver", "bucket written, not journalled", "Area.write after", 20, version=1),
-    Moment("pull", "sender", "bucket read, not answered", "Passive.get_chunks after", 20, version=1),
+    Moment("pull", "sender", "bucket read, not answered", "PeerRoutes.get_chunks after", 20, version=1),
 ]
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from orthanc_transfers.transfer.saved import Continuation
-from orthanc_transfers.transfer.sent import SentRecords
+from orthanc_transfers.jobs.ack_log import AckLogs
+from orthanc_transfers.jobs.resume import ResumeState
 from tests.faults.world import THREADS, Transfer, Trap, World, broken_world, staging
 from tests.support.fixtures import MakeServer
 
@@ -30,7 +30,7 @@ def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize(
     ("side", "place", "nth"),
     [
-        ("receiver", "Passive.create_push after", 1),
+        ("receiver", "PeerRoutes.create_push after", 1),
         ("sender", "RequestsTransport.request POST push after", 1),
     ],
 )
@@ -52,7 +52,7 @@ def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_
     world: World,
 ) -> None:
     transfer = world.transfer("push", 1)
-    trap = Trap(world.a, "SentRecord.note after", "kill 30")
+    trap = Trap(world.a, "AckLog.note after", "kill 30")
     transfer.start_saved()
     trap.has_killed()
     token, noted = on_disk(world)
@@ -60,7 +60,7 @@ def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_
     assert len(noted) >= 30
     assert 0 <= len(set(answered) - noted) < 4 * THREADS
 
-    trap = Trap(world.a, "SentRecord.note after", "kill 30")
+    trap = Trap(world.a, "AckLog.note after", "kill 30")
     world.a.start()
     trap.has_killed()
     again = buckets(transfer)[len(answered) :]
@@ -92,4 +92,4 @@ def buckets(transfer: Transfer) -> list[int]:
 def on_disk(world: World) -> tuple[str, set[int]]:
     """What the sender has noted of its only push: its token, and the buckets that arrived."""
     (path,) = (staging(world.a) / "sent").iterdir()
-    return path.name, Continuation({"Token": path.name}, SentRecords(path.parent)).completed()
+    return path.name, ResumeState({"Token": path.name}, AckLogs(path.parent)).completed()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from orthanc_transfers.transfer.area import sync
+from orthanc_transfers.receiver.area import sync
 from tests.faults.world import Mode, Moment, Transfer, Trap, World, broken_world, staging
 from tests.support import process
 from tests.support.fixtures import MakeServer
@@ -86,8 +86,8 @@ def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFa
 
 
 CUTS = [
-    Moment("push", "receiver", "created, not answered", "Passive.create_push_2 after"),
-    Moment("push", "receiver", "half has arrived", "Passive.put_ranges after", 25),
+    Moment("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
+    Moment("push", "receiver", "half has arrived", "PeerRoutes.put_ranges after", 25),
     Moment("push", "receiver", "verified and noted", "Area.note_committing after"),
     Moment("push", "receiver", "half is imported", "OrthancStore.add after", 11),
     Moment("push", "receiver", "outcome not noted", "Area.note_outcome before"),
@@ -97,12 +97,12 @@ CUTS = [
     Moment("pull", "receiver", "half has arrived", "Area.note after", 25),
     Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
     Moment("pull", "receiver", "outcome noted", "Area.note_outcome after"),
-    Moment("pull", "sender", "half has been read", "Passive.post_chunks after", 25),
-    Moment("push", "receiver", "half has arrived", "Passive.put_bucket after", 25, version=1),
-    Moment("push", "receiver", "commit not answered", "Passive.commit_push after", version=1),
+    Moment("pull", "sender", "half has been read", "PeerRoutes.post_chunks after", 25),
+    Moment("push", "receiver", "half has arrived", "PeerRoutes.put_bucket after", 25, version=1),
+    Moment("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
     Moment("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
     Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
-    Moment("pull", "sender", "half has been read", "Passive.get_chunks after", 25, version=1),
+    Moment("pull", "sender", "half has been read", "PeerRoutes.get_chunks after", 25, version=1),
 ]
 
 
@@ -191,7 +191,7 @@ def test_an_import_that_was_undone_is_whole_or_not_there_after_a_loss_of_power(
 def test_a_job_that_was_submitted_seconds_ago_survives(machines: Machines, mode: Mode) -> None:
     transfer = machines.transfer(mode)
     with Trap(machines.world.a, "PullJob.work before" if mode == "pull" else "PushJob.work before", "wait"):
-        trap = Trap(machines.world.a, "Durability.force_index after", "stop 2")
+        trap = Trap(machines.world.a, "Durability.sync_index after", "stop 2")
         transfer.start()
         trap.has_stopped()
         machines.lose_power(machines.world.a)

@@ -26,10 +26,10 @@ TROUBLE = re.compile(
 # What takes its time, and where, so that a phase lasts as long as it has to.
 SLOW = {
     ("push", "Listing"): ("source", "Sdk.rest_get before", 0.3),
-    ("push", "Sending"): ("target", "Passive.put_ranges before", 0.1),
+    ("push", "Sending"): ("target", "PeerRoutes.put_ranges before", 0.1),
     ("push", "Importing"): ("target", "OrthancStore.add before", 0.4),
     ("pull", "Listing"): ("source", "Sdk.rest_get before", 0.3),
-    ("pull", "Fetching"): ("source", "Passive.post_chunks before", 0.1),
+    ("pull", "Fetching"): ("source", "PeerRoutes.post_chunks before", 0.1),
     ("pull", "Importing"): ("target", "OrthancStore.add before", 0.4),
 }
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import requests
 
-from orthanc_transfers.transfer.schedule import FIRST
+from orthanc_transfers.pipeline.schedule import FIRST
 from tests.faults.breaking import FAULTS, SILENT, Breaking, Fault
 from tests.faults.four_ways import WAYS, FourWays, Transfer, four_ways
 from tests.support import process

@@ -28,18 +28,23 @@ from pathlib import Path
 from typing import Any
 
 METHODS = {
-    "host.durability": ["Durability.force_index"],
+    "host.durability": ["Durability.sync_index"],
     "host.store": [
         *("OrthancStore.beginning", "OrthancStore.manifest", "OrthancStore.md5s"),
         *("OrthancStore.add", "OrthancStore.remove"),
     ],
-    "host.sdk": ["Sdk.rest_get"],
-    "rest.passive": [
-        *("Passive.lookup", "Passive.get_chunks", "Passive.post_chunks", "Passive.report"),
-        *("Passive.create_push", "Passive.put_bucket", "Passive.commit_push"),
-        *("Passive.create_push_2", "Passive.put_ranges", "Passive.commit_push_2", "Passive.push_status"),
+    "host.native.sdk": ["Sdk.rest_get"],
+    "rest.peer_routes": [
+        *("PeerRoutes.lookup", "PeerRoutes.get_chunks", "PeerRoutes.post_chunks", "PeerRoutes.report"),
+        *("PeerRoutes.create_push", "PeerRoutes.put_bucket", "PeerRoutes.commit_push"),
+        *(
+            "PeerRoutes.create_push_2",
+            "PeerRoutes.put_ranges",
+            "PeerRoutes.commit_push_2",
+            "PeerRoutes.push_status",
+        ),
     ],
-    "transfer.area": [
+    "receiver.area": [
         *(
             "Area.grow",
             "Area.write",
@@ -49,15 +54,15 @@ METHODS = {
             "Area.note_outcome",
         ),
     ],
-    "transfer.commit": ["Commit.run"],
-    "transfer.intake": ["Intake.check"],
-    "transfer.sent": ["SentRecord.write", "SentRecord.note"],
-    "transfer.pull": ["PullJob.work"],
-    "transfer.push": ["PushJob.work"],
-    "transfer.reports": ["Reports.write"],
-    "transfer.source": ["Source.pieces"],
-    "transfer.staging": ["Staging.create"],
-    "transfer.transport": ["RequestsTransport.request"],
+    "receiver.commit": ["Commit.run"],
+    "receiver.writer": ["AreaWriter.check"],
+    "jobs.ack_log": ["AckLog.write", "AckLog.note"],
+    "jobs.pull": ["PullJob.work"],
+    "jobs.push": ["PushJob.work"],
+    "receiver.reports": ["Reports.write"],
+    "pipeline.instance_cache": ["InstanceCache.pieces"],
+    "receiver.staging": ["Staging.create"],
+    "net.requests_transport": ["RequestsTransport.request"],
 }
 
 TRAPS = Path("traps")

@@ -24,8 +24,8 @@ from orthanc_transfers.core.errors import BadFile
 from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.transfer.area import Area
-from orthanc_transfers.transfer.schedule import FIRST
+from orthanc_transfers.pipeline.schedule import FIRST
+from orthanc_transfers.receiver.area import Area
 from tests.support import process
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer

@@ -30,30 +30,27 @@ with instrumented:
     from orthanc_transfers.core.codec import Codec, check_gzip, decode, encode, gunzip_parts
     from orthanc_transfers.core.content_encoding import CONTENT_ENCODING, restore, shrink
     from orthanc_transfers.core.errors import BadFile, ConfigurationError, TransferError
-    from orthanc_transfers.core.json_text import parse_json
-    from orthanc_transfers.core.model import Instance, Manifest
-    from orthanc_transfers.core.peers import parse_peers
-    from orthanc_transfers.core.planner import RangePlan, plan_buckets, plan_pull
-    from orthanc_transfers.core.protocol import (
-        Capabilities,
-        ChunksRequest,
-        LookupAnswer,
+    from orthanc_transfers.core.messages_v1 import (
+        LookupResponse,
         PushCreated,
         PushCreation,
-        PushCreation2,
-        PushStatus,
         TransferRequest,
         parse_resources,
     )
+    from orthanc_transfers.core.messages_v2 import Capabilities, ChunksRequest, PushCreation2, PushStatus
+    from orthanc_transfers.core.model import Instance, Manifest
+    from orthanc_transfers.core.peers import parse_peers
+    from orthanc_transfers.core.planner import RangePlan, plan_buckets, plan_pull
     from orthanc_transfers.core.ranges import Range, RangeSet
-    from orthanc_transfers.transfer.area import AREA, JOURNAL, MANIFEST, Area, replay
-    from orthanc_transfers.transfer.journal import Kind, encode_record, read_records
-    from orthanc_transfers.transfer.saved import Continuation, parse_order
-    from orthanc_transfers.transfer.sent import SentRecords
+    from orthanc_transfers.core.safe_json import parse_json
+    from orthanc_transfers.jobs.ack_log import AckLogs
+    from orthanc_transfers.jobs.resume import ResumeState, parse_order
+    from orthanc_transfers.receiver.area import AREA, JOURNAL, MANIFEST, Area, replay
+    from orthanc_transfers.runtime.journal import Kind, encode_record, read_records
 
 MESSAGES: tuple[Any, ...] = (
     TransferRequest,
-    LookupAnswer,
+    LookupResponse,
     PushCreation,
     PushCreated,
     Capabilities,
@@ -158,10 +155,10 @@ def fuzz_sent(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for content in (data, state):
             Path(folder, token).write_bytes(content)
-            records = SentRecords(Path(folder))
-            before = Continuation({"Token": token}, records).to_json()
-            assert Continuation(before).to_json() == before
-            Continuation({"Token": token}, records).complete(7)
+            records = AckLogs(Path(folder))
+            before = ResumeState({"Token": token}, records).to_json()
+            assert ResumeState(before).to_json() == before
+            ResumeState({"Token": token}, records).complete(7)
             known = records.of(token).read()
             assert not known or known["Completed"][-1] == [7, 8]
 
@@ -229,8 +226,8 @@ def fuzz_saved(data: bytes) -> None:
     value = any_json(data)
     if not isinstance(value, dict):
         return
-    again = Continuation(value).to_json()
-    assert Continuation(again).to_json() == again
+    again = ResumeState(value).to_json()
+    assert ResumeState(again).to_json() == again
     with refused():
         parse_order(value)
 

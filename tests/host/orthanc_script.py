@@ -16,17 +16,18 @@ from orthanc_transfers.core import errors
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.core.settings import parse_settings
-from orthanc_transfers.host import context, lifecycle, logs, metrics
+from orthanc_transfers.host import lifecycle, logs, metrics
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.jobs import JobEngine
+from orthanc_transfers.host.native import context
+from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
-from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
-from orthanc_transfers.host.stored_files import StoredFiles
+from orthanc_transfers.interfaces import StepOutcome, StopReason
 from orthanc_transfers.rest.http import Request, Response, Route, answer_json
-from orthanc_transfers.transfer.cancellation import Cancellation
-from orthanc_transfers.transfer.ports import StepOutcome, StopReason
+from orthanc_transfers.runtime.cancellation import Cancellation
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
@@ -59,7 +60,7 @@ class CountingSdk(Sdk):
 sdk = CountingSdk(context.find_context())
 log = logs.install(sdk)
 storage = Path(sdk.configuration()["StorageDirectory"])
-store = OrthancStore(sdk, StoredFiles(storage), Durability(storage, storage, files_synced=True))
+store = OrthancStore(sdk, StorageArea(storage), Durability(storage, storage, files_synced=True))
 peers = OrthancPeers(sdk, sdk.configuration(), parse_settings({}))
 moments: list[str] = []
 calls: list[str] = []

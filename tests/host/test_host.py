@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from orthanc_transfers.core.errors import ConfigurationError
-from orthanc_transfers.host.sdk import Sdk
+from orthanc_transfers.host.native.sdk import Sdk
 from tests.support.orthanc_server import OrthancServer, wait_until
 
 pytestmark = pytest.mark.orthanc

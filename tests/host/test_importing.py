@@ -10,10 +10,10 @@ import pytest
 
 from orthanc_transfers.core.errors import HostError, ImportRefused
 from orthanc_transfers.host.durability import Durability
-from orthanc_transfers.host.sdk import Code, Sdk
+from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
-from orthanc_transfers.host.stored_files import StoredFiles
-from orthanc_transfers.transfer.ports import ImportStatus
+from orthanc_transfers.interfaces import ImportStatus
 
 NOWHERE = Path("/nowhere")
 
@@ -38,7 +38,7 @@ class FailingSdk:
 
 
 def store(sdk: FailingSdk) -> OrthancStore:
-    return OrthancStore(cast(Sdk, sdk), StoredFiles(NOWHERE), Durability(NOWHERE, NOWHERE, files_synced=True))
+    return OrthancStore(cast(Sdk, sdk), StorageArea(NOWHERE), Durability(NOWHERE, NOWHERE, files_synced=True))
 
 
 def test_a_collision_in_orthanc_s_storage_is_no_refusal() -> None:

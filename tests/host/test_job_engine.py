@@ -14,8 +14,8 @@ import pytest
 
 from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.host.jobs import JobEngine
-from orthanc_transfers.host.sdk import Sdk
-from orthanc_transfers.transfer.ports import Job, StepOutcome
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.interfaces import Job, StepOutcome
 
 CONTINUE, FAILURE = 3, 2
 

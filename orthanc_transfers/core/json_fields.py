@@ -1,0 +1,128 @@
+"""Strict parsers of JSON fields, which the messages of both versions are made of.
+
+Each raises ``BadFile`` or ``BadRequest`` (both 400) with a sentence that names the key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orthanc_transfers.core.codec import Compression
+from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.model import Instance
+
+MAX_SIZE = 2**63 - 1
+"""Bytes; the largest size and offset that a message may hold."""
+
+
+_COMPRESSIONS = {compression.value: compression for compression in Compression}
+
+
+# Of MAX_SIZE; what has more is not even converted.
+_MOST_DIGITS = 19
+
+
+def shown(value: Any) -> str:
+    # repr of something deep or long is cut before it is made.
+    match value:
+        case dict():
+            return "an object"
+        case list():
+            return f"an array of {len(value)}"
+        case str():
+            return repr(value if len(value) <= 60 else f"{value[:60]}…")
+        case int() if not isinstance(value, bool) and abs(value) > MAX_SIZE:
+            return "beyond 2^63"
+    return json.dumps(value)
+
+
+def json_object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadFile(f"{name} must be a JSON object, and is {shown(value)}")
+    return value
+
+
+def json_array(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadFile(f"{name} must be a JSON array, and is {shown(value)}")
+    return value
+
+
+def array_field(body: Mapping[str, Any], key: str) -> list[Any]:
+    return json_array(required_field(body, key), f'"{key}"')
+
+
+def required_field(body: Mapping[str, Any], key: str) -> Any:
+    try:
+        return body[key]
+    except KeyError:
+        raise BadFile(f'"{key}" is missing') from None
+
+
+def string_field(body: Mapping[str, Any], key: str) -> str:
+    value = required_field(body, key)
+    if not isinstance(value, str):
+        raise BadFile(f'"{key}" must be a string, and is {shown(value)}')
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Half a pair of UTF-16, which JSON can write, but no path, header or log.
+        raise BadFile(f'"{key}" is not text: {shown(value)}') from None
+    return value
+
+
+def natural(value: Any, name: str) -> int:
+    if type(value) is not int:
+        raise BadFile(f"{name} must be an integer, and is {shown(value)}")
+    if not 0 <= value <= MAX_SIZE:
+        raise BadRequest(f"{name} must be from 0 to 2^63 - 1, and is {shown(value)}")
+    return value
+
+
+def decimal(value: Any, key: str) -> int:
+    if isinstance(value, str) and len(value) <= _MOST_DIGITS and value.isascii() and value.isdigit():
+        number = int(value)
+        if number <= MAX_SIZE:
+            return number
+    raise BadFile(f'"{key}" must be a string of decimal digits, below 2^63, and is {shown(value)}')
+
+
+def path_field(body: Mapping[str, Any]) -> str:
+    value = string_field(body, "Path")
+    # It travels in the first line of a request, and is saved with the job.
+    if not re.fullmatch("[!-~]{0,1000}", value):
+        raise BadFile(f'"Path" must be printable ASCII without spaces, and is {shown(value)}')
+    return value
+
+
+def compression_field(body: Mapping[str, Any]) -> Compression:
+    if "Compression" not in body:
+        return Compression.AUTO
+    value = string_field(body, "Compression")
+    if value not in _COMPRESSIONS:
+        raise BadRequest(f'"Compression" must be one of {", ".join(_COMPRESSIONS)}, and is {shown(value)}')
+    return _COMPRESSIONS[value]
+
+
+def instances_field(body: Mapping[str, Any]) -> tuple[Instance, ...]:
+    """Each identifier once, with what is said of it last."""
+    found: dict[str, Instance] = {}
+    for item in array_field(body, "Instances"):
+        instance = json_object(item, 'each of "Instances"')
+        identifier = string_field(instance, "ID")
+        size = decimal(required_field(instance, "Size"), "Size")
+        found[identifier] = Instance(identifier, size, string_field(instance, "MD5").lower())
+    if sum(instance.size for instance in found.values()) > MAX_SIZE:
+        raise BadRequest('the sizes of "Instances" must be below 2^63 together')
+    return tuple(found.values())
+
+
+def more_field(body: Mapping[str, Any]) -> int:
+    return natural(body.get("More", 0), '"More"')
+
+
+def instances_to_json(instances: Iterable[Instance]) -> list[dict[str, str]]:
+    return [{"ID": instance.id, "Size": str(instance.size), "MD5": instance.md5} for instance in instances]

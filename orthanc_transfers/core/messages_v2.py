@@ -1,0 +1,245 @@
+"""JSON messages of version 2, and its headers: dataclass <-> JSON, strict about types.
+
+As in ``messages_v1.py``. See docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orthanc_transfers.core.codec import LEVEL, LEVEL_OF_SLOW_LINES, Codec, Compression
+from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.json_fields import (
+    array_field,
+    compression_field,
+    decimal,
+    instances_field,
+    instances_to_json,
+    json_object,
+    more_field,
+    natural,
+    path_field,
+    required_field,
+    shown,
+    string_field,
+)
+from orthanc_transfers.core.model import Chunk, Manifest, PushState
+from orthanc_transfers.core.ranges import Range
+
+CODEC_HEADER = "transfers-codec"
+
+
+FIRST_HEADER = "transfers-first"
+
+
+XXH3_HEADER = "transfers-xxh3"
+
+
+ENCODING_HEADER = "transfers-encoding-seconds"
+
+
+PUSH_PATH = "/transfers/v2/push"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The answer to ``GET /transfers/capabilities``. Codecs that are not known here are left out."""
+
+    protocols: tuple[int, ...]
+    version: str
+    originator: str
+    codecs: tuple[Codec, ...]
+    max_body_size: int
+    """Bytes that a body may have, before and after its codec."""
+    growing: bool = False
+    """Whether a push may be created with its first instances, and the others be announced later."""
+
+    @classmethod
+    def parse(cls, value: Any) -> Capabilities:
+        body = json_object(value, "the answer")
+        protocols = array_field(body, "Protocols")
+        return cls(
+            tuple(natural(protocol, 'each of "Protocols"') for protocol in protocols),
+            string_field(body, "Version"),
+            string_field(body, "Originator"),
+            _codecs(body),
+            natural(required_field(body, "MaxBodySize"), '"MaxBodySize"'),
+            _flag(body, "Growing"),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "Protocols": list(self.protocols),
+            "Version": self.version,
+            "Originator": self.originator,
+            "Codecs": [codec.value for codec in self.codecs],
+            "MaxBodySize": self.max_body_size,
+            "Growing": self.growing,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PushCreation2:
+    """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer.
+
+    ``more`` instances will be announced by a later creation with all of them.
+    """
+
+    token: str
+    manifest: Manifest
+    more: int = 0
+
+    @classmethod
+    def parse(cls, value: Any) -> PushCreation2:
+        body = json_object(value, "the body")
+        token = string_field(body, "Token")
+        if not re.fullmatch("[0-9a-f]{32}", token):
+            raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {shown(token)}')
+        return cls(token, Manifest(instances_field(body)), more_field(body))
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"Token": self.token, "Instances": instances_to_json(self.manifest)}
+        return {**value, "More": self.more} if self.more else value
+
+
+@dataclass(frozen=True, slots=True)
+class PushStatus:
+    """Where a push of version 2 stands: the answer to its creation, to ``GET`` and to ``POST …/commit``."""
+
+    id: str
+    path: str
+    state: PushState
+    missing: tuple[Range, ...] = ()
+    """Ranges of the area that the receiver needs."""
+    imported: int = 0
+    """Instances imported so far, of ``total``."""
+    total: int = 0
+    already_stored: int = 0
+    """Instances that the receiver had before, and their bytes."""
+    already_stored_size: int = 0
+    error: str | None = None
+    """One sentence, if it failed."""
+    report: dict[str, int] | None = None
+    """How many instances were ``Stored``, ``AlreadyStored``, ``FilteredOut``; once committed."""
+
+    @classmethod
+    def parse(cls, value: Any) -> PushStatus:
+        body = json_object(value, "the answer")
+        identifier = string_field(body, "ID")
+        state = string_field(body, "State")
+        if state not in _STATES:
+            raise BadFile(f'"State" must be one of {", ".join(_STATES)}, and is {shown(state)}')
+        return cls(
+            id=identifier,
+            path=path_field(body) if "Path" in body else f"{PUSH_PATH}/{identifier}",
+            state=_STATES[state],
+            missing=tuple(map(_range, array_field(body, "Missing"))),
+            imported=natural(body.get("Imported", 0), '"Imported"'),
+            total=natural(body.get("Total", 0), '"Total"'),
+            already_stored=natural(body.get("AlreadyStored", 0), '"AlreadyStored"'),
+            already_stored_size=(
+                decimal(body["AlreadyStoredSize"], "AlreadyStoredSize") if "AlreadyStoredSize" in body else 0
+            ),
+            error=string_field(body, "Error") if "Error" in body else None,
+            report=_report(body["Report"]) if "Report" in body else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {
+            "ID": self.id,
+            "Path": self.path,
+            "State": self.state.value,
+            "Missing": [[item.start, item.stop] for item in self.missing],
+            "Imported": self.imported,
+            "Total": self.total,
+            "AlreadyStored": self.already_stored,
+            "AlreadyStoredSize": str(self.already_stored_size),
+        }
+        if self.error is not None:
+            value["Error"] = self.error
+        if self.report is not None:
+            value["Report"] = self.report
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksRequest:
+    """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, but for those not known here.
+
+    ``level`` is of zstd.
+    """
+
+    chunks: tuple[Chunk, ...]
+    codecs: tuple[Codec, ...]
+    compression: Compression = Compression.AUTO
+    level: int = LEVEL
+
+    @classmethod
+    def parse(cls, value: Any) -> ChunksRequest:
+        body = json_object(value, "the body")
+        chunks = []
+        for item in array_field(body, "Chunks"):
+            if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str):
+                raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {shown(item)}')
+            offset, size = (natural(number, 'each offset and size of "Chunks"') for number in item[1:])
+            chunks.append(Chunk(item[0], offset, size))
+        level = natural(body.get("Level", LEVEL), '"Level"')
+        if level not in (LEVEL, LEVEL_OF_SLOW_LINES):
+            raise BadRequest(f'"Level" must be {LEVEL} or {LEVEL_OF_SLOW_LINES}, and is {shown(level)}')
+        return cls(tuple(chunks), _codecs(body), compression_field(body), level)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "Chunks": [[chunk.id, chunk.offset, chunk.size] for chunk in self.chunks],
+            "Codecs": [codec.value for codec in self.codecs],
+            "Compression": self.compression.value,
+            "Level": self.level,
+        }
+
+
+def parse_seconds(text: str | None) -> float:
+    """The value of a header that says how long something took; 0 where it says nothing sensible."""
+    if text is None or not _SECONDS.fullmatch(text):
+        return 0.0
+    return float(text)
+
+
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
+
+
+_STATES = {state.value: state for state in PushState}
+
+
+_KNOWN_CODECS = {codec.value: codec for codec in Codec}
+
+
+def _codecs(body: Mapping[str, Any]) -> tuple[Codec, ...]:
+    names = array_field(body, "Codecs")
+    if not all(isinstance(name, str) for name in names):
+        raise BadFile('"Codecs" must be an array of strings')
+    return tuple(_KNOWN_CODECS[name] for name in names if name in _KNOWN_CODECS)
+
+
+def _flag(body: Mapping[str, Any], key: str) -> bool:
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise BadFile(f'"{key}" must be true or false, and is {shown(value)}')
+    return value
+
+
+def _range(value: Any) -> Range:
+    if not isinstance(value, list) or len(value) != 2:
+        raise BadFile(f'each of "Missing" must be [start, stop], and one is {shown(value)}')
+    start, stop = (natural(number, 'each of "Missing"') for number in value)
+    if start > stop:
+        raise BadRequest(f'each of "Missing" must be [start, stop], and one is [{start}, {stop}]')
+    return Range(start, stop)
+
+
+def _report(value: Any) -> dict[str, int]:
+    return {
+        key: natural(number, 'each of "Report"') for key, number in json_object(value, '"Report"').items()
+    }

@@ -1,0 +1,43 @@
+"""JSON text -> values, safe for whatever a stranger sends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.errors import BadFile, TooLarge
+
+MOST_NESTED = 16
+"""Levels of arrays and objects; no message of ours has more than five."""
+
+MOST_VALUES = 16_000_000
+"""Values in one text: five for each of more instances than any message names. Each takes some 64 bytes."""
+
+_BRACKETS = b"[]{}"
+_ALL_ELSE = bytes(set(range(256)) - set(_BRACKETS))
+# Brackets within strings are not told from others: so many may be left over.
+_MOST_LEFT_OVER = 16
+
+
+def parse_json(text: Buffer, most_values: int = MOST_VALUES) -> Any:
+    """The value. Raises ``BadFile`` if the text is not JSON, or nested deeper than any message is.
+
+    Raises ``TooLarge`` if there are more values in it: three bytes of text may become 64 of memory.
+    """
+    text = bytes(text)
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > most_values:
+        raise TooLarge(f"the JSON holds more than {most_values} values")
+    # Python's parser calls itself for each level: in a thread of Orthanc's HTTP server, whose stack is
+    # 100 KB (tried), deep nesting would end the whole process before any exception is raised.
+    brackets = text.translate(None, _ALL_ELSE)
+    for _ in range(MOST_NESTED):
+        if not brackets:
+            break
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    if brackets.count(b"[") + brackets.count(b"{") > _MOST_LEFT_OVER:
+        raise BadFile("the JSON is nested too deep, or its brackets do not match")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"this is not JSON: {error}") from None

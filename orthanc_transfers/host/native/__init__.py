@@ -1,0 +1,1 @@
+"""ctypes into Orthanc's SDK."""

@@ -1,0 +1,109 @@
+"""HTTP to a peer through Orthanc's own client, which knows credentials that nobody else may see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.peers import without_credentials
+from orthanc_transfers.host.native.sdk import Code, HttpMethod, Sdk
+from orthanc_transfers.host.peer_list import PeerList
+from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.net.bandwidth import Bandwidth, acquire_all
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+
+class OrthancTransport:
+    """``ports.PeerTransport`` over ``CallPeerApi``.
+
+    Slower than ``RequestsTransport``: a new connection for each request, and a body of several pieces is
+    joined. Orthanc's client tells neither the headers nor the body of an answer that is an error, so there
+    is no ``Retry-After``, and no body of the answer to a ``DELETE``. A request under way cannot be cut: it
+    ends with ``Canceled`` when its answer is there.
+
+    ``default_timeout`` in seconds; 0: Orthanc's ``HttpTimeout``.
+    """
+
+    def __init__(
+        self,
+        sdk: Sdk,
+        peers: PeerList,
+        name: str,
+        *,
+        default_timeout: float = 0.0,
+        bandwidth: Sequence[Bandwidth] = (),
+    ) -> None:
+        self.peer = name
+        self.url = without_credentials(peers.url(name))
+        self.round_trip = None  # the connections are Orthanc's
+        self._sdk = sdk
+        self._peers = peers
+        self._index = peers.index(name)
+        self._timeout = default_timeout
+        self._bandwidths = [limit for limit in bandwidth if limit.limited]
+        self._stopped = Cancellation()
+
+    def __repr__(self) -> str:
+        return f"CoreTransport({self.peer!r}, {self.url!r})"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Sequence[Buffer] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        limit: int | None = None,
+        repeatable: bool = False,
+    ) -> PeerResponse:
+        """See ``ports.PeerTransport``."""
+        content = body[0] if len(body) == 1 else b"".join(body)
+        sent = dict(headers or {})
+        if len(content) and not any(name.lower() == "content-type" for name in sent):
+            sent["Content-Type"] = "application/octet-stream"
+        acquire_all(self._bandwidths, len(content), self._stopped)
+        self._stopped.check()
+        call = self._sdk.call_peer(
+            self._peers.handle,
+            self._index,
+            HttpMethod[method],
+            # Cores before 1.11.3 put the path behind an address that ends with a slash already.
+            path.lstrip("/"),
+            sent,
+            content,
+            math.ceil(self._timeout if timeout is None else timeout),
+        )
+        self._stopped.check()
+        acquire_all(self._bandwidths, len(call.body), self._stopped)
+        if call.status == 0:
+            raise PeerUnreachable(
+                f"peer {self.peer!r} cannot be reached at {self.url}: "
+                f"Orthanc's own client says {self._sdk.describe(call.code)!r}, see its log",
+                self.peer,
+            )
+        if call.status != 200 or call.code != Code.SUCCESS:
+            raise self._refused(method, path, call.status)
+        if limit is not None and len(call.body) > limit:
+            raise PeerAnswer(
+                f"peer {self.peer!r} answered {method} {path[:100]} with more than {limit} bytes", self.peer
+            )
+        return PeerResponse(call.body, call.headers)
+
+    def prepare(self) -> None:
+        """Orthanc's client keeps no connections."""
+
+    def abort(self) -> None:
+        """Start no more requests; those under way are not waited for by the engine."""
+        self._stopped.cancel()
+
+    def close(self) -> None:
+        """Orthanc's client keeps no connections."""
+
+    def _refused(self, method: str, path: str, status: int) -> PeerStatus:
+        sentence = f"peer {self.peer!r} answered {method} {path[:100]} with {status}"
+        if status in (401, 403):
+            sentence += "; check the user and the password of this peer"
+        return PeerStatus(sentence, self.peer, status)

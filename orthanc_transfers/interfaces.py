@@ -1,0 +1,219 @@
+"""What the engine asks of the world, as protocols. ``host/`` and ``transport.py`` implement them.
+
+Every method may be called from several threads at once, and may block; none is called with a lock held.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+
+class ImportStatus(enum.Enum):
+    """What Orthanc's ``POST /instances`` says of a file it did not refuse."""
+
+    SUCCESS = "Success"
+    ALREADY_STORED = "AlreadyStored"
+    FILTERED_OUT = "FilteredOut"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The answer to an import: ``id`` is the identifier that Orthanc computed from the file."""
+
+    status: ImportStatus
+    id: str
+
+
+class InstanceStore(Protocol):
+    """The Orthanc in whose process we run, as a store of DICOM files."""
+
+    def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
+        """The instances below the resources, each once, in ascending order of identifier.
+
+        Sizes and MD5s come from Orthanc's index; files are read only where the index has no MD5.
+        Raises ``UnknownResource``, naming the one that does not exist; ``Canceled``.
+        """
+
+    def beginning(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation | None = None
+    ) -> Beginning:
+        """The first ``count`` instances of ``manifest``, in much less time where it has many more. Raises the same."""
+
+    def md5s(
+        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+    ) -> dict[str, str | None]:
+        """The MD5 in the index of those that are stored here; ``None`` where the index has none.
+
+        An identifier that is missing from the answer is not stored here. Raises ``Canceled``.
+        """
+
+    def instance(self, identifier: str) -> Instance:
+        """As the index knew it when it was listed last, or else as it is now. Raises ``UnknownResource``.
+
+        The MD5 is empty where the index has none.
+        """
+
+    def read(self, identifier: str) -> memoryview:
+        """The whole file. The memory lives as long as the view. Raises ``UnknownResource``."""
+
+    def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
+        """Fill ``view`` from a place in a file on; ``False`` where only whole files can be read, or this one cannot.
+
+        Raises ``UnknownResource``.
+        """
+
+    def add(self, data: Buffer) -> Imported:
+        """Import one file. Raises ``ImportRefused`` (bad file, full storage, …), saying why."""
+
+    def remove(self, identifier: str) -> None:
+        """Delete one instance; one that is not there does not matter."""
+
+    def sync(self) -> None:
+        """Let all that was imported and deleted so far survive a loss of power. Raises ``TransferError``."""
+
+    def transfer_syntax(self, identifier: str) -> str | None:
+        """UID of the transfer syntax of a stored instance, ``None`` if unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerResponse:
+    """A 200 of a peer. Header names are in lower case; the last one wins."""
+
+    body: Buffer
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class PeerTransport(Protocol):
+    """HTTP to one peer: one method, so that a test needs no network."""
+
+    peer: str
+    """Name in the configuration."""
+
+    url: str
+    """Root of the peer's REST API, without user or password."""
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, as TCP's handshake has shown; ``None`` as long as nothing is known of it."""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Sequence[Buffer] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        limit: int | None = None,
+        repeatable: bool = False,
+    ) -> PeerResponse:
+        """One request; answered only by a 200.
+
+        ``path`` is relative to the peer's root, starts with a slash and may hold a query.
+        ``body`` is sent as the pieces laid end to end, without joining them.
+        ``timeout`` in seconds for each wait on the network, ``None`` for the peer's own.
+        ``limit`` is the most bytes that an answer may have (``PeerAnswer`` beyond).
+        ``repeatable``: done twice it has the effect of once, as HTTP says it only of GET, PUT and DELETE.
+        Raises ``PeerUnreachable``, ``PeerStatus``, ``PeerAnswer``; ``Canceled`` after ``abort``.
+        """
+
+    def prepare(self) -> None:
+        """Open one more connection, for a request soon. It may fail without a word: that request will tell."""
+
+    def abort(self) -> None:
+        """Cut the connections in use, so that requests under way end now with ``Canceled``."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Peers(Protocol):
+    """The peers that Orthanc knows at this moment."""
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+
+    def remote_self(self, name: str) -> str | None:
+        """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
+
+    def connect(self, name: str, connections: int) -> PeerTransport:
+        """A transport of its own for that peer, with up to that many connections. Raises ``UnknownPeer``."""
+
+
+class StepOutcome(enum.Enum):
+    """What a step of a job says."""
+
+    SUCCESS = 1
+    FAILURE = 2
+    CONTINUE = 3
+
+
+class StopReason(enum.Enum):
+    """Why Orthanc stops stepping a job (values of ``OrthancPluginJobStopReason``)."""
+
+    SUCCESS = 1
+    PAUSED = 2
+    FAILURE = 3
+    CANCELED = 4
+
+
+class Job(Protocol):
+    """A job of Orthanc's jobs engine."""
+
+    type: ClassVar[str]
+    """``PushTransfer`` or ``PullTransfer``."""
+
+    def step(self) -> StepOutcome:
+        """Called again and again by one thread of Orthanc; waits 200 ms at most. Never raises."""
+
+    def stop(self, reason: StopReason) -> None:
+        """Told after the last step before a pause, a cancel or the end. Returns at once."""
+
+    def known_as(self, identifier: str) -> None:
+        """Told, after it was queued or reloaded, by which identifier Orthanc knows it. Never raises."""
+
+    def reset(self) -> None:
+        """Start over at the next step: the user resubmitted a failed or canceled job."""
+
+    def content(self) -> dict[str, Any]:
+        """What ``GET /jobs/{id}`` shows as ``Content``. Never blocks."""
+
+    def serialized(self) -> dict[str, Any]:
+        """What Orthanc keeps over a restart. Has no key ``Type``. Never blocks."""
+
+    def progress(self) -> float:
+        """0 to 1. Never blocks."""
+
+    def failure(self) -> str | None:
+        """One sentence once the job failed."""
+
+    def release(self) -> None:
+        """Orthanc forgets the job, or stops: end all work within a second or two, keep what is on disk."""
+
+
+class JobQueue(Protocol):
+    """Orthanc's jobs engine."""
+
+    def submit(self, job: Job, priority: int) -> str:
+        """Queue a job, and tell it its identifier, which is the answer."""
+
+
+class Clock(Protocol):
+    """Time, so that tests need not wait for it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+
+
+Progress = Callable[[int], None]
+"""Called with a number of things done since the last call."""

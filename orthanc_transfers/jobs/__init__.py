@@ -1,0 +1,1 @@
+"""Push and pull as jobs of Orthanc."""

@@ -1,0 +1,151 @@
+"""What the receivers of pushes of version 1 have acknowledged, on disk bucket by bucket.
+
+A receiver of version 1 cannot be asked what it has, and Orthanc saves a job every ten seconds at most: a sender that
+is killed would send again what was acknowledged meanwhile. So each such push has a small file of its own, named
+after its token, for as long as it can go on. It is a comfort: whatever happens to the file, the push goes through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.runtime.journal import Kind, encode_range, encode_record, read_records
+
+log = logging.getLogger(__name__)
+
+FOLDER = "sent"
+"""Below the folder of staging."""
+
+OLDEST = 86400.0
+"""Seconds after which a file is of no use any more: Orthanc has saved the job of a push that stands still."""
+
+
+class AckLog:
+    """The file of one push. Thread-safe. Nothing raises: what cannot be written is warned of, once a push.
+
+    A ``state`` is what ``ResumeState.to_json`` says of a push: ``Transaction``, ``Plan``, ``Cookie``, ``Completed``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._warned = False
+
+    def read(self) -> dict[str, Any]:
+        """The state of the push, empty if there is no file, or none that makes sense."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            log.warning("what was sent by an interrupted push cannot be read: %s", error)
+            return {}
+        state: dict[str, Any] = {}
+        completed: list[Any] = []
+        for record in read_records(data):
+            # What makes no sense counts as not there.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if record.kind is Kind.SENDING:
+                    parsed = json.loads(record.payload)
+                    completed = [*parsed["Completed"]]
+                    state = parsed
+                elif record.kind is Kind.SENT:
+                    completed.append([record.range.start, record.range.stop])
+        return {**state, "Completed": completed} if state else {}
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """The receiver knows the push, and has that much of it."""
+        with self._lock:
+            self._warned = False
+            self._write(state)
+
+    def note(self, index: int, state: Callable[[], Mapping[str, Any] | None]) -> None:
+        """A bucket arrived. A file that has vanished is written anew from ``state``, unless that is ``None``."""
+        record = encode_range(Kind.SENT, Range(index, index + 1))
+        with self._lock:
+            try:
+                self._append(record)
+            except FileNotFoundError:
+                whole = state()
+                if whole is not None:
+                    self._write(whole)
+            except OSError as error:
+                self._warn(error)
+
+    def delete(self) -> None:
+        """The push is over, or has to start over."""
+        with self._lock, contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _append(self, record: bytes) -> None:
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            # Cut short by a full disk, it fails its checksum: the bucket counts as not sent.
+            os.write(fd, record)
+        finally:
+            os.close(fd)
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        unfinished = self._path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(encode_record(Kind.SENDING, json.dumps(state).encode()))
+            os.rename(unfinished, self._path)
+            _delete_old(self._path)
+        except OSError as error:
+            self._warn(error)
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "should this server be killed, a push would send some buckets again: "
+                "what was sent cannot be noted: %s",
+                error,
+            )
+
+
+class AckLogs:
+    """The files of all pushes of this server, in a folder that no other uses."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._found: list[Path] = []
+        """What an earlier process left."""
+        with contextlib.suppress(OSError):
+            self._found = list(directory.iterdir())
+
+    def of(self, token: str) -> AckLog:
+        """The record of a push by its token, 32 hexadecimal digits. Nothing is read or written yet."""
+        return AckLog(self._directory / token)
+
+    def drop_lost(self, tokens: Collection[str]) -> None:
+        """Delete what an earlier process left, but for ``tokens``, whose jobs Orthanc has reloaded."""
+        for path in self._found:
+            if path.name not in tokens:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        self._found = []
+
+
+def _delete_old(young: Path) -> None:
+    """Delete the files that are much older than another one in their folder."""
+    oldest = young.stat().st_mtime - OLDEST
+    with os.scandir(young.parent) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    os.unlink(entry.path)

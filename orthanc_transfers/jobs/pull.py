@@ -1,0 +1,222 @@
+"""Pull: this Orthanc fetches from a peer, into its own staging, and imports from there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Generic, TypeVar
+
+from orthanc_transfers.core.errors import (
+    Conflict,
+    Corrupted,
+    NoSpace,
+    PeerAnswer,
+    PeerError,
+    PeerMismatch,
+    PeerStatus,
+    UnknownTransaction,
+)
+from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.core.model import Beginning, Manifest, name_missing
+from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.interfaces import Job
+from orthanc_transfers.jobs.fetcher import Fetcher
+from orthanc_transfers.jobs.handshake import Handshake
+from orthanc_transfers.jobs.insisting import insist
+from orthanc_transfers.jobs.job import RunContext, TransferJob
+from orthanc_transfers.jobs.pull_v1 import Fetcher1
+from orthanc_transfers.jobs.pull_v2 import Fetcher2
+from orthanc_transfers.jobs.resume import ResumeState, with_identifier
+from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.peer_client import look_up
+from orthanc_transfers.pipeline.executor import BucketExecutor, Carried
+from orthanc_transfers.pipeline.schedule import FIRST, Rest, Schedule, beyond
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.runtime.threads import Later
+
+MOST_ROUNDS = 4
+"""Times that bytes are fetched: once, and again if an instance turns out to be another than announced."""
+
+KIND = "pull"
+
+T = TypeVar("T")
+
+
+class PullJob(TransferJob):
+    """The job of ``POST /transfers/pull``."""
+
+    type = "PullTransfer"
+    bytes_key = "DownloadedSizeMB"
+
+    def work(self, drive: RunContext) -> None:
+        drive.facts.phase = "Listing"
+        greeting = Handshake(drive)
+        # Only who speaks version 2 may be asked for the first ones, and answers at once.
+        capabilities = greeting.capabilities()
+        greeting.open_connections()
+        # What was begun is compared with all that the peer lists now.
+        begun = drive.environment.receptions.find(KIND, drive.continuation.token) is not None
+        growing = capabilities is not None and capabilities.growing and not begun
+        beginning = _list(drive, capabilities, FIRST if growing else None)
+        if not len(beginning.manifest):
+            return
+        try:
+            _transfer(drive, beginning, capabilities)
+        except (Conflict, UnknownTransaction):
+            if beginning.whole:
+                raise
+            # The peer lists other instances than it did a moment ago.
+            _transfer(drive, _list(drive, capabilities), capabilities)
+
+    def undo(self, continuation: ResumeState, *, failed: bool) -> None:
+        # What a failed pull has received is there for another attempt.
+        reception = self.environment.receptions.find(KIND, continuation.token)
+        if reception is not None and not failed:
+            reception.discard()
+
+
+def new_pull(environment: Services, request: TransferRequest) -> Job:
+    """A job that fetches what a user, or another Orthanc, asked for."""
+    return PullJob(environment, with_identifier(request))
+
+
+def _list(drive: RunContext, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
+    """All that the peer has, or the ``first`` instances of it."""
+    order, peer = drive.order, drive.peer.peer
+    # A C++ peer reads and hashes every file before it answers.
+    timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
+    try:
+        answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout, first))
+    except PeerStatus as error:
+        if error.peer_status != 404:
+            raise
+        raise PeerError(
+            f"peer {peer} lacks one of the resources, or the transfers accelerator: {error}", peer
+        ) from error
+    if order.originator is not None and not drive.continuation.originator_verified:
+        if answer.originator != order.originator:
+            raise PeerMismatch(
+                f"peer {peer} is not the Orthanc that asked for this transfer: "
+                f"its RemoteSelf for this server names a wrong peer, or it was restarted since",
+                peer,
+            )
+        drive.continuation.originator_verified = True
+    try:
+        listed = Beginning(Manifest(answer.instances), answer.more)
+    except ValueError as error:
+        raise PeerAnswer(f"peer {peer} lists instances that make no sense: {error}", peer) from error
+    if listed.whole and len(listed.manifest):
+        drive.facts.know(listed.manifest)
+    return listed
+
+
+def _open(drive: RunContext, listed: Beginning) -> IncomingTransfer:
+    return drive.environment.receptions.open(
+        drive.continuation.token,
+        listed.manifest,
+        kind=KIND,
+        check_stored=True,
+        more=listed.more,
+        peer=drive.order.peer,
+        aliases=[drive.order.sender_transfer_id or ""],
+        cancellation=drive.cancellation,
+    )
+
+
+def _transfer(drive: RunContext, listed: Beginning, capabilities: Capabilities | None) -> None:
+    """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
+    reception = _open(drive, listed)
+    drive.enter(reception.id)
+    try:
+        if capabilities is None:
+            carrier = drive.carrier(KIND)
+            _Pull(drive, reception, Fetcher1(drive, listed.manifest), carrier, None, 0).run()
+        else:
+            # A bucket may be larger than its target.
+            carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
+            fetcher = Fetcher2(drive, reception, carrier, capabilities.codecs)
+            _Pull(drive, reception, fetcher, carrier, capabilities, listed.more).run()
+    except NoSpace:
+        # What was fetched would keep the disk full until the job is tried again, if ever.
+        reception.discard()
+        raise
+
+
+class _Pull(Generic[T]):
+    """Fetches what is missing, until all can be imported. ``more`` instances are still to be listed."""
+
+    def __init__(
+        self,
+        drive: RunContext,
+        reception: IncomingTransfer,
+        fetcher: Fetcher[T],
+        carrier: BucketExecutor,
+        capabilities: Capabilities | None,
+        more: int,
+    ) -> None:
+        self._drive = drive
+        self._reception = reception
+        self._fetcher = fetcher
+        self._carrier = carrier
+        self._capabilities = capabilities
+        self._more = more
+
+    def run(self) -> None:
+        facts, reception = self._drive.facts, self._reception
+        there = reception.size - sum(item.size for item in reception.missing())
+        facts.already_stored, stored_size = reception.already_stored
+        facts.resumed = max(0, there - stored_size)
+        for _ in range(MOST_ROUNDS):
+            self._fetch()
+            facts.phase = "Importing"
+            facts.importing = reception
+            try:
+                report = reception.commit(self._drive.cancellation)
+            except Corrupted:
+                continue
+            finally:
+                facts.imported, facts.importing = reception.imported, None
+            facts.report = report.counts()
+            return
+        peer = self._drive.peer.peer
+        raise PeerError(
+            f"peer {peer} sends {name_missing(reception.manifest, reception.missing())} "
+            f"with another MD5 than it announces, {MOST_ROUNDS} times now",
+            peer,
+        )
+
+    def _fetch(self) -> None:
+        drive, reception, fetcher = self._drive, self._reception, self._fetcher
+        drive.facts.phase = "Fetching"
+        count, size, missing = reception.count, reception.size, RangeSet(reception.missing())
+        known, rest = 1.0, None
+        if self._more:
+            known = count / (count + self._more)
+            # Not before it is known what is missing of the first.
+            rest = Later("transfers-listing", partial(self._list_rest, size))
+        schedule = Schedule(
+            fetcher.plan(missing),
+            fetcher.plan(missing.missing(Range(0, size))).total(),
+            missing.size,
+            drive.progress,
+            known=known,
+            rest=rest,
+        )
+
+        def fetch(item: T) -> Carried:
+            fetched = insist(drive, lambda: fetcher.fetch(item))
+            reception.write(fetcher.ranges(item), fetched.data)
+            return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
+
+        schedule.carry(self._carrier, fetch, drive.cancellation)
+
+    def _list_rest(self, first: int) -> Rest:
+        """Learn of all the instances, while the ``first`` bytes are being fetched."""
+        drive, reception = self._drive, self._reception
+        listed = _list(drive, self._capabilities)
+        drive.environment.receptions.grow(reception, listed.manifest, listed.more, drive.cancellation)
+        self._more = 0
+        drive.facts.already_stored, _ = reception.already_stored
+        missing = beyond(reception.missing(), first)
+        there = RangeSet(missing).missing(Range(first, reception.size))
+        return Rest(missing, self._fetcher.plan(there).total())

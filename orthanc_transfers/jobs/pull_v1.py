@@ -1,0 +1,46 @@
+"""Pull, version 1: ``GET /transfers/chunks``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orthanc_transfers.core.codec import Codec, Compression
+from orthanc_transfers.core.model import Bucket, Manifest
+from orthanc_transfers.core.planner import chunks_path, plan_pull
+from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.jobs.fetcher import Fetched, most_bytes, unpack
+from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.pipeline.schedule import Plan
+
+# Share of the bytes that gzip has to save at least, to be worth the time of the peer.
+_WORTHWHILE = 0.03
+
+
+class Fetcher1:
+    """Implements ``Fetcher`` with buckets."""
+
+    def __init__(self, drive: RunContext, manifest: Manifest) -> None:
+        self._peer = drive.peer
+        self._manifest = manifest
+        self._target = drive.environment.settings.bucket_size
+        # The first answer tells whether the data compresses: the peer has it, this side does not.
+        wanted = drive.order.compression
+        self._trying = wanted not in (Compression.NONE, Compression.GZIP)
+        self._codec = Codec.NONE if wanted is Compression.NONE else Codec.GZIP
+
+    def plan(self, missing: RangeSet) -> Plan[Bucket]:
+        buckets = plan_pull(self._manifest, self._target, missing)
+        return Plan(iter(buckets), lambda: len(buckets))
+
+    def ranges(self, item: Bucket) -> Sequence[Range]:
+        return [self._manifest.range_of_chunk(chunk) for chunk in item.chunks]
+
+    def fetch(self, item: Bucket) -> Fetched:
+        codec = self._codec
+        answer = self._peer.request("GET", chunks_path(item, codec), limit=most_bytes(item.size))
+        fetched = unpack(self._peer.peer, answer, codec, item.size)
+        if self._trying:
+            self._trying = False
+            if fetched.wire > (1 - _WORTHWHILE) * item.size:
+                self._codec = Codec.NONE
+        return fetched

@@ -1,0 +1,92 @@
+"""The report that a sender keeps of its own push: what the receiver did with each instance, in its own words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.safe_json import parse_json
+from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.net.peer_client import identify
+
+log = logging.getLogger(__name__)
+
+PATH = "/transfers/reports/"
+
+# Bytes of a row of a report, with a reason of some length; and of all that is around the rows.
+_ROW = 2048
+_FRAME = 64 * 1024
+_LONGEST_REASON = 500
+
+
+def keep_report(
+    drive: RunContext,
+    manifest: Manifest,
+    identifier: str,
+    outcome: Mapping[str, Any],
+    *,
+    began: float,
+    ask: bool,
+) -> None:
+    """Write the report of a push that has ended on the receiver, which knows it as ``identifier``.
+
+    ``outcome`` are the keys that say how it ended, ``State`` among them. ``began``: when
+    it did, in seconds since the epoch. ``ask``: the receiver has a report of
+    its own, and is asked for it. Never raises: the transfer is over, whatever becomes of its report.
+    """
+    environment = drive.environment
+    if environment.reports.read(identifier) is not None:
+        return  # the receiver is this very server
+    theirs = _ask(drive, identifier, len(manifest)) if ask else {}
+    told = _rows(theirs.get("Instances"))
+    # Version 1 tells no more than that it has them all.
+    untold = "accepted" if outcome["State"] == "committed" else "not imported"
+    report = {
+        "ID": identifier,
+        "Kind": "push",
+        "Peer": drive.order.peer,
+        "Created": began,
+        **outcome,
+        "Finished": environment.clock.now(),
+        "TotalInstances": len(manifest),
+        "TotalSize": str(manifest.size),
+        "Instances": [
+            {"ID": one.id, "MD5": one.md5, "Size": one.size, **told.get(one.id, {"Outcome": untold})}
+            for one in manifest
+        ],
+    }
+    try:
+        environment.reports.write(report, [drive.order.sender_transfer_id or identifier])
+    except OSError as error:
+        log.warning("the report of push %s cannot be written: %s", identifier, error)
+
+
+def _ask(drive: RunContext, identifier: str, count: int) -> dict[str, Any]:
+    try:
+        answer = drive.once.request(
+            "GET",
+            PATH + identifier,
+            headers=identify(drive.order, drive.continuation.cookie),
+            limit=_FRAME + _ROW * count,
+        )
+        report = parse_json(answer.body)
+    except TransferError as error:
+        log.info("peer %s does not show its report of push %s: %s", drive.order.peer, identifier, error)
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def _rows(rows: Any) -> dict[str, dict[str, str]]:
+    """What the receiver says of each instance: texts of a stranger, cut at some length."""
+    told: dict[str, dict[str, str]] = {}
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("ID"), str) and isinstance(row.get("Outcome"), str):
+            told[row["ID"]] = {
+                key: row[key][:_LONGEST_REASON]
+                for key in ("Outcome", "Reason")
+                if isinstance(row.get(key), str)
+            }
+    return told

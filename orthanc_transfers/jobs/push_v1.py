@@ -1,0 +1,241 @@
+"""Push, version 1: buckets are planned in advance, the commit is one long request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.codec import Codec, Compression, choose, encode
+from orthanc_transfers.core.errors import (
+    BadFile,
+    Corrupted,
+    PeerAnswer,
+    PeerError,
+    PeerStatus,
+    PeerUnreachable,
+)
+from orthanc_transfers.core.messages_v1 import PushCreated, PushCreation
+from orthanc_transfers.core.model import Bucket, Chunk, Manifest, name_instances
+from orthanc_transfers.core.planner import plan_buckets
+from orthanc_transfers.jobs.insisting import insist
+from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.jobs.push_report import keep_report
+from orthanc_transfers.net.peer_client import (
+    acknowledged,
+    cookie_of,
+    drop,
+    identify,
+    look_up,
+    orthanc_code,
+    post,
+    put,
+    size_of,
+    understand,
+)
+from orthanc_transfers.pipeline.executor import Carried
+
+CREATE = "/transfers/push"
+
+KNOWN_CODECS = frozenset({Codec.NONE, Codec.GZIP})
+
+_MOST_TRANSACTIONS = 2
+_SAMPLES = 4
+_SAMPLE_SIZE = 256 * 1024
+
+
+class Push:
+    """One push to one peer."""
+
+    def __init__(self, drive: RunContext, manifest: Manifest) -> None:
+        self._drive = drive
+        self._manifest = manifest
+        self._timeout = drive.environment.settings.peer_commit_timeout
+        self._buckets = plan_buckets(manifest, drive.environment.settings.bucket_size)
+        self._codec = Codec.NONE
+        self._sent_before = False
+        """Whether all buckets had arrived before a pause or a restart: the commit may have begun then."""
+        self._began = drive.environment.clock.now()
+
+    def run(self) -> None:
+        """Send every bucket that the receiver does not have from before a pause, then commit."""
+        for left in reversed(range(_MOST_TRANSACTIONS)):
+            path = self._resume() or self._create()
+            try:
+                self._send(path)
+                self._commit(path)
+            except PeerStatus as error:
+                corrupted = orthanc_code(error) == Corrupted.code
+                if not left or not (corrupted or error.peer_status == 404):
+                    raise
+                if corrupted:
+                    # Version 1 does not say which bucket was damaged on its way.
+                    drop(self._drive.once, path, self._headers)
+                # Else the receiver does not know the push any more: it was restarted, or made room for another.
+                self._drive.continuation.end()
+            else:
+                keep_report(
+                    self._drive,
+                    self._manifest,
+                    _identifier(path),
+                    {"State": "committed"},
+                    began=self._began,
+                    ask=False,
+                )
+                return
+
+    # --- the transaction
+
+    def _resume(self) -> str | None:
+        path, plan = self._drive.continuation.path, self._drive.continuation.plan
+        self._sent_before = False
+        codec, _, fingerprint = (plan or "").partition(":")
+        if path is None:
+            return None
+        if fingerprint != self._fingerprint:
+            # What is to be sent changed during the pause.
+            drop(self._drive.once, path, self._headers)
+            return None
+        self._codec = Codec(codec)
+        self._sent_before = len(self._drive.continuation.completed()) == len(self._buckets)
+        self._settle(path)
+        return path
+
+    def _create(self) -> str:
+        drive = self._drive
+        drive.facts.phase = "Sending"
+        self._codec = self._choose()
+        creation = PushCreation(
+            Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
+        )
+
+        def create() -> tuple[PushCreated, str | None]:
+            answer = post(drive.peer, CREATE, creation.to_json(), self._headers, self._timeout)
+            return understand(drive.peer, CREATE, answer, PushCreated.parse), cookie_of(answer)
+
+        try:
+            created, cookie = insist(drive, create)
+        except PeerStatus as error:
+            if error.peer_status != 404:
+                raise
+            peer = drive.peer.peer
+            raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
+        path = "/" + created.path.lstrip("/")
+        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie)
+        self._settle(path)
+        return path
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return f"{self._drive.environment.settings.bucket_size}:{self._manifest.fingerprint()}"
+
+    def _choose(self) -> Codec:
+        """One codec for the whole push: gzip if any of a few samples gains by it."""
+        wanted = self._drive.order.compression
+        if wanted in (Compression.NONE, Compression.GZIP):
+            return Codec(wanted.value)
+        instances = [instance for instance in self._manifest if instance.size]
+        for instance in instances[:: max(1, len(instances) // _SAMPLES)][:_SAMPLES]:
+            chunk = Chunk(instance.id, 0, min(instance.size, _SAMPLE_SIZE))
+            pieces = self._drive.environment.source.pieces([chunk], self._manifest)
+            if choose(Compression.AUTO, pieces, KNOWN_CODECS) is not Codec.NONE:
+                return Codec.GZIP
+        return Codec.NONE
+
+    def _settle(self, path: str) -> None:
+        drive = self._drive
+        drive.enter(_identifier(path))
+        drive.facts.already_stored = 0
+        completed = drive.continuation.completed()
+        left = sum(bucket.size for bucket in self._buckets if bucket.index not in completed)
+        drive.facts.resumed = self._manifest.size - left
+        drive.progress.plan(lambda: len(self._buckets), len(completed), left)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return identify(self._drive.order, self._drive.continuation.cookie)
+
+    # --- the buckets
+
+    def _send(self, path: str) -> None:
+        drive = self._drive
+        drive.facts.phase = "Sending"
+        completed = drive.continuation.completed()
+
+        def carry(bucket: Bucket) -> Carried:
+            body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
+            place = f"{path}/{bucket.index}"
+            insist(drive, lambda: self._put(place, body))
+            return Carried(bucket.size, size_of(body), self._codec)
+
+        drive.carrier("push").carry(
+            [bucket for bucket in self._buckets if bucket.index not in completed],
+            carry,
+            lambda bucket: drive.continuation.complete(bucket.index),
+        )
+
+    def _put(self, place: str, body: Sequence[Buffer]) -> None:
+        try:
+            put(self._drive.peer, place, body, self._headers)
+        except PeerStatus as error:
+            if orthanc_code(error) != BadFile.code:
+                raise
+            # It was gzip when it left.
+            raise PeerAnswer(str(error), self._drive.peer.peer) from error
+
+    # --- the commit
+
+    def _commit(self, path: str) -> None:
+        drive = self._drive
+        drive.facts.phase = "Importing"
+        path = f"{path}/commit"
+        try:
+            acknowledged(drive.once, path, post(drive.once, path, {}, self._headers, self._timeout))
+        except (PeerUnreachable, PeerAnswer) as error:
+            lost: PeerError = error
+        except PeerStatus as error:
+            if error.peer_status == 404 and self._sent_before and not self._not_there():
+                return  # a C++ peer knows nothing of a push after its commit
+            if not error.outage:
+                raise
+            lost = error
+        else:
+            return
+
+        # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
+        # finishes the first one, and then knows nothing of it.
+        def ask_again() -> None:
+            acknowledged(drive.peer, path, post(drive.peer, path, {}, self._headers, self._timeout))
+
+        try:
+            insist(drive, ask_again)
+        except PeerStatus as error:
+            if error.peer_status != 404:
+                raise
+            self._verify(lost)
+
+    def _verify(self, lost: PeerError) -> None:
+        """Compare what the receiver has with what was sent. Raises ``PeerError`` unless all is there."""
+        peer = self._drive.peer.peer
+        problem = self._not_there()
+        if problem:
+            raise PeerError(
+                f"the answer of peer {peer} to the commit was lost ({lost}), and it does not show "
+                f"{name_instances(problem)} as sent: the outcome is unknown, look at the peer",
+                peer,
+            ) from lost
+
+    def _not_there(self) -> list[str]:
+        """The instances that the receiver does not show as they were sent; all, if it shows none."""
+        drive = self._drive
+        resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
+        try:
+            there = insist(drive, lambda: look_up(drive.peer, resources, drive.order, self._timeout))
+        except (PeerStatus, PeerAnswer):
+            return [instance.id for instance in self._manifest]
+        stored = {instance.id: instance.md5 for instance in there.instances}
+        return [one.id for one in self._manifest if stored.get(one.id) != one.md5]
+
+
+def _identifier(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,239 @@
+"""Push, version 2: the receiver says what is missing, and is asked for the outcome of its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from orthanc_transfers.core.checksum import xxh3
+from orthanc_transfers.core.codec import Codec, choose, content_type, encode, level_for
+from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
+from orthanc_transfers.core.messages_v2 import (
+    CODEC_HEADER,
+    XXH3_HEADER,
+    Capabilities,
+    PushCreation2,
+    PushStatus,
+)
+from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
+from orthanc_transfers.core.planner import RangePlan
+from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.jobs.insisting import insist
+from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.jobs.push_report import keep_report
+from orthanc_transfers.net.peer_client import (
+    cookie_of,
+    drop,
+    identify,
+    post,
+    put,
+    size_of,
+    understand,
+)
+from orthanc_transfers.pipeline.executor import Carried
+from orthanc_transfers.pipeline.schedule import Plan, Rest, Schedule, beyond
+from orthanc_transfers.runtime.threads import Later
+
+CREATE = "/transfers/v2/push"
+
+MOST_ROUNDS = 4
+"""Times that bytes are sent: once, and again if the receiver misses some in spite of that."""
+
+# Seconds between two questions for the outcome of a commit: as often, the number of imported instances is new.
+_POLL = 1
+
+
+class Push:
+    """One push to one peer: of the ``beginning`` of what is to be sent, which becomes the ``whole``."""
+
+    def __init__(
+        self, drive: RunContext, beginning: Beginning, whole: Later[Manifest], capabilities: Capabilities
+    ) -> None:
+        self._drive = drive
+        self._manifest, self._more = beginning.manifest, beginning.more
+        self._whole = whole
+        self._growing = capabilities.growing
+        self._codecs = frozenset(capabilities.codecs)
+        self._began = drive.environment.clock.now()
+        # A bucket may be larger than its target.
+        self._carrier = drive.carrier("push", max(1, capabilities.max_body_size // 2))
+
+    def run(self) -> None:
+        """Send what is missing, and see it imported. Raises ``PeerError`` and its like."""
+        if not self._growing or self._drive.continuation.path is not None:
+            # What the receiver has already, it tells of all.
+            self._await_whole()
+        status = self._create()
+        self._drive.facts.resumed = (
+            self._manifest.size - status.already_stored_size - sum(item.size for item in status.missing)
+        )
+        for _ in range(MOST_ROUNDS):
+            try:
+                status = self._finish(self._send(status))
+            except PeerStatus as error:
+                # The receiver lost the push, or is already further than this side knew.
+                if error.peer_status not in (404, 409):
+                    raise
+                # Or the list is not what it was when it was begun.
+                self._await_whole()
+                status = self._create()
+            if status.state is PushState.COMMITTED:
+                self._succeed(status)
+                return
+            if status.state is PushState.FAILED:
+                # It is over on the receiver: another attempt must not find it again.
+                self._drive.continuation.renew_token()
+                reason = status.error or "the import failed"
+                self._keep_report(status, {"State": status.state.value, "Error": reason})
+                raise self._error(reason)
+            if not status.missing:
+                # It broke the commit off without an error: it is being stopped, perhaps.
+                self._drive.cancellation.wait(_POLL)
+        raise self._error(
+            f"after {MOST_ROUNDS} attempts it has not received "
+            f"{name_missing(self._manifest, status.missing)} with the announced MD5"
+            if status.missing
+            else f"{MOST_ROUNDS} times it broke off the import"
+        )
+
+    # --- the steps
+
+    def _await_whole(self) -> None:
+        if self._more:
+            self._manifest, self._more = self._whole.result(self._drive.cancellation), 0
+
+    def _create(self) -> PushStatus:
+        drive = self._drive
+        create = partial(self._post_creation, self._manifest, self._more)
+        try:
+            status, cookie = insist(drive, create)
+        except PeerStatus as error:
+            if error.peer_status != 409:
+                raise
+            # The receiver knows the token with another manifest: the study changed since.
+            if drive.continuation.path is not None:
+                drop(drive.once, drive.continuation.path, self._headers)
+            drive.continuation.renew_token()
+            status, cookie = insist(drive, create)
+        drive.continuation.begin(status.path, cookie=cookie)
+        drive.enter(status.id)
+        drive.facts.already_stored = status.already_stored
+        return status
+
+    def _post_creation(self, manifest: Manifest, more: int) -> tuple[PushStatus, str | None]:
+        drive = self._drive
+        creation = PushCreation2(drive.continuation.token, manifest, more).to_json()
+        timeout = drive.environment.settings.peer_commit_timeout
+        answer = post(
+            drive.peer,
+            CREATE,
+            creation,
+            self._headers,
+            timeout,
+            small=Codec.ZSTD in self._codecs,
+            repeatable=True,
+        )
+        status = understand(drive.peer, CREATE, answer, PushStatus.parse)
+        if more:
+            # It may know the rest, from an attempt of which this side knows nothing.
+            there = RangeSet(status.missing).missing(manifest.area)
+            status = replace(status, missing=tuple(there.missing(manifest.area)))
+        return self._sensible(status, manifest), cookie_of(answer)
+
+    def _announce_rest(self) -> Rest:
+        """Let the receiver know all the instances, while the first are being sent."""
+        manifest = self._whole.result(self._drive.cancellation)
+        status, _ = insist(self._drive, partial(self._post_creation, manifest, 0))
+        first = self._manifest.size
+        self._manifest, self._more = manifest, 0
+        self._drive.facts.already_stored = status.already_stored
+        missing = beyond(status.missing, first)
+        there = RangeSet(missing).missing(Range(first, manifest.size))
+        return Rest(missing, self._buckets_of(there))
+
+    def _buckets_of(self, there: RangeSet) -> int:
+        target = self._drive.environment.settings.bucket_size
+        return RangePlan(there, lambda left: target).total
+
+    def _send(self, status: PushStatus) -> PushStatus:
+        if status.state is not PushState.RECEIVING:
+            return status
+        drive, clock = self._drive, self._drive.environment.clock
+        drive.facts.phase = "Sending"
+        there = RangeSet(status.missing).missing(self._manifest.area)
+        buckets = RangePlan(status.missing, self._carrier.bucket_size)
+        schedule = Schedule(
+            Plan(buckets, lambda: buckets.total, buckets.extend),
+            self._buckets_of(there),
+            sum(item.size for item in status.missing),
+            drive.progress,
+            known=len(self._manifest) / (len(self._manifest) + self._more) if self._more else 1.0,
+            rest=Later("transfers-announcing", self._announce_rest) if self._more else None,
+        )
+
+        def carry(ranges: Sequence[Range]) -> Carried:
+            chunks = [chunk for item in ranges for chunk in self._manifest.chunks(item)]
+            pieces = drive.environment.source.pieces(chunks, self._manifest)
+            began = clock.monotonic()
+            codec = choose(self._carrier.encoding(), pieces, self._codecs)
+            body = encode(pieces, codec, level_for(drive.progress.speed()))
+            encoding = clock.monotonic() - began
+            del pieces  # what is encoded needs no memory while it is sent
+            headers = {
+                "content-type": content_type(codec),
+                CODEC_HEADER: codec.value,
+                XXH3_HEADER: xxh3(body),
+                **self._headers,
+            }
+            places = "/".join(f"{item.start}/{item.size}" for item in ranges)
+            insist(drive, lambda: put(drive.peer, f"{status.path}/{places}", body, headers))
+            return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
+
+        schedule.carry(self._carrier, carry, drive.cancellation)
+        drive.facts.phase = "Importing"
+        return insist(drive, partial(self._commit, f"{status.path}/commit"))
+
+    def _commit(self, path: str) -> PushStatus:
+        return self._understand(path, post(self._drive.peer, path, {}, self._headers, repeatable=True))
+
+    def _finish(self, status: PushStatus) -> PushStatus:
+        """Ask until the commit is over."""
+        drive = self._drive
+        drive.facts.phase = "Importing"
+        while status.state is PushState.COMMITTING:
+            drive.facts.imported = status.imported
+            # The receiver answers when the commit is over, or after that time.
+            status = insist(drive, partial(self._ask, status.path))
+        return status
+
+    def _ask(self, path: str) -> PushStatus:
+        answer = self._drive.peer.request("GET", f"{path}?wait={_POLL}", headers=self._headers)
+        return self._understand(path, answer)
+
+    def _succeed(self, status: PushStatus) -> None:
+        self._drive.facts.imported = status.imported
+        self._drive.facts.report = status.report
+        self._keep_report(status, {"State": status.state.value, "Report": status.report})
+
+    def _keep_report(self, status: PushStatus, outcome: Mapping[str, Any]) -> None:
+        keep_report(self._drive, self._manifest, status.id, outcome, began=self._began, ask=True)
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return identify(self._drive.order, self._drive.continuation.cookie)
+
+    def _understand(self, path: str, answer: PeerResponse) -> PushStatus:
+        return self._sensible(understand(self._drive.peer, path, answer, PushStatus.parse), self._manifest)
+
+    def _sensible(self, status: PushStatus, manifest: Manifest) -> PushStatus:
+        if any(item.stop > manifest.size for item in status.missing):
+            peer = self._drive.peer.peer
+            raise PeerAnswer(f"peer {peer} misses bytes that the push does not have", peer)
+        return status
+
+    def _error(self, sentence: str) -> PeerError:
+        peer = self._drive.peer.peer
+        return PeerError(f"peer {peer}: {sentence}", peer)

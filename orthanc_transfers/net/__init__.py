@@ -1,0 +1,1 @@
+"""HTTP client to one peer."""

@@ -1,0 +1,1 @@
+"""Moves buckets, in either direction."""

@@ -1,0 +1,1 @@
+"""Incoming transfers, pushed or pulled."""

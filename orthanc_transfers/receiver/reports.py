@@ -1,0 +1,108 @@
+"""Commit reports on disk: what became of every instance of a transfer."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.interfaces import Clock
+
+log = logging.getLogger(__name__)
+
+_DAY = 86400.0
+_SWEEP_EVERY = 3600.0
+
+
+class Reports:
+    """Reports by identifier, each kept for ``retention_days``.
+
+    Identifiers may come from the network: a file is named after the hash of one.
+    """
+
+    def __init__(self, directory: Path, retention_days: float, clock: Clock) -> None:
+        self._directory = directory
+        self._retention = retention_days * _DAY
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next_sweep = 0.0
+
+    def write(self, report: Mapping[str, Any], aliases: Iterable[str] = ()) -> None:
+        """Keep a report under its ``ID``, and let it be found by other identifiers too.
+
+        Raises ``OSError``.
+        """
+        self._write(report["ID"], report)
+        for alias in aliases:
+            self.alias(report["ID"], alias)
+        self.expire()
+
+    def alias(self, identifier: str, alias: str) -> None:
+        """Let the report ``identifier`` be found as ``alias``, also if it is not written yet.
+
+        An alias may come from a stranger: it never hides the report of another transfer.
+        """
+        known = self._read(alias)
+        if alias != identifier and (known is None or "See" in known):
+            self._write(alias, {"See": identifier})
+
+    def read(self, identifier: str) -> dict[str, Any] | None:
+        """A report by its ``ID`` or an alias; ``None`` if there is none (any more)."""
+        content = self._read(identifier)
+        if content is not None and "See" in content:
+            content = self._read(content["See"])
+        return content
+
+    def expire(self) -> None:
+        """Delete what is older than the retention; looks once an hour at most."""
+        with self._lock:
+            if self._clock.monotonic() < self._next_sweep:
+                return
+            self._next_sweep = self._clock.monotonic() + _SWEEP_EVERY
+        oldest = self._clock.now() - self._retention
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < oldest:
+                        os.unlink(entry.path)
+
+    def _path(self, identifier: str) -> Path:
+        return self._directory / f"{hashlib.sha256(identifier.encode('utf-8', 'replace')).hexdigest()}.json"
+
+    def _write(self, identifier: str, content: Mapping[str, Any]) -> None:
+        # The mode is of the last folder only, and what is around may have been deleted.
+        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        path = self._path(identifier)
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "wb") as file:
+                file.write(json.dumps(content).encode())
+                file.flush()
+                # A name without content is what a loss of power would leave.
+                os.fsync(fd)
+            # The age of a file is told by the clock that will judge it.
+            os.utime(unfinished, (self._clock.now(), self._clock.now()))
+            os.rename(unfinished, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+            raise
+
+    def _read(self, identifier: str) -> dict[str, Any] | None:
+        try:
+            content = json.loads(self._path(identifier).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("a commit report cannot be read: %s", error)
+            return None
+        return content if isinstance(content, dict) else None

@@ -1,0 +1,84 @@
+"""Commits that run at the same time and have instances in common: what one brought and takes back, others may count on.
+
+What a commit brought goes with the last of those that count on it, and stays if one of them succeeds. Each commit that
+has begun notes on disk what that makes of its own instances, so that it holds after the death of the process too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from orthanc_transfers.core.model import Manifest
+
+
+class Claim:
+    """That a commit counts on the instances of its manifest, from before it looks for them in Orthanc to its end."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.kept: set[str] = set()
+        """Instances that another commit succeeded with meanwhile."""
+        self.inherited: set[str] = set()
+        """Instances that another commit brought, and left to this one to take back if need be."""
+        self.note: Callable[[], None] = lambda: None
+        """To be called when one of these has changed."""
+
+
+class SharedInstances:
+    """The commits of this server that are running. Thread-safe.
+
+    The lock is held while an instance is deleted: whoever begins to count on it then finds that it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claims: list[Claim] = []
+
+    def claim(self, manifest: Manifest) -> Claim:
+        """A commit begins to count on these instances."""
+        claim = Claim(manifest)
+        with self._lock:
+            self._claims.append(claim)
+        return claim
+
+    def begin(self, claim: Claim, note: Callable[[], None]) -> None:
+        """An import begins. ``note`` writes down what ``kept`` and ``inherited`` mean to it, now and after each change.
+
+        It must not raise after the first time.
+        """
+        with self._lock:
+            note()
+            claim.note = note
+
+    def succeed(self, claim: Claim) -> None:
+        """A commit ends, and all its instances stay."""
+        with self._lock:
+            self._claims.remove(claim)
+            for other in self._claims:
+                common = {instance.id for instance in claim.manifest if instance.id in other.manifest}
+                other.kept |= common
+                other.inherited -= common
+                if common:
+                    other.note()
+
+    def fail(self, claim: Claim, remove: Callable[[str], None]) -> None:
+        """A commit ends undone: what it inherited is left to others, or taken back by ``remove``."""
+        with self._lock:
+            self._claims.remove(claim)
+            for identifier in claim.inherited:
+                self._leave(claim, identifier, remove)
+
+    def take_back(self, claim: Claim, identifier: str, remove: Callable[[str], None]) -> None:
+        """``remove`` what a commit brought, unless another counts on it."""
+        with self._lock:
+            if identifier not in claim.kept:
+                self._leave(claim, identifier, remove)
+
+    def _leave(self, claim: Claim, identifier: str, remove: Callable[[str], None]) -> None:
+        for other in self._claims:
+            if other is not claim and identifier in other.manifest:
+                other.inherited.add(identifier)
+                other.note()
+                return
+        remove(identifier)

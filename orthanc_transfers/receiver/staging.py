@@ -1,0 +1,184 @@
+"""The folder of everything that is being received: room for new areas, and those found again after a restart.
+
+root/
+  lock                 held by the Orthanc that uses this folder
+  <32 hex digits>/     one reception: area, manifest, journal (see ``area.py``)
+  sent/                pushes of version 1 that this server sends (see ``sent.py``)
+  set-aside/           what was found here and is not a reception of this version
+  server-N/            the same again, for another Orthanc that shares the folder
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
+from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.receiver.area import MAKE_ROOM, Area, disk_error
+
+log = logging.getLogger(__name__)
+
+SET_ASIDE = "set-aside"
+SENT = "sent"
+"""Folder of what jobs note of version-1 pushes that this server sends (``jobs/ack_log.py``)."""
+_LOCK = "lock"
+_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|server-[0-9]+|{SET_ASIDE}")
+_UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
+_RECEPTION = re.compile(r"[0-9a-f]{32}")
+_MOST_SERVERS = 64
+
+
+class Staging:
+    """The areas below one folder.
+
+    ``max_size`` is the most bytes that all areas may have together, 0 for no limit but the disk's.
+    Raises ``ConfigurationError`` if the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path, *, max_size: int = 0, clock: Clock) -> None:
+        self._max_size = max_size
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._promised: dict[str, int] = {}
+        self._areas: dict[str, Area] = {}
+        self._given = root
+        try:
+            self.root, self._lock_file = _claim(root)
+        except OSError as error:
+            raise ConfigurationError(f"StagingDirectory {root} cannot be used: {error}") from error
+
+    def create(self, manifest: Manifest, meta: dict[str, Any], needed: int) -> Area:
+        """A new area, of which ``needed`` bytes will be written. Raises ``NoSpace``."""
+        identifier = secrets.token_hex(16)
+        self._claim_again_if_deleted()
+        self.promise(identifier, needed)
+        try:
+            area = Area.create(self.root / identifier, manifest, meta)
+        except BaseException:
+            self.forget(identifier)
+            raise
+        with self._lock:
+            self._areas[identifier] = area
+        return area
+
+    def _claim_again_if_deleted(self) -> None:
+        with self._lock:
+            if (self.root / _LOCK).exists():
+                return
+            log.warning("the staging directory %s was deleted, it is made again", self.root)
+            try:
+                root, lock_file = _claim(self._given)
+            except OSError as error:
+                raise disk_error(error) from error
+            self._lock_file.close()
+            self.root, self._lock_file = root, lock_file
+
+    def promise(self, identifier: str, needed: int) -> None:
+        """See that ``needed`` further bytes can be written to an area. Raises ``NoSpace``."""
+        try:
+            disk = os.statvfs(self.root)
+        except OSError as error:
+            raise disk_error(error) from error
+        with self._lock:
+            staged = sum(self._promised.values())
+            # What others were promised and have not written yet is still counted as free by the disk.
+            written = sum(area.written for area in self._areas.values())
+            outstanding = max(0, staged - written)
+            free = max(0, disk.f_bavail * disk.f_frsize - outstanding)
+            if needed > free:
+                raise NoSpace(
+                    f"{needed} bytes are needed for this transfer, {free} are free for staging: {MAKE_ROOM}"
+                )
+            if self._max_size and staged + needed > self._max_size:
+                free = max(0, self._max_size - staged)
+                raise NoSpace(
+                    f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
+                    " wait for other transfers or allow more, then resubmit the job"
+                )
+            self._promised[identifier] = self._promised.get(identifier, 0) + needed
+
+    def forget(self, identifier: str) -> None:
+        """Say that an area takes no room any more."""
+        with self._lock:
+            self._promised.pop(identifier, None)
+            self._areas.pop(identifier, None)
+
+    def reopen(self) -> list[Area]:
+        """The receptions on disk, to be called once, at the start.
+
+        What else is found is moved to ``set-aside`` with a warning. Never raises because of it.
+        """
+        areas: list[Area] = []
+        for path in sorted(self.root.iterdir()):
+            if _KEPT.fullmatch(path.name):
+                continue
+            if _UNFINISHED.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            try:
+                if not _RECEPTION.fullmatch(path.name):
+                    raise BadFile("it is not a reception")
+                area = Area.reopen(path)
+            except BadFile as error:
+                self.set_aside(path, str(error))
+                continue
+            if area.history.outcome is None:
+                stored = sum(area.manifest.instances[place].size for place in area.history.stored)
+                self._promised[area.id] = area.manifest.size - stored
+                self._areas[area.id] = area
+            areas.append(area)
+        return areas
+
+    def set_aside(self, path: Path, reason: str) -> None:
+        """Move something out of the way, for a human to look at."""
+        log.warning("%s is set aside in %s: %s", path, self.root / SET_ASIDE, reason)
+        try:
+            (self.root / SET_ASIDE).mkdir(mode=0o700, exist_ok=True)
+            os.rename(path, self.root / SET_ASIDE / f"{path.name}-{uuid.uuid4().hex[:8]}")
+        except OSError as error:
+            log.warning("%s cannot be set aside: %s", path, error)
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock_file.close()
+
+
+class _LockFile:
+    """A lock on a folder that the kernel takes back when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise
+        except OSError as error:
+            log.warning("%s: no locks here (%s); two servers must not share this folder", path, error)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _claim(root: Path) -> tuple[Path, _LockFile]:
+    # Several Orthancs may share one storage folder: none may touch what another is receiving.
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in range(1, _MOST_SERVERS + 1):
+        folder = root if number == 1 else root / f"server-{number}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(BlockingIOError):
+            return folder, _LockFile(folder / _LOCK)
+    raise ConfigurationError(f"{_MOST_SERVERS} servers use the staging directory {root} already")

@@ -1,0 +1,237 @@
+"""What peers call: lookup, chunks, push (version 1), and all of version 2."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from orthanc_transfers._version import __version__
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.checksum import xxh3
+from orthanc_transfers.core.codec import Codec, choose, content_type, encode
+from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, NotFound, TooLarge
+from orthanc_transfers.core.messages_v1 import (
+    SENDER_TRANSFER_ID,
+    LookupResponse,
+    PushCreated,
+    PushCreation,
+    parse_resources,
+)
+from orthanc_transfers.core.messages_v2 import (
+    CODEC_HEADER,
+    ENCODING_HEADER,
+    FIRST_HEADER,
+    XXH3_HEADER,
+    Capabilities,
+    ChunksRequest,
+    PushCreation2,
+)
+from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
+from orthanc_transfers.interfaces import InstanceStore
+from orthanc_transfers.pipeline.instance_cache import InstanceCache
+from orthanc_transfers.receiver.pushes import PushService
+from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.rest.http import Request, Response, answer_json, answer_many
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+# Orthanc holds a body whole in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
+MAX_BODY_SIZE = 64 * 1024 * 1024
+
+# Version 1 bounds no answer, but offsets and sizes have 31 bits on C++ peers, and the SDK's answers 32.
+_LARGEST_ANSWER = 2**31 - 1
+
+# Seconds. No proxy takes a request of that length for dead.
+MOST_WAIT = 5
+
+
+class PeerRoutes:
+    """The routes by which other Orthancs fetch from this one, or push to it."""
+
+    def __init__(
+        self,
+        store: InstanceStore,
+        source: InstanceCache,
+        transactions: PushService,
+        reports: Reports,
+        originator: str,
+        tune: Callable[[], None],
+        closing: Cancellation,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._transactions = transactions
+        self._reports = reports
+        self._originator = originator
+        self._tune = tune
+        """To be called before many bytes are answered."""
+        self._closing = closing
+
+    def lookup(self, request: Request) -> Response:
+        """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
+        resources = parse_resources(request.json(self._transactions.most_values))
+        first = request.headers.get(FIRST_HEADER)
+        with _stopping():
+            if first is None:
+                listed = Beginning(self._store.manifest(resources, self._closing), 0)
+            else:
+                count = _natural("the number of first instances", first)
+                listed = self._store.beginning(resources, count, self._closing)
+        answer = LookupResponse(listed.manifest.instances, self._originator, listed.more)
+        return answer_many(request, answer.to_json())
+
+    def get_chunks(self, request: Request) -> Response:
+        """``GET /transfers/chunks/{id}.{id}…``: exactly the bytes asked for, or an error."""
+        compression = request.query.get("compression", "none")
+        if compression not in (Codec.NONE.value, Codec.GZIP.value):
+            raise BadRequest(f"unknown compression: {compression[:40]!r} (none and gzip are known)")
+        offset = _natural("offset", request.query.get("offset", "0"))
+        size = _natural("size", request.query.get("size", "0"))
+        chunks, manifest = self._chunks_of(request.groups[0].split("."), offset, size)
+        if sum(chunk.size for chunk in chunks) > _LARGEST_ANSWER:
+            raise TooLarge(
+                f"more than {_LARGEST_ANSWER} bytes in one answer: ask for parts, by offset and size"
+            )
+        self._tune()
+        codec = Codec(compression)
+        body = _joined(encode(self._source.pieces(chunks, manifest), codec))
+        return Response(body, content_type(codec))
+
+    def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> tuple[list[Chunk], Manifest]:
+        """What is asked for, and the instances it is of."""
+        chunks: list[Chunk] = []
+        instances: dict[str, Instance] = {}
+        left = size
+        for identifier in identifiers:
+            if identifier not in instances:
+                instances[identifier] = self._source.instance(identifier)
+            whole = instances[identifier].size
+            if offset >= whole:
+                offset -= whole
+                continue
+            taken = min(whole - offset, left) if size else whole - offset
+            chunks.append(Chunk(identifier, offset, taken))
+            offset = 0
+            left -= taken
+            if size and not left:
+                break  # identifiers behind the last byte asked for are not looked at
+        if offset or (size and left):
+            raise BadRequest("offset and size lie beyond the end of the instances")
+        return chunks, Manifest(instances.values())
+
+    def create_push(self, request: Request) -> Response:
+        """``POST /transfers/push``."""
+        sender = request.headers.get(SENDER_TRANSFER_ID)
+        creation = PushCreation.parse(request.json(self._transactions.most_values))
+        identifier = self._transactions.create_v1(creation, sender)
+        return answer_json(PushCreated(identifier, f"/transfers/push/{identifier}").to_json())
+
+    def put_bucket(self, request: Request) -> Response:
+        """``PUT /transfers/push/{transaction}/{bucket index}``."""
+        identifier, index = request.groups
+        self._transactions.put_v1(identifier, _natural("the index of a bucket", index), request.body)
+        return answer_json({})
+
+    def commit_push(self, request: Request) -> Response:
+        """``POST /transfers/push/{transaction}/commit``: answered when all is imported."""
+        self._transactions.commit_v1(request.groups[0])
+        return answer_json({})
+
+    def drop_push(self, request: Request) -> Response:
+        """``DELETE`` of a push, of either version."""
+        self._transactions.drop(request.groups[0])
+        return answer_json({})
+
+    def capabilities(self, request: Request) -> Response:
+        """``GET /transfers/capabilities``."""
+        return answer_json(
+            Capabilities(
+                (1, 2), __version__, self._originator, tuple(Codec), MAX_BODY_SIZE, growing=True
+            ).to_json()
+        )
+
+    def create_push_2(self, request: Request) -> Response:
+        """``POST /transfers/v2/push``."""
+        sender = request.headers.get(SENDER_TRANSFER_ID)
+        creation = PushCreation2.parse(request.json(self._transactions.most_values))
+        with _stopping():
+            return answer_json(self._transactions.create(creation, sender).to_json())
+
+    def put_ranges(self, request: Request) -> Response:
+        """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
+        identifier, places = request.groups
+        numbers = [_natural("each offset and size", text) for text in places.split("/")[1:]]
+        ranges = list(zip(numbers[::2], numbers[1::2], strict=True))
+        size = sum(size for _, size in ranges)
+        if size > MAX_BODY_SIZE:
+            # The memory for it is taken before it is known whether the body holds as much.
+            raise TooLarge(f"{size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}")
+        self._transactions.put(
+            identifier,
+            ranges,
+            _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
+            request.headers.get(XXH3_HEADER),
+            request.body,
+        )
+        return answer_json({})
+
+    def push_status(self, request: Request) -> Response:
+        """``GET /transfers/v2/push/{push}?wait=``: with ``wait``, answered when its commit ends, but soon."""
+        wait = min(_natural("wait", request.query.get("wait", "0")), MOST_WAIT)
+        return answer_json(self._transactions.status(request.groups[0], wait).to_json())
+
+    def commit_push_2(self, request: Request) -> Response:
+        """``POST /transfers/v2/push/{push}/commit``: starts it, answers at once."""
+        return answer_json(self._transactions.commit(request.groups[0]).to_json())
+
+    def post_chunks(self, request: Request) -> Response:
+        """``POST /transfers/v2/chunks``."""
+        wanted = ChunksRequest.parse(request.json())
+        if sum(chunk.size for chunk in wanted.chunks) > MAX_BODY_SIZE:
+            raise BadRequest(f"more than {MAX_BODY_SIZE} bytes asked for in one request")
+        pieces = self._source.pieces(wanted.chunks)
+        self._tune()
+        began = time.monotonic()
+        codec = choose(wanted.compression, pieces, wanted.codecs)
+        body = _joined(encode(pieces, codec, wanted.level))
+        headers = {
+            CODEC_HEADER: codec.value,
+            XXH3_HEADER: xxh3([body]),
+            ENCODING_HEADER: f"{time.monotonic() - began:.6f}",
+        }
+        return Response(body, content_type(codec), headers)
+
+    def report(self, request: Request) -> Response:
+        """``GET /transfers/reports/{push or job}``."""
+        report = self._reports.read(request.groups[0])
+        if report is None:
+            raise NotFound(f"no commit report is kept for {request.groups[0]}")
+        return answer_json(report)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """What ends because the server stops is to be asked for again."""
+    try:
+        yield
+    except Canceled:
+        raise Busy("this server stops, ask again when it has started") from None
+
+
+def _joined(pieces: Sequence[Buffer]) -> Buffer:
+    # The SDK answers from one buffer only; a chunk of a single instance is not copied.
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _natural(name: str, text: str) -> int:
+    # 19 digits: beyond any file, and no time is lost converting a megabyte of digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise BadRequest(f"{name} is not a natural number below 10^19: {text[:40]!r}")
+    return int(text)
+
+
+def _codec(name: str) -> Codec:
+    try:
+        return Codec(name)
+    except ValueError:
+        raise BadFile(f"unknown codec: {name[:40]!r}") from None

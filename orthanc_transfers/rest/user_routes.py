@@ -1,0 +1,132 @@
+"""What a user calls: send, pull, peers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.codec import Compression
+from orthanc_transfers.core.errors import BadFile, ConfigurationError, PeerAnswer, PeerError, UnknownPeer
+from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferRequest
+from orthanc_transfers.core.peers import join
+from orthanc_transfers.core.safe_json import parse_json
+from orthanc_transfers.interfaces import Job, JobQueue
+from orthanc_transfers.jobs.pull import new_pull
+from orthanc_transfers.jobs.push import new_push
+from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.rest.http import Request, Response, answer_json
+from orthanc_transfers.runtime import threads
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+log = logging.getLogger(__name__)
+
+# Peers asked at the same moment by ``GET /transfers/peers``: waiting costs nothing but a thread each.
+_PEERS_AT_ONCE = 64
+
+
+class UserRoutes:
+    """The routes by which a user starts transfers."""
+
+    def __init__(self, environment: Services, queue: JobQueue) -> None:
+        self._environment = environment
+        self._queue = queue
+
+    def send(self, request: Request) -> Response:
+        """``POST /transfers/send``: a push job here, or a pull job on a peer that has ``RemoteSelf``."""
+        wanted = self._parse(request)
+        remote_self = self._environment.peers.remote_self(wanted.peer)
+        if remote_self is not None:
+            return self._ask_to_pull(wanted, remote_self)
+        return self._submit(wanted, new_push)
+
+    def pull(self, request: Request) -> Response:
+        """``POST /transfers/pull``: a pull job here."""
+        wanted = self._parse(request)
+        self._environment.peers.remote_self(wanted.peer)  # an unknown peer is said now, not by the job
+        return self._submit(wanted, new_pull)
+
+    def list_peers(self, request: Request) -> Response:
+        """``GET /transfers/peers``: which peers have the plugin, each asked on its own."""
+        names = self._environment.peers.names()
+        found = dict.fromkeys(names, "disabled")
+
+        def ask(name: str) -> None:
+            found[name] = self._equipment(name)
+
+        threads.run_all("peers", min(len(names), _PEERS_AT_ONCE), names, ask, Cancellation())
+        return answer_json(found)
+
+    def _parse(self, request: Request) -> TransferRequest:
+        return TransferRequest.parse(request.json(self._environment.settings.most_values))
+
+    def _equipment(self, name: str) -> str:
+        peers = self._environment.peers
+        try:
+            plugins = parse_json(self._ask_for_plugins(name))
+        except ConfigurationError as error:
+            # One peer that is written down badly is no reason to hide the others.
+            log.warning("peer %s cannot be asked: %s", name, error)
+            return "disabled"
+        except (PeerError, UnknownPeer, BadFile):
+            return "disabled"
+        if not isinstance(plugins, list) or "transfers" not in plugins:
+            return "disabled"
+        return "installed" if peers.remote_self(name) is None else "bidirectional"
+
+    def _ask_for_plugins(self, name: str) -> Buffer:
+        transport = self._environment.peers.connect(name, 1)
+        try:
+            timeout = self._environment.settings.peer_connectivity_timeout
+            return transport.request("GET", "/plugins", timeout=timeout).body
+        finally:
+            transport.close()
+
+    def _submit(self, wanted: TransferRequest, make: Callable[[Services, TransferRequest], Job]) -> Response:
+        identifier = self._queue.submit(make(self._environment, wanted), wanted.priority)
+        return answer_json({"ID": identifier, "Path": f"/jobs/{identifier}"})
+
+    def _ask_to_pull(self, wanted: TransferRequest, remote_self: str) -> Response:
+        environment = self._environment
+        transport = environment.peers.connect(wanted.peer, 1)
+        try:
+            compression = wanted.compression
+            if (
+                compression in (Compression.AUTO, Compression.ZSTD)
+                and environment.negotiation.capabilities(transport) is None
+            ):
+                compression = Compression.GZIP  # all that version 1 knows besides none
+            message = {
+                "Resources": wanted.resources_json,
+                "Compression": compression.value,
+                "Originator": environment.originator,
+                "Peer": remote_self,
+            }
+            answer = transport.request(
+                "POST",
+                "/transfers/pull",
+                body=[json.dumps(message).encode()],
+                headers={
+                    "content-type": "application/json",
+                    SENDER_TRANSFER_ID: wanted.sender_transfer_id or str(uuid.uuid4()),
+                },
+            )
+            job, path = _remote_job(wanted.peer, answer.body)
+            return answer_json({"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)})
+        finally:
+            transport.close()
+
+
+def _remote_job(peer: str, body: Buffer) -> tuple[str, str]:
+    value: Any
+    try:
+        value = parse_json(body)
+        job, path = value["ID"], value["Path"]
+    except (BadFile, KeyError, TypeError):
+        job = path = None
+    if not isinstance(job, str) or not isinstance(path, str):
+        raise PeerAnswer(f"peer {peer} did not say which job it started for the pull", peer)
+    return job, path

@@ -1,0 +1,1 @@
+"""Threads, time and disk. Knows no HTTP and no DICOM."""

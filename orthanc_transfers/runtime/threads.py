@@ -1,0 +1,261 @@
+"""The only file that starts threads. All are daemons: none keeps Orthanc from stopping."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Generic, TypeVar, cast
+
+from orthanc_transfers.core.errors import Canceled
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+T = TypeVar("T")
+
+# Seconds that a cancellation waits for workers inside something that cannot be cut: the look-up of a name…
+GRACE = 1.0
+
+# Seconds after which a number of workers that may change is asked for again although no item ended.
+ADAPTATION = 0.5
+
+_logger = logging.getLogger(__name__)
+
+
+def start(name: str, target: Callable[[], None]) -> threading.Thread:
+    """A daemon thread of that name. What ``target`` raises is logged."""
+
+    def guarded() -> None:
+        try:
+            target()
+        except Exception:
+            _logger.exception("thread %s ended unexpectedly", name)
+
+    thread = threading.Thread(target=guarded, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def run_all(
+    name: str,
+    count: int | Callable[[], int],
+    items: Iterable[T],
+    work: Callable[[T], None],
+    cancellation: Cancellation,
+) -> None:
+    """Do ``work`` with each item, several at once; answers when all are done.
+
+    ``items`` may be lazy: an item is taken when a worker is free for it, by one thread at a time; taking must
+    not block. ``count`` is the most threads; as a function, which must not block either, it is asked again
+    and again, and their number follows it during the run. There are never more threads than items.
+
+    The first error wins: no more items are taken, and it is raised once every worker has ended.
+    Raises ``Canceled`` about ``GRACE`` seconds after a cancellation at the latest, whatever the workers do.
+    """
+    _Run(name, count, items, work, cancellation).wait()
+
+
+class Later(Generic[T]):
+    """What a function will have answered or raised, run from now on in a thread of that name."""
+
+    def __init__(self, name: str, function: Callable[[], T]) -> None:
+        self._outcome = Future[T]()
+
+        def run() -> None:
+            try:
+                self._outcome.set_result(function())
+            except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+                self._outcome.set_exception(error)
+
+        start(name, run)
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``result`` would not wait."""
+        return self._outcome.done()
+
+    def result(self, cancellation: Cancellation) -> T:
+        """What it answered or raised, once it has. Raises ``Canceled`` instead if that comes before."""
+        woken = threading.Event()
+        self._outcome.add_done_callback(lambda _: woken.set())
+        forget = cancellation.on_cancel(woken.set)
+        try:
+            woken.wait()
+        finally:
+            forget()
+        if not self._outcome.done():
+            cancellation.check()
+        return self._outcome.result()
+
+
+class Pool:
+    """Threads that run one function after the other, each for somebody who waits for it.
+
+    There are as many as callers at the same moment, and none ends before ``close``: a call costs two
+    switches between threads, not the start of one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # Single operations of a list need no lock.
+        self._idle: list[_Inbox] = []
+        self._started = itertools.count(1)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What the function answers or raises, run in a thread of the pool."""
+        outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                outcome.put((function(), None))
+            except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+                outcome.put((None, error))
+
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = SimpleQueue()
+            start(f"{self._name}-{next(self._started)}", partial(self._loop, inbox))
+        inbox.put(run)
+        value, error = outcome.get()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None  # or its traceback and this frame would keep each other alive
+        return cast(T, value)
+
+    def close(self) -> None:
+        """End the threads that have nothing to do."""
+        while self._idle:
+            self._idle.pop().put(None)
+
+    def _loop(self, inbox: _Inbox) -> None:
+        while (run := inbox.get()) is not None:
+            run()
+            # What it holds must not live on until the next call.
+            del run
+            self._idle.append(inbox)
+
+
+_Inbox = SimpleQueue[Callable[[], None] | None]
+
+
+class _Run(Generic[T]):
+    def __init__(
+        self,
+        name: str,
+        count: int | Callable[[], int],
+        items: Iterable[T],
+        work: Callable[[T], None],
+        cancellation: Cancellation,
+    ) -> None:
+        self._name = name
+        self._count = count
+        self._items = iter(items)
+        self._work = work
+        self._cancellation = cancellation
+        self._taking = threading.Lock()
+        self._exhausted = False
+        self._changed = threading.Condition()
+        self._active = 0
+        self._started = 0
+        self._error: BaseException | None = None
+
+    def wait(self) -> None:
+        forget = self._cancellation.on_cancel(self._wake)
+        try:
+            self._cancellation.check()
+            while not self._over:
+                self._grow()
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: self._over or self._may_grow, ADAPTATION if callable(self._count) else None
+                    )
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: not self._active, GRACE if self._cancellation.requested else None
+                )
+        finally:
+            forget()
+        if self._cancellation.requested:
+            raise Canceled("stopped on request") from self._error
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def _stopping(self) -> bool:
+        return self._exhausted or self._error is not None or self._cancellation.requested
+
+    @property
+    def _over(self) -> bool:
+        return self._cancellation.requested or (self._stopping and not self._active)
+
+    @property
+    def _may_grow(self) -> bool:
+        return not self._stopping and self._active < self._wanted
+
+    @property
+    def _wanted(self) -> int:
+        return max(1, self._count() if callable(self._count) else self._count)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _grow(self) -> None:
+        # Each thread is born with an item in its hands: there is none without work.
+        while self._may_grow:
+            try:
+                taken = self._take()
+            except BaseException as error:  # noqa: BLE001  whatever the iterable raises ends the run
+                self._fail(error)
+                return
+            if taken is None:
+                return
+            with self._changed:
+                self._active += 1
+                self._started += 1
+            start(f"{self._name}-{self._started}", partial(self._loop, taken))
+
+    def _take(self) -> tuple[T] | None:
+        """The next item, or ``None`` when no more are to be taken."""
+        with self._taking:
+            if not self._stopping:
+                for item in self._items:
+                    return (item,)
+                self._exhausted = True
+        return None
+
+    def _loop(self, taken: tuple[T] | None) -> None:
+        try:
+            while taken is not None:
+                self._work(taken[0])
+                if self._retired():
+                    return
+                taken = self._take()
+        except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+            self._fail(error)
+        self._leave()
+
+    def _retired(self) -> bool:
+        # Decided and counted under one lock: otherwise all would leave when one is too many.
+        with self._changed:
+            if self._active <= self._wanted:
+                return False
+            self._leave()
+            return True
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._active -= 1
+            self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            if self._error is None:
+                self._error = error
+            self._changed.notify_all()

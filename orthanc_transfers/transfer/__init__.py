@@ -1,1 +1,0 @@
-"""The engine: threads, files and HTTP. Knows no Orthanc."""

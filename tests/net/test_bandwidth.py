@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from orthanc_transfers.core.errors import Canceled
+from orthanc_transfers.net.bandwidth import BURST, Bandwidth, acquire_all, blocks
+from orthanc_transfers.runtime.cancellation import Cancellation
+from orthanc_transfers.runtime.clock import SystemClock
+from tests.runtime.fake_time import FakeClock, FakeWaiting
+
+MBIT = 1_000_000
+
+
+def test_without_a_limit_nothing_waits() -> None:
+    clock = FakeClock()
+    waiting = FakeWaiting(clock)
+    Bandwidth(0, clock).acquire(10**12, waiting)
+
+    assert waiting.waits == []
+
+
+@pytest.mark.parametrize("size", [1000, 64 * 1024, 4 * 1024 * 1024])
+def test_many_bytes_take_the_time_of_the_line(size: int) -> None:
+    clock = FakeClock()
+    waiting = FakeWaiting(clock)
+    bandwidth = Bandwidth(10 * MBIT, clock)
+    started = clock.monotonic()
+    total = 0
+    while total < 12_500_000:
+        bandwidth.acquire(size, waiting)
+        total += size
+
+    assert clock.monotonic() - started == pytest.approx(total * 8 / (10 * MBIT) - BURST)
+
+
+def test_time_without_traffic_is_not_saved_up() -> None:
+    clock = FakeClock()
+    waiting = FakeWaiting(clock)
+    bandwidth = Bandwidth(8 * MBIT, clock)
+    bandwidth.acquire(1_000_000, waiting)
+    clock.advance(100)
+    bandwidth.acquire(1_000_000, waiting)
+
+    assert waiting.waits == pytest.approx([1 - BURST, 1 - BURST])
+
+
+def test_threads_share_the_limit_in_the_order_of_asking() -> None:
+    clock = FakeClock()
+    first, second = FakeWaiting(FakeClock()), FakeWaiting(FakeClock())
+    bandwidth = Bandwidth(8 * MBIT, clock)
+    bandwidth.acquire(1_000_000, first)
+    bandwidth.acquire(500_000, second)
+
+    assert first.waits == pytest.approx([1 - BURST])
+    assert second.waits == pytest.approx([1.5 - BURST])
+
+
+def test_a_cancellation_ends_a_wait() -> None:
+    cancellation = Cancellation()
+    threading.Timer(0.01, cancellation.cancel).start()
+
+    with pytest.raises(Canceled):
+        Bandwidth(8, SystemClock()).acquire(1_000_000, cancellation)
+
+
+def test_whoever_cannot_be_canceled_waits_too() -> None:
+    clock = SystemClock()
+    started = clock.monotonic()
+    Bandwidth(8 * MBIT, clock).acquire(50_000)
+
+    assert clock.monotonic() - started >= 0.05 - BURST
+
+
+def test_several_limits_hold_at_once() -> None:
+    clock = FakeClock()
+    waiting = FakeWaiting(clock)
+    acquire_all([Bandwidth(8 * MBIT, clock), Bandwidth(16 * MBIT, clock)], 1_000_000, waiting)
+
+    assert sum(waiting.waits) == pytest.approx(1 - BURST)
+
+
+def test_blocks_are_views_of_the_whole_piece() -> None:
+    data = bytearray(b"abcdefg")
+    cut = blocks(memoryview(data), 3)
+    data[0:1] = b"X"
+
+    assert [bytes(block) for block in cut] == [b"Xbc", b"def", b"g"]
+    assert blocks(b"", 3) == []

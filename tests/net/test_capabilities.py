@@ -1,0 +1,144 @@
+"""Which version of the protocol a peer speaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.codec import Codec
+from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.net.capabilities import REMEMBERED, CapabilitiesCache
+
+OURS = Capabilities((1, 2), "1.8.0", "originator", (Codec.NONE, Codec.ZSTD), 1000)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+class Peer:
+    """A peer that answers in one way, and counts how often it was asked."""
+
+    def __init__(self, answer: Callable[[], bytes]) -> None:
+        self.peer, self.url, self.round_trip, self.asked = "there", "http://there/", None, 0
+        self.answer = answer
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Sequence[Buffer] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        limit: int | None = None,
+        repeatable: bool = False,
+    ) -> PeerResponse:
+        assert (method, path) == ("GET", "/transfers/capabilities")
+        assert timeout is not None
+        assert limit is not None
+        self.asked += 1
+        return PeerResponse(self.answer())
+
+    def prepare(self) -> None:
+        raise AssertionError
+
+    def abort(self) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+def ours() -> bytes:
+    return json.dumps(OURS.to_json()).encode()
+
+
+def fail(error: Exception) -> Callable[[], bytes]:
+    def answer() -> bytes:
+        raise error
+
+    return answer
+
+
+def status(number: int) -> PeerStatus:
+    return PeerStatus("no", "there", number)
+
+
+def test_a_peer_of_ours_says_what_it_can_do() -> None:
+    assert CapabilitiesCache(Clock()).capabilities(Peer(ours)) == OURS
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        fail(status(404)),
+        fail(status(401)),
+        fail(status(405)),
+        fail(status(500)),
+        fail(PeerAnswer("too long", "there")),
+        lambda: b"",
+        lambda: b"<html>",
+        lambda: b"\xff",
+        lambda: b"[]",
+        lambda: b"{}",
+        lambda: b"[" * 100_000,
+        lambda: json.dumps({**OURS.to_json(), "Protocols": [1]}).encode(),
+        lambda: json.dumps({**OURS.to_json(), "Protocols": "2"}).encode(),
+        lambda: json.dumps({**OURS.to_json(), "MaxBodySize": "1"}).encode(),
+    ],
+)
+def test_anything_else_is_version_1(answer: Callable[[], bytes]) -> None:
+    assert CapabilitiesCache(Clock()).capabilities(Peer(answer)) is None
+
+
+@pytest.mark.parametrize("error", [PeerUnreachable("away", "there"), status(502), status(503), status(504)])
+def test_a_peer_that_is_away_is_not_taken_for_an_old_one(error: Any) -> None:
+    negotiation = CapabilitiesCache(Clock())
+    with pytest.raises(type(error)):
+        negotiation.capabilities(Peer(fail(error)))
+    assert negotiation.capabilities(Peer(ours)) == OURS
+
+
+@pytest.mark.parametrize("answer", [ours, fail(status(404))])
+def test_an_answer_is_remembered_for_a_while(answer: Callable[[], bytes]) -> None:
+    clock, peer = Clock(), Peer(answer)
+    negotiation = CapabilitiesCache(clock)
+    for clock.time in (0, 1, REMEMBERED - 1):
+        negotiation.capabilities(peer)
+    assert peer.asked == 1
+    clock.time = REMEMBERED
+    negotiation.capabilities(peer)
+    assert peer.asked == 2
+
+
+def test_a_peer_with_which_something_went_wrong_is_asked_again() -> None:
+    negotiation, peer = CapabilitiesCache(Clock()), Peer(ours)
+    negotiation.capabilities(peer)
+    negotiation.forget("another")
+    negotiation.capabilities(peer)
+    assert peer.asked == 1
+    negotiation.forget("there")
+    negotiation.capabilities(peer)
+    assert peer.asked == 2
+
+
+def test_a_peer_that_moved_is_asked_again() -> None:
+    negotiation, peer = CapabilitiesCache(Clock()), Peer(ours)
+    negotiation.capabilities(peer)
+    peer.url = "http://elsewhere/"
+    negotiation.capabilities(peer)
+    assert peer.asked == 2

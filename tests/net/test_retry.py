@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from orthanc_transfers.core.errors import (
+    Canceled,
+    PeerError,
+    PeerStatus,
+    PeerUnreachable,
+    PeerUntrusted,
+)
+from orthanc_transfers.net.retry import RetryingTransport
+from orthanc_transfers.runtime.cancellation import Cancellation
+from orthanc_transfers.runtime.clock import SystemClock
+from tests.contract.fake_transport import Asked, FakeTransport, Reply
+from tests.runtime.fake_time import FakeClock, FakeWaiting
+
+OK = Reply(b"{}")
+AWAY = None
+
+
+class World:
+    """A retrying transport to a peer that gives these replies in turn, in a time that passes by waiting."""
+
+    def __init__(
+        self,
+        replies: Iterable[Reply | None],
+        *,
+        retries: int = 0,
+        max_outage: float = 600,
+        on_wait: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        self.clock = FakeClock()
+        self.waiting = FakeWaiting(self.clock, on_wait)
+        self.said: list[str | None] = []
+        coming = iter(replies)
+        self.inner = FakeTransport(lambda asked: next(coming), peer="far")
+        self.transport = RetryingTransport(
+            self.inner,
+            retries=retries,
+            max_outage=max_outage,
+            clock=self.clock,
+            cancellation=self.waiting,
+            on_waiting=self.said.append,
+            jitter=lambda: 1.0,
+        )
+
+    def get(self) -> bytes:
+        return bytes(self.transport.request("GET", "/x").body)
+
+    def post(self) -> bytes:
+        return bytes(self.transport.request("POST", "/x").body)
+
+
+def forever(reply: Reply | None) -> Iterable[Reply | None]:
+    while True:
+        yield reply
+
+
+# --- memory
+
+
+class Body(bytearray):
+    """Bytes that can be watched."""
+
+
+def test_a_request_that_was_repeated_does_not_wait_for_the_garbage_collector() -> None:
+    world = World([AWAY, AWAY, OK])
+    body = Body(b"x")
+    kept = weakref.ref(body)
+    gc.disable()
+    try:
+        world.transport.request("PUT", "/y", body=[body])
+        del body
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+# --- errors that are counted
+
+
+def test_an_answer_needs_no_second_try() -> None:
+    world = World([OK])
+
+    assert world.get() == b"{}"
+    assert len(world.inner.asked) == 1
+    assert world.waiting.waits == []
+    assert world.said == []
+
+
+def test_the_whole_request_is_sent_again() -> None:
+    world = World([Reply(status=500), OK], retries=1)
+    world.transport.request("PUT", "/y", body=[b"a", b"b"], headers={"X": "1"}, timeout=3, limit=9)
+
+    assert world.inner.asked == [Asked("PUT", "/y", b"ab", {"x": "1"})] * 2
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 507])
+def test_an_error_that_may_pass_is_tried_again_as_often_as_configured(status: int) -> None:
+    world = World(forever(Reply(status=status)), retries=3)
+
+    with pytest.raises(PeerStatus) as raised:
+        world.get()
+
+    assert raised.value.peer_status == status
+    assert len(world.inner.asked) == 4
+    assert world.waiting.waits == [0.5, 1, 2]
+    assert world.said == []
+
+
+def test_without_retries_such_an_error_is_final() -> None:
+    world = World(forever(Reply(status=500)), retries=0)
+
+    with pytest.raises(PeerStatus):
+        world.get()
+    assert len(world.inner.asked) == 1
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 404, 409, 413])
+def test_an_error_that_cannot_pass_is_final(status: int) -> None:
+    world = World(forever(Reply(status=status)), retries=9)
+
+    with pytest.raises(PeerStatus):
+        world.get()
+    assert len(world.inner.asked) == 1
+
+
+def test_retry_after_is_the_least_to_wait() -> None:
+    world = World([Reply(status=429, headers={"Retry-After": "30"}), OK], retries=1)
+    world.get()
+
+    assert world.waiting.waits == [30]
+
+
+def test_outages_do_not_count_as_retries() -> None:
+    world = World([Reply(status=500), AWAY, AWAY, Reply(status=500), AWAY, OK], retries=2)
+
+    assert world.get() == b"{}"
+
+
+# --- outages
+
+
+@pytest.mark.parametrize("reply", [AWAY, Reply(status=502), Reply(status=503), Reply(status=504)])
+def test_a_peer_that_is_away_is_waited_for(reply: Reply | None) -> None:
+    world = World([reply] * 10 + [OK])
+
+    assert world.get() == b"{}"
+    assert world.waiting.waits == [0.5, 0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_the_first_failure_is_not_called_an_outage() -> None:
+    world = World([AWAY, OK])
+    world.get()
+
+    assert world.said == []
+
+
+def test_the_user_learns_since_when_it_waits_why_and_when_it_is_over() -> None:
+    world = World([AWAY, AWAY, AWAY, OK])
+    world.get()
+
+    first, second, over = world.said
+    assert first is not None
+    assert first.startswith("Waiting for peer 'far' since 2026-")
+    assert "next attempt in 1 s: peer 'far' cannot be reached at http://far" in first
+    assert second is not None
+    assert "next attempt in 1 s" in second
+    assert over is None
+
+
+def test_after_the_longest_outage_the_error_is_raised_with_how_long_it_was() -> None:
+    world = World(forever(AWAY), max_outage=600)
+    started = world.clock.monotonic()
+
+    with pytest.raises(
+        PeerUnreachable, match=r"cannot be reached at http://far; given up after 600 s"
+    ) as raised:
+        world.get()
+
+    assert raised.value.peer == "far"
+    assert world.clock.monotonic() - started == pytest.approx(600)
+
+
+def test_the_status_of_a_proxy_is_kept_when_given_up() -> None:
+    world = World(forever(Reply(b"<html>", 502)), max_outage=10)
+
+    with pytest.raises(PeerStatus, match="given up after 10 s") as raised:
+        world.get()
+    assert raised.value.peer_status == 502
+    assert raised.value.body == b"<html>"
+
+
+@pytest.mark.parametrize("reply", [AWAY, Reply(status=503)])
+def test_without_an_allowed_outage_nothing_is_waited_for(reply: Reply | None) -> None:
+    world = World(forever(reply), retries=9, max_outage=0)
+
+    with pytest.raises(PeerError) as raised:
+        world.get()
+
+    assert "given up" not in str(raised.value)
+    assert len(world.inner.asked) == 1
+    assert world.waiting.waits == []
+
+
+def test_after_an_outage_the_next_begins_anew() -> None:
+    world = World([AWAY] * 8 + [OK] + [AWAY] * 8 + [OK], max_outage=100)
+
+    assert [world.get(), world.get()] == [b"{}", b"{}"]
+
+
+def test_a_request_after_a_lost_outage_is_not_made_to_wait_again() -> None:
+    world = World(forever(AWAY), max_outage=600)
+    for _ in range(2):
+        with pytest.raises(PeerUnreachable, match="given up after 600 s"):
+            world.get()
+    tried = len(world.inner.asked)
+
+    world.clock.advance(3600)
+    with pytest.raises(PeerUnreachable):
+        world.get()
+
+    assert len(world.inner.asked) == tried + 1, "an hour later it is worth one attempt"
+
+
+def test_a_request_that_alone_finds_no_answer_is_not_tried_for_ever() -> None:
+    """A proxy that cuts one kind of request is no outage, as long as others are answered."""
+    clock = FakeClock()
+
+    def behaviour(asked: Asked) -> Reply | None:
+        return OK if asked.path == "/good" else None
+
+    def succeed(seconds: float) -> None:
+        assert transport.request("GET", "/good").body == b"{}"
+
+    said: list[str | None] = []
+    transport = RetryingTransport(
+        FakeTransport(behaviour),
+        retries=0,
+        max_outage=600,
+        clock=clock,
+        cancellation=FakeWaiting(clock, succeed),
+        on_waiting=said.append,
+    )
+    with pytest.raises(PeerUnreachable, match="given up after 600 s"):
+        transport.request("GET", "/bad")
+
+    assert said == []
+
+
+def test_a_certificate_that_is_refused_is_not_waited_for() -> None:
+    class Refusing(FakeTransport):
+        def request(self, *args: object, **options: object) -> object:  # type: ignore[override]
+            raise PeerUntrusted("certificate verify failed", "far")
+
+    clock = FakeClock()
+    waiting = FakeWaiting(clock)
+    transport = RetryingTransport(
+        Refusing(lambda asked: OK), retries=5, max_outage=600, clock=clock, cancellation=waiting
+    )
+    with pytest.raises(PeerUntrusted):
+        transport.request("GET", "/")
+    assert waiting.waits == []
+
+
+# --- a busy peer
+
+
+def test_a_busy_peer_is_waited_for_as_it_asks_and_as_long_as_it_takes() -> None:
+    busy = Reply(status=503, headers={"Retry-After": "20"})
+    world = World([busy] * 200 + [OK], max_outage=600)
+
+    assert world.post() == b"{}"
+    assert world.waiting.waits == [25] * 200
+    assert world.said[0] == "Peer 'far' is busy with other transfers, next attempt in 25 s"
+    assert world.said[-1] is None
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("0", 1.25), ("100000", 75)])
+def test_a_busy_peer_is_neither_hammered_nor_forgotten(asked: str, waited: float) -> None:
+    world = World([Reply(status=503, headers={"Retry-After": asked}), OK])
+    world.post()
+
+    assert world.waiting.waits == [waited]
+
+
+def test_a_503_to_anything_but_a_post_is_an_outage() -> None:
+    world = World(forever(Reply(status=503, headers={"Retry-After": "20"})), max_outage=60)
+
+    with pytest.raises(PeerStatus, match="given up after 60 s"):
+        world.get()
+    assert world.waiting.waits == [20, 20, 20]
+
+
+# --- cancellation
+
+
+def test_a_cancellation_ends_a_wait() -> None:
+    cancellation = Cancellation()
+    failed = threading.Event()
+
+    def behaviour(asked: Asked) -> Reply:
+        failed.set()
+        return Reply(status=429, headers={"Retry-After": "60"})
+
+    transport = RetryingTransport(
+        FakeTransport(behaviour), retries=9, max_outage=600, clock=SystemClock(), cancellation=cancellation
+    )
+    raised: list[BaseException] = []
+    thread = _requesting(transport, raised)
+    failed.wait()
+    cancellation.cancel()
+    thread.join()
+
+    assert [type(error) for error in raised] == [Canceled]
+
+
+def test_an_aborted_transport_stays_so() -> None:
+    world = World(forever(OK), retries=9)
+    world.transport.abort()
+
+    with pytest.raises(Canceled):
+        world.get()
+    world.transport.close()
+
+
+# --- several threads
+
+
+class Outage:
+    """A peer that is away up to the question numbered ``back_from``. Each waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.back_from = math.inf
+        self.asked = 0
+        self._let = 0
+        self._changed = threading.Condition()
+
+    def __call__(self, asked: Asked) -> Reply | None:
+        with self._changed:
+            self.asked += 1
+            self._changed.notify_all()
+            number = self.asked
+            self._changed.wait_for(lambda: number <= self._let)
+            return OK if number >= self.back_from else None
+
+    def wait_for(self, asked: int) -> None:
+        """Return when there were so many questions since the beginning."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.asked >= asked)
+
+    def let_go(self, count: int) -> None:
+        with self._changed:
+            self._let += count
+            self._changed.notify_all()
+
+
+THREADS = 5
+
+
+class Crowd:
+    """Threads that ask such a peer; begins when the outage is known and one of them tries."""
+
+    def __init__(self, **options: float) -> None:
+        self.clock = FakeClock()
+        self.waiting = FakeWaiting(self.clock)
+        self.peer = Outage()
+        self.raised: list[BaseException] = []
+        transport = RetryingTransport(
+            FakeTransport(self.peer, peer="far"),
+            retries=0,
+            max_outage=options.get("max_outage", 600),
+            clock=self.clock,
+            cancellation=self.waiting,
+            jitter=lambda: 1.0,
+        )
+        self.threads = [_requesting(transport, self.raised) for _ in range(THREADS)]
+        self.peer.wait_for(THREADS)
+        self.peer.let_go(THREADS)
+        # Everyone tries once more on his own.
+        self.peer.wait_for(2 * THREADS)
+        self.peer.let_go(THREADS)
+        self.peer.wait_for(2 * THREADS + 1)
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join()
+
+
+def _requesting(transport: RetryingTransport, raised: list[BaseException]) -> threading.Thread:
+    def run() -> None:
+        try:
+            transport.request("GET", "/x")
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_while_the_peer_is_away_one_thread_tries_and_its_success_wakes_all() -> None:
+    crowd = Crowd()
+    for attempt in range(1, 8):
+        crowd.peer.wait_for(2 * THREADS + attempt)
+        assert crowd.peer.asked == 2 * THREADS + attempt
+        crowd.peer.let_go(1)
+    crowd.peer.wait_for(2 * THREADS + 8)
+    crowd.peer.back_from = 2 * THREADS + 8
+    crowd.peer.let_go(THREADS)
+    crowd.join()
+
+    assert crowd.raised == []
+    assert crowd.peer.asked == 2 * THREADS + 8 + THREADS - 1
+
+
+def test_a_lost_outage_ends_all_threads() -> None:
+    crowd = Crowd(max_outage=300)
+    crowd.peer.let_go(1000)
+    crowd.join()
+
+    assert {str(error) for error in crowd.raised} == {
+        "peer 'far' cannot be reached at http://far; given up after 300 s"
+    }
+    assert len(crowd.raised) == THREADS
+
+
+def test_a_cancellation_ends_all_threads_that_wait_for_the_one_that_tries() -> None:
+    crowd = Crowd()
+    crowd.waiting.cancel()
+    crowd.peer.let_go(1)
+    crowd.join()
+
+    assert [type(error) for error in crowd.raised] == [Canceled] * THREADS

@@ -1,0 +1,225 @@
+"""A receiver without Orthanc: a store in memory, a clock that tests turn, and everything wired."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.codec import Compression
+from orthanc_transfers.core.dicom import transfer_syntax
+from orthanc_transfers.core.errors import ImportRefused, UnknownResource
+from orthanc_transfers.core.messages_v1 import PushCreation
+from orthanc_transfers.core.messages_v2 import PushCreation2
+from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, Resource
+from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.interfaces import Imported, ImportStatus
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.metrics import PushMetrics
+from orthanc_transfers.receiver.pushes import PushService
+from orthanc_transfers.receiver.registry import Registry
+from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.receiver.staging import Staging
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits for something gives up."""
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+def identify(data: bytes) -> str:
+    """What the store of these tests calls a file: as in Orthanc, it follows from the content.
+
+    Files of the same name are the same instance in another version.
+    """
+    return hashlib.sha1(data[_HEADER:].partition(b":")[0]).hexdigest()
+
+
+_HEADER = 128 + 4 + 8 + 64
+
+
+def dicom(name: str, size: int, syntax: str = "1.2.840.10008.1.2.1") -> bytes:
+    """A file of about that size: the transfer syntax as in DICOM PS3.10, then ``name:`` and a body."""
+    element = b"\x02\x00\x10\x00UI" + (64).to_bytes(2, "little") + syntax.encode().ljust(64, b"\0")
+    body = hashlib.sha256(name.encode()).digest() * (size // 32 + 1)
+    return bytes(128) + b"DICM" + element + f"{name}:".encode() + body[:size]
+
+
+class MemoryStore:
+    """An ``InstanceStore`` in memory, with switches for what can go wrong."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.refused: dict[str, str] = {}
+        self.filtered: set[str] = set()
+        self.overwrites = False
+        self.keeps_md5s = True
+        self.before_add: Callable[[str], None] = lambda identifier: None
+        self.before_md5s: Callable[[Cancellation], None] = lambda cancellation: None
+        self.before_harden: Callable[[], None] = lambda: None
+        self.hardened: set[str] = set()
+        """Those that a loss of power leaves."""
+        self.added: list[str] = []
+        self.removed: list[str] = []
+        self._lock = threading.Lock()
+
+    def put(self, data: bytes) -> str:
+        self.files[identify(data)] = data
+        return identify(data)
+
+    def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
+        raise NotImplementedError
+
+    def beginning(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation | None = None
+    ) -> Beginning:
+        raise NotImplementedError
+
+    def md5s(
+        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+    ) -> dict[str, str | None]:
+        self.before_md5s(cancellation or Cancellation())
+        return {
+            identifier: md5(self.files[identifier]) if self.keeps_md5s else None
+            for identifier in identifiers
+            if identifier in self.files
+        }
+
+    def read(self, identifier: str) -> memoryview:
+        if identifier not in self.files:
+            raise UnknownResource(identifier)
+        return memoryview(self.files[identifier])
+
+    def add(self, data: Buffer) -> Imported:
+        content = bytes(data)
+        identifier = identify(content)
+        self.before_add(identifier)
+        if identifier in self.refused:
+            raise ImportRefused(self.refused[identifier])
+        if identifier in self.filtered:
+            return Imported(ImportStatus.FILTERED_OUT, "")
+        with self._lock:
+            if identifier in self.files and not self.overwrites:
+                return Imported(ImportStatus.ALREADY_STORED, identifier)
+            self.files[identifier] = content
+            self.added.append(identifier)
+        return Imported(ImportStatus.SUCCESS, identifier)
+
+    def remove(self, identifier: str) -> None:
+        with self._lock:
+            self.files.pop(identifier, None)
+            self.removed.append(identifier)
+
+    def sync(self) -> None:
+        self.before_harden()
+        self.hardened = set(self.files)
+
+    def transfer_syntax(self, identifier: str) -> str | None:
+        return transfer_syntax(self.files[identifier])
+
+
+class TestClock:
+    """Time that passes when a test says so."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class World:
+    """A receiver: ``restart`` is what the death of its process leaves."""
+
+    root: Path
+    store: MemoryStore = field(default_factory=MemoryStore)
+    clock: TestClock = field(default_factory=TestClock)
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        self.reports = Reports(self.root / "reports", self.settings.report_retention, self.clock)
+        self.staging = Staging(self.root, max_size=self.settings.max_staging_size, clock=self.clock)
+        self.receptions = Registry(self.staging, self.store, self.reports, self.settings, self.clock)
+        self.counters = PushMetrics()
+        self.transactions = PushService(self.receptions, self.settings, self.clock, self.counters)
+
+    def stop(self) -> None:
+        self.transactions.close()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pull(self, files: Sequence[bytes], token: str = "a" * 32, **options: Any) -> IncomingTransfer:
+        return self.receptions.open(
+            token, manifest_of(files), **{"kind": "pull", "check_stored": True, **options}
+        )
+
+    def leftovers(self) -> set[str]:
+        """Names below the root that belong to a reception, or were set aside."""
+        return {path.name for path in self.root.iterdir()} - {"lock", "reports"}
+
+
+@contextmanager
+def receiver(root: Path, **settings: Any) -> Iterator[World]:
+    world = World(root, settings=Settings(**settings))
+    try:
+        yield world
+    finally:
+        world.stop()
+
+
+def manifest_of(files: Sequence[bytes]) -> Manifest:
+    return Manifest(Instance(identify(data), len(data), md5(data)) for data in files)
+
+
+def fill(reception: IncomingTransfer, files: Sequence[bytes]) -> None:
+    """Bring what is missing."""
+    area = memoryview(b"".join(files))
+    for item in reception.missing():
+        reception.write([item], area[item.start : item.stop])
+
+
+def creation_of(files: Sequence[bytes], *buckets: Sequence[Chunk], gzip: bool = False) -> PushCreation:
+    """A version-1 push; one bucket for each file unless said otherwise."""
+    manifest = manifest_of(files)
+    whole = tuple((Chunk(one.id, 0, one.size),) for one in manifest if one.size)
+    planned = tuple(tuple(bucket) for bucket in buckets) or whole
+    return PushCreation(Compression.GZIP if gzip else Compression.NONE, manifest, planned)
+
+
+def creation2_of(files: Sequence[bytes], token: str = "b" * 32) -> PushCreation2:
+    return PushCreation2(token, manifest_of(files))
+
+
+def halves(item: Range) -> tuple[Range, Range]:
+    middle = (item.start + item.stop) // 2
+    return Range(item.start, middle), Range(middle, item.stop)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once it holds; fail after ``PATIENCE`` seconds."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE / 0.005)):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not happen")

@@ -1,0 +1,140 @@
+"""Commit reports on disk."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from orthanc_transfers.core.errors import ImportRefused
+from orthanc_transfers.receiver.reports import Reports
+from tests.receiver.receiving_world import TestClock, dicom, fill, identify, md5, receiver
+
+FILES = [dicom(f"file-{number}", 900) for number in range(4)]
+
+
+def test_a_report_is_found_by_its_identifier_and_by_others(tmp_path: Path) -> None:
+    reports = Reports(tmp_path / "reports", 30, TestClock())
+    report = {"ID": "one", "Instances": []}
+    reports.write(report, ["job", "../../../etc/passwd"])
+    assert reports.read("one") == report
+    assert reports.read("job") == report
+    assert reports.read("../../../etc/passwd") == report
+    assert reports.read("two") is None
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "reports"}
+
+
+def test_another_identifier_may_be_known_before_the_report(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.alias("one", "job")
+    assert reports.read("job") is None
+    reports.write({"ID": "one"})
+    assert reports.read("job") == {"ID": "one"}
+
+
+def test_an_identifier_that_refers_to_itself_does_not_hide_the_report(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.write({"ID": "one"}, ["one"])
+    assert reports.read("one") == {"ID": "one"}
+
+
+def test_reports_are_private(tmp_path: Path) -> None:
+    Reports(tmp_path / "reports", 30, TestClock()).write({"ID": "one"})
+    assert (tmp_path / "reports").stat().st_mode & 0o777 == 0o700
+    (path,) = (tmp_path / "reports").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_reports_are_deleted_when_they_are_old(tmp_path: Path) -> None:
+    clock = TestClock()
+    reports = Reports(tmp_path, 30, clock)
+    reports.write({"ID": "old"}, ["alias"])
+    clock.seconds += 29 * 86400
+    reports.write({"ID": "young"})
+    assert reports.read("alias") == {"ID": "old"}
+    clock.seconds += 2 * 86400
+    reports.write({"ID": "new"})
+    assert reports.read("old") is None
+    assert reports.read("alias") is None
+    assert reports.read("young") == {"ID": "young"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_damaged_report_is_no_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.write({"ID": "one"})
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b'{"ID')
+    with caplog.at_level(logging.WARNING):
+        assert reports.read("one") is None
+    assert "cannot be read" in caplog.text
+    path.write_bytes(b"[]")
+    assert reports.read("one") is None
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    with pytest.raises(TypeError):
+        reports.write({"ID": "one", "Instances": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_commit_reports_every_instance(tmp_path: Path) -> None:
+    with receiver(tmp_path) as world:
+        world.store.put(FILES[0])
+        world.store.filtered.add(identify(FILES[1]))
+        reception = world.pull(FILES, peer="hospital", aliases=["transfer-7", ""])
+        fill(reception, FILES)
+        world.clock.seconds += 5
+        reception.commit()
+        report = world.reports.read("transfer-7")
+        assert report is not None
+        assert report["ID"] == reception.id
+        assert (report["Kind"], report["Peer"], report["State"]) == ("pull", "hospital", "committed")
+        assert report["Finished"] - report["Created"] == 5
+        assert (report["TotalInstances"], report["TotalSize"]) == (4, str(sum(map(len, FILES))))
+        assert [row["Outcome"] for row in report["Instances"]] == [
+            "already there",
+            "filtered",
+            "stored",
+            "stored",
+        ]
+        assert [row["MD5"] for row in report["Instances"]] == [md5(data) for data in FILES]
+        assert world.reports.read("") is None
+
+
+def test_a_failed_commit_reports_what_was_undone_and_why(tmp_path: Path) -> None:
+    with receiver(tmp_path, commit_threads_count=1) as world:
+        world.store.refused[identify(FILES[2])] = "bad file"
+        reception = world.pull(FILES)
+        fill(reception, FILES)
+        with pytest.raises(ImportRefused):
+            reception.commit()
+        report = world.reports.read(reception.id)
+        assert report is not None
+        assert report["State"] == "failed"
+        assert identify(FILES[2]) in report["Error"]
+        assert [row["Outcome"] for row in report["Instances"]] == [
+            "undone",
+            "undone",
+            "refused",
+            "not imported",
+        ]
+        assert report["Instances"][2]["Reason"] == "bad file"
+
+
+def test_a_report_that_cannot_be_kept_does_not_fail_the_commit(tmp_path: Path) -> None:
+    with receiver(tmp_path) as world:
+        (tmp_path / "reports").write_text("in the way")
+        reception = world.pull(FILES)
+        fill(reception, FILES)
+        assert reception.commit().stored == 4
+
+
+def test_the_name_that_a_sender_gives_its_transfer_hides_no_other_report(tmp_path: Path) -> None:
+    reports = Reports(tmp_path / "reports", 30, TestClock())
+    reports.write({"ID": "one", "State": "committed"}, ["theirs"])
+    reports.write({"ID": "two"}, ["one", "theirs"])
+    assert reports.read("one") == {"ID": "one", "State": "committed"}
+    assert reports.read("theirs") == {"ID": "two"}
