@@ -83,17 +83,42 @@ class InstanceStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerRequest:
+    """One HTTP request to a peer."""
+
+    method: str
+    """``GET``, ``PUT``, ``POST`` or ``DELETE``."""
+
+    path: str
+    """Relative to the root of the peer's REST API; starts with a slash, may have a query."""
+
+    body: Sequence[Buffer] = ()
+    """Pieces, sent one after the other without being joined."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    timeout: float | None = None
+    """Seconds for each wait on the network; ``None``: the peer's own timeout."""
+
+    limit: int | None = None
+    """Maximum size of the response body in bytes; ``None``: what the transport allows."""
+
+    repeatable: bool = False
+    """Sending it twice has the same effect as once, although ``method`` is a POST."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerResponse:
-    """A 200 of a peer. Header names are in lower case; the last one wins."""
+    """A 200 response of a peer. Header names are in lower case; of several equal ones, the last one counts."""
 
     body: Buffer
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class PeerTransport(Protocol):
-    """HTTP to one peer: one method, so that a test needs no network."""
+    """HTTP client to one peer: one method, so that a test needs no network."""
 
-    peer: str
+    name: str
     """Name in the configuration."""
 
     url: str
@@ -103,25 +128,11 @@ class PeerTransport(Protocol):
     def round_trip(self) -> float | None:
         """Seconds, as TCP's handshake has shown; ``None`` as long as nothing is known of it."""
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
-        """One request; answered only by a 200.
+    def send(self, request: PeerRequest) -> PeerResponse:
+        """Send one request and return the response if its status is 200.
 
-        ``path`` is relative to the peer's root, starts with a slash and may hold a query.
-        ``body`` is sent as the pieces laid end to end, without joining them.
-        ``timeout`` in seconds for each wait on the network, ``None`` for the peer's own.
-        ``limit`` is the most bytes that an answer may have (``PeerAnswer`` beyond).
-        ``repeatable``: done twice it has the effect of once, as HTTP says it only of GET, PUT and DELETE.
-        Raises ``PeerUnreachable``, ``PeerStatus``, ``PeerAnswer``; ``Canceled`` after ``abort``.
+        Raises ``PeerUnreachable`` (no response), ``PeerStatus`` (another status), ``PeerAnswer`` (a body
+        beyond ``request.limit``), ``Canceled`` after ``abort``.
         """
 
     def prepare(self) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import without_credentials
 from orthanc_transfers.host.native.sdk import Code, HttpMethod, Sdk
 from orthanc_transfers.host.peer_list import PeerList
-from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import Bandwidth, acquire_all
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -35,7 +34,7 @@ class OrthancTransport:
         default_timeout: float = 0.0,
         bandwidth: Sequence[Bandwidth] = (),
     ) -> None:
-        self.peer = name
+        self.name = name
         self.url = without_credentials(peers.url(name))
         self.round_trip = None  # the connections are Orthanc's
         self._sdk = sdk
@@ -46,22 +45,13 @@ class OrthancTransport:
         self._stopped = Cancellation()
 
     def __repr__(self) -> str:
-        return f"CoreTransport({self.peer!r}, {self.url!r})"
+        return f"OrthancTransport({self.name!r}, {self.url!r})"
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
+    def send(self, request: PeerRequest) -> PeerResponse:
         """See ``ports.PeerTransport``."""
+        body, timeout, limit = request.body, request.timeout, request.limit
         content = body[0] if len(body) == 1 else b"".join(body)
-        sent = dict(headers or {})
+        sent = dict(request.headers)
         if len(content) and not any(name.lower() == "content-type" for name in sent):
             sent["Content-Type"] = "application/octet-stream"
         acquire_all(self._bandwidths, len(content), self._stopped)
@@ -69,9 +59,9 @@ class OrthancTransport:
         call = self._sdk.call_peer(
             self._peers.handle,
             self._index,
-            HttpMethod[method],
+            HttpMethod[request.method],
             # Cores before 1.11.3 put the path behind an address that ends with a slash already.
-            path.lstrip("/"),
+            request.path.lstrip("/"),
             sent,
             content,
             math.ceil(self._timeout if timeout is None else timeout),
@@ -80,15 +70,16 @@ class OrthancTransport:
         acquire_all(self._bandwidths, len(call.body), self._stopped)
         if call.status == 0:
             raise PeerUnreachable(
-                f"peer {self.peer!r} cannot be reached at {self.url}: "
+                f"peer {self.name!r} cannot be reached at {self.url}: "
                 f"Orthanc's own client says {self._sdk.describe(call.code)!r}, see its log",
-                self.peer,
+                self.name,
             )
         if call.status != 200 or call.code != Code.SUCCESS:
-            raise self._refused(method, path, call.status)
+            raise self._refused(request, call.status)
         if limit is not None and len(call.body) > limit:
             raise PeerAnswer(
-                f"peer {self.peer!r} answered {method} {path[:100]} with more than {limit} bytes", self.peer
+                f"peer {self.name!r} answered {request.method} {request.path[:100]} with more than {limit} bytes",
+                self.name,
             )
         return PeerResponse(call.body, call.headers)
 
@@ -102,8 +93,8 @@ class OrthancTransport:
     def close(self) -> None:
         """Orthanc's client keeps no connections."""
 
-    def _refused(self, method: str, path: str, status: int) -> PeerStatus:
-        sentence = f"peer {self.peer!r} answered {method} {path[:100]} with {status}"
+    def _refused(self, request: PeerRequest, status: int) -> PeerStatus:
+        sentence = f"peer {self.name!r} answered {request.method} {request.path[:100]} with {status}"
         if status in (401, 403):
             sentence += "; check the user and the password of this peer"
-        return PeerStatus(sentence, self.peer, status)
+        return PeerStatus(sentence, self.name, status)

@@ -39,7 +39,7 @@ class Fetcher(Protocol[T]):
         """Where the bytes of an item belong, in their order."""
 
     def fetch(self, item: T) -> Fetched:
-        """One request. Raises ``Garbled``, and what ``PeerTransport.request`` does."""
+        """One request. Raises ``Garbled``, and what ``PeerTransport.send`` does."""
 
 
 def most_bytes(size: int) -> int:

@@ -33,7 +33,7 @@ class Handshake:
         threads.start("transfers-opening", self._open_first)
 
     def _open_first(self) -> None:
-        transport = self._drive.once
+        transport = self._drive.peer.without_retries
         if transport.round_trip is None:
             transport.prepare()
         if far(transport.round_trip):

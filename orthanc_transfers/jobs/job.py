@@ -86,7 +86,7 @@ class Run:
 class RunContext:
     """What the driver of one stretch works with.
 
-    ``once`` does each request once, ``peer`` does it again where that helps.
+    ``peer`` repeats requests where that helps; ``peer.without_retries`` does not.
     """
 
     environment: Services
@@ -95,8 +95,7 @@ class RunContext:
     progress: Progress
     facts: Facts
     cancellation: Cancellation
-    once: PeerTransport
-    peer: PeerTransport
+    peer: RetryingTransport
     enter: Callable[[str], None]
     """To be told by which identifier the receiver knows the transfer."""
 
@@ -105,7 +104,7 @@ class RunContext:
         settings, clock = self.environment.settings, self.environment.clock
 
         def round_trip() -> float | None:
-            return self.once.round_trip
+            return self.peer.round_trip
 
         connections = Concurrency(settings.threads, clock, round_trip)
         return BucketExecutor(
@@ -296,7 +295,6 @@ class TransferJob(ABC):
                     attempt.progress,
                     attempt.facts,
                     stretch.cancellation,
-                    transport,
                     retrying,
                     lambda identifier: self._enter(attempt, identifier),
                 )
@@ -323,7 +321,7 @@ class TransferJob(ABC):
                 "the report of job %s will not be found by its identifier: %s", self._identifier, error
             )
 
-    def _retrying(self, transport: PeerTransport, stretch: Run) -> PeerTransport:
+    def _retrying(self, transport: PeerTransport, stretch: Run) -> RetryingTransport:
         def wait(sentence: str | None) -> None:
             stretch.attempt.facts.waiting = sentence
 

@@ -82,7 +82,7 @@ def new_pull(environment: Services, request: TransferRequest) -> Job:
 
 def _list(drive: RunContext, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
     """All that the peer has, or the ``first`` instances of it."""
-    order, peer = drive.order, drive.peer.peer
+    order, peer = drive.order, drive.peer.name
     # A C++ peer reads and hashes every file before it answers.
     timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
     try:
@@ -178,7 +178,7 @@ class _Pull(Generic[T]):
                 facts.imported, facts.importing = reception.imported, None
             facts.report = report.counts()
             return
-        peer = self._drive.peer.peer
+        peer = self._drive.peer.name
         raise PeerError(
             f"peer {peer} sends {name_missing(reception.manifest, reception.missing())} "
             f"with another MD5 than it announces, {MOST_ROUNDS} times now",

@@ -8,6 +8,7 @@ from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.model import Bucket, Manifest
 from orthanc_transfers.core.planner import chunks_path, plan_pull
 from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.jobs.fetcher import Fetched, most_bytes, unpack
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.pipeline.schedule import Plan
@@ -37,8 +38,8 @@ class Fetcher1:
 
     def fetch(self, item: Bucket) -> Fetched:
         codec = self._codec
-        answer = self._peer.request("GET", chunks_path(item, codec), limit=most_bytes(item.size))
-        fetched = unpack(self._peer.peer, answer, codec, item.size)
+        answer = self._peer.send(PeerRequest("GET", chunks_path(item, codec), limit=most_bytes(item.size)))
+        fetched = unpack(self._peer.name, answer, codec, item.size)
         if self._trying:
             self._trying = False
             if fetched.wire > (1 - _WORTHWHILE) * item.size:

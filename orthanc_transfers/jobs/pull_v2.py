@@ -69,10 +69,10 @@ class Fetcher2:
             repeatable=True,
         )
         if xxh3([answer.body]) != answer.headers.get(XXH3_HEADER):
-            raise Garbled(f"peer {self._peer.peer} sent bytes with a wrong checksum", self._peer.peer)
+            raise Garbled(f"peer {self._peer.name} sent bytes with a wrong checksum", self._peer.name)
         try:
             codec = Codec(answer.headers.get(CODEC_HEADER))
         except ValueError:
-            raise Garbled(f"peer {self._peer.peer} sent an unknown codec", self._peer.peer) from None
+            raise Garbled(f"peer {self._peer.name} sent an unknown codec", self._peer.name) from None
         encoding = parse_seconds(answer.headers.get(ENCODING_HEADER))
-        return replace(unpack(self._peer.peer, answer, codec, size), encoding=encoding)
+        return replace(unpack(self._peer.name, answer, codec, size), encoding=encoding)

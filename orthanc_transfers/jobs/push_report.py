@@ -9,6 +9,7 @@ from typing import Any
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.safe_json import parse_json
+from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.net.peer_client import identify
 
@@ -66,11 +67,13 @@ def keep_report(
 
 def _ask(drive: RunContext, identifier: str, count: int) -> dict[str, Any]:
     try:
-        answer = drive.once.request(
-            "GET",
-            PATH + identifier,
-            headers=identify(drive.order, drive.continuation.cookie),
-            limit=_FRAME + _ROW * count,
+        answer = drive.peer.without_retries.send(
+            PeerRequest(
+                "GET",
+                PATH + identifier,
+                headers=identify(drive.order, drive.continuation.cookie),
+                limit=_FRAME + _ROW * count,
+            )
         )
         report = parse_json(answer.body)
     except TransferError as error:

@@ -70,7 +70,7 @@ class Push:
                     raise
                 if corrupted:
                     # Version 1 does not say which bucket was damaged on its way.
-                    drop(self._drive.once, path, self._headers)
+                    drop(self._drive.peer.without_retries, path, self._headers)
                 # Else the receiver does not know the push any more: it was restarted, or made room for another.
                 self._drive.continuation.end()
             else:
@@ -94,7 +94,7 @@ class Push:
             return None
         if fingerprint != self._fingerprint:
             # What is to be sent changed during the pause.
-            drop(self._drive.once, path, self._headers)
+            drop(self._drive.peer.without_retries, path, self._headers)
             return None
         self._codec = Codec(codec)
         self._sent_before = len(self._drive.continuation.completed()) == len(self._buckets)
@@ -118,7 +118,7 @@ class Push:
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
-            peer = drive.peer.peer
+            peer = drive.peer.name
             raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
         path = "/" + created.path.lstrip("/")
         drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie)
@@ -181,7 +181,7 @@ class Push:
             if orthanc_code(error) != BadFile.code:
                 raise
             # It was gzip when it left.
-            raise PeerAnswer(str(error), self._drive.peer.peer) from error
+            raise PeerAnswer(str(error), self._drive.peer.name) from error
 
     # --- the commit
 
@@ -190,7 +190,8 @@ class Push:
         drive.facts.phase = "Importing"
         path = f"{path}/commit"
         try:
-            acknowledged(drive.once, path, post(drive.once, path, {}, self._headers, self._timeout))
+            peer = drive.peer.without_retries
+            acknowledged(peer, path, post(peer, path, {}, self._headers, self._timeout))
         except (PeerUnreachable, PeerAnswer) as error:
             lost: PeerError = error
         except PeerStatus as error:
@@ -216,7 +217,7 @@ class Push:
 
     def _verify(self, lost: PeerError) -> None:
         """Compare what the receiver has with what was sent. Raises ``PeerError`` unless all is there."""
-        peer = self._drive.peer.peer
+        peer = self._drive.peer.name
         problem = self._not_there()
         if problem:
             raise PeerError(

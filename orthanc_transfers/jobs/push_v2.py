@@ -20,7 +20,7 @@ from orthanc_transfers.core.messages_v2 import (
 from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.jobs.insisting import insist
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
@@ -115,7 +115,7 @@ class Push:
                 raise
             # The receiver knows the token with another manifest: the study changed since.
             if drive.continuation.path is not None:
-                drop(drive.once, drive.continuation.path, self._headers)
+                drop(drive.peer.without_retries, drive.continuation.path, self._headers)
             drive.continuation.renew_token()
             status, cookie = insist(drive, create)
         drive.continuation.begin(status.path, cookie=cookie)
@@ -210,7 +210,7 @@ class Push:
         return status
 
     def _ask(self, path: str) -> PushStatus:
-        answer = self._drive.peer.request("GET", f"{path}?wait={_POLL}", headers=self._headers)
+        answer = self._drive.peer.send(PeerRequest("GET", f"{path}?wait={_POLL}", headers=self._headers))
         return self._understand(path, answer)
 
     def _succeed(self, status: PushStatus) -> None:
@@ -230,10 +230,10 @@ class Push:
 
     def _sensible(self, status: PushStatus, manifest: Manifest) -> PushStatus:
         if any(item.stop > manifest.size for item in status.missing):
-            peer = self._drive.peer.peer
+            peer = self._drive.peer.name
             raise PeerAnswer(f"peer {peer} misses bytes that the push does not have", peer)
         return status
 
     def _error(self, sentence: str) -> PeerError:
-        peer = self._drive.peer.peer
+        peer = self._drive.peer.name
         return PeerError(f"peer {peer}: {sentence}", peer)

@@ -7,7 +7,7 @@ import threading
 from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerStatus
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.core.safe_json import parse_json
-from orthanc_transfers.interfaces import Clock, PeerTransport
+from orthanc_transfers.interfaces import Clock, PeerRequest, PeerTransport
 
 PATH = "/transfers/capabilities"
 
@@ -40,12 +40,12 @@ class CapabilitiesCache:
         now = self._clock.monotonic()
         found = _ask(transport)
         with self._lock:
-            self._known[transport.peer] = (transport.url, now + REMEMBERED, found)
+            self._known[transport.name] = (transport.url, now + REMEMBERED, found)
         return found
 
     def _recall(self, transport: PeerTransport) -> tuple[bool, Capabilities | None]:
         with self._lock:
-            known = self._known.get(transport.peer)
+            known = self._known.get(transport.name)
         # A peer's address may change while Orthanc runs.
         if known is None or known[0] != transport.url or self._clock.monotonic() >= known[1]:
             return False, None
@@ -59,7 +59,7 @@ class CapabilitiesCache:
 
 def _ask(transport: PeerTransport) -> Capabilities | None:
     try:
-        answer = transport.request("GET", PATH, timeout=TIMEOUT, limit=_MAX_ANSWER)
+        answer = transport.send(PeerRequest("GET", PATH, timeout=TIMEOUT, limit=_MAX_ANSWER))
         found = Capabilities.parse(parse_json(answer.body))
     except PeerStatus as error:
         if error.outage:

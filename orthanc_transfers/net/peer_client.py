@@ -26,7 +26,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, TransferRequest
 from orthanc_transfers.core.messages_v2 import FIRST_HEADER
 from orthanc_transfers.core.safe_json import parse_json
-from orthanc_transfers.interfaces import PeerResponse, PeerTransport
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse, PeerTransport
 
 LOOKUP = "/transfers/lookup"
 
@@ -66,14 +66,16 @@ def post(
     text = json.dumps(value, separators=(",", ":")).encode()
     body, encoding = shrink(text) if small else (text, {})
     headers = {"content-type": "application/json", **encoding, **headers}
-    return peer.request(
-        "POST", path, body=[body], headers=headers, timeout=timeout, limit=limit, repeatable=repeatable
+    return peer.send(
+        PeerRequest(
+            "POST", path, body=[body], headers=headers, timeout=timeout, limit=limit, repeatable=repeatable
+        )
     )
 
 
 def put(peer: PeerTransport, path: str, body: Sequence[Buffer], headers: Mapping[str, str]) -> None:
     """PUT bytes. Raises ``PeerAnswer`` as ``acknowledged``."""
-    acknowledged(peer, path, peer.request("PUT", path, body=body, headers=headers))
+    acknowledged(peer, path, peer.send(PeerRequest("PUT", path, body=body, headers=headers)))
 
 
 def look_up(
@@ -97,7 +99,7 @@ def understand(peer: PeerTransport, path: str, answer: PeerResponse, parse: Call
         text = restore(answer.body, answer.headers.get(CONTENT_ENCODING))
         return parse(parse_json(text))
     except (BadRequest, TooLarge) as error:
-        raise PeerAnswer(f"peer {peer.peer} answers {path} with nonsense: {error}", peer.peer) from error
+        raise PeerAnswer(f"peer {peer.name} answers {path} with nonsense: {error}", peer.name) from error
 
 
 def acknowledged(peer: PeerTransport, path: str, answer: PeerResponse) -> None:
@@ -128,10 +130,10 @@ def cookie_of(answer: PeerResponse) -> str | None:
 def drop(peer: PeerTransport, path: str, headers: Mapping[str, str]) -> None:
     """Tell a peer that a push is of no use any more. What the peer does not hear of expires there."""
     try:
-        peer.request("DELETE", path, headers=headers, timeout=_DROP_TIMEOUT)
+        peer.send(PeerRequest("DELETE", path, headers=headers, timeout=_DROP_TIMEOUT))
     except PeerError as error:
         if not (isinstance(error, PeerStatus) and error.peer_status == 404):
-            log.warning("push %s could not be deleted on peer %s: %s", path, peer.peer, error)
+            log.warning("push %s could not be deleted on peer %s: %s", path, peer.name, error)
 
 
 def size_of(body: Sequence[Buffer]) -> int:

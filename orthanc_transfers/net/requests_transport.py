@@ -33,7 +33,7 @@ from orthanc_transfers.core.errors import (
     PeerUntrusted,
 )
 from orthanc_transfers.core.peers import Peer, join
-from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, blocks
 from orthanc_transfers.net.connections import HTTPPool, HTTPSPool, Line
 from orthanc_transfers.net.error_text import FOREIGN, reason_of
@@ -99,7 +99,7 @@ class RequestsTransport:
         congestion_control: str,
         bandwidth: Sequence[Bandwidth] = (),
     ) -> None:
-        self.peer = peer.name
+        self.name = peer.name
         self._timeout = peer.timeout or default_timeout
         self._bandwidths = [limit for limit in bandwidth if limit.limited]
         self._cookies: dict[str, str] = {}
@@ -129,7 +129,7 @@ class RequestsTransport:
             ) from None
 
     def __repr__(self) -> str:
-        return f"RequestsTransport({self.peer!r}, {self.url!r})"
+        return f"RequestsTransport({self.name!r}, {self.url!r})"
 
     def _set_up(self, peer: Peer, connections: int, proxy: str | None) -> None:
         session = self._session
@@ -155,29 +155,19 @@ class RequestsTransport:
         """The shortest of all connections."""
         return self._line.round_trip
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
+    def send(self, request: PeerRequest) -> PeerResponse:
         """See ``ports.PeerTransport``. A connection found dead costs no error, see ``sockets``."""
-        seconds = self._timeout if timeout is None else timeout
-        prepared = self._prepared(method, path, body, headers)
+        seconds = self._timeout if request.timeout is None else request.timeout
+        prepared = self._prepared(request)
         try:
             with (
-                self._line.request(repeatable or method in IDEMPOTENT),
+                self._line.request(request.repeatable or request.method in IDEMPOTENT),
                 self._session.send(prepared, stream=True, timeout=seconds or None) as response,
             ):
                 if response.status_code != 200:
-                    self._refused(method, path, response)
+                    self._refused(request, response)
                 self._keep_cookies(response)
-                size = DEFAULT_LIMIT if limit is None else limit
+                size = DEFAULT_LIMIT if request.limit is None else request.limit
                 received = self._read(response, size)
         except FOREIGN as error:
             if self._stopped.requested:
@@ -185,7 +175,7 @@ class RequestsTransport:
             raise self._unreachable(error, seconds) from None
         if received is None:
             raise PeerAnswer(
-                f"peer {self.peer!r} answered {method} {_shown(path)} with more than {size} bytes", self.peer
+                f"peer {self.name!r} answered {_shown(request)} with more than {size} bytes", self.name
             )
         return PeerResponse(received, _last_of_each(response))
 
@@ -195,22 +185,20 @@ class RequestsTransport:
             with contextlib.suppress(*FOREIGN, Canceled), self._line.request(repeatable=True):
                 self._adapter.open(self._template, bool(self._session.verify), self._timeout or None)
 
-    def _prepared(
-        self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str] | None
-    ) -> requests.PreparedRequest:
+    def _prepared(self, request: PeerRequest) -> requests.PreparedRequest:
         # What is the same for all requests was prepared once: that takes longer than sending a small one.
         prepared = requests.PreparedRequest()
-        prepared.method = method
-        prepared.url = join(self.url, path)
+        prepared.method = request.method
+        prepared.url = join(self.url, request.path)
         prepared.hooks = {}
         prepared.headers = self._template.headers.copy()
-        prepared.headers.update(headers or {})
-        content = Body(body, self._bandwidths, self._stopped)
+        prepared.headers.update(request.headers)
+        content = Body(request.body, self._bandwidths, self._stopped)
         if len(content):
             # An iterable is sent item by item, and not in chunks where the length is given.
             prepared.body = content  # type: ignore[assignment]
             prepared.headers.setdefault("Content-Type", "application/octet-stream")
-        if len(content) or method in ("POST", "PUT"):
+        if len(content) or request.method in ("POST", "PUT"):
             prepared.headers["Content-Length"] = str(len(content))
         if cookie := self._cookie(prepared.headers.get("Cookie", "")):
             prepared.headers["Cookie"] = cookie
@@ -264,20 +252,20 @@ class RequestsTransport:
             else:
                 self._cookies.pop(name.strip(), None)
 
-    def _refused(self, method: str, path: str, response: requests.Response) -> NoReturn:
+    def _refused(self, request: PeerRequest, response: requests.Response) -> NoReturn:
         said = b""
         with contextlib.suppress(*FOREIGN):
             said = response.raw.read(ERROR_LIMIT)
         headers = _last_of_each(response)
         status = response.status_code
-        sentence = f"peer {self.peer!r} answered {method} {_shown(path)} with {status}"
+        sentence = f"peer {self.name!r} answered {_shown(request)} with {status}"
         if reason := _orthanc_error(said) or response.reason:
             sentence += f": {reason}"
         if status in (401, 403):
             sentence += "; check the user and the password of this peer"
         raise PeerStatus(
             sentence,
-            self.peer,
+            self.name,
             status,
             headers=headers,
             body=said,
@@ -288,7 +276,7 @@ class RequestsTransport:
         reason, hopeless = reason_of(error, seconds)
         through = " through the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
         kind = PeerUntrusted if hopeless else PeerUnreachable
-        return kind(f"peer {self.peer!r} cannot be reached at {self._place}{through}: {reason}", self.peer)
+        return kind(f"peer {self.name!r} cannot be reached at {self._place}{through}: {reason}", self.name)
 
 
 class _Session(requests.Session):
@@ -332,8 +320,9 @@ class _Adapter(requests.adapters.HTTPAdapter):
         pass
 
 
-def _shown(path: str) -> str:
-    return path if len(path) <= 100 else f"{path[:100]}…"
+def _shown(request: PeerRequest) -> str:
+    path = request.path
+    return f"{request.method} {path if len(path) <= 100 else f'{path[:100]}…'}"
 
 
 def _last_of_each(response: requests.Response) -> dict[str, str]:

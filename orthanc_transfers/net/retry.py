@@ -17,15 +17,14 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 
 from orthanc_transfers.core.backoff import Backoff
-from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import PeerError, PeerStatus, PeerUnreachable
-from orthanc_transfers.interfaces import Clock, PeerResponse, PeerTransport
+from orthanc_transfers.interfaces import Clock, PeerRequest, PeerResponse, PeerTransport
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Seconds; the most that two attempts are apart.
@@ -53,9 +52,10 @@ class RetryingTransport:
         on_waiting: Callable[[str | None], None] = lambda sentence: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.peer = inner.peer
+        self.name = inner.name
         self.url = inner.url
-        self._inner = inner
+        self.without_retries = inner
+        """The transport that sends each request once."""
         self._retries = Backoff(retries, ceiling=CEILING)
         self._patience = Backoff(sys.maxsize, ceiling=CEILING)
         self._max_outage = max_outage
@@ -73,19 +73,9 @@ class RetryingTransport:
     @property
     def round_trip(self) -> float | None:
         """See ``ports.PeerTransport``."""
-        return self._inner.round_trip
+        return self.without_retries.round_trip
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
+    def send(self, request: PeerRequest) -> PeerResponse:
         """See ``ports.PeerTransport``."""
         retries = 0
         trouble: _Trouble | None = None
@@ -93,17 +83,9 @@ class RetryingTransport:
             while True:
                 self._wait_for_turn(trouble)
                 try:
-                    answer = self._inner.request(
-                        method,
-                        path,
-                        body=body,
-                        headers=headers,
-                        timeout=timeout,
-                        limit=limit,
-                        repeatable=repeatable,
-                    )
+                    answer = self.without_retries.send(request)
                 except PeerError as error:
-                    if _busy(method, error):
+                    if _busy(request, error):
                         self._wait_for_place(error)
                     elif _away(error):
                         trouble = self._failed(error, trouble)
@@ -122,16 +104,16 @@ class RetryingTransport:
 
     def prepare(self) -> None:
         """See ``ports.PeerTransport``."""
-        self._inner.prepare()
+        self.without_retries.prepare()
 
     def abort(self) -> None:
         """See ``ports.PeerTransport``."""
-        self._inner.abort()
+        self.without_retries.abort()
 
     def close(self) -> None:
         """See ``ports.PeerTransport``."""
         self._forget()
-        self._inner.close()
+        self.without_retries.close()
 
     def _wait_for_turn(self, trouble: _Trouble | None) -> None:
         """Return when this thread should try: as the only one that does if the peer is away."""
@@ -156,7 +138,7 @@ class RetryingTransport:
             delay = left if delay is None else min(delay, left)
             if outage:
                 self._tell(
-                    f"Waiting for peer {self.peer!r} since {outage.since}, next attempt in {ceil(delay)} s:"
+                    f"Waiting for peer {self.name!r} since {outage.since}, next attempt in {ceil(delay)} s:"
                     f" {outage.error}"
                 )
         self._cancellation.wait(delay)
@@ -180,7 +162,7 @@ class RetryingTransport:
         wished = getattr(error, "retry_after", None) or PAUSE
         # Not all that wait at the same moment.
         delay = min(max(wished, PAUSE), CEILING) * (1 + self._jitter() / 4)
-        self._answered(f"Peer {self.peer!r} is busy with other transfers, next attempt in {ceil(delay)} s")
+        self._answered(f"Peer {self.name!r} is busy with other transfers, next attempt in {ceil(delay)} s")
         self._cancellation.wait(delay)
 
     def _answered(self, sentence: str | None = None) -> None:
@@ -248,9 +230,9 @@ class _Outage(_Trouble):
     since: str = ""
 
 
-def _busy(method: str, error: PeerError) -> bool:
+def _busy(request: PeerRequest, error: PeerError) -> bool:
     return (
-        method == "POST"
+        request.method == "POST"
         and isinstance(error, PeerStatus)
         and error.peer_status == 503
         and error.retry_after is not None

@@ -14,7 +14,7 @@ from orthanc_transfers.core.errors import BadFile, ConfigurationError, PeerAnswe
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferRequest
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.safe_json import parse_json
-from orthanc_transfers.interfaces import Job, JobQueue
+from orthanc_transfers.interfaces import Job, JobQueue, PeerRequest
 from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
 from orthanc_transfers.jobs.services import Services
@@ -81,7 +81,7 @@ class UserRoutes:
         transport = self._environment.peers.connect(name, 1)
         try:
             timeout = self._environment.settings.peer_connectivity_timeout
-            return transport.request("GET", "/plugins", timeout=timeout).body
+            return transport.send(PeerRequest("GET", "/plugins", timeout=timeout)).body
         finally:
             transport.close()
 
@@ -105,14 +105,16 @@ class UserRoutes:
                 "Originator": environment.originator,
                 "Peer": remote_self,
             }
-            answer = transport.request(
-                "POST",
-                "/transfers/pull",
-                body=[json.dumps(message).encode()],
-                headers={
-                    "content-type": "application/json",
-                    SENDER_TRANSFER_ID: wanted.sender_transfer_id or str(uuid.uuid4()),
-                },
+            answer = transport.send(
+                PeerRequest(
+                    "POST",
+                    "/transfers/pull",
+                    body=[json.dumps(message).encode()],
+                    headers={
+                        "content-type": "application/json",
+                        SENDER_TRANSFER_ID: wanted.sender_transfer_id or str(uuid.uuid4()),
+                    },
+                )
             )
             job, path = _remote_job(wanted.peer, answer.body)
             return answer_json({"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)})

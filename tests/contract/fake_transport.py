@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import Canceled, PeerAnswer, PeerStatus, PeerUnreachable
-from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,20 @@ class FakeTransport:
     """``ports.PeerTransport`` to a behaviour. ``asked`` are all requests so far, in order."""
 
     def __init__(self, behaviour: Behaviour, peer: str = "fake") -> None:
-        self.peer = peer
+        self.name = peer
         self.url = f"http://{peer}"
         self.round_trip = None
         self.asked: list[Asked] = []
         self.aborted = threading.Event()
         self._behaviour = behaviour
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
-        asked = Asked(method, path, b"".join(body), {k.lower(): v for k, v in (headers or {}).items()})
+    def send(self, request: PeerRequest) -> PeerResponse:
+        asked = Asked(
+            request.method,
+            request.path,
+            b"".join(request.body),
+            {k.lower(): v for k, v in request.headers.items()},
+        )
         if self.aborted.is_set():
             raise Canceled("stopped on request")
         self.asked.append(asked)
@@ -64,16 +58,16 @@ class FakeTransport:
         if self.aborted.is_set():
             raise Canceled("stopped on request")
         if reply is None:
-            raise PeerUnreachable(f"peer {self.peer!r} cannot be reached at {self.url}", self.peer)
+            raise PeerUnreachable(f"peer {self.name!r} cannot be reached at {self.url}", self.name)
         lower = {name.lower(): value for name, value in reply.headers.items()}
         if reply.status != 200:
             retry_after = float(lower["retry-after"]) if "retry-after" in lower else None
-            sentence = f"peer {self.peer!r} answered {method} {path} with {reply.status}"
+            sentence = f"peer {self.name!r} answered {request.method} {request.path} with {reply.status}"
             raise PeerStatus(
-                sentence, self.peer, reply.status, headers=lower, body=reply.body, retry_after=retry_after
+                sentence, self.name, reply.status, headers=lower, body=reply.body, retry_after=retry_after
             )
-        if limit is not None and len(reply.body) > limit:
-            raise PeerAnswer(f"peer {self.peer!r} answered with more than {limit} bytes", self.peer)
+        if request.limit is not None and len(reply.body) > request.limit:
+            raise PeerAnswer(f"peer {self.name!r} answered with more than {request.limit} bytes", self.name)
         return PeerResponse(reply.body, lower)
 
     def prepare(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orthanc_transfers.core.errors import Canceled, PeerAnswer, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import Peer
-from orthanc_transfers.interfaces import PeerTransport
+from orthanc_transfers.interfaces import PeerRequest, PeerTransport
 from orthanc_transfers.net.requests_transport import RequestsTransport
 from tests.contract.fake_transport import Asked, Behaviour, FakeTransport, Reply
 from tests.contract.loopback import LoopbackServer
@@ -53,7 +53,7 @@ def test_the_answer_to_a_request_is_its_body_and_its_headers_in_lower_case(conne
     def behaviour(asked: Asked) -> Reply:
         return Reply(f"{asked.method} {asked.path}".encode(), headers={"Transfers-XXH3": "abc"})
 
-    answer = connect(behaviour).request("GET", "/transfers/chunks/a.b?offset=1&size=2")
+    answer = connect(behaviour).send(PeerRequest("GET", "/transfers/chunks/a.b?offset=1&size=2"))
 
     assert bytes(answer.body) == b"GET /transfers/chunks/a.b?offset=1&size=2"
     assert answer.headers["transfers-xxh3"] == "abc"
@@ -63,7 +63,7 @@ def test_the_answer_to_a_request_is_its_body_and_its_headers_in_lower_case(conne
 def test_the_pieces_of_a_body_arrive_end_to_end(connect: Connect, method: str) -> None:
     pieces = [b"one", memoryview(b"_two_")[1:4], bytearray(b""), b"x" * 700_000, memoryview(b"end")]
 
-    answer = connect(lambda asked: Reply(asked.body)).request(method, "/", body=pieces)
+    answer = connect(lambda asked: Reply(asked.body)).send(PeerRequest(method, "/", body=pieces))
 
     assert bytes(answer.body) == b"onetwo" + b"x" * 700_000 + b"end"
 
@@ -72,7 +72,7 @@ def test_the_headers_of_a_request_arrive(connect: Connect) -> None:
     def behaviour(asked: Asked) -> Reply:
         return Reply(asked.headers["sender-transfer-id"].encode())
 
-    answer = connect(behaviour).request("DELETE", "/", headers={"sender-transfer-id": "4711"})
+    answer = connect(behaviour).send(PeerRequest("DELETE", "/", headers={"sender-transfer-id": "4711"}))
 
     assert bytes(answer.body) == b"4711"
 
@@ -83,14 +83,14 @@ def test_anything_but_200_is_an_error_that_carries_what_the_peer_said(connect: C
     transport = connect(lambda asked: Reply(said, status, {"Retry-After": "7", "Location": "/elsewhere"}))
 
     with pytest.raises(PeerStatus) as raised:
-        transport.request("POST", "/transfers/push")
+        transport.send(PeerRequest("POST", "/transfers/push"))
 
     assert raised.value.peer_status == status
-    assert raised.value.peer == transport.peer
+    assert raised.value.peer == transport.name
     assert raised.value.body == said
     assert raised.value.retry_after == 7
     assert raised.value.headers["location"] == "/elsewhere"
-    assert transport.peer in str(raised.value)
+    assert transport.name in str(raised.value)
     assert str(status) in str(raised.value)
 
 
@@ -99,22 +99,22 @@ def test_a_peer_that_hangs_up_is_unreachable_and_may_be_tried_again(connect: Con
     transport = connect(lambda asked: next(replies))
 
     with pytest.raises(PeerUnreachable) as raised:
-        transport.request("POST", "/")
+        transport.send(PeerRequest("POST", "/"))
 
     assert raised.value.retryable
-    assert raised.value.peer == transport.peer
-    assert bytes(transport.request("POST", "/").body) == b"back"
+    assert raised.value.peer == transport.name
+    assert bytes(transport.send(PeerRequest("POST", "/")).body) == b"back"
 
 
 def test_an_answer_may_have_as_many_bytes_as_its_limit_and_no_more(connect: Connect) -> None:
     transport = connect(lambda asked: Reply(b"12345"))
 
-    assert bytes(transport.request("GET", "/", limit=5).body) == b"12345"
+    assert bytes(transport.send(PeerRequest("GET", "/", limit=5)).body) == b"12345"
     with pytest.raises(PeerAnswer) as raised:
-        transport.request("GET", "/", limit=4)
+        transport.send(PeerRequest("GET", "/", limit=4))
 
     assert raised.value.retryable
-    assert bytes(transport.request("GET", "/").body) == b"12345"
+    assert bytes(transport.send(PeerRequest("GET", "/")).body) == b"12345"
 
 
 def test_requests_of_several_threads_do_not_disturb_each_other(connect: Connect) -> None:
@@ -124,7 +124,7 @@ def test_requests_of_several_threads_do_not_disturb_each_other(connect: Connect)
     def work(number: int) -> None:
         for _ in range(10):
             body = str(number).encode() * 1000
-            if bytes(transport.request("PUT", "/", body=[body]).body) != body:
+            if bytes(transport.send(PeerRequest("PUT", "/", body=[body])).body) != body:
                 wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
@@ -148,7 +148,7 @@ def test_a_request_under_way_when_the_transport_is_aborted_is_canceled(connect: 
     transport = connect(behaviour)
 
     with pytest.raises(Canceled):
-        transport.request("POST", "/")
+        transport.send(PeerRequest("POST", "/"))
 
     assert arrived.is_set()
 
@@ -165,7 +165,7 @@ def test_after_an_abort_nothing_is_sent(connect: Connect) -> None:
     transport.abort()
 
     with pytest.raises(Canceled):
-        transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
     assert asked == []
 
 

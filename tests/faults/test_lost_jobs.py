@@ -41,7 +41,7 @@ def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(
     world: World, mode: Mode, version: int
 ) -> None:
     transfer = world.transfer(mode, version)
-    lost(transfer, f"RequestsTransport.request {'PUT push' if mode == 'push' else 'POST chunks'} after", 50)
+    lost(transfer, f"RequestsTransport.send {'PUT push' if mode == 'push' else 'POST chunks'} after", 50)
     # A push is kept for a while, in case that its sender comes back; a pull of one's own that has no job is not.
     transfer.is_not_there(timeout=20 + 5 * IDLE if mode == "push" else 5)
     transfer.start()
@@ -52,7 +52,7 @@ def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(
 @pytest.mark.parametrize(
     ("mode", "place", "nth"),
     [
-        ("push", "RequestsTransport.request POST commit after", 1),
+        ("push", "RequestsTransport.send POST commit after", 1),
         ("pull", "OrthancStore.add after", 20),
     ],
 )

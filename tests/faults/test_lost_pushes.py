@@ -31,7 +31,7 @@ def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFacto
     ("side", "place", "nth"),
     [
         ("receiver", "PeerRoutes.create_push after", 1),
-        ("sender", "RequestsTransport.request POST push after", 1),
+        ("sender", "RequestsTransport.send POST push after", 1),
     ],
 )
 def test_a_push_of_version_1_starts_over_if_its_sender_does_not_know_of_it(

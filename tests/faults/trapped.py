@@ -11,7 +11,7 @@ The plugin itself is the real one: this only stands at the door of some of its m
 and the file ``traps/.<name> … reached`` says that somebody came there.
 
 Names are those of the methods (``Area.write``); a request to a peer is named by its kind too
-(``RequestsTransport.request POST commit``). See ``world.Trap`` for how tests set them.
+(``RequestsTransport.send POST commit``). See ``world.Trap`` for how tests set them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from orthanc_transfers.interfaces import PeerRequest
 
 METHODS = {
     "host.durability": ["Durability.sync_index"],
@@ -62,7 +64,7 @@ METHODS = {
     "receiver.reports": ["Reports.write"],
     "pipeline.instance_cache": ["InstanceCache.pieces"],
     "receiver.staging": ["Staging.create"],
-    "net.requests_transport": ["RequestsTransport.request"],
+    "net.requests_transport": ["RequestsTransport.send"],
 }
 
 TRAPS = Path("traps")
@@ -72,12 +74,12 @@ _visits: Counter[str] = Counter()
 
 
 def kind(arguments: tuple[Any, ...]) -> str:
-    """`` POST commit`` of ``(transport, "POST", "/transfers/v2/push/<id>/commit")``; nothing of others."""
-    if len(arguments) < 3 or not all(isinstance(one, str) for one in arguments[1:3]):
+    """`` POST commit`` of a request to ``/transfers/v2/push/<id>/commit``; nothing of other arguments."""
+    if len(arguments) < 2 or not isinstance(request := arguments[1], PeerRequest):
         return ""
-    method, path = arguments[1:3]
-    words = re.findall("[a-z]{4,}", re.sub("[0-9a-f]{8,}.*?(?=/|$)", "", path.partition("?")[0]))
-    return f" {method} {words[-1]}"
+    path = request.path.partition("?")[0]
+    words = re.findall("[a-z]{4,}", re.sub("[0-9a-f]{8,}.*?(?=/|$)", "", path))
+    return f" {request.method} {words[-1]}"
 
 
 def come_by(place: str) -> None:

@@ -25,7 +25,7 @@ from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
-from orthanc_transfers.interfaces import StepOutcome, StopReason
+from orthanc_transfers.interfaces import PeerRequest, StepOutcome, StopReason
 from orthanc_transfers.rest.http import Request, Response, Route, answer_json
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -247,12 +247,14 @@ def call_peer(request: Request) -> Response:
     try:
         transport = peers.connect(wanted["peer"], 2)
         with contextlib.closing(transport):
-            answer = transport.request(
-                wanted["method"],
-                wanted["path"],
-                body=[piece.encode() for piece in wanted["pieces"]],
-                headers=wanted["headers"],
-                limit=wanted.get("limit"),
+            answer = transport.send(
+                PeerRequest(
+                    wanted["method"],
+                    wanted["path"],
+                    body=[piece.encode() for piece in wanted["pieces"]],
+                    headers=wanted["headers"],
+                    limit=wanted.get("limit"),
+                )
             )
         outcome: dict[str, Any] = {"body": bytes(answer.body).decode(), "headers": dict(answer.headers)}
     except TransferError as error:

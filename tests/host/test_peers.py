@@ -20,7 +20,7 @@ USER = "me"
 PASSWORD = "s3cret-of-this-peer"
 
 OURS = "RequestsTransport"
-ORTHANCS = "CoreTransport"
+ORTHANCS = "OrthancTransport"
 
 
 @pytest.fixture(scope="module")

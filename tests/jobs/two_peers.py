@@ -29,7 +29,15 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.core.settings import Settings, parse_settings
-from orthanc_transfers.interfaces import Imported, ImportStatus, Job, PeerResponse, StepOutcome, StopReason
+from orthanc_transfers.interfaces import (
+    Imported,
+    ImportStatus,
+    Job,
+    PeerRequest,
+    PeerResponse,
+    StepOutcome,
+    StopReason,
+)
 from orthanc_transfers.jobs.ack_log import FOLDER as SENT
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.pull import new_pull
@@ -307,7 +315,7 @@ class LoopbackTransport:
     """``ports.PeerTransport`` that calls a ``Server``."""
 
     def __init__(self, server: Server, line: Line) -> None:
-        self.peer = server.name
+        self.name = server.name
         self.url = f"http://{server.name}:8042/"
         self.round_trip = line.round_trip
         self._server = server
@@ -316,33 +324,23 @@ class LoopbackTransport:
         line.connected += 1
         line.most_connected = max(line.most_connected, line.connected)
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
-        request = f"{method} {path}"
-        self._line.pass_through(request, headers or {}, self._cut)
-        sent = self._line.before(request, b"".join(body))
+    def send(self, request: PeerRequest) -> PeerResponse:
+        line = f"{request.method} {request.path}"
+        self._line.pass_through(line, request.headers, self._cut)
+        sent = self._line.before(line, b"".join(request.body))
         try:
-            answer = self._server.serve(method, path, sent, headers or {})
+            answer = self._server.serve(request.method, request.path, sent, request.headers)
         except TransferError as error:
             # Like Orthanc: a status, and JSON that says why.
             text = json.dumps({"Message": str(error), "OrthancStatus": error.code}).encode()
             raise PeerStatus(
-                f"peer {self.peer} answered {request} with {error.status}: {error}",
-                self.peer,
+                f"peer {self.name} answered {line} with {error.status}: {error}",
+                self.name,
                 error.status,
                 body=text,
                 retry_after=error.retry_after if isinstance(error, Busy) else None,
             ) from None
-        return self._line.after(request, answer)
+        return self._line.after(line, answer)
 
     def prepare(self) -> None:
         self._line.prepared += 1

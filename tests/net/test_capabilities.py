@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.messages_v2 import Capabilities
-from orthanc_transfers.interfaces import PeerResponse
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.capabilities import REMEMBERED, CapabilitiesCache
 
 OURS = Capabilities((1, 2), "1.8.0", "originator", (Codec.NONE, Codec.ZSTD), 1000)
@@ -33,23 +32,13 @@ class Peer:
     """A peer that answers in one way, and counts how often it was asked."""
 
     def __init__(self, answer: Callable[[], bytes]) -> None:
-        self.peer, self.url, self.round_trip, self.asked = "there", "http://there/", None, 0
+        self.name, self.url, self.round_trip, self.asked = "there", "http://there/", None, 0
         self.answer = answer
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Sequence[Buffer] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        limit: int | None = None,
-        repeatable: bool = False,
-    ) -> PeerResponse:
-        assert (method, path) == ("GET", "/transfers/capabilities")
-        assert timeout is not None
-        assert limit is not None
+    def send(self, request: PeerRequest) -> PeerResponse:
+        assert (request.method, request.path) == ("GET", "/transfers/capabilities")
+        assert request.timeout is not None
+        assert request.limit is not None
         self.asked += 1
         return PeerResponse(self.answer())
 

@@ -30,6 +30,7 @@ from orthanc_transfers.core.errors import (
     PeerUntrusted,
 )
 from orthanc_transfers.core.peers import Peer
+from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.net import connections
 from orthanc_transfers.net.bandwidth import Bandwidth
 from orthanc_transfers.net.connections import Line as SocketLine
@@ -114,7 +115,7 @@ class Turnstile(Bandwidth):
 
 def test_a_body_has_a_length_and_does_not_go_in_chunks(serve: Any, connect: Connect) -> None:
     server = serve()
-    connect(server.url).request("PUT", "/", body=[b"abc", memoryview(b"def")])
+    connect(server.url).send(PeerRequest("PUT", "/", body=[b"abc", memoryview(b"def")]))
 
     assert server.asked[0].headers["content-length"] == "6"
     assert "transfer-encoding" not in server.asked[0].headers
@@ -122,7 +123,7 @@ def test_a_body_has_a_length_and_does_not_go_in_chunks(serve: Any, connect: Conn
 
 def test_a_post_without_a_body_says_so(serve: Any, connect: Connect) -> None:
     server = serve()
-    connect(server.url).request("POST", "/")
+    connect(server.url).send(PeerRequest("POST", "/"))
 
     assert server.asked[0].headers["content-length"] == "0"
     assert "content-type" not in server.asked[0].headers
@@ -131,8 +132,8 @@ def test_a_post_without_a_body_says_so(serve: Any, connect: Connect) -> None:
 def test_a_body_is_bytes_unless_the_caller_knows_better(serve: Any, connect: Connect) -> None:
     server = serve()
     transport = connect(server.url)
-    transport.request("PUT", "/", body=[b"a"])
-    transport.request("PUT", "/", body=[b"a"], headers={"content-type": "application/json"})
+    transport.send(PeerRequest("PUT", "/", body=[b"a"]))
+    transport.send(PeerRequest("PUT", "/", body=[b"a"], headers={"content-type": "application/json"}))
 
     assert [asked.headers["content-type"] for asked in server.asked] == [
         "application/octet-stream",
@@ -143,14 +144,14 @@ def test_a_body_is_bytes_unless_the_caller_knows_better(serve: Any, connect: Con
 @pytest.mark.parametrize("url", ["/orthanc", "/orthanc/"])
 def test_paths_are_below_the_root_of_the_peer(serve: Any, connect: Connect, url: str) -> None:
     server = serve()
-    connect(server.url + url).request("GET", "/transfers/chunks/a.b?offset=0&size=2")
+    connect(server.url + url).send(PeerRequest("GET", "/transfers/chunks/a.b?offset=0&size=2"))
 
     assert server.asked[0].path == "/orthanc/transfers/chunks/a.b?offset=0&size=2"
 
 
 def test_basic_authentication_is_utf_8(serve: Any, connect: Connect) -> None:
     server = serve()
-    connect(server.url, username="jürgen", password="geheim€").request("GET", "/")
+    connect(server.url, username="jürgen", password="geheim€").send(PeerRequest("GET", "/"))
 
     scheme, credentials = server.asked[0].headers["authorization"].split()
     assert scheme == "Basic"
@@ -160,7 +161,7 @@ def test_basic_authentication_is_utf_8(serve: Any, connect: Connect) -> None:
 @pytest.mark.parametrize(("username", "password"), [("", "x"), ("x", ""), ("", "")])
 def test_half_a_user_is_none(serve: Any, connect: Connect, username: str, password: str) -> None:
     server = serve()
-    connect(server.url, username=username, password=password).request("GET", "/")
+    connect(server.url, username=username, password=password).send(PeerRequest("GET", "/"))
 
     assert "authorization" not in server.asked[0].headers
 
@@ -170,7 +171,7 @@ def test_a_user_in_the_address_is_taken_but_not_shown(serve: Any, connect: Conne
     transport = connect(server.url.replace("://", "://me:secret@"))
 
     with pytest.raises(PeerStatus) as raised:
-        transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
 
     assert base64.b64decode(server.asked[0].headers["authorization"].split()[1]) == b"me:secret"
     assert "secret" not in transport.url + repr(transport) + str(raised.value)
@@ -179,8 +180,8 @@ def test_a_user_in_the_address_is_taken_but_not_shown(serve: Any, connect: Conne
 def test_headers_of_the_peer_go_with_every_request(serve: Any, connect: Connect) -> None:
     server = serve()
     transport = connect(server.url, headers={"Authorization": "Bearer x", "X-Site": "Köln"})
-    transport.request("GET", "/")
-    transport.request("PUT", "/", body=[b"a"])
+    transport.send(PeerRequest("GET", "/"))
+    transport.send(PeerRequest("PUT", "/", body=[b"a"]))
 
     for asked in server.asked:
         assert asked.headers["authorization"] == "Bearer x"
@@ -196,7 +197,7 @@ def test_nothing_of_the_environment_changes_a_request(
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     server = serve()
-    connect(server.url).request("GET", "/")
+    connect(server.url).send(PeerRequest("GET", "/"))
 
     assert "authorization" not in server.asked[0].headers
 
@@ -209,11 +210,11 @@ def test_an_environment_with_other_authorities_does_not_override_those_of_the_co
     monkeypatch.setenv("CURL_CA_BUNDLE", str(other))
     server = serve(tls=server_tls(certificate))
 
-    connect(server.url, verify=str(certificate)).request("GET", "/")
+    connect(server.url, verify=str(certificate)).send(PeerRequest("GET", "/"))
 
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     with pytest.raises(PeerUntrusted):
-        connect(server.url).request("GET", "/")
+        connect(server.url).send(PeerRequest("GET", "/"))
 
 
 # --- cookies
@@ -224,8 +225,8 @@ def test_cookies_of_an_answer_are_sent_back_whatever_their_attributes(serve: Any
     replies = iter([Reply(b"{}", headers={"Set-Cookie": cookies}), Reply(b"{}")])
     server = serve(lambda asked: next(replies))
     transport = connect(server.url)
-    transport.request("POST", "/transfers/push")
-    transport.request("PUT", "/transfers/push/1/0", body=[b"x"])
+    transport.send(PeerRequest("POST", "/transfers/push"))
+    transport.send(PeerRequest("PUT", "/transfers/push/1/0", body=[b"x"]))
 
     assert "cookie" not in server.asked[0].headers
     assert server.asked[1].headers["cookie"] == "route=b; shard=7"
@@ -234,8 +235,8 @@ def test_cookies_of_an_answer_are_sent_back_whatever_their_attributes(serve: Any
 def test_cookies_of_the_configuration_stay(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": "route=a"}))
     transport = connect(server.url, headers={"cookie": "mine=1"})
-    transport.request("GET", "/")
-    transport.request("GET", "/")
+    transport.send(PeerRequest("GET", "/"))
+    transport.send(PeerRequest("GET", "/"))
 
     assert [asked.headers["cookie"] for asked in server.asked] == ["mine=1", "mine=1; route=a"]
 
@@ -243,7 +244,7 @@ def test_cookies_of_the_configuration_stay(serve: Any, connect: Connect) -> None
 def test_the_last_of_several_cookies_is_that_of_the_answer(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": "other=1; Path=/\nroute=a; Path=/"}))
 
-    assert connect(server.url).request("GET", "/").headers["set-cookie"] == "route=a; Path=/"
+    assert connect(server.url).send(PeerRequest("GET", "/")).headers["set-cookie"] == "route=a; Path=/"
 
 
 def test_a_cookie_set_over_another_transport_is_sent_until_the_peer_sets_one(
@@ -252,7 +253,7 @@ def test_a_cookie_set_over_another_transport_is_sent_until_the_peer_sets_one(
     server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": "route=b"}))
     transport = connect(server.url, headers={"cookie": "mine=1"})
     for _ in range(2):
-        transport.request("GET", "/", headers={"cookie": "route=a"})
+        transport.send(PeerRequest("GET", "/", headers={"cookie": "route=a"}))
 
     assert [asked.headers["cookie"] for asked in server.asked] == ["mine=1; route=a", "mine=1; route=b"]
 
@@ -262,7 +263,7 @@ def test_an_empty_cookie_takes_the_former_back(serve: Any, connect: Connect) -> 
     server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": next(values)}))
     transport = connect(server.url)
     for _ in range(3):
-        transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
 
     assert [asked.headers.get("cookie") for asked in server.asked] == [None, "route=a", None]
 
@@ -272,8 +273,8 @@ def test_an_error_sets_no_cookie(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: next(replies))
     transport = connect(server.url)
     with pytest.raises(PeerStatus):
-        transport.request("GET", "/")
-    transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
+    transport.send(PeerRequest("GET", "/"))
 
     assert "cookie" not in server.asked[1].headers
 
@@ -284,7 +285,7 @@ def test_an_error_sets_no_cookie(serve: Any, connect: Connect) -> None:
 def test_a_redirect_is_not_followed(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: Reply(status=302, headers={"Location": "/login"}))
     with pytest.raises(PeerStatus) as raised:
-        connect(server.url).request("GET", "/")
+        connect(server.url).send(PeerRequest("GET", "/"))
 
     assert raised.value.peer_status == 302
     assert not raised.value.retryable
@@ -295,7 +296,7 @@ def test_a_compressed_answer_is_not_asked_for_and_not_unpacked(serve: Any, conne
     packed = gzip.compress(b"a" * 1000)
     server = serve(lambda asked: Reply(packed, headers={"Content-Encoding": "gzip"}))
 
-    assert connect(server.url).request("GET", "/").body == packed
+    assert connect(server.url).send(PeerRequest("GET", "/")).body == packed
     assert server.asked[0].headers["accept-encoding"] == "identity"
 
 
@@ -317,10 +318,10 @@ def test_an_answer_of_unknown_length_is_read_up_to_the_limit(
 ) -> None:
     transport = connect(script(answering(data)).url)
 
-    assert transport.request("GET", "/").body == b"abcde"
-    assert transport.request("GET", "/", limit=5).body == b"abcde"
+    assert transport.send(PeerRequest("GET", "/")).body == b"abcde"
+    assert transport.send(PeerRequest("GET", "/", limit=5)).body == b"abcde"
     with pytest.raises(PeerAnswer):
-        transport.request("GET", "/", limit=4)
+        transport.send(PeerRequest("GET", "/", limit=4))
 
 
 def test_an_answer_that_announces_too_much_is_not_waited_for(script: Any, connect: Connect) -> None:
@@ -330,7 +331,7 @@ def test_an_answer_that_announces_too_much_is_not_waited_for(script: Any, connec
         line.until_closed()
 
     with pytest.raises(PeerAnswer, match="more than 10 bytes"):
-        connect(script(serve).url).request("GET", "/", limit=10)
+        connect(script(serve).url).send(PeerRequest("GET", "/", limit=10))
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_a_broken_answer_says_what_was_wrong_and_may_be_tried_again(
 ) -> None:
     server = script(answering(data))
     with pytest.raises(PeerUnreachable, match=reason) as raised:
-        connect(server.url).request("GET", "/")
+        connect(server.url).send(PeerRequest("GET", "/"))
 
     assert raised.value.retryable
     assert f"peer 'far' cannot be reached at 127.0.0.1:{server.port}: " in str(raised.value)
@@ -358,7 +359,7 @@ def test_the_words_of_orthanc_are_in_the_error(serve: Any, connect: Connect) -> 
     server = serve(lambda asked: Reply(said, 404))
 
     with pytest.raises(PeerStatus, match="answered GET /x with 404: Unknown resource: no instance 12"):
-        connect(server.url).request("GET", "/x")
+        connect(server.url).send(PeerRequest("GET", "/x"))
 
 
 @pytest.mark.parametrize("said", [b"<html>", b"[1]", b"[" * 100_000, b'{"Message": 4}', b"\xff"])
@@ -366,14 +367,14 @@ def test_any_other_error_has_the_words_of_its_status(serve: Any, connect: Connec
     server = serve(lambda asked: Reply(said, 502))
 
     with pytest.raises(PeerStatus, match=r"with 502: Bad Gateway$"):
-        connect(server.url).request("GET", "/")
+        connect(server.url).send(PeerRequest("GET", "/"))
 
 
 def test_a_refused_user_is_told_where_to_look(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: Reply(status=401))
 
     with pytest.raises(PeerStatus, match="check the user and the password"):
-        connect(server.url, username="me", password="wrong").request("GET", "/")
+        connect(server.url, username="me", password="wrong").send(PeerRequest("GET", "/"))
 
 
 def test_retry_after_may_be_a_date_by_the_clock_of_the_peer(serve: Any, connect: Connect) -> None:
@@ -403,7 +404,7 @@ def _retry_after(serve: Any, connect: Connect, headers: dict[str, str]) -> float
         line.say(f"HTTP/1.1 503 Busy\r\n{text}Content-Length: 0\r\n\r\n".encode())
 
     with ScriptedServer([serve_raw]) as server, pytest.raises(PeerStatus) as raised:
-        connect(server.url).request("GET", "/")
+        connect(server.url).send(PeerRequest("GET", "/"))
     return raised.value.retry_after
 
 
@@ -415,7 +416,7 @@ def test_an_answer_that_comes_before_the_end_of_the_body_is_heard(script: Any, c
         line.until_closed()
 
     with pytest.raises(PeerStatus) as raised:
-        connect(script(serve).url).request("PUT", "/", body=[b"x" * 5_000_000])
+        connect(script(serve).url).send(PeerRequest("PUT", "/", body=[b"x" * 5_000_000]))
 
     assert raised.value.peer_status == 413
 
@@ -436,7 +437,7 @@ def test_idle_connections_are_closed_although_somebody_still_has_an_error(
 
     transport = connect(script(serve).url)
     with pytest.raises(PeerStatus) as raised:
-        transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
     transport.close()
 
     assert closed.wait(30)
@@ -447,9 +448,9 @@ def test_one_connection_serves_many_requests(serve: Any, connect: Connect) -> No
     server = serve()
     transport = connect(server.url)
     for _ in range(3):
-        transport.request("PUT", "/", body=[b"x"])
-        transport.request("POST", "/", body=[b"x"])
-        transport.request("GET", "/", limit=10)
+        transport.send(PeerRequest("PUT", "/", body=[b"x"]))
+        transport.send(PeerRequest("POST", "/", body=[b"x"]))
+        transport.send(PeerRequest("GET", "/", limit=10))
 
     assert server.connections == 1
 
@@ -459,7 +460,7 @@ def test_an_error_that_was_read_to_its_end_does_not_cost_the_connection(serve: A
     transport = connect(server.url)
     for _ in range(3):
         with pytest.raises(PeerStatus):
-            transport.request("GET", "/")
+            transport.send(PeerRequest("GET", "/"))
 
     assert server.connections == 1
 
@@ -474,7 +475,7 @@ def test_a_connection_that_idled_for_long_is_not_used_again(
     server = serve()
     transport = connect(server.url)
     for _ in range(3):
-        transport.request(method, "/")
+        transport.send(PeerRequest(method, "/"))
 
     assert server.connections == 3
 
@@ -492,9 +493,9 @@ def test_a_kept_connection_that_the_server_closed_meanwhile_costs_nothing(
 
     server = script(once, well)
     transport = connect(server.url)
-    transport.request("POST", "/1")
+    transport.send(PeerRequest("POST", "/1"))
     closed.wait()
-    transport.request("POST", "/2")
+    transport.send(PeerRequest("POST", "/2"))
 
     assert [head.split()[1] for head in server.heads[:2]] == [b"/1", b"/2"]
     assert server.connections == 2
@@ -515,8 +516,8 @@ def test_a_request_that_may_be_done_twice_is_repeated_when_a_kept_connection_die
     server = script(dies_under_the_second_request, well, tls=tls)
     transport = connect(server.url, verify=str(certificate))
     body = [b"x" * 3_000_000] if method == "PUT" else []
-    transport.request(method, "/1", body=body)
-    transport.request(method, "/2", body=body)
+    transport.send(PeerRequest(method, "/1", body=body))
+    transport.send(PeerRequest(method, "/2", body=body))
 
     assert [head.split()[1] for head in server.heads[:3]] == [b"/1", b"/2", b"/2"]
 
@@ -527,8 +528,8 @@ def test_a_post_that_is_said_to_be_repeatable_is_taken_for_such(
     monkeypatch.setattr(connections, "SURELY_REUSABLE", 0.0)
     server = script(dies_under_the_second_request, well)
     transport = connect(server.url)
-    transport.request("POST", "/1")
-    transport.request("POST", "/2", repeatable=True)
+    transport.send(PeerRequest("POST", "/1"))
+    transport.send(PeerRequest("POST", "/2", repeatable=True))
 
     assert [head.split()[1] for head in server.heads] == [b"/1", b"/2", b"/2"]
 
@@ -536,9 +537,9 @@ def test_a_post_that_is_said_to_be_repeatable_is_taken_for_such(
 def test_a_post_is_not_repeated_for_it_may_have_been_done(script: Any, connect: Connect) -> None:
     server = script(dies_under_the_second_request, well)
     transport = connect(server.url)
-    transport.request("POST", "/1")
+    transport.send(PeerRequest("POST", "/1"))
     with pytest.raises(PeerUnreachable, match="closed before an answer"):
-        transport.request("POST", "/2")
+        transport.send(PeerRequest("POST", "/2"))
 
     assert len(server.heads) == 2
 
@@ -549,9 +550,9 @@ def test_a_repeated_request_is_not_repeated_again(script: Any, connect: Connect)
 
     server = script(dies_under_the_second_request, hangs_up)
     transport = connect(server.url)
-    transport.request("PUT", "/1")
+    transport.send(PeerRequest("PUT", "/1"))
     with pytest.raises(PeerUnreachable):
-        transport.request("PUT", "/2")
+        transport.send(PeerRequest("PUT", "/2"))
 
     assert server.connections == 2
 
@@ -559,7 +560,7 @@ def test_a_repeated_request_is_not_repeated_again(script: Any, connect: Connect)
 def test_a_request_that_dies_on_a_fresh_connection_is_not_repeated(script: Any, connect: Connect) -> None:
     server = script(lambda line: None)
     with pytest.raises(PeerUnreachable):
-        connect(server.url).request("PUT", "/", body=[b"x"])
+        connect(server.url).send(PeerRequest("PUT", "/", body=[b"x"]))
 
     assert server.connections == 1
 
@@ -575,7 +576,10 @@ def test_more_requests_at_once_than_connections_to_keep_are_no_trouble(
 
     server = serve(behaviour)
     transport = connect(server.url, connections=1)
-    threads = [threading.Thread(target=transport.request, args=("GET", "/"), daemon=True) for _ in range(3)]
+    threads = [
+        threading.Thread(target=transport.send, args=(PeerRequest("GET", "/"),), daemon=True)
+        for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -609,8 +613,8 @@ def test_a_congestion_control_that_the_system_refuses_is_a_warning_once(
 ) -> None:
     monkeypatch.setattr(connections, "REUSABLE", 0.0)
     transport = connect(serve().url, congestion_control="carrier-pigeon")
-    transport.request("GET", "/")
-    transport.request("GET", "/")
+    transport.send(PeerRequest("GET", "/"))
+    transport.send(PeerRequest("GET", "/"))
 
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == 1
@@ -623,14 +627,14 @@ def test_a_congestion_control_that_the_system_refuses_is_a_warning_once(
 def test_a_peer_that_does_not_answer_in_time_is_unreachable(script: Any, connect: Connect) -> None:
     transport = connect(script(Line.until_closed).url)
     with pytest.raises(PeerUnreachable, match=r"timed out after 0\.05 s") as raised:
-        transport.request("GET", "/", timeout=0.05)
+        transport.send(PeerRequest("GET", "/", timeout=0.05))
 
     assert raised.value.retryable
 
 
 def test_the_timeout_of_the_peer_is_used_where_the_request_has_none(script: Any, connect: Connect) -> None:
     with pytest.raises(PeerUnreachable, match="timed out after 1 s"):
-        connect(script(Line.until_closed).url, timeout=1, default_timeout=1000).request("GET", "/")
+        connect(script(Line.until_closed).url, timeout=1, default_timeout=1000).send(PeerRequest("GET", "/"))
 
 
 def test_a_slow_line_that_moves_does_not_time_out(script: Any, connect: Connect) -> None:
@@ -644,21 +648,21 @@ def test_a_slow_line_that_moves_does_not_time_out(script: Any, connect: Connect)
         line.say(OK)
 
     transport = connect(script(slow).url)
-    assert transport.request("PUT", "/", body=[b"x" * 12_000_000], timeout=0.5).body == b"{}"
+    assert transport.send(PeerRequest("PUT", "/", body=[b"x" * 12_000_000], timeout=0.5)).body == b"{}"
 
 
 def test_a_refused_connection_says_so(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(PeerUnreachable, match=f"'far' .*127.0.0.1:{port}: connection refused$") as raised:
-        connect(f"http://127.0.0.1:{port}/x").request("GET", "/")
+        connect(f"http://127.0.0.1:{port}/x").send(PeerRequest("GET", "/"))
 
     assert raised.value.retryable
 
 
 def test_an_unknown_name_says_so(connect: Connect) -> None:
     with pytest.raises(PeerUnreachable, match="its name is unknown") as raised:
-        connect("http://nowhere.invalid").request("GET", "/")
+        connect("http://nowhere.invalid").send(PeerRequest("GET", "/"))
 
     assert raised.value.retryable
 
@@ -681,7 +685,7 @@ def test_a_connection_that_does_not_come_about_says_so(
 ) -> None:
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 0.1)
     with pytest.raises(PeerUnreachable, match=r"no connection after 0\.1 s"):
-        connect(f"http://127.0.0.1:{deaf}").request("GET", "/", timeout=1000)
+        connect(f"http://127.0.0.1:{deaf}").send(PeerRequest("GET", "/", timeout=1000))
 
 
 # --- connections ahead of their requests
@@ -696,7 +700,7 @@ def test_a_prepared_connection_carries_the_next_request(
     transport.prepare()
     assert transport.round_trip is not None
     for method in ("POST", "PUT"):
-        transport.request(method, "/", body=[b"{}"])
+        transport.send(PeerRequest(method, "/", body=[b"{}"]))
     assert server.connections == 1
 
 
@@ -728,7 +732,7 @@ def test_connections_prepared_at_the_same_time_serve_requests_at_the_same_time(
     monkeypatch.setattr(SocketLine, "connect", slow)
     twice(transport.prepare)
     monkeypatch.undo()
-    twice(lambda: transport.request("PUT", "/", body=[b"x"]))
+    twice(lambda: transport.send(PeerRequest("PUT", "/", body=[b"x"])))
     assert server.connections == 2
 
 
@@ -744,13 +748,13 @@ def test_one_that_waits_is_left_to_the_next_request_while_another_is_opened(
 
     server = script(well)
     transport = connect(server.url)
-    transport.request("GET", "/")
+    transport.send(PeerRequest("GET", "/"))
     connect_one = SocketLine.connect
     monkeypatch.setattr(SocketLine, "connect", slow)
     opening = threading.Thread(target=transport.prepare, daemon=True)
     opening.start()
     connecting.wait(30)
-    transport.request("GET", "/")
+    transport.send(PeerRequest("GET", "/"))
     assert server.connections == 1
     asked.set()
     opening.join()
@@ -761,7 +765,7 @@ def test_no_more_connections_are_prepared_than_are_kept(script: Any, connect: Co
     transport = connect(server.url, connections=2)
     for _ in range(3):
         transport.prepare()
-    transport.request("GET", "/")
+    transport.send(PeerRequest("GET", "/"))
     assert server.connections == 2
 
 
@@ -776,7 +780,7 @@ def test_a_prepared_connection_that_was_closed_meanwhile_costs_nothing(script: A
     transport = connect(server.url)
     transport.prepare()
     closed.wait()
-    transport.request("POST", "/")
+    transport.send(PeerRequest("POST", "/"))
     assert server.connections == 2
 
 
@@ -794,7 +798,7 @@ def test_what_cannot_be_prepared_is_left_to_the_request(connect: Connect) -> Non
         transport = connect(f"http://127.0.0.1:{unused.getsockname()[1]}")
         transport.prepare()
         with pytest.raises(PeerUnreachable, match="refused"):
-            transport.request("GET", "/")
+            transport.send(PeerRequest("GET", "/"))
 
 
 def test_nothing_is_prepared_through_a_proxy_or_after_an_abort(script: Any, connect: Connect) -> None:
@@ -815,7 +819,7 @@ def canceled_by_abort(transport: RequestsTransport, waiting: Callable[[], None],
 
     def run() -> None:
         try:
-            transport.request("PUT", "/", **request)
+            transport.send(PeerRequest("PUT", "/", **request))
         except BaseException as error:
             outcome.append(error)
 
@@ -865,7 +869,7 @@ def test_an_abort_ends_a_request_on_a_kept_connection(script: Any, connect: Conn
 
     server = script(serve)
     transport = connect(server.url)
-    transport.request("PUT", "/")
+    transport.send(PeerRequest("PUT", "/"))
     try:
         assert canceled_by_abort(transport, second.wait)
         assert server.connections == 1
@@ -919,10 +923,10 @@ def test_an_abort_ends_a_wait_for_bandwidth(serve: Any, connect: Connect) -> Non
 def test_handles_are_not_leaked(serve: Any, connect: Connect) -> None:
     server = serve()
     transport = connect(server.url)
-    transport.request("GET", "/")
+    transport.send(PeerRequest("GET", "/"))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        transport.request("PUT", "/", body=[b"x"])
+        transport.send(PeerRequest("PUT", "/", body=[b"x"]))
 
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
@@ -934,7 +938,9 @@ def test_both_directions_pass_every_limit_in_small_blocks(serve: Any, connect: C
     answer = os.urandom(300_000)
     server = serve(lambda asked: Reply(answer))
     turnstiles = [Turnstile(), Turnstile()]
-    received = connect(server.url, bandwidth=turnstiles).request("PUT", "/", body=[bytes(200_000)] * 2)
+    received = connect(server.url, bandwidth=turnstiles).send(
+        PeerRequest("PUT", "/", body=[bytes(200_000)] * 2)
+    )
 
     assert received.body == answer
     assert server.asked[0].body == bytes(400_000)
@@ -952,10 +958,10 @@ def test_a_certificate_is_checked_with_the_configured_authorities(
     server = serve(tls=server_tls(certificate))
     other = make_certificate(tmp_path, "other")
 
-    assert connect(server.url, verify=str(certificate)).request("GET", "/").body == b"{}"
+    assert connect(server.url, verify=str(certificate)).send(PeerRequest("GET", "/")).body == b"{}"
     for verify in (True, str(other)):
         with pytest.raises(PeerUntrusted, match="certificate verify failed: ") as raised:
-            connect(server.url, verify=verify).request("GET", "/")
+            connect(server.url, verify=verify).send(PeerRequest("GET", "/"))
         assert not raised.value.retryable
         assert isinstance(raised.value, PeerError)
 
@@ -967,7 +973,7 @@ ELSEWHERE = "https://127.1"
 def test_a_certificate_for_another_host_is_refused(serve: Any, connect: Connect, certificate: Path) -> None:
     server = serve(tls=server_tls(certificate))
     with pytest.raises(PeerUntrusted, match="mismatch"):
-        connect(f"{ELSEWHERE}:{server.port}", verify=str(certificate)).request("GET", "/")
+        connect(f"{ELSEWHERE}:{server.port}", verify=str(certificate)).send(PeerRequest("GET", "/"))
 
 
 def test_without_verification_every_certificate_is_taken_without_a_warning(
@@ -977,12 +983,12 @@ def test_without_verification_every_certificate_is_taken_without_a_warning(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         transport = connect(f"{ELSEWHERE}:{server.port}", verify=False)
-        assert transport.request("GET", "/").body == b"{}"
+        assert transport.send(PeerRequest("GET", "/")).body == b"{}"
 
 
 def test_http_where_https_is_expected_is_hopeless(serve: Any, connect: Connect) -> None:
     with pytest.raises(PeerUntrusted, match="wrong version number"):
-        connect(serve().url.replace("http", "https")).request("GET", "/")
+        connect(serve().url.replace("http", "https")).send(PeerRequest("GET", "/"))
 
 
 def client_key(certificate: Path, password: str) -> Path:
@@ -1016,9 +1022,9 @@ def test_a_client_certificate_with_an_encrypted_key_is_shown_to_the_peer(
         certificate_key_password="swordfish",
     )
 
-    assert transport.request("GET", "/").body == b"{}"
+    assert transport.send(PeerRequest("GET", "/")).body == b"{}"
     with pytest.raises(PeerUntrusted, match="certificate required"):
-        connect(server.url, verify=str(certificate)).request("GET", "/")
+        connect(server.url, verify=str(certificate)).send(PeerRequest("GET", "/"))
 
 
 @pytest.mark.parametrize("password", ["", "marlin"])
@@ -1072,8 +1078,8 @@ def forwarding(line: Line) -> None:
 def test_plain_requests_go_through_the_proxy(script: Any, connect: Connect, spelling: str) -> None:
     proxy = script(forwarding)
     transport = connect("http://peer.invalid:8042/x", proxy=spelling.format(proxy.port))
-    transport.request("PUT", "/1", body=[b"x"])
-    transport.request("PUT", "/2", body=[b"x"])
+    transport.send(PeerRequest("PUT", "/1", body=[b"x"]))
+    transport.send(PeerRequest("PUT", "/2", body=[b"x"]))
 
     assert [head.split()[1] for head in proxy.heads] == [
         b"http://peer.invalid:8042/x/1",
@@ -1091,7 +1097,7 @@ def test_encrypted_requests_go_through_a_tunnel(
     proxy = script(forwarding)
     transport = connect(server.url, proxy=f"me:secret@127.0.0.1:{proxy.port}", verify=str(certificate))
     for method in ("PUT", "PUT", "POST"):
-        transport.request(method, "/", body=[b"x"])
+        transport.send(PeerRequest(method, "/", body=[b"x"]))
 
     assert len(server.asked) == 3
     # The POST did not trust the tunnel that had been used.
@@ -1104,12 +1110,12 @@ def test_a_proxy_that_is_away_or_refuses_is_named_as_such(script: Any, connect: 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(PeerUnreachable, match="through the proxy: connection refused") as raised:
-        connect("http://peer.invalid", proxy=f"me:secret@127.0.0.1:{port}").request("GET", "/")
+        connect("http://peer.invalid", proxy=f"me:secret@127.0.0.1:{port}").send(PeerRequest("GET", "/"))
     assert "secret" not in str(raised.value)
 
     refusing = script(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"))
     with pytest.raises(PeerUnreachable, match=r"through the proxy: .*407"):
-        connect("https://peer.invalid", proxy=f"127.0.0.1:{refusing.port}").request("GET", "/")
+        connect("https://peer.invalid", proxy=f"127.0.0.1:{refusing.port}").send(PeerRequest("GET", "/"))
 
 
 # --- secrets
@@ -1129,7 +1135,7 @@ def test_a_peer_that_cannot_be_used_is_named_without_its_secrets(
     connect: Connect, url: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigurationError, match="'far'") as raised:
-        connect(url, **options).request("GET", "/")
+        connect(url, **options).send(PeerRequest("GET", "/"))
 
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None
@@ -1139,6 +1145,6 @@ def test_no_secret_is_shown(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: None)
     transport = connect(server.url, username="me", password="secret", headers={"X-Key": "secret"})
     with pytest.raises(PeerUnreachable) as raised:
-        transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
 
     assert "secret" not in repr(transport) + repr(raised.value) + str(vars(raised.value))

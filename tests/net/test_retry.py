@@ -15,6 +15,7 @@ from orthanc_transfers.core.errors import (
     PeerUnreachable,
     PeerUntrusted,
 )
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
@@ -52,10 +53,10 @@ class World:
         )
 
     def get(self) -> bytes:
-        return bytes(self.transport.request("GET", "/x").body)
+        return bytes(self.transport.send(PeerRequest("GET", "/x")).body)
 
     def post(self) -> bytes:
-        return bytes(self.transport.request("POST", "/x").body)
+        return bytes(self.transport.send(PeerRequest("POST", "/x")).body)
 
 
 def forever(reply: Reply | None) -> Iterable[Reply | None]:
@@ -76,7 +77,7 @@ def test_a_request_that_was_repeated_does_not_wait_for_the_garbage_collector() -
     kept = weakref.ref(body)
     gc.disable()
     try:
-        world.transport.request("PUT", "/y", body=[body])
+        world.transport.send(PeerRequest("PUT", "/y", body=[body]))
         del body
         assert kept() is None
     finally:
@@ -97,7 +98,7 @@ def test_an_answer_needs_no_second_try() -> None:
 
 def test_the_whole_request_is_sent_again() -> None:
     world = World([Reply(status=500), OK], retries=1)
-    world.transport.request("PUT", "/y", body=[b"a", b"b"], headers={"X": "1"}, timeout=3, limit=9)
+    world.transport.send(PeerRequest("PUT", "/y", body=[b"a", b"b"], headers={"X": "1"}, timeout=3, limit=9))
 
     assert world.inner.asked == [Asked("PUT", "/y", b"ab", {"x": "1"})] * 2
 
@@ -238,7 +239,7 @@ def test_a_request_that_alone_finds_no_answer_is_not_tried_for_ever() -> None:
         return OK if asked.path == "/good" else None
 
     def succeed(seconds: float) -> None:
-        assert transport.request("GET", "/good").body == b"{}"
+        assert transport.send(PeerRequest("GET", "/good")).body == b"{}"
 
     said: list[str | None] = []
     transport = RetryingTransport(
@@ -250,14 +251,14 @@ def test_a_request_that_alone_finds_no_answer_is_not_tried_for_ever() -> None:
         on_waiting=said.append,
     )
     with pytest.raises(PeerUnreachable, match="given up after 600 s"):
-        transport.request("GET", "/bad")
+        transport.send(PeerRequest("GET", "/bad"))
 
     assert said == []
 
 
 def test_a_certificate_that_is_refused_is_not_waited_for() -> None:
     class Refusing(FakeTransport):
-        def request(self, *args: object, **options: object) -> object:  # type: ignore[override]
+        def send(self, request: PeerRequest) -> PeerResponse:
             raise PeerUntrusted("certificate verify failed", "far")
 
     clock = FakeClock()
@@ -266,7 +267,7 @@ def test_a_certificate_that_is_refused_is_not_waited_for() -> None:
         Refusing(lambda asked: OK), retries=5, max_outage=600, clock=clock, cancellation=waiting
     )
     with pytest.raises(PeerUntrusted):
-        transport.request("GET", "/")
+        transport.send(PeerRequest("GET", "/"))
     assert waiting.waits == []
 
 
@@ -397,7 +398,7 @@ class Crowd:
 def _requesting(transport: RetryingTransport, raised: list[BaseException]) -> threading.Thread:
     def run() -> None:
         try:
-            transport.request("GET", "/x")
+            transport.send(PeerRequest("GET", "/x"))
         except BaseException as error:
             raised.append(error)
 
