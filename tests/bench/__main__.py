@@ -2,7 +2,7 @@
 
 Every side is run once, then every side again, and so on; medians and ratios are of these. Each run begins with both
 servers started anew and the receiver empty. All runs are kept in ``.cache/bench/runs.json``; ``--write`` renders,
-for each place and data set, the last session that had the peer store in it into docs/performance.md and its plot.
+for each profile and data set, the last session that had the peer store in it into docs/performance.md and its plot.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import codecs, lines, plot, report, results
-from tests.bench.data import DATA, files
-from tests.bench.importing import import_locally
-from tests.bench.measuring import Figures, measure
-from tests.bench.places import DICOMWEB, STAND_IN, Pair, Place
-from tests.bench.sides import LOCAL, SIDES, STORE, Resources
+from tests.bench import codecs, link_utilization, plot, report, results
+from tests.bench.datasets import DATA, files
+from tests.bench.import_baseline import import_locally
+from tests.bench.link_profile import LinkProfile
+from tests.bench.measurement import Measurement, measure
+from tests.bench.server_pair import DICOMWEB, STAND_IN, Pair
+from tests.bench.transfer_methods import LOCAL, METHODS, STORE, Resources
 from tests.support.orthanc_server import CHECKOUT, ENTRY
-from tests.support.wan import Lab
+from tests.support.wan_link import WanLink
 
 PAGE = CHECKOUT / "docs" / "performance.md"
 PLOT = PAGE.with_suffix(".png")
 
-_ALL = [*LOCAL, *SIDES]
+_ALL = [*LOCAL, *METHODS]
 _AGAIN = ["push auto", "pull auto"]
 _ON_A_LINK = [STORE, "push auto", "pull auto", "push none", "push gzip"]
 
@@ -47,8 +48,8 @@ def main() -> None:
         codecs_file.write_text(json.dumps(table, indent=1))
         print("\n".join(report.codecs(table)))
     elif options.lines is not None:
-        for place in options.lines:
-            for row in lines.measure(place, options.folder):
+        for profile in options.lines:
+            for row in link_utilization.measure(profile, options.folder):
                 results.keep(lines_file, row)
                 print(report.line_used(row), flush=True)
         print("\n".join(report.lines(results.load(lines_file))))
@@ -64,8 +65,8 @@ def main() -> None:
             report.write(PAGE, "codecs", report.codecs(json.loads(codecs_file.read_text())))
     else:
         session = Session(options, runs)
-        for place in options.where:
-            session.run(place)
+        for profile in options.where:
+            session.run(profile)
         print("\n".join(report.transfers(session.rows)))
 
 
@@ -75,8 +76,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--where",
-        type=lambda text: [Place.parse(one) for one in text.split(",")],
-        default=[Place()],
+        type=lambda text: [LinkProfile.parse(one) for one in text.split(",")],
+        default=[LinkProfile()],
         help="loopback, RTT:RATE[:LOSS] in ms, Mbit/s, %%; commas",
     )
     parser.add_argument(
@@ -105,8 +106,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--lines",
         nargs="?",
-        type=lambda text: [Place.parse(one) for one in text.split(",")],
-        const=[Place.parse(one) for one in lines.ALL],
+        type=lambda text: [LinkProfile.parse(one) for one in text.split(",")],
+        const=[LinkProfile.parse(one) for one in link_utilization.ALL],
         help="how much of lines is used, RTT:RATE as above (root; iperf3 for comparison)",
     )
     parser.add_argument("--write", action="store_true", help="render what is kept into docs/")
@@ -131,7 +132,7 @@ def _listed(known: Any) -> Any:
 class Load:
     """What is being sent where."""
 
-    place: Place
+    profile: LinkProfile
     data: str
     files: list[Path]
     run: int
@@ -150,19 +151,19 @@ class Session:
             "Machine": _machine(),
         }
 
-    def run(self, place: Place) -> None:
-        """All data sets and sides at one place."""
+    def run(self, profile: LinkProfile) -> None:
+        """All data sets and sides at one profile."""
         options = self._options
-        wanted = options.sides or (_usual() if place.local else _ON_A_LINK)
+        wanted = options.sides or (_usual() if profile.local else _ON_A_LINK)
         for data in options.data:
             found = files(options.folder, data, options.share)
             with (
-                place.link() as link,
+                profile.link() as link,
                 tempfile.TemporaryDirectory(dir=options.folder) as folder,
                 _pairs(Path(folder), link, wanted, found) as pairs,
             ):
                 for number in range(1, options.runs + 1):
-                    load = Load(place, data, found, number)
+                    load = Load(profile, data, found, number)
                     for name in wanted:
                         self._run_side(load, name, pairs, Path(folder))
 
@@ -172,10 +173,10 @@ class Session:
         if name in LOCAL:
             self._keep(load, name, import_locally(name, load.files, folder))
             return
-        side = SIDES[name]
+        side = METHODS[name]
         pair, resources = pairs[side.stand_in]
         part = 1.0
-        if name == STORE and not load.place.local and self._options.peer_store_share < 1:
+        if name == STORE and not load.profile.local and self._options.peer_store_share < 1:
             resources, part = _part(pair, self._options.peer_store_share)
         pair.renew()
         figures = measure(side, pair, resources)
@@ -186,11 +187,11 @@ class Session:
             pair.lose(0.01)
             self._keep(load, f"{name}, 1 % new", measure(side, pair, resources))
 
-    def _keep(self, load: Load, side: str, figures: Figures, part: float = 1.0) -> None:
+    def _keep(self, load: Load, side: str, figures: Measurement, part: float = 1.0) -> None:
         row = {
             **self._facts,
-            "Place": str(load.place),
-            "Rate": load.place.rate,
+            "Place": str(load.profile),
+            "Rate": load.profile.rate,
             "Data": load.data,
             "Share": self._options.share,
             "Side": side,
@@ -205,12 +206,12 @@ class Session:
 
 @contextlib.contextmanager
 def _pairs(
-    folder: Path, link: Lab | None, sides: list[str], found: list[Path]
+    folder: Path, link: WanLink | None, sides: list[str], found: list[Path]
 ) -> Iterator[dict[bool, tuple[Pair, Resources]]]:
     """The servers for the sides that are not, and that are, the stand-in; and what the senders have."""
     made: dict[bool, tuple[Pair, Resources]] = {}
     try:
-        for stand_in in {SIDES[name].stand_in for name in sides if name in SIDES}:
+        for stand_in in {METHODS[name].stand_in for name in sides if name in METHODS}:
             pair = Pair(folder / str(stand_in), link, STAND_IN if stand_in else ENTRY)
             made[stand_in] = pair, []
             made[stand_in] = pair, pair.fill(found)
@@ -232,7 +233,7 @@ def _part(pair: Pair, share: float) -> tuple[Resources, float]:
     return [{"Level": "Instance", "ID": one} for one in taken], len(taken) / len(instances)
 
 
-def _check(pair: Pair, name: str, part: float, figures: Figures) -> None:
+def _check(pair: Pair, name: str, part: float, figures: Measurement) -> None:
     """Raises ``RuntimeError`` unless this run brought all that it should, and nobody else a part of it."""
     wanted, found = round(pair.count(pair.a) * part), pair.count(pair.b)
     stored = figures.content.get("Report", {}).get("Stored", found)

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from orthanc_transfers.core.codec import Codec, Compression, choose, encode
-from tests.bench.data import files, pydicom_file
+from tests.bench.datasets import files, pydicom_file
 
 Table = dict[str, dict[str, dict[str, float]]]
 """What was encoded -> how -> ``Ratio``, and ``Speed`` in MB a second."""

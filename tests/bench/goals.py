@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.bench.codecs import Table
 from tests.bench.results import Cells, Row, importing, wall
-from tests.bench.sides import LOCAL, STORE
+from tests.bench.transfer_methods import LOCAL, STORE
 
 _MB = 1024 * 1024
 

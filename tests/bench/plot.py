@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.bench.data import DATA
+from tests.bench.datasets import DATA
 from tests.bench.results import Cells, Row, wall
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tests.bench import goals
 from tests.bench.codecs import Table
-from tests.bench.data import DATA
+from tests.bench.datasets import DATA
 from tests.bench.goals import Goal
 from tests.bench.results import Cells, Figure, Row, importing, sending, wall
-from tests.bench.sides import STORE
+from tests.bench.transfer_methods import STORE
 
 _MB = 1024 * 1024
 

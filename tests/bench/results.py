@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.bench.sides import STORE
+from tests.bench.transfer_methods import STORE
 
 Row = dict[str, Any]
 Figure = Callable[[Row], float]

@@ -1,23 +1,21 @@
-"""A script for Orthanc: the plugin as it would be with the C++ one's codec: version 1, and gzip by zlib at level 6.
+"""Makes of the plugin what it would be with the C++ one's codec: version 1, and gzip by zlib at level 6.
 
 It stands for the work that the C++ plugin does with each bucket, and is not that plugin: no file is read and
-hashed in advance, connections are kept, there are more of them where the line gains from it, four threads import.
+hashed in advance, connections are kept, there are more of them where the link gains from it, four threads import.
 """
 
-# ruff: noqa: E402  (importable from here on only)
+from __future__ import annotations
 
-import runpy
 import zlib
-from pathlib import Path
-
-# Makes everything importable, and registers.
-runpy.run_path(str(Path(__file__).resolve().parents[2] / "orthanc_transfers" / "entry.py"))
+from typing import Any
 
 from orthanc_transfers.core import codec
 from orthanc_transfers.net import capabilities
 
 
-class _Zlib:
+class Zlib:
+    """What the codec uses of ``isal_zlib``, from ``zlib``."""
+
     error = zlib.error
     decompressobj = staticmethod(zlib.decompressobj)
 
@@ -26,5 +24,12 @@ class _Zlib:
         return zlib.compress(data, 6, wbits)
 
 
-codec.isal_zlib = _Zlib
-capabilities._ask = lambda transport: None
+def install() -> None:
+    """For the rest of the process. Raises ``AttributeError`` where the plugin has no such names any more."""
+    _replace(codec, "isal_zlib", Zlib)
+    _replace(capabilities, "_ask", lambda transport: None)
+
+
+def _replace(module: Any, name: str, value: object) -> None:
+    getattr(module, name)
+    setattr(module, name, value)

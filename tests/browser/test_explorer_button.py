@@ -11,8 +11,8 @@ import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 
-from tests.browser.front import Front
 from tests.browser.orthanc_explorer import OrthancExplorer
+from tests.browser.prefix_proxy import PrefixProxy
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import CONFIGS, OrthancServer, free_port, load_configuration
@@ -71,9 +71,9 @@ def explorer(driver: WebDriver, hospital: Hospital) -> OrthancExplorer:
 
 
 @pytest.fixture
-def front(hospital: Hospital) -> Iterator[Front]:
-    with Front(hospital.a.url) as front:
-        yield front
+def proxy(hospital: Hospital) -> Iterator[PrefixProxy]:
+    with PrefixProxy(hospital.a.url) as proxy:
+        yield proxy
 
 
 def transfers(server: OrthancServer) -> set[str]:
@@ -242,51 +242,51 @@ def test_a_server_that_does_not_answer_is_said(driver: WebDriver, make_server: M
 
 
 def test_behind_a_reverse_proxy_with_a_prefix_everything_works(
-    explorer: OrthancExplorer, hospital: Hospital, front: Front
+    explorer: OrthancExplorer, hospital: Hospital, proxy: PrefixProxy
 ) -> None:
-    explorer = OrthancExplorer(explorer.driver, front.url)
+    explorer = OrthancExplorer(explorer.driver, proxy.url)
     explorer.open("study", hospital.studies[0])
     explorer.press()
     explorer.choose("b")
     hospital.a.wait_for_job(explorer.wait_for_job_page())
-    assert explorer.driver.current_url.startswith(front.url)
+    assert explorer.driver.current_url.startswith(proxy.url)
     assert hospital.b.get("studies") == [hospital.studies[0]]
-    assert not [path for path in front.strays if "transfers" in path]
+    assert not [path for path in proxy.strays if "transfers" in path]
 
 
 @pytest.mark.parametrize("page", ["study", "series"])
 def test_the_button_for_orthanc_explorer_2_leads_to_the_yellow_one(
-    explorer: OrthancExplorer, hospital: Hospital, front: Front, page: str
+    explorer: OrthancExplorer, hospital: Hospital, proxy: PrefixProxy, page: str
 ) -> None:
     options = load_configuration(CONFIGS / "orthanc-explorer-2.json")["OrthancExplorer2"]["UiOptions"]
     (button,) = options["CustomButtons"][page]
     identifier = hospital.resources[page]
-    for root in (hospital.a.url, front.url):
+    for root in (hospital.a.url, proxy.url):
         address = urljoin(root + "ui/app/", button["Url"].replace("{UUID}", identifier))
         explorer.visit(address, page, identifier)
         assert len(explorer.buttons()) == 1
 
 
 def test_the_error_of_a_proxy_is_said_by_its_status(
-    explorer: OrthancExplorer, hospital: Hospital, front: Front
+    explorer: OrthancExplorer, hospital: Hospital, proxy: PrefixProxy
 ) -> None:
-    front.answers["transfers/peers"] = (502, "<html>Bad gateway</html>")
-    explorer = OrthancExplorer(explorer.driver, front.url)
+    proxy.answers["transfers/peers"] = (502, "<html>Bad gateway</html>")
+    explorer = OrthancExplorer(explorer.driver, proxy.url)
     explorer.open("study", hospital.studies[0])
     explorer.press()
     assert explorer.text() == "The list of the peers could not be read: HTTP status 502 Bad Gateway"
 
 
 def test_names_and_errors_are_text_and_never_html(
-    explorer: OrthancExplorer, hospital: Hospital, front: Front
+    explorer: OrthancExplorer, hospital: Hospital, proxy: PrefixProxy
 ) -> None:
     evil = "<img src=x onerror='window.evil = true'>"
-    front.answers["transfers/peers"] = (200, json.dumps({"<b>x</b>": "installed", evil: "disabled"}))
-    front.answers["transfers/send"] = (
+    proxy.answers["transfers/peers"] = (200, json.dumps({"<b>x</b>": "installed", evil: "disabled"}))
+    proxy.answers["transfers/send"] = (
         404,
         json.dumps({"Message": "Unknown resource", "Details": f"no {evil}"}),
     )
-    explorer = OrthancExplorer(explorer.driver, front.url)
+    explorer = OrthancExplorer(explorer.driver, proxy.url)
     explorer.open("study", hospital.studies[0])
     explorer.press()
     assert explorer.peers() == {"<b>x</b>": "clickable", evil: GREYED}
@@ -296,13 +296,15 @@ def test_names_and_errors_are_text_and_never_html(
     assert explorer.driver.execute_script("return window.evil") is None
 
 
-def test_only_web_addresses_become_links(explorer: OrthancExplorer, hospital: Hospital, front: Front) -> None:
-    front.answers["transfers/peers"] = (200, json.dumps({"b": "bidirectional"}))
-    front.answers["transfers/send"] = (
+def test_only_web_addresses_become_links(
+    explorer: OrthancExplorer, hospital: Hospital, proxy: PrefixProxy
+) -> None:
+    proxy.answers["transfers/peers"] = (200, json.dumps({"b": "bidirectional"}))
+    proxy.answers["transfers/send"] = (
         200,
         json.dumps({"Peer": "b", "RemoteJob": "42", "URL": "javascript:alert(1)//jobs/42"}),
     )
-    explorer = OrthancExplorer(explorer.driver, front.url)
+    explorer = OrthancExplorer(explorer.driver, proxy.url)
     explorer.open("study", hospital.studies[0])
     explorer.press()
     explorer.choose("b")

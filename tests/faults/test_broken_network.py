@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.breaking import FAULTS, Breaking, Fault, named
-from tests.faults.four_ways import PUSHES, WAYS, FourWays, Transfer, four_ways
+from tests.faults.fault_proxy import Fault, FaultProxy
+from tests.faults.network_faults import FAULTS, named
+from tests.faults.protocol_matrix import PUSH_VARIANTS, VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, resource
@@ -30,15 +31,15 @@ KINDS_OF = {
 """What is asked in each way, each time (what a peer can do is asked once in a while)."""
 
 
-def peer_of(way: str) -> str:
+def peer_of(variant: str) -> str:
     """The name of the peer that a transfer talks to."""
-    return {"push": "b", "pull": "a"}[way[:4]] + way[-1]
+    return {"push": "b", "pull": "a"}[variant[:4]] + variant[-1]
 
 
 @pytest.fixture(scope="module")
 def shared(
     make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FourWays[Breaking]]:
+) -> Iterator[ProtocolMatrix[FaultProxy]]:
     folder = tmp_path_factory.mktemp("broken-network")
     transfers = {
         "BucketSize": 32,
@@ -49,22 +50,22 @@ def shared(
         "PeerCommitTimeout": 2 * TIMEOUT,
         "PushIdleTimeout": EXPIRY,
     }
-    with four_ways(
+    with start_matrix(
         make_shared_server("a"),
         make_shared_server("b"),
         folder,
         folder / "staging",
         transfers,
-        between=lambda _, server, version: Breaking(server, version),
+        between=lambda _, server, version: FaultProxy(server, version),
         Timeout=TIMEOUT,
-    ) as world:
-        yield world
+    ) as matrix:
+        yield matrix
         # Pushes whose creation nobody heard of expire.
-        world.nothing_is_left()
+        matrix.nothing_is_left()
 
 
 @pytest.fixture
-def world(shared: FourWays[Breaking]) -> FourWays[Breaking]:
+def matrix(shared: ProtocolMatrix[FaultProxy]) -> ProtocolMatrix[FaultProxy]:
     """The same two Orthancs for all tests of this file, empty at the start of each."""
     shared.clear()
     return shared
@@ -75,7 +76,7 @@ def study(server: OrthancServer) -> list[dict[str, str]]:
     return [resource("Study", server.upload_all(ct_study(6, size=128))[0]["ParentStudy"])]
 
 
-def judge(world: FourWays[Breaking], transfer: Transfer, peer: str) -> None:
+def judge(matrix: ProtocolMatrix[FaultProxy], transfer: Transfer, peer: str) -> None:
     """A transfer has succeeded and all is there; or it says why not, nothing is there, and it succeeds again."""
     job = transfer.end()
     if job["State"] == "Failure":
@@ -84,81 +85,83 @@ def judge(world: FourWays[Breaking], transfer: Transfer, peer: str) -> None:
         assert peer in said
         assert "\n" not in said
         assert "Traceback" not in said
-        assert world.b.instances() == []
+        assert matrix.b.instances() == []
         transfer.again().succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in CORRUPTING], ids=str)
 def test_what_happens_once_to_each_kind_of_request_is_overcome_in_all_four_ways(
-    world: FourWays[Breaking], fault: Fault
+    matrix: ProtocolMatrix[FaultProxy], fault: Fault
 ) -> None:
-    for way in WAYS:
-        world.fronts[way].spoil(fault)
-    transfers = {way: world.start(way, study(world.a)) for way in WAYS}
-    ends = {way: transfer.end() for way, transfer in transfers.items()}
-    assert {way: job["Content"].get("Error") for way, job in ends.items()} == dict.fromkeys(WAYS)
-    assert world.b.md5s() == world.a.md5s()
-    for way in WAYS:
+    for variant in VARIANTS:
+        matrix.proxies[variant].spoil(fault)
+    transfers = {variant: matrix.start(variant, study(matrix.a)) for variant in VARIANTS}
+    ends = {variant: transfer.end() for variant, transfer in transfers.items()}
+    assert {variant: job["Content"].get("Error") for variant, job in ends.items()} == dict.fromkeys(VARIANTS)
+    assert matrix.b.md5s() == matrix.a.md5s()
+    for variant in VARIANTS:
         # A commit that is asked for twice may be over by then, and its outcome needs no question.
-        assert {kind for kind, _ in world.fronts[way].suffered} >= KINDS_OF[way] - {"status"}
+        assert {kind for kind, _ in matrix.proxies[variant].suffered} >= KINDS_OF[variant] - {"status"}
 
 
 @pytest.mark.parametrize("name", ["answer lost by a reset", "answer broken off", "answer swallowed", "502"])
-def test_the_outcome_of_a_commit_is_asked_for_again(world: FourWays[Breaking], name: str) -> None:
-    front = world.fronts["push-2"]
-    front.spoil(named(name), "status", times=2)
-    world.start("push-2", study(world.a)).succeed()
-    assert world.b.md5s() == world.a.md5s()
-    assert ("status", name) in front.suffered
+def test_the_outcome_of_a_commit_is_asked_for_again(matrix: ProtocolMatrix[FaultProxy], name: str) -> None:
+    proxy = matrix.proxies["push-2"]
+    proxy.spoil(named(name), "status", times=2)
+    matrix.start("push-2", study(matrix.a)).succeed()
+    assert matrix.b.md5s() == matrix.a.md5s()
+    assert ("status", name) in proxy.suffered
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-@pytest.mark.parametrize("way", WAYS)
-def test_corrupted_bytes_are_sent_again(world: FourWays[Breaking], way: str, compression: str) -> None:
-    name, kind = ("request corrupted", "put") if way in PUSHES else ("answer corrupted", "chunks")
-    world.fronts[way].spoil(named(name), kind)
-    world.start(way, study(world.a), Compression=compression).succeed()
-    assert world.b.md5s() == world.a.md5s()
-    assert world.fronts[way].suffered == [(kind, name)]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_corrupted_bytes_are_sent_again(
+    matrix: ProtocolMatrix[FaultProxy], variant: str, compression: str
+) -> None:
+    name, kind = ("request corrupted", "put") if variant in PUSH_VARIANTS else ("answer corrupted", "chunks")
+    matrix.proxies[variant].spoil(named(name), kind)
+    matrix.start(variant, study(matrix.a), Compression=compression).succeed()
+    assert matrix.b.md5s() == matrix.a.md5s()
+    assert matrix.proxies[variant].suffered == [(kind, name)]
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"), [(way, kind) for way, kinds in KINDS_OF.items() for kind in sorted(kinds)]
+    ("variant", "kind"), [(variant, kind) for variant, kinds in KINDS_OF.items() for kind in sorted(kinds)]
 )
 @pytest.mark.parametrize("fault", CORRUPTING, ids=str)
 def test_a_corrupted_message_does_no_harm(
-    world: FourWays[Breaking], way: str, kind: str, fault: Fault
+    matrix: ProtocolMatrix[FaultProxy], variant: str, kind: str, fault: Fault
 ) -> None:
-    world.fronts[way].spoil(fault, kind)
-    judge(world, world.start(way, study(world.a)), peer_of(way))
-    assert world.fronts[way].suffered == [(kind, fault.name)]
+    matrix.proxies[variant].spoil(fault, kind)
+    judge(matrix, matrix.start(variant, study(matrix.a)), peer_of(variant))
+    assert matrix.proxies[variant].suffered == [(kind, fault.name)]
 
 
 @pytest.mark.parametrize(
-    ("way", "kind"), [(way, kind) for way, kinds in KINDS_OF.items() for kind in sorted(kinds)]
+    ("variant", "kind"), [(variant, kind) for variant, kinds in KINDS_OF.items() for kind in sorted(kinds)]
 )
 def test_a_page_instead_of_an_answer_is_never_taken_for_success(
-    world: FourWays[Breaking], way: str, kind: str
+    matrix: ProtocolMatrix[FaultProxy], variant: str, kind: str
 ) -> None:
-    front = world.fronts[way]
-    front.spoil(named("HTML instead of JSON"), kind, times=math.inf)
-    transfer = world.start(way, study(world.a))
+    proxy = matrix.proxies[variant]
+    proxy.spoil(named("HTML instead of JSON"), kind, times=math.inf)
+    transfer = matrix.start(variant, study(matrix.a))
     said = transfer.failure()
-    assert peer_of(way) in said
+    assert peer_of(variant) in said
     assert "nonsense" in said or "other bytes" in said or "checksum" in said
     # A sender that does not hear the outcome: the receiver has come to its own.
-    assert world.b.md5s() == (world.a.md5s() if kind == "status" else {})
-    front.forget()
+    assert matrix.b.md5s() == (matrix.a.md5s() if kind == "status" else {})
+    proxy.forget()
     transfer.again().succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
-def test_pages_instead_of_all_answers_are_named_as_nonsense(world: FourWays[Breaking]) -> None:
-    for way in WAYS:
-        world.fronts[way].spoil(named("HTML instead of JSON"), times=math.inf)
-    transfers = {way: world.start(way, study(world.a)) for way in WAYS}
-    for way, transfer in transfers.items():
+def test_pages_instead_of_all_answers_are_named_as_nonsense(matrix: ProtocolMatrix[FaultProxy]) -> None:
+    for variant in VARIANTS:
+        matrix.proxies[variant].spoil(named("HTML instead of JSON"), times=math.inf)
+    transfers = {variant: matrix.start(variant, study(matrix.a)) for variant in VARIANTS}
+    for variant, transfer in transfers.items():
         said = transfer.failure()
-        assert f"peer {peer_of(way)} answers" in said
+        assert f"peer {peer_of(variant)} answers" in said
         assert "nonsense" in said

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.four_ways import WAYS, FourWays, four_ways
+from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import resource, wait_until
@@ -32,7 +32,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> WrongClock:
 @pytest.fixture(scope="module")
 def shared(
     make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory, clock: WrongClock
-) -> Iterator[FourWays]:
+) -> Iterator[ProtocolMatrix]:
     folder = tmp_path_factory.mktemp("jumps")
     a, b = (
         make_shared_server(name, environment=clock.environment, configuration={"ConcurrentJobs": 4})
@@ -45,30 +45,30 @@ def shared(
         "PushIdleTimeout": 30,
         "MaxOutage": 30,
     }
-    with four_ways(a, b, folder, folder / "staging", transfers) as world:
-        yield world
+    with start_matrix(a, b, folder, folder / "staging", transfers) as matrix:
+        yield matrix
 
 
 @pytest.fixture
-def world(shared: FourWays, clock: WrongClock) -> FourWays:
+def matrix(shared: ProtocolMatrix, clock: WrongClock) -> ProtocolMatrix:
     """The same two Orthancs for all tests of this file, empty and with a right clock at the start of each."""
     clock.days(0)
     shared.clear()
     return shared
 
 
-def days_ahead(world: FourWays) -> list[int]:
+def days_ahead(matrix: ProtocolMatrix) -> list[int]:
     """As the two servers see the time."""
     today = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-    times = [server.get("tools/now") for server in (world.a, world.b)]
+    times = [server.get("tools/now") for server in (matrix.a, matrix.b)]
     return [round((datetime.datetime.strptime(one, "%Y%m%dT%H%M%S") - today).days / 10) * 10 for one in times]
 
 
-def test_transfers_go_on_whatever_the_clock_does(world: FourWays, clock: WrongClock) -> None:
-    studies = [world.a.upload_all(ct_study(SLICES))[0]["ParentStudy"] for _ in WAYS]
+def test_transfers_go_on_whatever_the_clock_does(matrix: ProtocolMatrix, clock: WrongClock) -> None:
+    studies = [matrix.a.upload_all(ct_study(SLICES))[0]["ParentStudy"] for _ in VARIANTS]
     transfers = [
-        world.start(way, [resource("Study", study)], Compression="none")
-        for way, study in zip(WAYS, studies, strict=True)
+        matrix.start(variant, [resource("Study", study)], Compression="none")
+        for variant, study in zip(VARIANTS, studies, strict=True)
     ]
 
     def carried() -> list[int]:
@@ -77,21 +77,21 @@ def test_transfers_go_on_whatever_the_clock_does(world: FourWays, clock: WrongCl
     for days in (AHEAD, -AHEAD, 0):
         before = carried()
         clock.days(days)
-        wait_until(lambda: days_ahead(world) == [days, days], "the jump")  # noqa: B023
+        wait_until(lambda: days_ahead(matrix) == [days, days], "the jump")  # noqa: B023
         wait_until(lambda: all(now > then for now, then in zip(carried(), before, strict=True)), "more")  # noqa: B023
     for transfer in transfers:
         assert transfer.succeed()["ResumedSizeMB"] == 0
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
-@pytest.mark.parametrize("way", ["push-2", "pull-2"])
+@pytest.mark.parametrize("variant", ["push-2", "pull-2"])
 def test_a_report_is_kept_although_the_clock_went_back_after_it(
-    world: FourWays, clock: WrongClock, way: str
+    matrix: ProtocolMatrix, clock: WrongClock, variant: str
 ) -> None:
-    resources = [resource("Study", world.a.upload_all(ct_study(1))[0]["ParentStudy"])]
+    resources = [resource("Study", matrix.a.upload_all(ct_study(1))[0]["ParentStudy"])]
     clock.days(AHEAD)
-    wait_until(lambda: days_ahead(world) == [AHEAD, AHEAD], "the jump")
-    transfer = world.start(way, resources)
+    wait_until(lambda: days_ahead(matrix) == [AHEAD, AHEAD], "the jump")
+    transfer = matrix.start(variant, resources)
     transfer.succeed()
     clock.days(0)
     report = transfer.server.get(f"transfers/reports/{transfer.job}")

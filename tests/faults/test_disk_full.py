@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.faults.conftest import MakeDisk
-from tests.faults.four_ways import PUSHES, WAYS, FourWays, Transfer, four_ways
+from tests.faults.protocol_matrix import PUSH_VARIANTS, VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, resource, wait_until
@@ -29,24 +29,24 @@ HALF = 1.5 * MB
 @pytest.fixture(scope="module")
 def shared(
     make_shared_server: MakeServer, make_disk: MakeDisk, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[FourWays, SmallDisk]]:
+) -> Iterator[tuple[ProtocolMatrix, SmallDisk]]:
     folder = tmp_path_factory.mktemp("disk-full")
     disk = make_disk(folder / "disk", DISK)
     transfers = {"BucketSize": 256, "Threads": 1, "MaxHttpRetries": 1, "MaxBandwidth": 12}
     a, b = make_shared_server("a"), make_shared_server("b")
-    with four_ways(a, b, folder, disk.path / "staging", transfers) as world:
-        yield world, disk
+    with start_matrix(a, b, folder, disk.path / "staging", transfers) as matrix:
+        yield matrix, disk
 
 
 @pytest.fixture
-def world(shared: tuple[FourWays, SmallDisk]) -> FourWays:
+def matrix(shared: tuple[ProtocolMatrix, SmallDisk]) -> ProtocolMatrix:
     """The same two Orthancs for all tests of this file, empty at the start of each."""
     shared[0].clear()
     return shared[0]
 
 
 @pytest.fixture
-def disk(shared: tuple[FourWays, SmallDisk]) -> SmallDisk:
+def disk(shared: tuple[ProtocolMatrix, SmallDisk]) -> SmallDisk:
     """That of the staging directory of ``b``."""
     return shared[1]
 
@@ -60,69 +60,69 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{6,}", text)]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_transfer_that_does_not_fit_is_not_begun_and_goes_through_once_there_is_room(
-    world: FourWays, disk: SmallDisk, way: str
+    matrix: ProtocolMatrix, disk: SmallDisk, variant: str
 ) -> None:
-    resources = study(world.a)
-    size = int(world.a.get("statistics")["TotalUncompressedSize"])
+    resources = study(matrix.a)
+    size = int(matrix.a.get("statistics")["TotalUncompressedSize"])
     disk.fill(leave=MB)
     free = disk.free
-    transfer = world.start(way, resources, Compression="none")
+    transfer = matrix.start(variant, resources, Compression="none")
     said = transfer.failure()
     assert numbers(said) == [size, free]
     assert "make room" in said
     assert "resubmit" in said
-    assert ("507" in said) == (way in PUSHES)
-    assert world.b.instances() == []
-    world.nothing_is_left()
+    assert ("507" in said) == (variant in PUSH_VARIANTS)
+    assert matrix.b.instances() == []
+    matrix.nothing_is_left()
     disk.make_room()
     transfer.again().succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_disk_that_becomes_full_fails_the_transfer_which_goes_through_once_there_is_room(
-    world: FourWays, disk: SmallDisk, way: str
+    matrix: ProtocolMatrix, disk: SmallDisk, variant: str
 ) -> None:
-    transfer = world.start(way, study(world.a), Compression="none")
-    wait_until(lambda: world.received() > HALF, "half of the study")
+    transfer = matrix.start(variant, study(matrix.a), Compression="none")
+    wait_until(lambda: matrix.received() > HALF, "half of the study")
     disk.fill()
     said = transfer.failure()
     assert "full" in said
     assert "make room" in said
     assert "resubmit" in said
-    assert world.b.instances() == []
-    if way == "push-2":
+    assert matrix.b.instances() == []
+    if variant == "push-2":
         # It waits for its sender, for PushIdleTimeout at most.
-        assert world.received() > HALF
+        assert matrix.received() > HALF
     else:
-        world.nothing_is_left()
+        matrix.nothing_is_left()
     disk.make_room()
     content = transfer.again().succeed()
-    if way == "push-2":
+    if variant == "push-2":
         assert content["ResumedSizeMB"] >= 1
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
 def test_a_job_that_still_tries_goes_on_by_itself_once_there_is_room(
-    world: FourWays, disk: SmallDisk
+    matrix: ProtocolMatrix, disk: SmallDisk
 ) -> None:
-    transfer = world.start("push-2", study(world.a), Compression="none")
-    wait_until(lambda: world.received() > HALF, "half of the study")
+    transfer = matrix.start("push-2", study(matrix.a), Compression="none")
+    wait_until(lambda: matrix.received() > HALF, "half of the study")
     disk.fill()
-    front = world.fronts["push-2"]
-    wait_until(lambda: any(seen.status == 507 for seen in front.requests), "a refusal")
+    proxy = matrix.proxies["push-2"]
+    wait_until(lambda: any(seen.status == 507 for seen in proxy.requests), "a refusal")
     disk.make_room()
     transfer.succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_sender_is_told_by_507_and_may_send_the_same_bytes_again(
-    world: FourWays, disk: SmallDisk, version: int
+    matrix: ProtocolMatrix, disk: SmallDisk, version: int
 ) -> None:
-    push = RawPush(world.b, version, list(ct_study(SLICES)))
+    push = RawPush(matrix.b, version, list(ct_study(SLICES)))
     disk.fill(leave=MB)
     refused = push.create()
     assert refused.status_code == 507
@@ -139,44 +139,44 @@ def test_a_sender_is_told_by_507_and_may_send_the_same_bytes_again(
     for index in range(SLICES // 2, SLICES):
         assert push.put(index).status_code == 200
     assert push.commit().status_code == 200
-    wait_until(lambda: len(world.b.instances()) == SLICES, "the import")
+    wait_until(lambda: len(matrix.b.instances()) == SLICES, "the import")
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_where_nothing_can_be_written_a_transfer_fails_and_goes_through_afterwards(
-    world: FourWays, disk: SmallDisk, way: str
+    matrix: ProtocolMatrix, disk: SmallDisk, variant: str
 ) -> None:
-    resources = study(world.a)
+    resources = study(matrix.a)
     disk.make_read_only()
     try:
-        transfer = world.start(way, resources)
+        transfer = matrix.start(variant, resources)
         said = transfer.failure()
         assert "Read-only file system" in said
         assert "StagingDirectory" in said
         assert "resubmit" in said
-        assert world.b.instances() == []
+        assert matrix.b.instances() == []
     finally:
         disk.make_writable()
-    world.nothing_is_left()
+    matrix.nothing_is_left()
     transfer.again().succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_staging_directory_that_is_deleted_fails_the_transfer_and_is_made_again_for_the_next(
-    world: FourWays, way: str
+    matrix: ProtocolMatrix, variant: str
 ) -> None:
-    transfer = world.start(way, study(world.a), Compression="none")
-    wait_until(lambda: world.received() > HALF, "half of the study")
-    shutil.rmtree(world.staging)
+    transfer = matrix.start(variant, study(matrix.a), Compression="none")
+    wait_until(lambda: matrix.received() > HALF, "half of the study")
+    shutil.rmtree(matrix.staging)
     said = transfer.failure()
     assert "No such file or directory" in said
     assert "StagingDirectory" in said
-    assert world.b.instances() == []
+    assert matrix.b.instances() == []
     transfer.again().succeed()
-    assert world.b.md5s() == world.a.md5s()
-    assert stat.S_IMODE(world.staging.stat().st_mode) == 0o700
-    assert (world.staging / "lock").exists()
+    assert matrix.b.md5s() == matrix.a.md5s()
+    assert stat.S_IMODE(matrix.staging.stat().st_mode) == 0o700
+    assert (matrix.staging / "lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -186,27 +186,27 @@ def test_a_staging_directory_that_is_deleted_fails_the_transfer_and_is_made_agai
 )
 @pytest.mark.parametrize("when", ["before", "in the middle"])
 def test_a_sender_to_a_peer_of_version_1_that_cannot_note_what_it_sent_sends_it_with_a_warning(
-    world: FourWays,
+    matrix: ProtocolMatrix,
     disk: SmallDisk,
     spoil: Callable[[SmallDisk], None],
     mend: Callable[[SmallDisk], None],
     when: str,
 ) -> None:
-    resources = [resource("Study", world.b.upload_all(ct_study(SLICES))[0]["ParentStudy"])]
-    warned = world.b.log.count("what was sent cannot be noted")
+    resources = [resource("Study", matrix.b.upload_all(ct_study(SLICES))[0]["ParentStudy"])]
+    warned = matrix.b.log.count("what was sent cannot be noted")
     if when == "before":
         spoil(disk)
     try:
-        transfer = Transfer(world.b, world.b.send(resources, "a1", Compression="none")["ID"])
+        transfer = Transfer(matrix.b, matrix.b.send(resources, "a1", Compression="none")["ID"])
         if when == "in the middle":
-            (note,) = wait_until(lambda: list(world.staging.glob("sent/*")), "a record")
+            (note,) = wait_until(lambda: list(matrix.staging.glob("sent/*")), "a record")
             begun = note.stat().st_size
             wait_until(lambda: note.stat().st_size > begun, "a note")
             spoil(disk)
         transfer.succeed()
     finally:
         mend(disk)
-    assert world.a.md5s() == world.b.md5s()
+    assert matrix.a.md5s() == matrix.b.md5s()
     if when == "before" or spoil is SmallDisk.make_read_only:
         # On a full disk, a few bytes more may have their place in a block.
-        assert world.b.log.count("what was sent cannot be noted") == warned + 1
+        assert matrix.b.log.count("what was sent cannot be noted") == warned + 1

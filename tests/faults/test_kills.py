@@ -6,94 +6,97 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.world import MANY, Moment, Trap, World, broken_world, common
+from tests.faults.failpoints import Failpoint, FaultPoint
+from tests.faults.rig import MANY, Rig, common, start_rig
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 
 @pytest.fixture(scope="module")
-def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with broken_world(make_shared_server, tmp_path_factory.mktemp("nginx")) as made:
+def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with start_rig(make_shared_server, tmp_path_factory.mktemp("nginx")) as made:
         yield made
 
 
 KILLS = [
     # The receiver of a push.
-    Moment("push", "receiver", "asked to create", "PeerRoutes.create_push_2 before"),
-    Moment("push", "receiver", "area laid down", "Staging.create after"),
-    Moment("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
-    Moment("push", "receiver", "first bucket came", "PeerRoutes.put_ranges before"),
-    Moment("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
-    Moment("push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_ranges after", 50),
-    Moment("push", "receiver", "asked to commit", "PeerRoutes.commit_push_2 before"),
-    Moment("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
-    Moment("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
-    Moment("push", "receiver", "verified and noted", "Area.note_committing after"),
-    Moment("push", "receiver", "importing the first", "OrthancStore.add before"),
-    Moment("push", "receiver", "half is imported", "OrthancStore.add after", 20),
-    Moment("push", "receiver", "all is imported", "OrthancStore.add after", 46),
-    Moment("push", "receiver", "outcome not noted", "Area.note_outcome before"),
-    Moment("push", "receiver", "outcome noted, no report", "Area.note_outcome after"),
-    Moment("push", "receiver", "outcome not answered", "Reports.write after"),
+    FaultPoint("push", "receiver", "asked to create", "PeerRoutes.create_push_2 before"),
+    FaultPoint("push", "receiver", "area laid down", "Staging.create after"),
+    FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
+    FaultPoint("push", "receiver", "first bucket came", "PeerRoutes.put_ranges before"),
+    FaultPoint("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
+    FaultPoint("push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_ranges after", 50),
+    FaultPoint("push", "receiver", "asked to commit", "PeerRoutes.commit_push_2 before"),
+    FaultPoint("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
+    FaultPoint("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
+    FaultPoint("push", "receiver", "verified and noted", "Area.note_committing after"),
+    FaultPoint("push", "receiver", "importing the first", "OrthancStore.add before"),
+    FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20),
+    FaultPoint("push", "receiver", "all is imported", "OrthancStore.add after", 46),
+    FaultPoint("push", "receiver", "outcome not noted", "Area.note_outcome before"),
+    FaultPoint("push", "receiver", "outcome noted, no report", "Area.note_outcome after"),
+    FaultPoint("push", "receiver", "outcome not answered", "Reports.write after"),
     # Its sender.
-    Moment("push", "sender", "listed", "OrthancStore.beginning after"),
-    Moment("push", "sender", "created", "RequestsTransport.send POST push after"),
-    Moment("push", "sender", "first bucket read", "InstanceCache.pieces after"),
-    Moment("push", "sender", "some buckets arrived", "RequestsTransport.send PUT push after", 50),
-    Moment("push", "sender", "about to commit", "RequestsTransport.send POST commit before"),
-    Moment("push", "sender", "commit began", "RequestsTransport.send POST commit after"),
-    Moment("push", "sender", "asks for the outcome", "RequestsTransport.send GET push before"),
-    Moment("push", "sender", "knows the outcome", "RequestsTransport.send GET push after"),
-    Moment("push", "sender", "report kept", "Reports.write after"),
+    FaultPoint("push", "sender", "listed", "OrthancStore.beginning after"),
+    FaultPoint("push", "sender", "created", "RequestsTransport.send POST push after"),
+    FaultPoint("push", "sender", "first bucket read", "InstanceCache.pieces after"),
+    FaultPoint("push", "sender", "some buckets arrived", "RequestsTransport.send PUT push after", 50),
+    FaultPoint("push", "sender", "about to commit", "RequestsTransport.send POST commit before"),
+    FaultPoint("push", "sender", "commit began", "RequestsTransport.send POST commit after"),
+    FaultPoint("push", "sender", "asks for the outcome", "RequestsTransport.send GET push before"),
+    FaultPoint("push", "sender", "knows the outcome", "RequestsTransport.send GET push after"),
+    FaultPoint("push", "sender", "report kept", "Reports.write after"),
     # The receiver of a pull, which has the job.
-    Moment("pull", "receiver", "knows the list", "RequestsTransport.send POST lookup after"),
-    Moment("pull", "receiver", "area laid down", "Staging.create after"),
-    Moment("pull", "receiver", "bucket fetched, not written", "RequestsTransport.send POST chunks after", 20),
-    Moment("pull", "receiver", "bucket written, not journalled", "Area.write after", 30),
-    Moment("pull", "receiver", "bucket journalled", "Area.note after", 50),
-    Moment("pull", "receiver", "all fetched, nothing verified", "Commit.run before"),
-    Moment("pull", "receiver", "verified and noted", "Area.note_committing after"),
-    Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 20),
-    Moment("pull", "receiver", "all is imported", "Area.note_outcome before"),
-    Moment("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    FaultPoint("pull", "receiver", "knows the list", "RequestsTransport.send POST lookup after"),
+    FaultPoint("pull", "receiver", "area laid down", "Staging.create after"),
+    FaultPoint(
+        "pull", "receiver", "bucket fetched, not written", "RequestsTransport.send POST chunks after", 20
+    ),
+    FaultPoint("pull", "receiver", "bucket written, not journalled", "Area.write after", 30),
+    FaultPoint("pull", "receiver", "bucket journalled", "Area.note after", 50),
+    FaultPoint("pull", "receiver", "all fetched, nothing verified", "Commit.run before"),
+    FaultPoint("pull", "receiver", "verified and noted", "Area.note_committing after"),
+    FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 20),
+    FaultPoint("pull", "receiver", "all is imported", "Area.note_outcome before"),
+    FaultPoint("pull", "receiver", "outcome noted", "Area.note_outcome after"),
     # Its sender.
-    Moment("pull", "sender", "asked for the list", "PeerRoutes.lookup before"),
-    Moment("pull", "sender", "list not answered", "PeerRoutes.lookup after"),
-    Moment("pull", "sender", "asked for a bucket", "PeerRoutes.post_chunks before"),
-    Moment("pull", "sender", "bucket read, not answered", "PeerRoutes.post_chunks after", 50),
+    FaultPoint("pull", "sender", "asked for the list", "PeerRoutes.lookup before"),
+    FaultPoint("pull", "sender", "list not answered", "PeerRoutes.lookup after"),
+    FaultPoint("pull", "sender", "asked for a bucket", "PeerRoutes.post_chunks before"),
+    FaultPoint("pull", "sender", "bucket read, not answered", "PeerRoutes.post_chunks after", 50),
     # More instances than are announced at once.
-    Moment("push", "receiver", "about to grow", "Area.grow before", slices=MANY),
-    Moment("push", "receiver", "grown, not answered", "Area.grow after", slices=MANY),
-    Moment("push", "sender", "all listed, not announced", "OrthancStore.manifest after", slices=MANY),
-    Moment("push", "sender", "all announced", "RequestsTransport.send POST push after", 2, slices=MANY),
-    Moment("pull", "receiver", "about to grow", "Area.grow before", slices=MANY),
-    Moment("pull", "receiver", "grown", "Area.grow after", slices=MANY),
-    Moment("pull", "sender", "all listed, not answered", "PeerRoutes.lookup after", 2, slices=MANY),
+    FaultPoint("push", "receiver", "about to grow", "Area.grow before", slices=MANY),
+    FaultPoint("push", "receiver", "grown, not answered", "Area.grow after", slices=MANY),
+    FaultPoint("push", "sender", "all listed, not announced", "OrthancStore.manifest after", slices=MANY),
+    FaultPoint("push", "sender", "all announced", "RequestsTransport.send POST push after", 2, slices=MANY),
+    FaultPoint("pull", "receiver", "about to grow", "Area.grow before", slices=MANY),
+    FaultPoint("pull", "receiver", "grown", "Area.grow after", slices=MANY),
+    FaultPoint("pull", "sender", "all listed, not answered", "PeerRoutes.lookup after", 2, slices=MANY),
     # Version 1, which a C++ peer speaks: its receiver is ours here.
-    Moment(
+    FaultPoint(
         "push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_bucket after", 20, version=1
     ),
-    Moment("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
-    Moment("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
-    Moment("push", "sender", "about to create", "RequestsTransport.send POST push before", version=1),
-    Moment("push", "sender", "creation noted", "AckLog.write after", version=1),
-    Moment("push", "sender", "bucket answered, not noted", "AckLog.note before", 50, version=1),
-    Moment("push", "sender", "buckets noted", "AckLog.note after", 50, version=1),
-    Moment("push", "sender", "about to commit", "RequestsTransport.send POST commit before", version=1),
-    Moment("push", "sender", "commit answered", "RequestsTransport.send POST commit after", version=1),
-    Moment("pull", "receiver", "bucket written, not journalled", "Area.write after", 20, version=1),
-    Moment("pull", "sender", "bucket read, not answered", "PeerRoutes.get_chunks after", 20, version=1),
+    FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
+    FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
+    FaultPoint("push", "sender", "about to create", "RequestsTransport.send POST push before", version=1),
+    FaultPoint("push", "sender", "creation noted", "AckLog.write after", version=1),
+    FaultPoint("push", "sender", "bucket answered, not noted", "AckLog.note before", 50, version=1),
+    FaultPoint("push", "sender", "buckets noted", "AckLog.note after", 50, version=1),
+    FaultPoint("push", "sender", "about to commit", "RequestsTransport.send POST commit before", version=1),
+    FaultPoint("push", "sender", "commit answered", "RequestsTransport.send POST commit after", version=1),
+    FaultPoint("pull", "receiver", "bucket written, not journalled", "Area.write after", 20, version=1),
+    FaultPoint("pull", "sender", "bucket read, not answered", "PeerRoutes.get_chunks after", 20, version=1),
 ]
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=str)
-def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(world: World, kill: Moment) -> None:
-    transfer = world.transfer(kill.mode, kill.version, slices=kill.slices)
+def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(rig: Rig, kill: FaultPoint) -> None:
+    transfer = rig.transfer(kill.mode, kill.version, slices=kill.slices)
     victim = transfer.source if kill.side == "sender" else transfer.target
-    trap = Trap(victim, kill.place, f"kill {kill.nth}")
+    failpoint = Failpoint(victim, kill.failpoint, f"kill {kill.nth}")
     transfer.start_saved()
-    trap.has_killed()
+    failpoint.wait_killed()
     # One look: nginx may be writing the line of a request that was just answered.
     asked = transfer.carried()
     arrived = transfer.arrived(asked)

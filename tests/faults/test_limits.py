@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.four_ways import WAYS, FourWays, four_ways
+from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, start_matrix
 from tests.support import process
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
@@ -29,7 +29,9 @@ STAGING_MB = 4
 
 
 @pytest.fixture(scope="module")
-def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FourWays]:
+def shared(
+    make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProtocolMatrix]:
     folder = tmp_path_factory.mktemp("limits")
     limits = {
         "MaxPushTransactions": PLACES,
@@ -40,12 +42,12 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
     }
     a = make_shared_server("a", configuration={"ConcurrentJobs": 8})
     b = make_shared_server("b", configuration={"ConcurrentJobs": 8, "Transfers": limits})
-    with four_ways(a, b, folder, folder / "staging", {}) as world:
-        yield world
+    with start_matrix(a, b, folder, folder / "staging", {}) as matrix:
+        yield matrix
 
 
 @pytest.fixture
-def world(shared: FourWays) -> FourWays:
+def matrix(shared: ProtocolMatrix) -> ProtocolMatrix:
     """The same two Orthancs for all tests of this file, empty at the start of each."""
     shared.clear()
     shared.nothing_is_left()
@@ -65,8 +67,8 @@ def metrics(server: OrthancServer) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^orthanc_transfers_(\w+) (\S+)", text, re.M)}
 
 
-def test_a_push_of_version_2_that_finds_no_place_is_told_when_to_come_again(world: FourWays) -> None:
-    pushes = [RawPush(world.b, 2, files()) for _ in range(PLACES + 1)]
+def test_a_push_of_version_2_that_finds_no_place_is_told_when_to_come_again(matrix: ProtocolMatrix) -> None:
+    pushes = [RawPush(matrix.b, 2, files()) for _ in range(PLACES + 1)]
     for push in pushes[:PLACES]:
         assert push.create().status_code == 200
     refused = pushes[-1].create()
@@ -77,8 +79,8 @@ def test_a_push_of_version_2_that_finds_no_place_is_told_when_to_come_again(worl
     assert pushes[-1].create().status_code == 200
 
 
-def test_a_push_of_version_1_that_finds_no_place_is_held_until_there_is_one(world: FourWays) -> None:
-    pushes = [RawPush(world.b, 1, files()) for _ in range(PLACES + 1)]
+def test_a_push_of_version_1_that_finds_no_place_is_held_until_there_is_one(matrix: ProtocolMatrix) -> None:
+    pushes = [RawPush(matrix.b, 1, files()) for _ in range(PLACES + 1)]
     for push in pushes[:PLACES]:
         assert push.create().status_code == 200
     with ThreadPoolExecutor(1) as pool:
@@ -89,49 +91,53 @@ def test_a_push_of_version_1_that_finds_no_place_is_held_until_there_is_one(worl
         assert held.result().status_code == 200
 
 
-@pytest.mark.parametrize("way", ["push-1", "push-2"])
-def test_more_pushes_than_places_all_go_through(world: FourWays, way: str) -> None:
-    studies = [store(world.a, files(5)) for _ in range(3 * PLACES)]
-    transfers = [world.start(way, resources) for resources in studies]
+@pytest.mark.parametrize("variant", ["push-1", "push-2"])
+def test_more_pushes_than_places_all_go_through(matrix: ProtocolMatrix, variant: str) -> None:
+    studies = [store(matrix.a, files(5)) for _ in range(3 * PLACES)]
+    transfers = [matrix.start(variant, resources) for resources in studies]
     for transfer in transfers:
         transfer.succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_push_that_nobody_continues_expires_with_all_its_bytes(world: FourWays, version: int) -> None:
-    push = RawPush(world.b, version, files())
+def test_a_push_that_nobody_continues_expires_with_all_its_bytes(
+    matrix: ProtocolMatrix, version: int
+) -> None:
+    push = RawPush(matrix.b, version, files())
     push.create()
     push.put(0)
-    world.nothing_is_left()
-    assert list(world.staging.glob("*/area")) == []
+    matrix.nothing_is_left()
+    assert list(matrix.staging.glob("*/area")) == []
     assert push.put(1).status_code == push.commit().status_code == 404
-    assert world.b.instances() == []
+    assert matrix.b.instances() == []
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_push_that_is_continued_now_and_then_does_not_expire(world: FourWays, version: int) -> None:
-    push = RawPush(world.b, version, files())
+def test_a_push_that_is_continued_now_and_then_does_not_expire(matrix: ProtocolMatrix, version: int) -> None:
+    push = RawPush(matrix.b, version, files())
     push.create()
     for _ in range(2):
         # Others, that nobody continues, come and go meanwhile.
-        other = RawPush(world.b, 3 - version, files())
+        other = RawPush(matrix.b, 3 - version, files())
         other.create()
-        wait_until(lambda: push.put(0).status_code != 200 or not folder(world, other).exists(), "expiry")  # noqa: B023
+        wait_until(lambda: push.put(0).status_code != 200 or not folder(matrix, other).exists(), "expiry")  # noqa: B023
     for index in range(3):
         assert push.put(index).status_code == 200
     assert push.commit().status_code == 200
-    wait_until(lambda: len(world.b.instances()) == 3, "the import")
+    wait_until(lambda: len(matrix.b.instances()) == 3, "the import")
 
 
-def folder(world: FourWays, push: RawPush) -> Path:
+def folder(matrix: ProtocolMatrix, push: RawPush) -> Path:
     """Where its bytes are."""
-    return world.staging / push.path.rpartition("/")[2]
+    return matrix.staging / push.path.rpartition("/")[2]
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_all_that_is_being_received_stays_below_the_limit_on_staging(world: FourWays, version: int) -> None:
-    first, second = (RawPush(world.b, version, list(ct_study(5))) for _ in range(2))
+def test_all_that_is_being_received_stays_below_the_limit_on_staging(
+    matrix: ProtocolMatrix, version: int
+) -> None:
+    first, second = (RawPush(matrix.b, version, list(ct_study(5))) for _ in range(2))
     assert first.create().status_code == 200
     refused = second.create()
     assert refused.status_code == 507
@@ -143,52 +149,54 @@ def test_all_that_is_being_received_stays_below_the_limit_on_staging(world: Four
     second.drop()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_transfer_of_too_many_instances_is_refused_before_anything_is_staged(
-    world: FourWays, way: str
+    matrix: ProtocolMatrix, variant: str
 ) -> None:
-    transfer = world.start(way, store(world.a, files(INSTANCES + 1)))
+    transfer = matrix.start(variant, store(matrix.a, files(INSTANCES + 1)))
     said = transfer.failure()
     assert f"{INSTANCES + 1} instances" in said
     assert "MaxManifestInstances" in said
-    assert ("413" in said) == way.startswith("push")
-    assert world.receiving() == []
-    assert world.b.instances() == []
-    transfer = world.start(way, [resource("Instance", one) for one in world.a.instances()[:INSTANCES]])
+    assert ("413" in said) == variant.startswith("push")
+    assert matrix.receiving() == []
+    assert matrix.b.instances() == []
+    transfer = matrix.start(variant, [resource("Instance", one) for one in matrix.a.instances()[:INSTANCES]])
     transfer.succeed()
 
 
-@pytest.mark.parametrize("way", ["push-2", "pull-2"])
-def test_reports_older_than_their_retention_go_when_others_come(world: FourWays, way: str) -> None:
+@pytest.mark.parametrize("variant", ["push-2", "pull-2"])
+def test_reports_older_than_their_retention_go_when_others_come(matrix: ProtocolMatrix, variant: str) -> None:
     def transfer() -> str:
-        return f"transfers/reports/{world.start(way, store(world.a, files())).succeed()['Transaction']}"
+        return f"transfers/reports/{matrix.start(variant, store(matrix.a, files())).succeed()['Transaction']}"
 
     old = transfer()
-    assert world.b.get(old)["State"] == "committed"
-    for path in (world.staging / "reports").iterdir():
+    assert matrix.b.get(old)["State"] == "committed"
+    for path in (matrix.staging / "reports").iterdir():
         written = path.stat().st_mtime - 31 * 86400
         os.utime(path, (written, written))
     # At the start, and then once an hour, old ones are looked for.
-    world.b.restart()
+    matrix.b.restart()
     new = transfer()
-    assert world.b.get(new)["State"] == "committed"
-    assert world.b.request("GET", old).status_code == 404
+    assert matrix.b.get(new)["State"] == "committed"
+    assert matrix.b.request("GET", old).status_code == 404
 
 
-@pytest.mark.parametrize("way", ["push-1", "push-2"])
-def test_senders_that_are_slow_or_dead_keep_nobody_waiting_for_long(world: FourWays, way: str) -> None:
-    resources = store(world.a, files(5))
+@pytest.mark.parametrize("variant", ["push-1", "push-2"])
+def test_senders_that_are_slow_or_dead_keep_nobody_waiting_for_long(
+    matrix: ProtocolMatrix, variant: str
+) -> None:
+    resources = store(matrix.a, files(5))
     with ExitStack() as stack:
         for number in range(PLACES):
-            dead = RawPush(world.b, 1 + number % 2, files())
+            dead = RawPush(matrix.b, 1 + number % 2, files())
             assert dead.create().status_code == 200
         for _ in range(20):
             # Each keeps a thread of Orthanc's HTTP server: it announces more bytes than it sends.
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", world.b.http_port)))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", matrix.b.http_port)))
             head = f"PUT {dead.path}/0/9000 HTTP/1.1\r\nHost: b\r\nContent-Length: 9000\r\n\r\n"
             connection.sendall(head.encode() + bytes(100))
-        world.start(way, resources).succeed()
-    assert world.b.md5s() == world.a.md5s()
+        matrix.start(variant, resources).succeed()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
 def test_a_thousand_pushes_that_nobody_continues_leave_nothing_behind(

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.world import Mode, Transfer, Trap, World, broken_world
+from tests.faults.failpoints import Failpoint, Mode
+from tests.faults.rig import Rig, Transfer, start_rig
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -20,27 +21,27 @@ IDLE = 6
 
 
 @pytest.fixture(scope="module")
-def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Its Orthancs save no jobs."""
     folder = tmp_path_factory.mktemp("nginx")
-    with broken_world(make_shared_server, folder, save_jobs=False, PushIdleTimeout=IDLE) as made:
+    with start_rig(make_shared_server, folder, save_jobs=False, PushIdleTimeout=IDLE) as made:
         yield made
 
 
-def lost(transfer: Transfer, place: str, nth: int) -> None:
+def lost(transfer: Transfer, name: str, nth: int) -> None:
     """Kill the server of the job at some point, and start it again, without the job."""
-    trap = Trap(transfer.world.a, place, f"kill {nth}")
+    failpoint = Failpoint(transfer.rig.a, name, f"kill {nth}")
     job = transfer.start()
-    trap.has_killed()
-    transfer.world.a.start()
-    assert transfer.world.a.request("GET", f"jobs/{job}").status_code == 404
+    failpoint.wait_killed()
+    transfer.rig.a.start()
+    assert transfer.rig.a.request("GET", f"jobs/{job}").status_code == 404
 
 
 @pytest.mark.parametrize(("mode", "version"), [("push", 2), ("push", 1), ("pull", 2)])
 def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(
-    world: World, mode: Mode, version: int
+    rig: Rig, mode: Mode, version: int
 ) -> None:
-    transfer = world.transfer(mode, version)
+    transfer = rig.transfer(mode, version)
     lost(transfer, f"RequestsTransport.send {'PUT push' if mode == 'push' else 'POST chunks'} after", 50)
     # A push is kept for a while, in case that its sender comes back; a pull of one's own that has no job is not.
     transfer.is_not_there(timeout=20 + 5 * IDLE if mode == "push" else 5)
@@ -50,15 +51,15 @@ def test_of_a_transfer_whose_job_was_lost_on_the_way_nothing_is_there(
 
 
 @pytest.mark.parametrize(
-    ("mode", "place", "nth"),
+    ("mode", "name", "nth"),
     [
         ("push", "RequestsTransport.send POST commit after", 1),
         ("pull", "OrthancStore.add after", 20),
     ],
 )
 def test_a_transfer_whose_job_was_lost_during_the_import_becomes_whole(
-    world: World, mode: Mode, place: str, nth: int
+    rig: Rig, mode: Mode, name: str, nth: int
 ) -> None:
-    transfer = world.transfer(mode)
-    lost(transfer, place, nth)
+    transfer = rig.transfer(mode)
+    lost(transfer, name, nth)
     transfer.becomes_whole()

@@ -12,7 +12,8 @@ import pytest
 
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.resume import ResumeState
-from tests.faults.world import THREADS, Transfer, Trap, World, broken_world, staging
+from tests.faults.failpoints import Failpoint
+from tests.faults.rig import THREADS, Rig, Transfer, staging, start_rig
 from tests.support.fixtures import MakeServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -22,26 +23,26 @@ IDLE = 6
 
 
 @pytest.fixture(scope="module")
-def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with broken_world(make_shared_server, tmp_path_factory.mktemp("nginx"), PushIdleTimeout=IDLE) as made:
+def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with start_rig(make_shared_server, tmp_path_factory.mktemp("nginx"), PushIdleTimeout=IDLE) as made:
         yield made
 
 
 @pytest.mark.parametrize(
-    ("side", "place", "nth"),
+    ("side", "name", "nth"),
     [
         ("receiver", "PeerRoutes.create_push after", 1),
         ("sender", "RequestsTransport.send POST push after", 1),
     ],
 )
 def test_a_push_of_version_1_starts_over_if_its_sender_does_not_know_of_it(
-    world: World, side: str, place: str, nth: int
+    rig: Rig, side: str, name: str, nth: int
 ) -> None:
-    transfer = world.transfer("push", 1)
-    victim = world.a if side == "sender" else world.b
-    trap = Trap(victim, place, f"kill {nth}")
+    transfer = rig.transfer("push", 1)
+    victim = rig.a if side == "sender" else rig.b
+    failpoint = Failpoint(victim, name, f"kill {nth}")
     transfer.start_saved()
-    trap.has_killed()
+    failpoint.wait_killed()
     victim.start()
     transfer.succeed()
     # The one that was not continued is dropped in time.
@@ -49,28 +50,28 @@ def test_a_push_of_version_1_starts_over_if_its_sender_does_not_know_of_it(
 
 
 def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_often_its_sender_dies(
-    world: World,
+    rig: Rig,
 ) -> None:
-    transfer = world.transfer("push", 1)
-    trap = Trap(world.a, "AckLog.note after", "kill 30")
+    transfer = rig.transfer("push", 1)
+    failpoint = Failpoint(rig.a, "AckLog.note after", "kill 30")
     transfer.start_saved()
-    trap.has_killed()
-    token, noted = on_disk(world)
+    failpoint.wait_killed()
+    token, noted = on_disk(rig)
     answered = buckets(transfer)
     assert len(noted) >= 30
     assert 0 <= len(set(answered) - noted) < 4 * THREADS
 
-    trap = Trap(world.a, "AckLog.note after", "kill 30")
-    world.a.start()
-    trap.has_killed()
+    failpoint = Failpoint(rig.a, "AckLog.note after", "kill 30")
+    rig.a.start()
+    failpoint.wait_killed()
     again = buckets(transfer)[len(answered) :]
     assert not noted & set(again)
-    assert on_disk(world) == (token, noted | on_disk(world)[1])
-    noted = on_disk(world)[1]
+    assert on_disk(rig) == (token, noted | on_disk(rig)[1])
+    noted = on_disk(rig)[1]
     assert len(noted) >= 60
 
     answered = buckets(transfer)
-    world.a.start()
+    rig.a.start()
     transfer.succeed()
     again = buckets(transfer)[len(answered) :]
     assert not noted & set(again)
@@ -83,13 +84,13 @@ def buckets(transfer: Transfer) -> list[int]:
     """The numbers of the buckets that were sent and answered well, in the order of the answers."""
     found = [
         re.fullmatch("//?transfers/push/[0-9a-f-]+/([0-9]+)", seen.uri)
-        for seen in transfer.front.requests
+        for seen in transfer.proxy.requests
         if seen.status == 200
     ]
     return [int(match[1]) for match in found if match]
 
 
-def on_disk(world: World) -> tuple[str, set[int]]:
+def on_disk(rig: Rig) -> tuple[str, set[int]]:
     """What the sender has noted of its only push: its token, and the buckets that arrived."""
-    (path,) = (staging(world.a) / "sent").iterdir()
+    (path,) = (staging(rig.a) / "sent").iterdir()
     return path.name, ResumeState({"Token": path.name}, AckLogs(path.parent)).completed()

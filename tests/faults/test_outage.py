@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.faults.breaking import Breaking
-from tests.faults.four_ways import PUSHES, WAYS, FourWays, Transfer, four_ways
+from tests.faults.fault_proxy import FaultProxy
+from tests.faults.protocol_matrix import PUSH_VARIANTS, VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, resource, start_together, wait_until
@@ -30,24 +30,24 @@ LONG = 6
 @pytest.fixture(scope="module")
 def shared(
     make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[FourWays[Breaking]]:
+) -> Iterator[ProtocolMatrix[FaultProxy]]:
     folder = tmp_path_factory.mktemp("outage")
     # About 2 s for a study.
     transfers = {"BucketSize": 64, "Threads": 1, "MaxPeerBandwidth": 4}
     a, b = make_shared_server("a"), make_shared_server("b")
-    with four_ways(
+    with start_matrix(
         a,
         b,
         folder,
         folder / "staging",
         transfers,
-        between=lambda _, server, version: Breaking(server, version),
-    ) as world:
-        yield world
+        between=lambda _, server, version: FaultProxy(server, version),
+    ) as matrix:
+        yield matrix
 
 
 @pytest.fixture
-def world(shared: FourWays[Breaking]) -> FourWays[Breaking]:
+def matrix(shared: ProtocolMatrix[FaultProxy]) -> ProtocolMatrix[FaultProxy]:
     """The same two Orthancs for all tests of this file, empty at the start of each."""
     shared.clear()
     return shared
@@ -72,14 +72,16 @@ def waits(transfer: Transfer, least: int = 0) -> re.Match[str]:
     return found
 
 
-@pytest.mark.parametrize("way", PUSHES)
-def test_a_push_that_finds_no_place_waits_until_there_is_one(world: FourWays[Breaking], way: str) -> None:
+@pytest.mark.parametrize("variant", PUSH_VARIANTS)
+def test_a_push_that_finds_no_place_waits_until_there_is_one(
+    matrix: ProtocolMatrix[FaultProxy], variant: str
+) -> None:
     # Pushes that were canceled while nobody could hear of it may have a place still.
     others: list[RawPush] = []
-    while (other := RawPush(world.b, 2, list(ct_study(1, size=32)))).create().status_code == 200:
+    while (other := RawPush(matrix.b, 2, list(ct_study(1, size=32)))).create().status_code == 200:
         others.append(other)
-    transfer = world.start(way, study(world.a))
-    if way == "push-2":
+    transfer = matrix.start(variant, study(matrix.a))
+    if variant == "push-2":
         wait_until(lambda: "Peer 'b2' is busy" in transfer.content().get("Waiting", ""), "it says so")
     else:
         # Its creation is held, and not answered.
@@ -89,60 +91,62 @@ def test_a_push_that_finds_no_place_waits_until_there_is_one(world: FourWays[Bre
     transfer.succeed()
     for other in others[1:]:
         other.drop()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_job_waits_for_a_peer_that_was_stopped_says_since_when_and_goes_on(
-    world: FourWays[Breaking], way: str
+    matrix: ProtocolMatrix[FaultProxy], variant: str
 ) -> None:
-    transfer = world.start(way, study(world.a))
+    transfer = matrix.start(variant, study(matrix.a))
     under_way(transfer)
-    peer = world.b if way.startswith("push") else world.a
+    peer = matrix.b if variant.startswith("push") else matrix.a
     stopped = datetime.now()
     peer.stop()
     said = waits(transfer, 2)
-    assert said[1] == f"{peer.name}{way[-1]}"
+    assert said[1] == f"{peer.name}{variant[-1]}"
     since = datetime.fromisoformat(said[2])
     assert stopped - timedelta(seconds=2) < since <= datetime.now()
     done = transfer.content()["CompletedHttpQueries"]
     peer.start()
     content = transfer.succeed()
     assert "Waiting" not in content
-    assert world.b.md5s() == world.a.md5s()
-    if way != "push-1":
+    assert matrix.b.md5s() == matrix.a.md5s()
+    if variant != "push-1":
         # What had arrived was not sent again.
         assert content["CompletedHttpQueries"] >= done
-    world.nothing_is_left()
+    matrix.nothing_is_left()
 
 
 @pytest.mark.parametrize(("command", "state"), [("pause", "Paused"), ("cancel", "Failure")])
 def test_jobs_that_wait_hear_of_pause_and_cancel_long_before_their_next_attempt(
-    world: FourWays[Breaking], command: str, state: str
+    matrix: ProtocolMatrix[FaultProxy], command: str, state: str
 ) -> None:
-    transfers = {way: world.start(way, study(world.a)) for way in WAYS}
+    transfers = {variant: matrix.start(variant, study(matrix.a)) for variant in VARIANTS}
 
-    def stop(way: str) -> None:
-        transfer = transfers[way]
+    def stop(variant: str) -> None:
+        transfer = transfers[variant]
         under_way(transfer)
-        world.fronts[way].cut()
+        matrix.proxies[variant].cut()
         waits(transfer, LONG)
-        attempts = world.fronts[way].refused
+        attempts = matrix.proxies[variant].refused
         transfer.server.post(f"jobs/{transfer.job}/{command}")
         transfer.server.wait_for_job(transfer.job, [state])
         # It did not hear of it by trying once more; a push that is canceled tries to delete what it has sent.
-        assert world.fronts[way].refused <= attempts + (command == "cancel" and way in PUSHES)
+        assert matrix.proxies[variant].refused <= attempts + (
+            command == "cancel" and variant in PUSH_VARIANTS
+        )
 
     # All at once: what a job says of its waiting is seen as soon as it is said, long before the next attempt.
-    with ThreadPoolExecutor(len(WAYS)) as pool:
-        list(pool.map(stop, WAYS))
-    assert world.b.instances() == []
-    for way, transfer in transfers.items():
-        world.fronts[way].heal()
+    with ThreadPoolExecutor(len(VARIANTS)) as pool:
+        list(pool.map(stop, VARIANTS))
+    assert matrix.b.instances() == []
+    for variant, transfer in transfers.items():
+        matrix.proxies[variant].heal()
         transfer.server.post(f"jobs/{transfer.job}/{'resume' if command == 'pause' else 'resubmit'}")
     for transfer in transfers.values():
         transfer.succeed()
-    assert world.b.md5s() == world.a.md5s()
+    assert matrix.b.md5s() == matrix.a.md5s()
 
 
 @pytest.mark.parametrize("method", ["send", "pull"])

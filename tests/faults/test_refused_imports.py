@@ -12,7 +12,7 @@ import pytest
 
 from orthanc_transfers.core.dicom import transfer_syntax
 from tests.faults.conftest import MakeDisk
-from tests.faults.four_ways import WAYS, FourWays, Transfer, four_ways
+from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import compressed_files, ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import ENTRY, OrthancServer, resource
@@ -67,21 +67,23 @@ end
 
 
 @pytest.fixture(scope="module")
-def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FourWays]:
+def shared(
+    make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProtocolMatrix]:
     folder = tmp_path_factory.mktemp("refused")
     script = folder / "a_script_of_the_user.py"
     script.write_text(SCRIPT)
     lua = folder / "filter.lua"
     lua.write_text(FILTER)
     b = make_shared_server("b", script=script, configuration={"LuaScripts": [str(lua)]})
-    with four_ways(
+    with start_matrix(
         make_shared_server("a"), b, folder, folder / "staging", {"MaxHttpRetries": 1, "CommitThreadsCount": 1}
-    ) as world:
-        yield world
+    ) as matrix:
+        yield matrix
 
 
 @pytest.fixture
-def world(shared: FourWays) -> FourWays:
+def matrix(shared: ProtocolMatrix) -> ProtocolMatrix:
     """The same two Orthancs for all tests of this file, empty at the start of each."""
     shared.clear()
     return shared
@@ -124,68 +126,70 @@ def outcomes(transfer: Transfer) -> dict[str, str]:
     return {row["ID"]: row["Outcome"] for row in report(transfer)["Instances"]}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_storage_that_fails_on_one_instance_undoes_all_but_what_was_there_before(
-    world: FourWays, way: str
+    matrix: ProtocolMatrix, variant: str
 ) -> None:
     files = numbered("Raise^Exception")
-    resources = store(world.a, files)
-    world.b.upload_all(files[:3])
-    before = world.b.md5s()
-    transfer = world.start(way, resources)
+    resources = store(matrix.a, files)
+    matrix.b.upload_all(files[:3])
+    before = matrix.b.md5s()
+    transfer = matrix.start(variant, resources)
     said = transfer.failure()
     refused = orthanc_id(files[5])
     assert refused in said
     assert "nothing was kept" in said
-    assert world.b.md5s() == before
-    world.nothing_is_left()
-    if way != "push-1":
+    assert matrix.b.md5s() == before
+    matrix.nothing_is_left()
+    if variant != "push-1":
         assert outcomes(transfer)[refused] == "refused"
         assert set(outcomes(transfer).values()) <= {"refused", "undone", "already there", "not imported"}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ["Filter^Lua", "Discard^Python"])
 def test_what_the_policy_of_the_receiver_filters_out_is_named_and_counted_and_no_failure(
-    world: FourWays, name: str, way: str
+    matrix: ProtocolMatrix, name: str, variant: str
 ) -> None:
     files = numbered(name)
-    transfer = world.start(way, store(world.a, files))
+    transfer = matrix.start(variant, store(matrix.a, files))
     content = transfer.succeed()
     filtered = orthanc_id(files[5])
-    assert set(world.a.instances()) - set(world.b.instances()) == {filtered}
-    if way != "push-1":
+    assert set(matrix.a.instances()) - set(matrix.b.instances()) == {filtered}
+    if variant != "push-1":
         assert content["Report"]["FilteredOut"] == 1
         row = next(row for row in report(transfer)["Instances"] if row["ID"] == filtered)
         assert row["Outcome"] == "filtered"
         assert "policy" in row["Reason"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_an_instance_that_is_there_with_other_content_is_a_conflict(world: FourWays, way: str) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_instance_that_is_there_with_other_content_is_a_conflict(
+    matrix: ProtocolMatrix, variant: str
+) -> None:
     files = numbered("Conflict^Content")
-    resources = store(world.a, files)
+    resources = store(matrix.a, files)
     there = changed(files[5])
     assert orthanc_id(there) == orthanc_id(files[5])
-    world.b.upload(there)
-    before = world.b.md5s()
-    transfer = world.start(way, resources)
-    if way == "push-1":
+    matrix.b.upload(there)
+    before = matrix.b.md5s()
+    transfer = matrix.start(variant, resources)
+    if variant == "push-1":
         # A sender of version 1 takes it for success; what is there stays, with a warning in the report of B.
         transfer.succeed()
-        assert {one: world.b.md5s()[one] for one in before} == before
-        assert f"{orthanc_id(there)}: it is stored here already with other content" in world.b.log
+        assert {one: matrix.b.md5s()[one] for one in before} == before
+        assert f"{orthanc_id(there)}: it is stored here already with other content" in matrix.b.log
         return
     said = transfer.failure()
     assert orthanc_id(there) in said
     assert "other content" in said
-    assert world.b.md5s() == before
-    world.nothing_is_left()
+    assert matrix.b.md5s() == before
+    matrix.nothing_is_left()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_an_instance_that_is_there_in_another_transfer_syntax_counts_as_there(
-    world: FourWays, way: str
+    matrix: ProtocolMatrix, variant: str
 ) -> None:
     by_instance: dict[str, dict[str, bytes]] = {}
     for path in compressed_files():
@@ -194,22 +198,22 @@ def test_an_instance_that_is_there_in_another_transfer_syntax_counts_as_there(
     identifier, (ours, theirs, *_) = next(
         (identifier, list(found.values())) for identifier, found in by_instance.items() if len(found) > 1
     )
-    world.a.upload(ours)
-    world.b.upload(theirs)
-    before = world.b.md5s()
-    assert before != world.a.md5s()
-    transfer = world.start(way, [resource("Instance", identifier)])
+    matrix.a.upload(ours)
+    matrix.b.upload(theirs)
+    before = matrix.b.md5s()
+    assert before != matrix.a.md5s()
+    transfer = matrix.start(variant, [resource("Instance", identifier)])
     transfer.succeed()
-    assert world.b.md5s() == before
-    if way != "push-1":
+    assert matrix.b.md5s() == before
+    if variant != "push-1":
         assert outcomes(transfer) == {identifier: "already there"}
 
 
-def test_what_a_script_of_the_receiver_changes_while_it_stores_is_stored(world: FourWays) -> None:
+def test_what_a_script_of_the_receiver_changes_while_it_stores_is_stored(matrix: ProtocolMatrix) -> None:
     files = numbered("Change^Name", 3)
-    world.start("push-2", store(world.a, files)).succeed()
+    matrix.start("push-2", store(matrix.a, files)).succeed()
     assert {
-        world.b.get(f"instances/{one}/simplified-tags")["PatientName"] for one in world.b.instances()
+        matrix.b.get(f"instances/{one}/simplified-tags")["PatientName"] for one in matrix.b.instances()
     } == {"Chance^Name"}
 
 
@@ -226,48 +230,48 @@ def disk(make_disk: MakeDisk, tmp_path: Path) -> SmallDisk:
     return make_disk(tmp_path / "disk", 6_000_000)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_full_storage_undoes_all_and_the_transfer_goes_through_once_there_is_room(
-    make_server: MakeServer, disk: SmallDisk, tmp_path: Path, way: str
+    make_server: MakeServer, disk: SmallDisk, tmp_path: Path, variant: str
 ) -> None:
     configuration = {"StorageDirectory": str(disk.path)}
     a, b = make_server("a"), make_server("b", configuration=configuration)
-    with four_ways(a, b, tmp_path, tmp_path / "staging", {"MaxHttpRetries": 1}) as world:
-        world.b.upload_all(small_instances(5))
-        before = world.b.md5s()
+    with start_matrix(a, b, tmp_path, tmp_path / "staging", {"MaxHttpRetries": 1}) as matrix:
+        matrix.b.upload_all(small_instances(5))
+        before = matrix.b.md5s()
         ours = store(a, list(ct_study(4)))
         disk.fill(leave=1_200_000)
-        transfer = world.start(way, ours)
+        transfer = matrix.start(variant, ours)
         said = transfer.failure()
         assert "is the disk full?" in said
         assert any(one in said for one in a.instances())
-        assert world.b.md5s() == before
-        world.nothing_is_left()
+        assert matrix.b.md5s() == before
+        matrix.nothing_is_left()
         disk.make_room()
         transfer.again().succeed()
-        assert world.b.md5s() == {**before, **a.md5s()}
+        assert matrix.b.md5s() == {**before, **a.md5s()}
 
 
 @pytest.mark.parametrize("mode", ["Recycle", "Reject"])
-@pytest.mark.parametrize("way", ["push-2", "pull-2"])
+@pytest.mark.parametrize("variant", ["push-2", "pull-2"])
 def test_a_storage_at_its_limit_undoes_all_and_deletes_nothing_else(
-    make_server: MakeServer, tmp_path: Path, way: str, mode: str
+    make_server: MakeServer, tmp_path: Path, variant: str, mode: str
 ) -> None:
     configuration = {"MaximumStorageSize": 2, "MaximumStorageMode": mode}
     a, b = make_server("a"), make_server("b", configuration=configuration)
-    with four_ways(a, b, tmp_path, tmp_path / "staging", {"MaxHttpRetries": 1}) as world:
+    with start_matrix(a, b, tmp_path, tmp_path / "staging", {"MaxHttpRetries": 1}) as matrix:
         if mode == "Reject" and "MaximumStorageMode" not in b.get("system"):
             pytest.skip("this Orthanc knows no MaximumStorageMode (1.11.3)")
         patient = b.upload_all(small_instances(5))[0]["ParentPatient"]
         # Recycling is a matter of Orthanc's: it deletes the oldest patients, unless they are protected.
         b.request("PUT", f"patients/{patient}/protected", data="1")
         before = b.md5s()
-        transfer = world.start(way, store(a, list(ct_study(6))))
+        transfer = matrix.start(variant, store(a, list(ct_study(6))))
         said = transfer.failure()
         assert any(one in said for one in a.instances())
         assert "storage is full" in said
         assert b.md5s() == before
-        world.nothing_is_left()
+        matrix.nothing_is_left()
 
 
 def test_with_overwriting_what_was_overwritten_is_not_brought_back_and_not_deleted(
@@ -280,12 +284,12 @@ def test_with_overwriting_what_was_overwritten_is_not_brought_back_and_not_delet
         make_server("a"),
         make_server("b", script=script, configuration={"OverwriteInstances": True}),
     )
-    with four_ways(a, b, tmp_path, tmp_path / "staging", {"CommitThreadsCount": 1}) as world:
+    with start_matrix(a, b, tmp_path, tmp_path / "staging", {"CommitThreadsCount": 1}) as matrix:
         files = numbered("Raise^Overwriting")
         resources = store(a, files)
         b.upload(changed(files[0]))
         overwritten = orthanc_id(files[0])
-        transfer = world.start("push-2", resources)
+        transfer = matrix.start("push-2", resources)
         assert orthanc_id(files[5]) in transfer.failure()
         assert b.md5s() == {overwritten: a.md5s()[overwritten]}
         assert outcomes(transfer)[overwritten] == "stored"

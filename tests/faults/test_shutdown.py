@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.world import Mode, Transfer, Trap, World, broken_world
+from tests.faults.failpoints import Failpoint, Mode
+from tests.faults.rig import Rig, Transfer, start_rig
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, wait_until
 
@@ -35,21 +36,21 @@ SLOW = {
 
 
 @pytest.fixture(scope="module")
-def world(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with broken_world(make_shared_server, tmp_path_factory.mktemp("nginx")) as made:
+def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with start_rig(make_shared_server, tmp_path_factory.mktemp("nginx")) as made:
         yield made
 
 
-def slowed(transfer: Transfer, phase: str) -> Trap:
-    side, place, seconds = SLOW[transfer.mode, phase]
-    return Trap(transfer.source if side == "source" else transfer.target, place, f"slow {seconds}")
+def slowed(transfer: Transfer, phase: str) -> Failpoint:
+    side, name, seconds = SLOW[transfer.mode, phase]
+    return Failpoint(transfer.source if side == "source" else transfer.target, name, f"slow {seconds}")
 
 
 def reach(transfer: Transfer, phase: str) -> None:
     """Wait until the job is in a phase, and has done something of it."""
 
     def reached() -> bool:
-        known = transfer.world.a.job(transfer.job)
+        known = transfer.rig.a.job(transfer.job)
         assert known["State"] in ("Pending", "Running"), known
         content = known["Content"]
         if content.get("Phase") != phase:
@@ -87,10 +88,10 @@ def stop(server: OrthancServer) -> None:
     ],
 )
 def test_an_orthanc_stops_soon_in_every_phase_and_the_transfer_goes_on_afterwards(
-    world: World, mode: Mode, phase: str, stopped: str
+    rig: Rig, mode: Mode, phase: str, stopped: str
 ) -> None:
-    transfer = world.transfer(mode)
-    server = {"a": world.a, "b": world.b}[stopped]
+    transfer = rig.transfer(mode)
+    server = {"a": rig.a, "b": rig.b}[stopped]
     with slowed(transfer, phase):
         transfer.start()
         reach(transfer, phase)
@@ -101,16 +102,16 @@ def test_an_orthanc_stops_soon_in_every_phase_and_the_transfer_goes_on_afterward
 
 
 @pytest.mark.parametrize("mode", ["push", "pull"])
-def test_an_orthanc_stops_soon_while_it_looks_what_it_has_of_a_transfer(world: World, mode: Mode) -> None:
-    transfer = world.transfer(mode)
+def test_an_orthanc_stops_soon_while_it_looks_what_it_has_of_a_transfer(rig: Rig, mode: Mode) -> None:
+    transfer = rig.transfer(mode)
     target = transfer.target
     target.upload_all(transfer.source.download(f"instances/{one}/file") for one in transfer.wanted)
     with (
-        Trap(target, "Sdk.rest_get before", "slow 0.3"),
-        Trap(target, "OrthancStore.md5s before", "slow 0") as looking,
+        Failpoint(target, "Sdk.rest_get before", "slow 0.3"),
+        Failpoint(target, "OrthancStore.md5s before", "slow 0") as looking,
     ):
         transfer.start()
-        looking.has_caught()
+        looking.wait_reached()
         stop(target)
     target.start()
     transfer.succeed()
@@ -118,34 +119,34 @@ def test_an_orthanc_stops_soon_while_it_looks_what_it_has_of_a_transfer(world: W
 
 
 @pytest.mark.parametrize("mode", ["push", "pull"])
-def test_an_orthanc_stops_soon_while_its_transfer_is_paused(world: World, mode: Mode) -> None:
-    transfer = world.transfer(mode)
+def test_an_orthanc_stops_soon_while_its_transfer_is_paused(rig: Rig, mode: Mode) -> None:
+    transfer = rig.transfer(mode)
     phase = "Sending" if mode == "push" else "Fetching"
     with slowed(transfer, phase):
         job = transfer.start()
         reach(transfer, phase)
-        world.a.post(f"jobs/{job}/pause")
-        world.a.wait_for_job(job, ["Paused"])
-    for server in (world.a, world.b):
+        rig.a.post(f"jobs/{job}/pause")
+        rig.a.wait_for_job(job, ["Paused"])
+    for server in (rig.a, rig.b):
         stop(server)
         server.start()
-    assert world.a.job(job)["State"] == "Paused"
-    world.a.post(f"jobs/{job}/resume")
+    assert rig.a.job(job)["State"] == "Paused"
+    rig.a.post(f"jobs/{job}/resume")
     transfer.succeed()
     transfer.is_whole()
 
 
 @pytest.mark.parametrize("mode", ["push", "pull"])
-def test_an_orthanc_stops_soon_while_its_transfer_waits_for_an_absent_peer(world: World, mode: Mode) -> None:
-    transfer = world.transfer(mode)
+def test_an_orthanc_stops_soon_while_its_transfer_waits_for_an_absent_peer(rig: Rig, mode: Mode) -> None:
+    transfer = rig.transfer(mode)
     phase = "Sending" if mode == "push" else "Fetching"
     with slowed(transfer, phase):
         job = transfer.start()
         reach(transfer, phase)
-        stop(world.b)
-    wait_until(lambda: "Waiting" in world.a.job(job)["Content"], "the job waits for its peer")
-    stop(world.a)
-    world.a.start()
-    world.b.start()
+        stop(rig.b)
+    wait_until(lambda: "Waiting" in rig.a.job(job)["Content"], "the job waits for its peer")
+    stop(rig.a)
+    rig.a.start()
+    rig.b.start()
     transfer.succeed()
     transfer.is_whole()

@@ -32,8 +32,9 @@ from typing import Any
 import requests
 
 from orthanc_transfers.pipeline.schedule import FIRST
-from tests.faults.breaking import FAULTS, SILENT, Breaking, Fault
-from tests.faults.four_ways import WAYS, FourWays, Transfer, four_ways
+from tests.faults.fault_proxy import Fault, FaultProxy
+from tests.faults.network_faults import FAULTS, SILENT
+from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support import process
 from tests.support.dicom_data import ct_study, multi_frame
 from tests.support.orthanc_server import OrthancError, OrthancServer, StatusError, resource, wait_until
@@ -88,7 +89,7 @@ class Violation(Exception):
 class Wanted:
     """One transfer of a round: how, what, and what came of it."""
 
-    way: str
+    variant: str
     resources: list[dict[str, str]]
     instances: frozenset[str]
     compression: str
@@ -100,9 +101,7 @@ class Wanted:
     def __str__(self) -> str:
         levels = ", ".join(f"{item['Level']} {item['ID']}" for item in self.resources)
         job = f"job {self.transfer.job}" if self.transfer else "no job"
-        return (
-            f"{self.way}, {self.compression}, {len(self.instances)} instances, {job}: {self.state} ({levels})"
-        )
+        return f"{self.variant}, {self.compression}, {len(self.instances)} instances, {job}: {self.state} ({levels})"
 
 
 @dataclass
@@ -135,9 +134,9 @@ class Vitals:
 class Torture:
     """See the module. ``tell`` gets a line of text now and then."""
 
-    def __init__(self, world: FourWays[Breaking], seed: int, tell: Callable[[str], None]) -> None:
-        self._world = world
-        self._servers = (world.a, world.b)
+    def __init__(self, matrix: ProtocolMatrix[FaultProxy], seed: int, tell: Callable[[str], None]) -> None:
+        self._world = matrix
+        self._servers = (matrix.a, matrix.b)
         self._seed = seed
         self._tell = tell
         self._faults: Counter[str] = Counter()
@@ -181,17 +180,17 @@ class Torture:
     def _round(self, this: Round) -> None:
         self._world.clear()
         self._prepare(this)
-        for way in WAYS:
-            self._break(this, way)
+        for variant in VARIANTS:
+            self._break(this, variant)
         acts = self._acts(this)
         for act in acts:
             act()
-        for way, front in self._world.fronts.items():
-            self._faults.update(name for _, name in front.suffered)
+        for variant, proxy in self._world.proxies.items():
+            self._faults.update(name for _, name in proxy.suffered)
             this.story.append(
-                f"{way}: {', '.join(f'{kind} {name}' for kind, name in front.suffered) or 'no fault'}"
+                f"{variant}: {', '.join(f'{kind} {name}' for kind, name in proxy.suffered) or 'no fault'}"
             )
-            front.forget()
+            proxy.forget()
         for wanted in this.wanted:
             self._end(this, wanted)
             self._ends[wanted.state] += 1
@@ -211,7 +210,7 @@ class Torture:
 
     def _prepare(self, this: Round) -> None:
         """Studies of random shape at the sender, a part of them at the receiver, and what to transfer."""
-        dice, world = this.dice, self._world
+        dice, matrix = this.dice, self._world
         below: dict[tuple[str, str], set[str]] = {}
         files: list[bytes] = []
         for _ in range(dice.randint(1, 3)):
@@ -223,25 +222,25 @@ class Torture:
             # More than are announced at once.
             files += ct_study(FIRST + dice.randint(1, 60), seed=dice.randrange(100), size=32, series=2)
         for data in files:
-            stored = world.a.upload(data)
+            stored = matrix.a.upload(data)
             below.setdefault(("Instance", stored["ID"]), set()).add(stored["ID"])
             below.setdefault(("Series", stored["ParentSeries"]), set()).add(stored["ID"])
             below.setdefault(("Study", stored["ParentStudy"]), set()).add(stored["ID"])
         if dice.random() < 0.5:
-            world.b.upload_all(dice.sample(files, dice.randrange(len(files))))
+            matrix.b.upload_all(dice.sample(files, dice.randrange(len(files))))
         # And something that nobody transfers.
-        world.b.upload_all(ct_study(2, size=32))
-        this.sent, this.there = world.a.md5s(), world.b.md5s()
+        matrix.b.upload_all(ct_study(2, size=32))
+        this.sent, this.there = matrix.a.md5s(), matrix.b.md5s()
         for _ in range(dice.randint(1, 4)):
             # The order of a dictionary is that of the uploads, not that of random identifiers.
             chosen = dice.sample(list(below), min(len(below), dice.choice((1, 1, 2, 5))))
             instances = frozenset().union(*(below[one] for one in chosen))
             resources = [resource(level, identifier) for level, identifier in chosen]
-            this.wanted.append(Wanted(dice.choice(WAYS), resources, instances, dice.choice(COMPRESSIONS)))
+            this.wanted.append(Wanted(dice.choice(VARIANTS), resources, instances, dice.choice(COMPRESSIONS)))
 
-    def _break(self, this: Round, way: str) -> None:
-        """Let requests of one way suffer at random."""
-        dice = random.Random(f"{self._seed}/{this.number}/{way}")
+    def _break(self, this: Round, variant: str) -> None:
+        """Let requests of one variant suffer at random."""
+        dice = random.Random(f"{self._seed}/{this.number}/{variant}")
         share = dice.choice((0, 0.05, 0.15, 0.4))
         lock = threading.Lock()
 
@@ -253,7 +252,7 @@ class Torture:
                 # They take the time of all others.
                 return None if fault in SILENT and dice.random() < 0.8 else fault
 
-        self._world.fronts[way].choose = choose
+        self._world.proxies[variant].choose = choose
 
     def _acts(self, this: Round) -> list[Callable[[], None]]:
         """The starts of the transfers, and what is done to them meanwhile, with rests between."""
@@ -263,7 +262,7 @@ class Torture:
             for _ in range(dice.choice((0, 1, 2, 3))):
                 acts.append(self._command(this, wanted, dice.choice(COMMANDS)))
         for _ in range(dice.choice((0, 0, 1))):
-            acts.append(self._cut(this, dice.choice(WAYS), dice.uniform(0.2, 1.5)))
+            acts.append(self._cut(this, dice.choice(VARIANTS), dice.uniform(0.2, 1.5)))
         if this.kills and dice.random() < 0.8:
             acts.append(self._kill(this, dice.choice(self._servers), dice.random() < 0.6, dice.uniform(0, 1)))
         dice.shuffle(acts)
@@ -274,8 +273,10 @@ class Torture:
 
     def _start(self, this: Round, wanted: Wanted) -> Callable[[], None]:
         def act() -> None:
-            wanted.transfer = self._world.start(wanted.way, wanted.resources, Compression=wanted.compression)
-            this.story.append(f"start {wanted.way} as {wanted.transfer.job}")
+            wanted.transfer = self._world.start(
+                wanted.variant, wanted.resources, Compression=wanted.compression
+            )
+            this.story.append(f"start {wanted.variant} as {wanted.transfer.job}")
 
         return act
 
@@ -295,14 +296,14 @@ class Torture:
 
         return act
 
-    def _cut(self, this: Round, way: str, seconds: float) -> Callable[[], None]:
+    def _cut(self, this: Round, variant: str, seconds: float) -> Callable[[], None]:
         def act() -> None:
-            front = self._world.fronts[way]
-            front.cut()
+            proxy = self._world.proxies[variant]
+            proxy.cut()
             time.sleep(seconds)
-            front.heal()
+            proxy.heal()
             self._faults["cut"] += 1
-            this.story.append(f"cut {way} for {seconds:.1f} s")
+            this.story.append(f"cut {variant} for {seconds:.1f} s")
 
         return act
 
@@ -388,7 +389,7 @@ class Torture:
                 due.update((one, this.sent[one]) for one in wanted.instances)
         left = stored.keys() - due.keys()
         if left:
-            owners = [wanted.way for wanted in others if wanted.instances & left]
+            owners = [wanted.variant for wanted in others if wanted.instances & left]
             return f"instances {sorted(left)} are there, without the rest of their transfers ({owners})"
         return None
 
@@ -454,7 +455,7 @@ def _staging(server: OrthancServer) -> Path:
 
 
 @contextlib.contextmanager
-def world(folder: Path) -> Iterator[FourWays[Breaking]]:
+def matrix(folder: Path) -> Iterator[ProtocolMatrix[FaultProxy]]:
     """The two Orthancs, started."""
     transfers = {
         "BucketSize": 32,
@@ -471,13 +472,13 @@ def world(folder: Path) -> Iterator[FourWays[Breaking]]:
     a, b = (OrthancServer(name, folder / name, configuration=configuration) for name in ("a", "b"))
     a.configuration["Transfers"] = {"StagingDirectory": str(_staging(a))}
     try:
-        with four_ways(
+        with start_matrix(
             a,
             b,
             folder,
             _staging(b),
             transfers,
-            between=lambda _, server, version: Breaking(server, version),
+            between=lambda _, server, version: FaultProxy(server, version),
             Timeout=TIMEOUT,
         ) as made:
             yield made
@@ -505,7 +506,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     tell(f"seed {options.seed}")
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
-    with world(folder) as made:
+    with matrix(folder) as made:
         torture = Torture(made, options.seed, tell)
         try:
             torture.run(options.first, options.first + options.rounds, began + 60 * options.minutes)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.world import is_saved
+from tests.faults.rig import is_saved
 from tests.support.cpp_peer import Asked, CppPeer
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.front import Front, Seen
 from tests.support.orthanc_server import OrthancServer, free_port, resource, start_together, wait_until
+from tests.support.recording_proxy import RecordedRequest, RecordingProxy
 
 pytestmark = pytest.mark.orthanc
 
@@ -34,11 +34,11 @@ KINDS = [("send", "b1"), ("send", "b2"), ("pull", "b1"), ("pull", "b2")]
 
 @dataclass(frozen=True)
 class World:
-    """``a`` sends to and fetches from ``b``, over a slow line, behind a front for each version."""
+    """``a`` sends to and fetches from ``b``, over a slow line, behind a proxy for each version."""
 
     a: OrthancServer
     b: OrthancServer
-    fronts: dict[str, Front]
+    proxies: dict[str, RecordingProxy]
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
     )
     b = make_shared_server("b", user="alice", password="wonderland")
     folder = tmp_path_factory.mktemp("nginx")
-    with Front(folder / "1", b, version=1) as front1, Front(folder / "2", b) as front2:
-        fronts = {"b1": front1, "b2": front2}
-        for name, front in fronts.items():
-            a.add_peer(name, b, Url=front.url)
+    with RecordingProxy(folder / "1", b, version=1) as proxy1, RecordingProxy(folder / "2", b) as proxy2:
+        proxies = {"b1": proxy1, "b2": proxy2}
+        for name, proxy in proxies.items():
+            a.add_peer(name, b, Url=proxy.url)
         a.add_peer("away", b, Url=f"http://127.0.0.1:{free_port()}/")
         a.add_peer("wrong-password", b, Password="looking-glass")
         start_together(a, b)
-        yield World(a, b, fronts)
+        yield World(a, b, proxies)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def world(shared: World) -> World:
     """The same servers for all tests of this file, empty at the start of each."""
     for server in (shared.a, shared.b):
         server.clear()
-    for front in shared.fronts.values():
-        front.forget()
+    for proxy in shared.proxies.values():
+        proxy.forget()
     return shared
 
 
@@ -127,35 +127,35 @@ def places_left(server: OrthancServer) -> int:
     return int(float(line.split()[1]))
 
 
-def carried(front: Front) -> list[Seen]:
+def carried(proxy: RecordingProxy) -> list[RecordedRequest]:
     """The requests that brought bytes and were answered."""
     return [
         seen
-        for seen in front.requests
+        for seen in proxy.requests
         if seen.status == 200 and (seen.method == "PUT" or "/chunks" in seen.uri)
     ]
 
 
-def size_carried(seen: Seen) -> int:
+def size_carried(seen: RecordedRequest) -> int:
     return seen.length if seen.method == "PUT" else seen.answered
 
 
-def bytes_carried(front: Front) -> int:
-    return sum(map(size_carried, carried(front)))
+def bytes_carried(proxy: RecordingProxy) -> int:
+    return sum(map(size_carried, carried(proxy)))
 
 
-def in_flight(front: Front, methods: Container[str] = ("PUT", "GET", "POST")) -> int:
+def in_flight(proxy: RecordingProxy, methods: Container[str] = ("PUT", "GET", "POST")) -> int:
     """Bytes that may have been under way, and arrived or not, when a transfer was interrupted.
 
     Buckets follow the line: the largest requests may all have run at that moment.
     """
-    sizes = sorted(size_carried(seen) for seen in carried(front) if seen.method in methods)
+    sizes = sorted(size_carried(seen) for seen in carried(proxy) if seen.method in methods)
     return sum(sizes[-AT_ONE_MOMENT:])
 
 
-def bytes_cut(front: Front) -> int:
+def bytes_cut(proxy: RecordingProxy) -> int:
     """Of buckets whose sender hung up before the answer (nginx's 499): some of them arrived all the same."""
-    return sum(seen.length for seen in front.of("PUT") if seen.status == 499)
+    return sum(seen.length for seen in proxy.of("PUT") if seen.status == 499)
 
 
 def started(world: World, route: str, peer: str, **options: Any) -> str:
@@ -175,21 +175,21 @@ def test_a_paused_transfer_rests_and_then_goes_on_where_it_was(world: World, rou
     here, there = (world.a, world.b) if route == "send" else (world.b, world.a)
     stored(here, slow_study())
     size = size_of(here)
-    front = world.fronts[peer]
+    proxy = world.proxies[peer]
     job = started(world, route, peer, SenderTransferID="paused")
     under_way(world.a, job)
     assert paused(world.a, job)["State"] == "Paused"
 
     # While another transfer comes and goes, not a byte of this one does.
-    before = len(carried(front))
+    before = len(carried(proxy))
     (small,) = here.upload_all(small_instances(1))
     other = world.a.post(
         f"transfers/{route}", {"Resources": [resource("Instance", small["ID"])], "Peer": peer}
     )
     succeeded(world.a, other["ID"])
-    of_other = [seen for seen in carried(front)[before:] if seen.transfer != "paused"]
-    assert len(carried(front)) - before <= len(of_other) + THREADS
-    there_now = bytes_carried(front)
+    of_other = [seen for seen in carried(proxy)[before:] if seen.transfer != "paused"]
+    assert len(carried(proxy)) - before <= len(of_other) + THREADS
+    there_now = bytes_carried(proxy)
     assert there_now < size
 
     world.a.post(f"jobs/{job}/resume")
@@ -197,28 +197,28 @@ def test_a_paused_transfer_rests_and_then_goes_on_where_it_was(world: World, rou
     assert there.md5s() == here.md5s()
     assert done["Content"]["ResumedSizeMB"] >= 0
     small_size = int(here.get(f"instances/{small['ID']}/attachments/dicom/size"))
-    assert size - bytes_cut(front) <= bytes_carried(front) <= size + small_size + in_flight(front)
+    assert size - bytes_cut(proxy) <= bytes_carried(proxy) <= size + small_size + in_flight(proxy)
 
 
 @pytest.mark.parametrize("peer", ["b1", "b2"])
 def test_no_bucket_is_sent_twice_but_those_that_a_pause_cut(world: World, peer: str) -> None:
     stored(world.a, slow_study())
-    front = world.fronts[peer]
+    proxy = world.proxies[peer]
     job = started(world, "send", peer)
     for _ in range(2):
         under_way(world.a, job)
         paused(world.a, job)
         world.a.post(f"jobs/{job}/resume")
     done = succeeded(world.a, job)
-    places = [seen.uri for seen in carried(front)]
+    places = [seen.uri for seen in carried(proxy)]
     assert len(places) - len(set(places)) <= 2 * THREADS
     # One creation of version 1 serves for all; version 2 asks again what is missing.
-    creations = [seen for seen in front.of("POST") if seen.uri.endswith("/push")]
+    creations = [seen for seen in proxy.of("POST") if seen.uri.endswith("/push")]
     assert len(creations) == (1 if peer == "b1" else 3)
     if peer == "b1":  # version 2 cuts what is missing anew
         assert done["Content"]["CompletedHttpQueries"] == len(set(places))
     size = size_of(world.a)
-    assert size - bytes_cut(front) <= bytes_carried(front) <= size + 2 * in_flight(front)
+    assert size - bytes_cut(proxy) <= bytes_carried(proxy) <= size + 2 * in_flight(proxy)
     assert world.b.md5s() == world.a.md5s()
 
 
@@ -246,14 +246,14 @@ def test_progress_never_goes_back(world: World, route: str) -> None:
 @pytest.mark.parametrize("peer", ["b1", "b2"])
 def test_a_canceled_push_is_deleted_on_the_receiver_and_can_be_resubmitted(world: World, peer: str) -> None:
     stored(world.a, slow_study())
-    front = world.fronts[peer]
+    proxy = world.proxies[peer]
     job = started(world, "send", peer, SenderTransferID="canceled")
     under_way(world.a, job)
     assert places_left(world.b) == 3
     world.a.post(f"jobs/{job}/cancel")
     world.a.wait_for_job(job, ["Failure"])
     wait_until(lambda: places_left(world.b) == 4, "the receiver has its place again")
-    (deletion,) = front.wait_for("DELETE", "push")
+    (deletion,) = proxy.wait_for("DELETE", "push")
     assert deletion.transfer == "canceled"
     staged = [path for path in (world.b.storage / "Transfers").rglob("*") if path.is_file()]
     assert not [path for path in staged if path.stat().st_size > 100 * KB]
@@ -370,8 +370,8 @@ class Transfer:
         return ("PUT",) if self.route == "send" else ("GET", "POST")
 
     def carried(self, world: World) -> int:
-        front = world.fronts[self.peer]
-        return sum(size_carried(seen) for seen in carried(front) if seen.method in self.methods)
+        proxy = world.proxies[self.peer]
+        return sum(size_carried(seen) for seen in carried(proxy) if seen.method in self.methods)
 
 
 def all_kinds(world: World) -> list[Transfer]:
@@ -399,8 +399,8 @@ def all_finish(world: World, transfers: list[Transfer]) -> None:
         done = succeeded(world.a, transfer.job)
         assert done["Content"]["ResumedSizeMB"] >= 0
         again = transfer.carried(world) - transfer.size
-        front = world.fronts[transfer.peer]
-        assert -bytes_cut(front) <= again <= in_flight(front, transfer.methods), (
+        proxy = world.proxies[transfer.peer]
+        assert -bytes_cut(proxy) <= again <= in_flight(proxy, transfer.methods), (
             f"{transfer.route} {transfer.peer}: {again} bytes too many"
         )
     assert world.a.md5s() == world.b.md5s()

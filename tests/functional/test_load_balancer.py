@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.front import Front
 from tests.support.orthanc_server import OrthancServer, resource, start_together
 from tests.support.postgresql import PostgreSQL, index_plugin, postgresql_is_installed
+from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc
 
@@ -46,7 +46,7 @@ class Balanced:
     a: OrthancServer
     first: OrthancServer
     second: OrthancServer
-    fronts: dict[str, Front]
+    proxies: dict[str, RecordingProxy]
 
     def send(self, study: dict[str, str], peer: str, **options: str) -> None:
         job = self.a.wait_for_job(self.a.send([study], peer, **options)["ID"])
@@ -54,9 +54,9 @@ class Balanced:
 
     def servers_of_pushes(self, peer: str) -> dict[str, set[str]]:
         """The servers that each push reached, by the identifiers of the transfers."""
-        front = self.fronts[peer]
+        proxy = self.proxies[peer]
         reached: dict[str, set[str]] = defaultdict(set)
-        for seen in front.requests:
+        for seen in proxy.requests:
             if "/push" in seen.uri:
                 assert seen.status == 200, seen
                 reached[seen.transfer].add(seen.upstream)
@@ -79,7 +79,7 @@ def behind_balancers(
 ) -> Iterator[Balanced]:
     """Balancers of all kinds between ``a`` and the two others."""
     ports = (first.http_port, second.http_port)
-    fronts = {}
+    proxies = {}
     with ExitStack() as stack:
         for version in (1, 2):
             for kind, upstream, http, location in (
@@ -87,20 +87,20 @@ def behind_balancers(
                 ("by-cookie", "$target", BY_COOKIE, SET_COOKIE),
             ):
                 name = f"{kind}-{version}"
-                front = Front(
+                proxy = RecordingProxy(
                     folder / name, upstream, version=version, http=http.format(*ports), location=location
                 )
-                fronts[name] = stack.enter_context(front)
-                a.add_peer(name, first, Url=front.url)
-        yield Balanced(a, first, second, fronts)
+                proxies[name] = stack.enter_context(proxy)
+                a.add_peer(name, first, Url=proxy.url)
+        yield Balanced(a, first, second, proxies)
 
 
 @pytest.fixture
 def balanced(shared: Balanced) -> Balanced:
     for server in (shared.a, shared.first, shared.second):
         server.clear()
-    for front in shared.fronts.values():
-        front.forget()
+    for proxy in shared.proxies.values():
+        proxy.forget()
     return shared
 
 

@@ -14,9 +14,9 @@ import pytest
 from tests.support.certificates import make_certificate, make_client_certificate
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.front import Front
+from tests.support.forward_proxy import ForwardProxy
 from tests.support.orthanc_server import OrthancServer, StatusError, free_port, resource, start_together
-from tests.support.proxy import Proxy
+from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc
 
@@ -46,9 +46,9 @@ class World:
     b: OrthancServer
     behind: OrthancServer
     database: OrthancServer
-    front: Front
-    proxy: Proxy
-    fronts: dict[str, Front]
+    recorder: RecordingProxy
+    forward_proxy: ForwardProxy
+    proxies: dict[str, RecordingProxy]
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +60,18 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
     b = make_shared_server("b", user=USER, password=PASSWORD)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        Front(folder / "plain", b, headers=("x-token",)) as front,
-        Front(folder / "open", b, location=ADMIT.format(login=LOGIN)) as admitting,
-        Front(folder / "slow", b, server=STALL.format(port=silent.getsockname()[1])) as stalling,
-        Front(folder / "https", b, certificate=certificate) as https,
-        Front(
+        RecordingProxy(folder / "plain", b, headers=("x-token",)) as recorder,
+        RecordingProxy(folder / "open", b, location=ADMIT.format(login=LOGIN)) as admitting,
+        RecordingProxy(folder / "slow", b, server=STALL.format(port=silent.getsockname()[1])) as stalling,
+        RecordingProxy(folder / "https", b, certificate=certificate) as https,
+        RecordingProxy(
             folder / "strict",
             b,
             certificate=certificate,
             server=f"ssl_verify_client on; ssl_client_certificate {certificate};",
         ) as strict,
-        Front(folder / "stranger", b, certificate=stranger) as unknown,
-        Proxy() as proxy,
+        RecordingProxy(folder / "stranger", b, certificate=stranger) as unknown,
+        ForwardProxy() as forward_proxy,
     ):
         login = {"Username": USER, "Password": PASSWORD}
         certified = {
@@ -90,12 +90,12 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
                 "OrthancPeers": {
                     "bare": [admitting.url],
                     "bare-without-scheme": [admitting.url.removeprefix("http://")],
-                    "login": [front.url, USER, PASSWORD],
-                    "object": {"Url": front.url.rstrip("/"), **login},
-                    "capital": {"URL": front.url, **login, "Anything": "else"},
-                    "half-a-login": {"Url": front.url, "Username": USER, "Password": ""},
-                    "headers": {"Url": front.url, **login, "HttpHeaders": {"X-Token": TOKEN}},
-                    "by-header": {"Url": front.url, "HttpHeaders": {"Authorization": f"Basic {LOGIN}"}},
+                    "login": [recorder.url, USER, PASSWORD],
+                    "object": {"Url": recorder.url.rstrip("/"), **login},
+                    "capital": {"URL": recorder.url, **login, "Anything": "else"},
+                    "half-a-login": {"Url": recorder.url, "Username": USER, "Password": ""},
+                    "headers": {"Url": recorder.url, **login, "HttpHeaders": {"X-Token": TOKEN}},
+                    "by-header": {"Url": recorder.url, "HttpHeaders": {"Authorization": f"Basic {LOGIN}"}},
                     "patient": {"Url": stalling.url, **login},
                     "impatient": {"Url": stalling.url, **login, "Timeout": 1},
                     "https": {"Url": https.url, **login},
@@ -103,7 +103,7 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
                     "certified": {**certified, "CertificateKeyPassword": KEY_PASSWORD},
                     "badly-certified": {**certified, "CertificateKeyPassword": WRONG},
                     "uncertified": {"Url": strict.url, **login},
-                    "wrong-password": {"Url": front.url, "Username": USER, "Password": WRONG},
+                    "wrong-password": {"Url": recorder.url, "Username": USER, "Password": WRONG},
                     "nowhere": {"Url": f"http://{USER}:{WRONG}@127.0.0.1:{free_port()}/"},
                 },
             },
@@ -114,8 +114,11 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
             configuration={
                 "Transfers": PATIENCE,
                 "HttpsVerifyPeers": False,
-                "HttpProxy": f"http://clerk:{PROXY_PASSWORD}@{proxy.address}",
-                "OrthancPeers": {"http": {"Url": front.url, **login}, "https": {"Url": unknown.url, **login}},
+                "HttpProxy": f"http://clerk:{PROXY_PASSWORD}@{forward_proxy.address}",
+                "OrthancPeers": {
+                    "http": {"Url": recorder.url, **login},
+                    "https": {"Url": unknown.url, **login},
+                },
             },
         )
         database = make_shared_server(
@@ -128,8 +131,8 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
             },
         )
         start_together(a, b, behind, database)
-        fronts = {"https": https, "strict": strict, "stranger": unknown, "open": admitting}
-        yield World(a, b, behind, database, front, proxy, fronts)
+        proxies = {"https": https, "strict": strict, "stranger": unknown, "open": admitting}
+        yield World(a, b, behind, database, recorder, forward_proxy, proxies)
 
 
 @pytest.fixture
@@ -137,9 +140,9 @@ def world(shared: World) -> World:
     """The same servers for all tests of this file, empty at the start of each."""
     for server in (shared.a, shared.b, shared.behind, shared.database):
         server.clear()
-    for front in (shared.front, *shared.fronts.values()):
-        front.forget()
-    shared.proxy.asked.clear()
+    for recorder in (shared.recorder, *shared.proxies.values()):
+        recorder.forget()
+    shared.forward_proxy.asked.clear()
     return shared
 
 
@@ -184,14 +187,14 @@ def test_which_peers_have_the_plugin_is_asked_as_each_of_them_wants_it(world: Wo
 
 def test_half_a_login_is_none(world: World) -> None:
     assert "401" in error_of_push(world.a, "half-a-login")
-    assert world.front.requests
-    assert {seen.authorization for seen in world.front.requests} == {""}
+    assert world.recorder.requests
+    assert {seen.authorization for seen in world.recorder.requests} == {""}
 
 
 def test_the_headers_of_a_peer_are_on_all_its_requests(world: World) -> None:
     there_and_back(world.a, world.b, "headers")
     assert world.a.get("transfers/peers")["headers"] == "installed"
-    seen = [one for one in world.front.requests if one.authorization == f"Basic {LOGIN}"]
+    seen = [one for one in world.recorder.requests if one.authorization == f"Basic {LOGIN}"]
     paths = {one.uri.split("/")[-1] for one in seen if one.headers == TOKEN}
     assert {"push", "commit", "lookup", "chunks", "plugins"} <= paths
     transfer = [one for one in seen if one.transfer]
@@ -242,29 +245,29 @@ def test_a_certificate_of_a_stranger_is_refused(world: World) -> None:
 
 def test_plain_requests_are_forwarded_by_the_proxy(world: World) -> None:
     there_and_back(world.behind, world.b, "http")
-    asked = {target for method, target in world.proxy.asked if method == "PUT"}
+    asked = {target for method, target in world.forward_proxy.asked if method == "PUT"}
     assert asked
-    assert all(target.startswith(world.front.url) for target in asked)
-    assert {method for method, _ in world.proxy.asked} == {"GET", "POST", "PUT"}
+    assert all(target.startswith(world.recorder.url) for target in asked)
+    assert {method for method, _ in world.forward_proxy.asked} == {"GET", "POST", "PUT"}
     expected = base64.b64encode(f"clerk:{PROXY_PASSWORD}".encode()).decode()
-    assert world.proxy.authorizations == {f"Basic {expected}"}
+    assert world.forward_proxy.authorizations == {f"Basic {expected}"}
 
 
 def test_encrypted_requests_are_tunneled_by_the_proxy_and_any_certificate_will_do(world: World) -> None:
     there_and_back(world.behind, world.b, "https")
-    port = world.fronts["stranger"].port
-    assert set(world.proxy.asked) == {("CONNECT", f"127.0.0.1:{port}")}
+    port = world.proxies["stranger"].port
+    assert set(world.forward_proxy.asked) == {("CONNECT", f"127.0.0.1:{port}")}
 
 
 # -- Peers that come and go ----------------------------------------------------------------------------
 
 
 def test_a_peer_set_at_run_time_works_at_once_and_so_does_its_change(world: World) -> None:
-    world.a.put("peers/new", {"Url": world.front.url, "Username": USER, "Password": PASSWORD})
+    world.a.put("peers/new", {"Url": world.recorder.url, "Username": USER, "Password": PASSWORD})
     there_and_back(world.a, world.b, "new")
-    world.a.put("peers/new", {"Url": world.front.url, "Username": USER, "Password": WRONG})
+    world.a.put("peers/new", {"Url": world.recorder.url, "Username": USER, "Password": WRONG})
     assert "401" in error_of_push(world.a, "new")
-    world.a.put("peers/new", {"Url": world.fronts["open"].url, "RemoteSelf": "whoever"})
+    world.a.put("peers/new", {"Url": world.proxies["open"].url, "RemoteSelf": "whoever"})
     assert world.a.get("transfers/peers")["new"] == "bidirectional"
     world.a.delete("peers/new")
     with pytest.raises(StatusError) as caught:
@@ -274,9 +277,9 @@ def test_a_peer_set_at_run_time_works_at_once_and_so_does_its_change(world: Worl
 
 def test_peers_in_the_database_are_reached_with_credentials_that_only_orthanc_knows(world: World) -> None:
     server = world.database
-    server.put("peers/with-login", {"Url": world.front.url, "Username": USER, "Password": PASSWORD})
-    server.put("peers/without", {"Url": world.fronts["open"].url})
-    server.put("peers/wrong", {"Url": world.front.url, "Username": USER, "Password": WRONG})
+    server.put("peers/with-login", {"Url": world.recorder.url, "Username": USER, "Password": PASSWORD})
+    server.put("peers/without", {"Url": world.proxies["open"].url})
+    server.put("peers/wrong", {"Url": world.recorder.url, "Username": USER, "Password": WRONG})
     assert PASSWORD not in str(server.get("peers?expand"))
     for peer in ("with-login", "without"):
         there_and_back(server, world.b, peer)
@@ -310,7 +313,7 @@ def test_a_peer_in_the_database_may_have_a_client_certificate(world: World) -> N
 
 
 def test_no_secret_is_in_a_log_or_in_a_job(world: World) -> None:
-    world.database.put("peers/wrong", {"Url": world.front.url, "Username": USER, "Password": WRONG})
+    world.database.put("peers/wrong", {"Url": world.recorder.url, "Username": USER, "Password": WRONG})
     errors = [
         error_of_push(world.a, peer)
         for peer in (

@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.front import Front
 from tests.support.orthanc_server import OrthancServer, StatusError, resource, start_together
+from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc
 
@@ -41,13 +41,13 @@ BROKEN = r"location ~ ^/transfers/push/[^/]+/1$ { return 400; }"
 
 @dataclass(frozen=True)
 class World:
-    """``a`` is ours, ``b`` its peer behind ``front`` (also as ``broken``), ``c`` is somebody else."""
+    """``a`` is ours, ``b`` its peer behind ``proxy`` (also as ``broken``), ``c`` is somebody else."""
 
     a: OrthancServer
     b: OrthancServer
     c: OrthancServer
-    front: Front
-    broken: Front
+    proxy: RecordingProxy
+    broken: RecordingProxy
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +57,22 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("nginx")
     cookies = COOKIES.format(port=b.http_port)
     with (
-        Front(folder / "b", b, version=1, server=cookies) as front,
-        Front(folder / "broken", b, version=1, server=cookies + BROKEN) as broken,
-        Front(folder / "a", a, version=1) as front_of_a,
+        RecordingProxy(folder / "b", b, version=1, server=cookies) as proxy,
+        RecordingProxy(folder / "broken", b, version=1, server=cookies + BROKEN) as broken,
+        RecordingProxy(folder / "a", a, version=1) as proxy_of_a,
     ):
-        a.add_peer("b", b, Url=front.url)
+        a.add_peer("b", b, Url=proxy.url)
         a.add_peer("b-broken", b, Url=broken.url)
-        a.add_peer("b-pulls", b, Url=front.url, RemoteSelf="a")
-        a.add_peer("b-pulls-from-c", b, Url=front.url, RemoteSelf="c")
-        a.add_peer("b-pulls-from-nobody", b, Url=front.url, RemoteSelf="nobody")
+        a.add_peer("b-pulls", b, Url=proxy.url, RemoteSelf="a")
+        a.add_peer("b-pulls-from-c", b, Url=proxy.url, RemoteSelf="c")
+        a.add_peer("b-pulls-from-nobody", b, Url=proxy.url, RemoteSelf="nobody")
         a.add_peer("myself", a)
-        a.add_peer("myself-as-1", a, Url=front_of_a.url)
+        a.add_peer("myself-as-1", a, Url=proxy_of_a.url)
         b.add_peer("a", a)
         b.add_peer("c", c)
-        c.add_peer("b", b, Url=front.url)
+        c.add_peer("b", b, Url=proxy.url)
         start_together(a, b, c)
-        yield World(a, b, c, front, broken)
+        yield World(a, b, c, proxy, broken)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def world(shared: World) -> World:
     """The same servers for all tests of this file, empty at the start of each."""
     for server in (shared.a, shared.b, shared.c):
         server.clear()
-    shared.front.forget()
+    shared.proxy.forget()
     shared.broken.forget()
     return shared
 
@@ -108,9 +108,9 @@ def rounded(size: int) -> int:
     return round(size / MB)
 
 
-def only_version_1(front: Front) -> bool:
+def only_version_1(proxy: RecordingProxy) -> bool:
     """Nothing that a C++ peer does not know was asked for, but what it knows at all."""
-    new = [seen.uri for seen in front.requests if "v2" in seen.uri or "capabilities" in seen.uri]
+    new = [seen.uri for seen in proxy.requests if "v2" in seen.uri or "capabilities" in seen.uri]
     return set(new) <= {"/transfers/capabilities"}
 
 
@@ -134,10 +134,10 @@ def test_a_push_arrives_whole_in_what_version_1_knows(
     job = succeeded(world.a, world.a.send(resources, "b", **options))
     assert job["Content"]["Compression"] == shown
     assert world.b.md5s() == world.a.md5s()
-    assert {seen.type for seen in world.front.of("PUT")} == {"application/octet-stream"}
-    (creation,) = world.front.wait_for("POST", "/transfers/push", 1)[:1]
+    assert {seen.type for seen in world.proxy.of("PUT")} == {"application/octet-stream"}
+    (creation,) = world.proxy.wait_for("POST", "/transfers/push", 1)[:1]
     assert creation.json["Compression"] == ("none" if shown == "none" else "gzip")
-    assert only_version_1(world.front)
+    assert only_version_1(world.proxy)
 
 
 def test_a_push_is_described_as_the_c_plugin_does_it(world: World) -> None:
@@ -145,7 +145,7 @@ def test_a_push_is_described_as_the_c_plugin_does_it(world: World) -> None:
     stored(world.a, iter(files))
     resources = [resource("Study", study) for study in world.a.get("studies")]
     succeeded(world.a, world.a.send(resources, "b", Compression="gzip"))
-    (creation,) = [seen for seen in world.front.of("POST") if seen.uri == "/transfers/push"]
+    (creation,) = [seen for seen in world.proxy.of("POST") if seen.uri == "/transfers/push"]
     message = creation.json
     assert set(message) == {"Compression", "Instances", "Buckets"}
     assert message["Instances"] == [
@@ -157,9 +157,9 @@ def test_a_push_is_described_as_the_c_plugin_does_it(world: World) -> None:
             assert set(chunk) == {"ID", "Offset", "Size"}
             assert all(isinstance(value, str) for value in chunk.values())
     # Each bucket is sent once, by its number; then the commit, whose answer is waited for.
-    puts = [seen.uri.rpartition("/") for seen in world.front.of("PUT")]
+    puts = [seen.uri.rpartition("/") for seen in world.proxy.of("PUT")]
     assert {path for path, _, _ in puts} == {
-        world.front.wait_for("POST", "/commit")[0].uri.removesuffix("/commit")
+        world.proxy.wait_for("POST", "/commit")[0].uri.removesuffix("/commit")
     }
     assert sorted(int(index) for _, _, index in puts) == list(range(len(message["Buckets"])))
 
@@ -170,7 +170,7 @@ def test_large_instances_are_split_and_come_first_and_small_ones_are_grouped(wor
     stored(world.a, iter(files))
     resources = [resource("Study", study) for study in world.a.get("studies")]
     job = succeeded(world.a, world.a.send(resources, "b", Compression="none"))
-    (creation,) = [seen for seen in world.front.of("POST") if seen.uri == "/transfers/push"]
+    (creation,) = [seen for seen in world.proxy.of("POST") if seen.uri == "/transfers/push"]
     sizes = {item["ID"]: int(item["Size"]) for item in creation.json["Instances"]}
     small = [name for name in sorted(sizes) if sizes[name] < BUCKET]
     medium = [name for name in sorted(sizes) if BUCKET <= sizes[name] < 2 * BUCKET]
@@ -204,7 +204,7 @@ def test_large_instances_are_split_and_come_first_and_small_ones_are_grouped(wor
     # The order of large and medium ones is that of their identifiers.
     order = [bucket[0][0] for bucket in buckets[:-2]]
     assert order == sorted(order)
-    assert job["Content"]["CompletedHttpQueries"] == len(buckets) == len(world.front.of("PUT"))
+    assert job["Content"]["CompletedHttpQueries"] == len(buckets) == len(world.proxy.of("PUT"))
 
 
 def test_the_content_of_a_push_is_that_of_the_c_plugin(world: World) -> None:
@@ -213,7 +213,7 @@ def test_the_content_of_a_push_is_that_of_the_c_plugin(world: World) -> None:
     assert job["Type"] == "PushTransfer"
     assert job["Priority"] == -7
     assert job["Progress"] == 100
-    puts = world.front.of("PUT")
+    puts = world.proxy.of("PUT")
     size = sum(int(world.a.get(f"instances/{one}/attachments/dicom/size")) for one in world.a.instances())
     content = job["Content"]
     golden = {
@@ -235,27 +235,27 @@ def test_the_content_of_a_push_is_that_of_the_c_plugin(world: World) -> None:
 def test_the_identifier_of_a_transfer_is_on_all_requests_of_a_push(world: World) -> None:
     resources = stored(world.a, small_instances(3))
     succeeded(world.a, world.a.send(resources, "b"))
-    seen = [one for one in world.front.requests if "push" in one.uri]
+    seen = [one for one in world.proxy.requests if "push" in one.uri]
     assert len(seen) == 1 + 2 + 1
     (identifier,) = {one.transfer for one in seen}
     assert UUID.fullmatch(identifier)
-    world.front.forget()
+    world.proxy.forget()
     succeeded(world.a, world.a.send(resources, "b", SenderTransferID="Named by the user"))
-    assert {one.transfer for one in world.front.requests if "push" in one.uri} == {"Named by the user"}
+    assert {one.transfer for one in world.proxy.requests if "push" in one.uri} == {"Named by the user"}
 
 
 def test_the_cookie_of_a_creation_is_sent_back(world: World) -> None:
     resources = stored(world.a, small_instances(4))
     succeeded(world.a, world.a.send(resources, "b"))
-    commit = world.front.wait_for("POST", "/commit")
-    creation = [one for one in world.front.of("POST") if one.uri == "/transfers/push"]
+    commit = world.proxy.wait_for("POST", "/commit")
+    creation = [one for one in world.proxy.of("POST") if one.uri == "/transfers/push"]
     assert [one.cookie for one in creation] == [""]
-    for one in [*world.front.of("PUT"), *commit]:
+    for one in [*world.proxy.of("PUT"), *commit]:
         assert "route=b1" in one.cookie.split("; ")
     # It belongs to that push alone.
-    world.front.forget()
+    world.proxy.forget()
     succeeded(world.a, world.a.send(resources, "b"))
-    assert [one.cookie for one in world.front.of("POST") if one.uri == "/transfers/push"] == [""]
+    assert [one.cookie for one in world.proxy.of("POST") if one.uri == "/transfers/push"] == [""]
 
 
 def test_a_push_that_fails_is_deleted_on_the_peer(world: World) -> None:
@@ -290,10 +290,10 @@ def test_a_pull_arrives_whole_in_what_version_1_knows(
     resources = stored(world.b, ct_study(2, size=256))
     succeeded(world.a, world.a.pull(resources, "b", **options))
     assert world.a.md5s() == world.b.md5s()
-    chunks = world.front.of("GET", "/transfers/chunks/")
+    chunks = world.proxy.of("GET", "/transfers/chunks/")
     assert chunks
     assert all(asked in one.uri for one in chunks)
-    assert only_version_1(world.front)
+    assert only_version_1(world.proxy)
 
 
 def test_the_content_of_a_pull_is_that_of_the_c_plugin(world: World) -> None:
@@ -303,7 +303,7 @@ def test_the_content_of_a_pull_is_that_of_the_c_plugin(world: World) -> None:
     assert job["Priority"] == 3
     assert job["Progress"] == 100
     size = sum(int(world.b.get(f"instances/{one}/attachments/dicom/size")) for one in world.b.instances())
-    chunks = world.front.wait_for("GET", "/transfers/chunks/", 5 * -(-size // 5 // (2 * BUCKET)))
+    chunks = world.proxy.wait_for("GET", "/transfers/chunks/", 5 * -(-size // 5 // (2 * BUCKET)))
     content = job["Content"]
     golden = {
         "Peer": "b",
@@ -324,10 +324,10 @@ def test_the_content_of_a_pull_is_that_of_the_c_plugin(world: World) -> None:
 def test_a_pull_looks_up_by_name_and_fetches_without(world: World) -> None:
     resources = stored(world.b, small_instances(3))
     succeeded(world.a, world.a.pull(resources, "b", SenderTransferID="Named by the user"))
-    (lookup,) = world.front.of("POST", "/transfers/lookup")
+    (lookup,) = world.proxy.of("POST", "/transfers/lookup")
     assert lookup.transfer == "Named by the user"
     assert lookup.json == resources
-    chunks = world.front.wait_for("GET", "/transfers/chunks/", 2)
+    chunks = world.proxy.wait_for("GET", "/transfers/chunks/", 2)
     # Web caches on the way shall find them alike.
     assert {one.transfer for one in chunks} == {""}
 
@@ -336,7 +336,7 @@ def test_many_small_instances_are_fetched_by_short_addresses(world: World) -> No
     resources = stored(world.b, small_instances(100, size=16))
     job = succeeded(world.c, world.c.pull(resources, "b"))
     assert world.c.md5s() == world.b.md5s()
-    chunks = world.front.wait_for("GET", "/transfers/chunks/", 3)
+    chunks = world.proxy.wait_for("GET", "/transfers/chunks/", 3)
     # A C++ peer puts about 43 of them into the 2000 characters that it gives itself.
     assert len(chunks) == 3
     assert max(len(one.uri) for one in chunks) < 2000
@@ -359,13 +359,13 @@ def test_a_peer_that_knows_us_is_asked_to_pull(world: World) -> None:
     )
     assert set(answer) == {"Peer", "RemoteJob", "URL"}
     assert answer["Peer"] == "b-pulls"
-    assert answer["URL"] == world.front.url + "jobs/" + answer["RemoteJob"]
+    assert answer["URL"] == world.proxy.url + "jobs/" + answer["RemoteJob"]
     job = world.b.wait_for_job(answer["RemoteJob"])
     assert job["State"] == "Success", job
     assert job["Type"] == "PullTransfer"
     assert job["Priority"] == 0
     assert world.b.md5s() == world.a.md5s()
-    (request,) = world.front.of("POST", "/transfers/pull")
+    (request,) = world.proxy.of("POST", "/transfers/pull")
     assert request.transfer == "Named by the user"
     originator = job["Content"]["Originator"]
     assert request.json == {
@@ -383,7 +383,7 @@ def test_in_pull_mode_a_peer_of_version_1_is_asked_for_what_it_knows(world: Worl
     resources = stored(world.a, small_instances(1))
     answer = world.a.send(resources, "b-pulls", Compression=compression)
     assert world.b.wait_for_job(answer["RemoteJob"])["State"] == "Success"
-    (request,) = world.front.of("POST", "/transfers/pull")
+    (request,) = world.proxy.of("POST", "/transfers/pull")
     assert request.json["Compression"] == "gzip"
     assert UUID.fullmatch(request.transfer)
 
@@ -468,7 +468,7 @@ def test_a_resource_that_is_missing_here_fails_the_job_of_a_push(world: World) -
     resources = stored(world.a, small_instances(1))
     answer = world.a.send([*resources, resource("Series", NOBODY)], "b")
     assert NOBODY in failed(world.a, answer["ID"])
-    assert world.front.of("POST", "push") == []
+    assert world.proxy.of("POST", "push") == []
 
 
 def test_a_resource_that_is_missing_there_fails_the_job_of_a_pull(world: World) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.answers import nothing_staged, refused
+from tests.support.assertions import nothing_staged, refused
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer

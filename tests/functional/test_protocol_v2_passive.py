@@ -16,7 +16,7 @@ import requests
 import xxhash
 import zstandard
 
-from tests.support.answers import nothing_staged, refused
+from tests.support.assertions import nothing_staged, refused
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, wait_until

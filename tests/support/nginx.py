@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Self
 
 from tests.support.orthanc_server import OrthancError, OrthancServer, free_port, wait_until
 
@@ -94,7 +95,7 @@ class Nginx:
         """One line for each request that it has answered."""
         return (self.folder / "access.log").read_text()
 
-    def __enter__(self) -> Nginx:
+    def __enter__(self) -> Self:
         with (self.folder / "stderr.log").open("wb") as log:
             self._process = subprocess.Popen(
                 ["nginx", "-c", self._file, "-p", self.folder],

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import pytest
 
 from orthanc_transfers.receiver.area import sync
-from tests.faults.world import Mode, Moment, Transfer, Trap, World, broken_world, staging
+from tests.faults.failpoints import Failpoint, FaultPoint, Mode
+from tests.faults.rig import Rig, Transfer, staging, start_rig
 from tests.support import process
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, wait_until
-from tests.support.power import PowerDisk
+from tests.support.power_failure import PowerFailureDisk
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
@@ -35,12 +36,12 @@ SLICES = 24
 class Machines:
     """Two Orthancs, the storage folder of each on a disk of its own."""
 
-    world: World
-    disks: dict[str, PowerDisk]
+    rig: Rig
+    disks: dict[str, PowerFailureDisk]
 
     def transfer(self, mode: Mode, version: int = 2) -> Transfer:
-        """As ``World.transfer``; all that was there before is on the disks."""
-        transfer = self.world.transfer(mode, version, slices=SLICES)
+        """As ``Rig.transfer``; all that was there before is on the disks."""
+        transfer = self.rig.transfer(mode, version, slices=SLICES)
         self.sync()
         return transfer
 
@@ -60,49 +61,49 @@ class Machines:
             for path in [*staging(server).glob("*/*"), server.storage / "index-wal"]:
                 sync(path)
 
-    def lose_power(self, server: OrthancServer) -> None:
+    def fail_power(self, server: OrthancServer) -> None:
         """The machine of a server, which stands still, loses its power, and is started again."""
-        self.disks[server.name].lose_power(server.kill)
+        self.disks[server.name].fail_power(server.kill)
         server.start()
 
 
 @pytest.fixture(scope="module")
 def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     folder = tmp_path_factory.mktemp("power")
-    disks: dict[str, PowerDisk] = {}
+    disks: dict[str, PowerFailureDisk] = {}
     with ExitStack() as stack:
 
         def make(name: str, **options: Any) -> OrthancServer:
             server = make_shared_server(name, **options)
             try:
-                disk = disks[name] = PowerDisk(server.storage, folder / f"{name}.disk", DISK)
+                disk = disks[name] = PowerFailureDisk(server.storage, folder / f"{name}.disk", DISK)
             except OSError as error:
                 pytest.skip(f"no disk that could lose its power: {error}")
             stack.callback(disk.close)
             stack.callback(server.kill)
             return server
 
-        yield Machines(stack.enter_context(broken_world(make, folder)), disks)
+        yield Machines(stack.enter_context(start_rig(make, folder)), disks)
 
 
 CUTS = [
-    Moment("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
-    Moment("push", "receiver", "half has arrived", "PeerRoutes.put_ranges after", 25),
-    Moment("push", "receiver", "verified and noted", "Area.note_committing after"),
-    Moment("push", "receiver", "half is imported", "OrthancStore.add after", 11),
-    Moment("push", "receiver", "outcome not noted", "Area.note_outcome before"),
-    Moment("push", "receiver", "outcome noted, not answered", "Area.note_outcome after"),
-    Moment("push", "sender", "half has arrived", "RequestsTransport.send PUT push after", 25),
-    Moment("push", "sender", "knows the outcome", "RequestsTransport.send GET push after"),
-    Moment("pull", "receiver", "half has arrived", "Area.note after", 25),
-    Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
-    Moment("pull", "receiver", "outcome noted", "Area.note_outcome after"),
-    Moment("pull", "sender", "half has been read", "PeerRoutes.post_chunks after", 25),
-    Moment("push", "receiver", "half has arrived", "PeerRoutes.put_bucket after", 25, version=1),
-    Moment("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
-    Moment("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
-    Moment("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
-    Moment("pull", "sender", "half has been read", "PeerRoutes.get_chunks after", 25, version=1),
+    FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
+    FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_ranges after", 25),
+    FaultPoint("push", "receiver", "verified and noted", "Area.note_committing after"),
+    FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 11),
+    FaultPoint("push", "receiver", "outcome not noted", "Area.note_outcome before"),
+    FaultPoint("push", "receiver", "outcome noted, not answered", "Area.note_outcome after"),
+    FaultPoint("push", "sender", "half has arrived", "RequestsTransport.send PUT push after", 25),
+    FaultPoint("push", "sender", "knows the outcome", "RequestsTransport.send GET push after"),
+    FaultPoint("pull", "receiver", "half has arrived", "Area.note after", 25),
+    FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
+    FaultPoint("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    FaultPoint("pull", "sender", "half has been read", "PeerRoutes.post_chunks after", 25),
+    FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_bucket after", 25, version=1),
+    FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
+    FaultPoint("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
+    FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
+    FaultPoint("pull", "sender", "half has been read", "PeerRoutes.get_chunks after", 25, version=1),
 ]
 
 
@@ -112,14 +113,16 @@ CUTS = [
     [(cut, reached) for cut in CUTS for reached in (REACHED if cut.side == "receiver" else REACHED[:1])],
     ids=str,
 )
-def test_a_transfer_goes_on_after_a_loss_of_power(machines: Machines, cut: Moment, reached: Reached) -> None:
+def test_a_transfer_goes_on_after_a_loss_of_power(
+    machines: Machines, cut: FaultPoint, reached: Reached
+) -> None:
     transfer = machines.transfer(cut.mode, cut.version)
     victim = transfer.source if cut.side == "sender" else transfer.target
-    trap = Trap(victim, cut.place, f"stop {cut.nth}")
+    failpoint = Failpoint(victim, cut.failpoint, f"stop {cut.nth}")
     transfer.start_saved(machines.sync)
-    trap.has_stopped()
+    failpoint.wait_stopped()
     machines.reach(victim, reached)
-    machines.lose_power(victim)
+    machines.fail_power(victim)
     transfer.succeed()
     transfer.is_whole()
 
@@ -133,7 +136,7 @@ def test_what_was_reported_as_received_is_there_after_a_loss_of_power(
     transfer.start()
     known = transfer.succeed()
     stand_still(transfer.target)
-    machines.lose_power(transfer.target)
+    machines.fail_power(transfer.target)
     transfer.is_whole()
     report = transfer.target.get(f"transfers/reports/{known['Transaction']}")
     assert report["State"] == "committed"
@@ -141,16 +144,16 @@ def test_what_was_reported_as_received_is_there_after_a_loss_of_power(
 
 def test_an_import_of_version_1_whose_bytes_were_lost_fails_and_leaves_nothing(machines: Machines) -> None:
     transfer = machines.transfer("push", 1)
-    trap = Trap(transfer.target, "OrthancStore.add after", "stop 11")
+    failpoint = Failpoint(transfer.target, "OrthancStore.add after", "stop 11")
     job = transfer.start_saved(machines.sync)
-    trap.has_stopped()
+    failpoint.wait_stopped()
     machines.reach(transfer.target, "journal")
-    machines.lose_power(transfer.target)
-    known = machines.world.a.wait_for_job(job)
+    machines.fail_power(transfer.target)
+    known = machines.rig.a.wait_for_job(job)
     assert known["State"] == "Failure", known
     assert "nothing was imported" in known["Content"]["Error"]
     transfer.is_not_there()
-    machines.world.a.post(f"jobs/{job}/resubmit")
+    machines.rig.a.post(f"jobs/{job}/resubmit")
     transfer.succeed()
     transfer.is_whole()
 
@@ -161,26 +164,26 @@ def stand_still(server: OrthancServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "nth"), [("OrthancStore.remove after", 4), ("Area.note_receiving after", 1)]
+    ("name", "nth"), [("OrthancStore.remove after", 4), ("Area.note_receiving after", 1)]
 )
 def test_an_import_that_was_undone_is_whole_or_not_there_after_a_loss_of_power(
-    machines: Machines, place: str, nth: int
+    machines: Machines, name: str, nth: int
 ) -> None:
     transfer = machines.transfer("pull")
     target = transfer.target
-    undoing = Trap(target, "OrthancStore.remove before", "stop 1")
-    with Trap(target, "OrthancStore.add after", "slow 0.2"):
+    undoing = Failpoint(target, "OrthancStore.remove before", "stop 1")
+    with Failpoint(target, "OrthancStore.add after", "slow 0.2"):
         job = transfer.start_saved()
         wait_until(lambda: len(target.instances()) > len(transfer.before) + 8, "some are imported")
-        machines.world.a.post(f"jobs/{job}/cancel")
-        undoing.has_stopped()
+        machines.rig.a.post(f"jobs/{job}/cancel")
+        undoing.wait_stopped()
     # The index has them for good now; that their files are deleted reaches the disk before the index knows of it.
     machines.sync()
-    later = Trap(target, place, f"stop {nth}")
+    later = Failpoint(target, name, f"stop {nth}")
     os.kill(target.pid, signal.SIGCONT)
-    later.has_stopped()
+    later.wait_stopped()
     machines.reach(target, "names")
-    machines.lose_power(target)
+    machines.fail_power(target)
     # It goes on if Orthanc had it in its database as it was before it was canceled.
     target.wait_for_job(job)
     transfer.leaves_nothing_behind()
@@ -190,22 +193,24 @@ def test_an_import_that_was_undone_is_whole_or_not_there_after_a_loss_of_power(
 @pytest.mark.parametrize("mode", ["push", "pull"])
 def test_a_job_that_was_submitted_seconds_ago_survives(machines: Machines, mode: Mode) -> None:
     transfer = machines.transfer(mode)
-    with Trap(machines.world.a, "PullJob.work before" if mode == "pull" else "PushJob.work before", "wait"):
-        trap = Trap(machines.world.a, "Durability.sync_index after", "stop 2")
+    with Failpoint(
+        machines.rig.a, "PullJob.work before" if mode == "pull" else "PushJob.work before", "wait"
+    ):
+        failpoint = Failpoint(machines.rig.a, "Durability.sync_index after", "stop 2")
         transfer.start()
-        trap.has_stopped()
-        machines.lose_power(machines.world.a)
+        failpoint.wait_stopped()
+        machines.fail_power(machines.rig.a)
     transfer.succeed()
     transfer.is_whole()
 
 
 def test_a_pull_whose_job_was_not_on_the_disk_yet_is_whole_or_not_there(machines: Machines) -> None:
     transfer = machines.transfer("pull")
-    trap = Trap(transfer.target, "Area.note after", "stop 25")
+    failpoint = Failpoint(transfer.target, "Area.note after", "stop 25")
     job = transfer.start()
-    trap.has_stopped()
+    failpoint.wait_stopped()
     machines.reach(transfer.target, "names")
-    machines.lose_power(transfer.target)
+    machines.fail_power(transfer.target)
     # It was stopped while the job was new.
     if transfer.target.request("GET", f"jobs/{job}").status_code == 200:
         transfer.succeed()
@@ -215,8 +220,8 @@ def test_a_pull_whose_job_was_not_on_the_disk_yet_is_whole_or_not_there(machines
 @pytest.fixture(scope="module")
 def careless(machines: Machines) -> Machines:
     """The same, but Orthanc does not force files to disk, from now on."""
-    machines.world.b.configuration["SyncStorageArea"] = False
-    machines.world.b.restart()
+    machines.rig.b.configuration["SyncStorageArea"] = False
+    machines.rig.b.restart()
     return machines
 
 
@@ -227,16 +232,16 @@ def test_what_was_reported_as_received_is_there_also_where_orthanc_forces_no_fil
     transfer.start()
     transfer.succeed()
     stand_still(transfer.target)
-    careless.lose_power(transfer.target)
+    careless.fail_power(transfer.target)
     transfer.is_whole()
 
 
 def test_instances_in_the_index_whose_files_were_lost_are_imported_again(careless: Machines) -> None:
     transfer = careless.transfer("push")
-    trap = Trap(transfer.target, "OrthancStore.add after", "stop 11")
+    failpoint = Failpoint(transfer.target, "OrthancStore.add after", "stop 11")
     transfer.start_saved(careless.sync)
-    trap.has_stopped()
+    failpoint.wait_stopped()
     careless.reach(transfer.target, "all but Orthanc's files")
-    careless.lose_power(transfer.target)
+    careless.fail_power(transfer.target)
     transfer.succeed()
     transfer.is_whole()

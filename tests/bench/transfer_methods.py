@@ -15,35 +15,35 @@ STORE = "peer store"
 
 
 @dataclass(frozen=True)
-class Side:
+class Method:
     """``begin`` asks a server for the job, and gives its identifier. ``pulls``: the receiver is asked."""
 
     begin: Callable[[OrthancServer, Resources], str]
     ours: bool = False
     pulls: bool = False
     stand_in: bool = False
-    """Needs servers whose script is ``zlib_level_6.py``."""
+    """Needs servers whose script is ``zlib_level_6_script.py``."""
 
 
-def _core(path: str) -> Side:
+def _core(path: str) -> Method:
     # The core wants Synchronous, its DICOMweb plugin knows it too.
     def begin(server: OrthancServer, resources: Resources) -> str:
         body = {"Resources": [one["ID"] for one in resources], "Synchronous": False}
         return str(server.post(path, body)["ID"])
 
-    return Side(begin)
+    return Method(begin)
 
 
-def _ours(direction: str, compression: str, *, stand_in: bool = False) -> Side:
+def _ours(direction: str, compression: str, *, stand_in: bool = False) -> Method:
     def begin(server: OrthancServer, resources: Resources) -> str:
         ask: Callable[..., dict[str, Any]] = server.send if direction == "push" else server.pull
         peer = "b" if direction == "push" else "a"
         return str(ask(resources, peer, Compression=compression)["ID"])
 
-    return Side(begin, ours=True, pulls=direction == "pull", stand_in=stand_in)
+    return Method(begin, ours=True, pulls=direction == "pull", stand_in=stand_in)
 
 
-SIDES: dict[str, Side] = {
+METHODS: dict[str, Method] = {
     STORE: _core("peers/b/store"),
     "C-STORE": _core("modalities/b/store"),
     "STOW": _core("dicom-web/servers/b/stow"),

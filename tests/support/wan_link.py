@@ -30,7 +30,7 @@ def why_not() -> str | None:
     return None
 
 
-class Lab:
+class WanLink:
     """A link that is up. ``inside(end)`` is what a command at that end begins with."""
 
     def __init__(self, name: str) -> None:
@@ -77,9 +77,9 @@ class Lab:
 
 
 @contextmanager
-def lab(name: str, *, rtt: float, rate: float, loss: float = 0.0) -> Iterator[Lab]:
+def wan_link(name: str, *, rtt: float, rate: float, loss: float = 0.0) -> Iterator[WanLink]:
     """A link of ``rtt`` ms, ``rate`` Mbit/s and ``loss`` %, removed at the end."""
-    made = Lab(name)
+    made = WanLink(name)
     made._run("up", "--rtt", str(rtt), "--rate", str(rate), "--loss", str(loss))
     try:
         yield made

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-class Proxy:
+class ForwardProxy:
     """Listens on a free port of this machine. ``asked`` holds method and target of each request."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Proxy:
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> ForwardProxy:
         self._thread.start()
         return self
 
@@ -36,7 +36,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
-    proxy: Proxy
+    proxy: ForwardProxy
 
 
 class _Handler(socketserver.StreamRequestHandler):

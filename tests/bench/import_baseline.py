@@ -15,16 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.bench.measuring import Figures, cpu_seconds, steal
-from tests.bench.places import empty
-from tests.bench.sides import LOCAL
+from tests.bench.measurement import Measurement, cpu_seconds, steal
+from tests.bench.server_pair import empty
+from tests.bench.transfer_methods import LOCAL
 from tests.support.orthanc_server import OrthancServer
 
 _THREADS = 4
-_SCRIPT = Path(__file__).with_name("import_inside.py")
+_SCRIPT = Path(__file__).with_name("import_route_script.py")
 
 
-def import_locally(how: str, files: list[Path], folder: Path) -> Figures:
+def import_locally(how: str, files: list[Path], folder: Path) -> Measurement:
     """``how`` is one of ``LOCAL``."""
     with _empty_server(folder) as server:
         return dict(zip(LOCAL, (_by_a_client, _from_within), strict=True))[how](files, server)
@@ -39,7 +39,7 @@ def _empty_server(folder: Path) -> Iterator[OrthancServer]:
     empty(server)
 
 
-def _by_a_client(files: list[Path], server: OrthancServer) -> Figures:
+def _by_a_client(files: list[Path], server: OrthancServer) -> Measurement:
     left = deque(file.read_bytes() for file in files)
 
     def work(_: int) -> None:
@@ -57,10 +57,10 @@ def _by_a_client(files: list[Path], server: OrthancServer) -> Figures:
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(work, range(_THREADS)))
     wall = time.monotonic() - began
-    return Figures(wall, cpu=(0.0, cpu_seconds(server.pid) - cpu), steal=steal() - stolen)
+    return Measurement(wall, cpu=(0.0, cpu_seconds(server.pid) - cpu), steal=steal() - stolen)
 
 
-def _from_within(files: list[Path], server: OrthancServer) -> Figures:
+def _from_within(files: list[Path], server: OrthancServer) -> Measurement:
     stolen = steal()
     answer = server.post("bench/import", {"Files": [str(file) for file in files], "Threads": _THREADS})
-    return Figures(answer["Wall"], cpu=(0.0, answer["Cpu"]), steal=steal() - stolen)
+    return Measurement(answer["Wall"], cpu=(0.0, answer["Cpu"]), steal=steal() - stolen)

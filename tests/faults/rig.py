@@ -2,7 +2,7 @@
 
     a transfer is whole or not there, and it gets there, whatever happens in between
 
-``World.transfer`` makes a study at one side, and puts a few things at the other; ``Transfer`` starts its job
+``Rig.transfer`` makes a study at one side, and puts a few things at the other; ``Transfer`` starts its job
 and says, at the end, whether the promise was kept.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from orthanc_transfers.core.errors import BadFile
@@ -26,11 +26,12 @@ from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.pipeline.schedule import FIRST
 from orthanc_transfers.receiver.area import Area
-from tests.support import process
+from tests.faults.failpoint_hooks import FOLDER
+from tests.faults.failpoints import SLICES, Failpoint, Mode
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.front import Front, Seen
 from tests.support.orthanc_server import CHECKOUT, OrthancServer, resource, start_together, wait_until
+from tests.support.recording_proxy import RecordedRequest, RecordingProxy
 
 KB = 1024
 BUCKET = 32 * KB
@@ -39,56 +40,31 @@ THREADS = 2
 TIDYING = 20.0
 """Seconds after the end of a transfer until nothing of it is left in staging."""
 
-SLICES = 48
-"""Instances of 74 KB each, in a bit more than a hundred buckets."""
-
 MANY = FIRST + 40
 """Instances of which the first are announced before the others."""
 
-SCRIPT = Path(__file__).with_name("trapped.py")
-
-Mode = Literal["push", "pull"]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A point of a transfer at which something happens to its sender or its receiver.
-
-    That is at the ``nth`` time that it comes to ``place``, of ``trapped.py``; ``point`` says so in words.
-    """
-
-    mode: Mode
-    side: str
-    point: str
-    place: str
-    nth: int = 1
-    version: int = 2
-    slices: int = SLICES
-
-    def __str__(self) -> str:
-        version = "" if self.version == 2 else "-v1"
-        return f"{self.mode}{version}-{self.side}-{self.point.replace(',', '').replace(' ', '-')}"
+SCRIPT = Path(__file__).with_name("failpoint_script.py")
 
 
 @dataclass
-class World:
-    """``a`` has the jobs: it pushes to ``b`` and pulls from it, through a front for each version."""
+class Rig:
+    """``a`` has the jobs: it pushes to ``b`` and pulls from it, through a proxy for each version."""
 
     a: OrthancServer
     b: OrthancServer
-    fronts: dict[int, Front]
+    proxies: dict[int, RecordingProxy]
 
     def transfer(self, mode: Mode, version: int = 2, *, slices: int = SLICES) -> Transfer:
         """A study to be transferred, between servers that were emptied. Nothing is started."""
         for server in (self.a, self.b):
-            for trap in (server.folder / "traps").glob("*"):
-                trap.unlink()
+            for failpoint in (server.folder / FOLDER).glob("*"):
+                failpoint.unlink()
             # A test that failed may have left it dead.
             if not server.running:
                 server.start()
             server.clear()
-        for front in self.fronts.values():
-            front.forget()
+        for proxy in self.proxies.values():
+            proxy.forget()
         source, target = (self.a, self.b) if mode == "push" else (self.b, self.a)
         files = list(ct_study(slices, size=192, series=2))
         (study,) = {one["ParentStudy"] for one in source.upload_all(files)}
@@ -100,7 +76,7 @@ class World:
 class Transfer:
     """One study on its way from ``source`` to ``target``, which has two of its instances, and two others, before."""
 
-    world: World
+    rig: Rig
     mode: Mode
     version: int
     source: OrthancServer
@@ -128,13 +104,13 @@ class Transfer:
         )
 
     @property
-    def front(self) -> Front:
+    def proxy(self) -> RecordingProxy:
         """Through which it goes."""
-        return self.world.fronts[self.version]
+        return self.rig.proxies[self.version]
 
     def start(self) -> str:
         """Submit the job, to ``a``; its identifier."""
-        order = self.world.a.send if self.mode == "push" else self.world.a.pull
+        order = self.rig.a.send if self.mode == "push" else self.rig.a.pull
         self.job = order([resource("Study", self.study)], f"b{self.version}", Compression="none")["ID"]
         return self.job
 
@@ -145,15 +121,15 @@ class Transfer:
         knows nothing of it afterwards.
         """
         name = "PushJob.work" if self.mode == "push" else "PullJob.work"
-        with Trap(self.world.a, f"{name} before", "wait"):
+        with Failpoint(self.rig.a, f"{name} before", "wait"):
             job = self.start()
-            wait_until(lambda: is_saved(self.world.a, job), f"job {job} is in the database")
+            wait_until(lambda: is_saved(self.rig.a, job), f"job {job} is in the database")
             then()
         return job
 
     def succeed(self, timeout: float = 120.0) -> dict[str, Any]:
         """The job once it has ended, which must be well; its content."""
-        known = self.world.a.wait_for_job(self.job, timeout=timeout)
+        known = self.rig.a.wait_for_job(self.job, timeout=timeout)
         assert known["State"] == "Success", known
         content: dict[str, Any] = known["Content"]
         return content
@@ -197,29 +173,29 @@ class Transfer:
         return whole
 
     def _unfinished(self) -> list[Path]:
-        return [path for server in (self.world.a, self.world.b) for path in unfinished(server)]
+        return [path for server in (self.rig.a, self.rig.b) for path in unfinished(server)]
 
     def leaves_nothing_behind(self, timeout: float = TIDYING) -> None:
         """Of what was received, only the outcome is remembered; the source has all that it had."""
         wait_until(
             lambda: set(self._unfinished()) <= set(self._older), "nothing but outcomes is staged", timeout
         )
-        for server in (self.world.a, self.world.b):
+        for server in (self.rig.a, self.rig.b):
             assert not list(staging(server).glob("set-aside/*"))
         assert self.source.md5s(f"studies/{self.study}") == self.wanted
 
     # --- what was sent
 
-    def carried(self) -> list[tuple[Seen, list[Range]]]:
+    def carried(self) -> list[tuple[RecordedRequest, list[Range]]]:
         """The requests that carry bytes of the study, in the order of their ends, with the ranges of the area."""
         found = []
-        for seen in self.front.requests:
+        for seen in self.proxy.requests:
             ranges = self._ranges(seen)
             if ranges:
                 found.append((seen, ranges))
         return found
 
-    def _ranges(self, seen: Seen) -> list[Range]:
+    def _ranges(self, seen: RecordedRequest) -> list[Range]:
         if match := re.fullmatch("//?transfers/v2/push/[0-9a-f]{32}((?:/[0-9]+/[0-9]+)+)", seen.uri):
             numbers = [int(text) for text in match[1].split("/")[1:]]
             return [
@@ -239,7 +215,7 @@ class Transfer:
             return [Range(start, start + arguments["size"])]
         return []
 
-    def arrived(self, carried: Iterable[tuple[Seen, list[Range]]]) -> RangeSet:
+    def arrived(self, carried: Iterable[tuple[RecordedRequest, list[Range]]]) -> RangeSet:
         """The bytes of those requests whose good answer arrived."""
         return RangeSet(item for seen, ranges in carried if seen.succeeded for item in ranges)
 
@@ -264,10 +240,8 @@ def common(known: RangeSet, item: Range) -> RangeSet:
 
 
 @contextmanager
-def broken_world(
-    make: MakeServer, folder: Path, *, save_jobs: bool = True, **transfers: Any
-) -> Iterator[World]:
-    """A ``World``, started. ``transfers`` are further options of both servers' ``Transfers``."""
+def start_rig(make: MakeServer, folder: Path, *, save_jobs: bool = True, **transfers: Any) -> Iterator[Rig]:
+    """A ``Rig``, started. ``transfers`` are further options of both servers' ``Transfers``."""
     path = os.pathsep.join([str(CHECKOUT), sysconfig.get_path("purelib")])
     configuration = {
         "ConcurrentJobs": 8,
@@ -279,53 +253,12 @@ def broken_world(
         for name in ("a", "b")
     )
     for server in (a, b):
-        (server.folder / "traps").mkdir(parents=True, exist_ok=True)
-    with Front(folder / "1", b, version=1) as front1, Front(folder / "2", b) as front2:
-        for name, front in (("b1", front1), ("b2", front2)):
-            a.add_peer(name, b, Url=front.url)
+        (server.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    with RecordingProxy(folder / "1", b, version=1) as proxy1, RecordingProxy(folder / "2", b) as proxy2:
+        for name, proxy in (("b1", proxy1), ("b2", proxy2)):
+            a.add_peer(name, b, Url=proxy.url)
         start_together(a, b)
-        yield World(a, b, {1: front1, 2: front2})
-
-
-class Trap:
-    """Something that happens to a server in the middle of a method of the plugin, see ``trapped.py``.
-
-    ``place`` is a name of ``trapped.py`` and ``before`` or ``after``; ``action`` is ``kill N``, ``stop N``, ``wait``
-    or ``slow S``.
-    As a context, it is taken away at its end.
-    """
-
-    def __init__(self, server: OrthancServer, place: str, action: str) -> None:
-        self._server = server
-        self._file = server.folder / "traps" / place
-        self._reached = self._file.with_name(f".{place} reached")
-        self._reached.unlink(missing_ok=True)
-        # Appears whole.
-        unfinished = self._file.with_name(f".{self._file.name}")
-        unfinished.write_text(action)
-        unfinished.rename(self._file)
-
-    def __enter__(self) -> Trap:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.unlink(missing_ok=True)
-
-    def has_caught(self) -> None:
-        """Wait until somebody came there."""
-        wait_until(self._reached.exists, f"{self._server.name} comes to {self._file.name}")
-
-    def has_killed(self) -> None:
-        """Wait for the death of the server."""
-        wait_until(lambda: not self._server.running, f"{self._server.name} dies at {self._file.name}")
-        assert not self._file.exists(), "it ended in another way"
-        self._server.kill()  # what it had started, if anything, and it is known to have been meant
-
-    def has_stopped(self) -> None:
-        """Wait until the server stands still."""
-        wait_until(
-            lambda: process.is_stopped(self._server.pid), f"{self._server.name} stops at {self._file.name}"
-        )
+        yield Rig(a, b, {1: proxy1, 2: proxy2})
 
 
 def staging(server: OrthancServer) -> Path:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.places import Pair
-from tests.bench.sides import Resources, Side
+from tests.bench.server_pair import Pair
+from tests.bench.transfer_methods import Method, Resources
 from tests.support.orthanc_server import FINISHED, OrthancServer
 from tests.support.process import forget_peak, memory, peak_memory
 
@@ -20,7 +20,7 @@ _EVERY = 0.02
 
 
 @dataclass
-class Figures:
+class Measurement:
     """Of one run. Seconds and bytes; the first of a pair is the sender's."""
 
     wall: float
@@ -39,7 +39,7 @@ class Figures:
     content: dict[str, Any] = field(default_factory=dict)
 
 
-def measure(side: Side, where: Pair, resources: Resources) -> Figures:
+def measure(side: Method, where: Pair, resources: Resources) -> Measurement:
     """Raises ``RuntimeError`` if the job fails."""
     a, b = where.a, where.b
     for server in (a, b):
@@ -66,7 +66,7 @@ def measure(side: Side, where: Pair, resources: Resources) -> Figures:
             time.sleep(_EVERY)
     if seen["State"] != "Success":
         raise RuntimeError(f"a job failed: {seen}")
-    return Figures(
+    return Measurement(
         wall=now - began,
         cpu=(cpu_seconds(a.pid) - cpu[0], cpu_seconds(b.pid) - cpu[1]),
         memory=(peak_memory(a.pid) - used[0], peak_memory(b.pid) - used[1]),

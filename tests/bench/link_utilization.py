@@ -18,11 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench.data import files
-from tests.bench.measuring import received
-from tests.bench.places import Pair, Place
-from tests.bench.sides import SIDES, Resources
-from tests.support.wan import HOSTS
+from tests.bench.datasets import files
+from tests.bench.link_profile import LinkProfile
+from tests.bench.measurement import received
+from tests.bench.server_pair import Pair
+from tests.bench.transfer_methods import METHODS, Resources
+from tests.support.wan_link import HOSTS
 
 Row = dict[str, Any]
 """``Place``, ``Side``, and of the line's rate ``Whole`` and ``Middle`` (1: all of it); ``Bytes`` on the line."""
@@ -40,24 +41,24 @@ _SLICE = 525_000
 _EVERY = 0.02
 
 
-def measure(place: Place, folder: Path) -> Iterator[Row]:
+def measure(profile: LinkProfile, folder: Path) -> Iterator[Row]:
     """Needs root."""
-    slices = max(3, round(place.rate * 1e6 / 8 * _SECONDS / _SLICE))
+    slices = max(3, round(profile.rate * 1e6 / 8 * _SECONDS / _SLICE))
     found = files(folder, "a", slices / 1000)
-    with place.link() as link, tempfile.TemporaryDirectory(dir=folder) as servers:
+    with profile.link() as link, tempfile.TemporaryDirectory(dir=folder) as servers:
         pair = Pair(Path(servers), link)
         try:
             resources = pair.fill(found)
             for side in _SIDES:
                 pair.renew()
-                yield _row(place, side, pair, partial(_transfer, side, pair, resources))
+                yield _row(profile, side, pair, partial(_transfer, side, pair, resources))
             if shutil.which("iperf3"):
-                yield _row(place, _IPERF, pair, partial(_iperf, pair, slices * _SLICE))
+                yield _row(profile, _IPERF, pair, partial(_iperf, pair, slices * _SLICE))
         finally:
             pair.remove()
 
 
-def _row(place: Place, side: str, pair: Pair, run: Callable[[], None]) -> Row:
+def _row(profile: LinkProfile, side: str, pair: Pair, run: Callable[[], None]) -> Row:
     seen: list[tuple[float, int]] = []
     over = threading.Event()
 
@@ -75,7 +76,7 @@ def _row(place: Place, side: str, pair: Pair, run: Callable[[], None]) -> Row:
         watcher.join()
     (began, before), last = seen[0], seen[-1][1]
     size = last - before
-    rate = place.rate * 1e6 / 8
+    rate = profile.rate * 1e6 / 8
 
     def reached(share: float) -> tuple[float, int]:
         return next(one for one in seen if one[1] >= before + share * size)
@@ -84,7 +85,7 @@ def _row(place: Place, side: str, pair: Pair, run: Callable[[], None]) -> Row:
     whole = reached(0.999)
     early, late = reached(0.1), reached(0.9)
     return {
-        "Place": str(place),
+        "Place": str(profile),
         "Side": side,
         "Bytes": size,
         "Whole": (whole[1] - before) / (whole[0] - began) / rate,
@@ -93,9 +94,9 @@ def _row(place: Place, side: str, pair: Pair, run: Callable[[], None]) -> Row:
 
 
 def _transfer(side: str, pair: Pair, resources: Resources) -> None:
-    owner = pair.b if SIDES[side].pulls else pair.a
+    owner = pair.b if METHODS[side].pulls else pair.a
     with pair.near(owner):
-        job = SIDES[side].begin(owner, resources)
+        job = METHODS[side].begin(owner, resources)
         ended = owner.wait_for_job(job)
     if ended["State"] != "Success":
         raise RuntimeError(f"a job failed: {ended}")

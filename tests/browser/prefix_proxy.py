@@ -12,7 +12,7 @@ import requests
 PREFIX = "/orthanc/"
 
 
-class Front:
+class PrefixProxy:
     """Serves the Orthanc at ``target`` below ``/orthanc/`` of ``url``, as an administrator's nginx would.
 
     A path in ``answers`` (``"transfers/peers"``) is answered from there, with a status and a body, as an
@@ -22,20 +22,20 @@ class Front:
     def __init__(self, target: str) -> None:
         self.answers: dict[str, tuple[int, str]] = {}
         self.strays: list[str] = []
-        front = self
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                front._serve(self, target)
+                proxy._serve(self, target)
 
             def do_POST(self) -> None:
-                front._serve(self, target)
+                proxy._serve(self, target)
 
             def do_PUT(self) -> None:
-                front._serve(self, target)
+                proxy._serve(self, target)
 
             def do_DELETE(self) -> None:
-                front._serve(self, target)
+                proxy._serve(self, target)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -45,7 +45,7 @@ class Front:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}{PREFIX}"
 
-    def __enter__(self) -> Front:
+    def __enter__(self) -> PrefixProxy:
         self._thread.start()
         return self
 

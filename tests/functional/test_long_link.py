@@ -1,4 +1,4 @@
-"""A line whose round trip takes long: a connection that is lost there costs round trips, and a slow beginning."""
+"""A link whose round trip takes long: a connection that is lost there costs round trips, and a slow beginning."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import wan
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import pair, resource, start_together
+from tests.support.wan_link import HOSTS, WanLink, wan_link, why_not
 
 pytestmark = [
     pytest.mark.orthanc,
-    pytest.mark.skipif(wan.why_not() is not None, reason=str(wan.why_not())),
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
 CONNECTIONS = 16
-"""That a long line gets at most."""
+"""That a long link gets at most."""
 
 
 @pytest.fixture
-def line() -> Iterator[wan.Lab]:
-    with wan.lab("long", rtt=200, rate=20) as line:
-        yield line
+def link() -> Iterator[WanLink]:
+    with wan_link("long", rtt=200, rate=20) as link:
+        yield link
 
 
 def opened() -> int:
@@ -38,18 +38,18 @@ def opened() -> int:
 
 
 @pytest.mark.parametrize("way", ["push", "pull"])
-def test_a_transfer_keeps_its_connections(line: wan.Lab, make_server: MakeServer, way: str) -> None:
+def test_a_transfer_keeps_its_connections(link: WanLink, make_server: MakeServer, way: str) -> None:
     a, b = (
         make_server(
             name,
-            host=wan.HOSTS[name],
-            launcher=line.inside(name),
+            host=HOSTS[name],
+            launcher=link.inside(name),
             configuration={"RemoteAccessAllowed": True},
         )
         for name in ("a", "b")
     )
     pair(a, b)
-    with line.entered("a"):
+    with link.entered("a"):
         start_together(a, b)
         source, ask = (a, a.send) if way == "push" else (b, a.pull)
         study = source.upload_all(ct_study(40))[0]["ParentStudy"]

@@ -19,7 +19,7 @@ from tests.support.orthanc_server import wait_until
 _MAKE = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard")
 
 
-class PowerDisk:
+class PowerFailureDisk:
     """Mounted at ``path``, with its bytes in ``file``, ``size`` of them at most.
 
     Raises ``OSError`` where such a disk cannot be made.
@@ -50,7 +50,7 @@ class PowerDisk:
             os.fsync(file.fileno())
         other.unlink()
 
-    def lose_power(self, end: Callable[[], None]) -> None:
+    def fail_power(self, end: Callable[[], None]) -> None:
         """Take away what has not reached the disk, and mount it again as after the next start of its machine.
 
         Whoever uses it must be stopped (SIGSTOP), so that this is one moment, and is ended by ``end``.

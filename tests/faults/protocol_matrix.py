@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tests.support.front import Front
 from tests.support.orthanc_server import OrthancServer, StatusError, start_together, wait_until
+from tests.support.recording_proxy import RecordingProxy
 
-WAYS = ("push-1", "push-2", "pull-1", "pull-2")
-PUSHES = WAYS[:2]
+VARIANTS = ("push-1", "push-2", "pull-1", "pull-2")
+PUSH_VARIANTS = VARIANTS[:2]
 
 Resources = Sequence[dict[str, str]]
 
@@ -68,19 +68,19 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class FourWays(Generic[B]):
+class ProtocolMatrix(Generic[B]):
     """``a`` has the data, ``b`` receives."""
 
     a: OrthancServer
     b: OrthancServer
     staging: Path
     """Of ``b``."""
-    fronts: dict[str, B]
+    proxies: dict[str, B]
     """By the ways of the transfers that go through them."""
 
-    def start(self, way: str, resources: Resources, **options: Any) -> Transfer:
-        """Begin to transfer, in one of ``WAYS``."""
-        kind, _, version = way.partition("-")
+    def start(self, variant: str, resources: Resources, **options: Any) -> Transfer:
+        """Begin to transfer, in one of ``VARIANTS``."""
+        kind, _, version = variant.partition("-")
         if kind == "push":
             return Transfer(self.a, self.a.send(resources, f"{self.b.name}{version}", **options)["ID"])
         return Transfer(self.b, self.b.pull(resources, f"{self.a.name}{version}", **options)["ID"])
@@ -101,17 +101,17 @@ class FourWays(Generic[B]):
         """Delete what is stored, and forget what was asked."""
         for server in (self.a, self.b):
             server.clear()
-        for front in self.fronts.values():
-            front.forget()
+        for proxy in self.proxies.values():
+            proxy.forget()
 
 
-def nginx(folder: Path, server: OrthancServer, version: int) -> Front:
+def nginx(folder: Path, server: OrthancServer, version: int) -> RecordingProxy:
     """What stands between the two unless something else is wanted."""
-    return Front(folder / f"{server.name}{version}", server, version=version)
+    return RecordingProxy(folder / f"{server.name}{version}", server, version=version)
 
 
 @contextmanager
-def four_ways(
+def start_matrix(
     a: OrthancServer,
     b: OrthancServer,
     folder: Path,
@@ -120,7 +120,7 @@ def four_ways(
     *,
     between: Callable[[Path, OrthancServer, int], AbstractContextManager[B]] = nginx,
     **properties: Any,
-) -> Iterator[FourWays[B]]:
+) -> Iterator[ProtocolMatrix[B]]:
     """Start the two; ``transfers`` is laid over the section ``Transfers`` of both.
 
     ``between`` makes what stands before a server and shows one version of the protocol; ``properties`` are those
@@ -130,14 +130,14 @@ def four_ways(
         server.configuration["Transfers"] = {**server.configuration.get("Transfers", {}), **transfers}
     b.configuration["Transfers"]["StagingDirectory"] = str(staging)
     with ExitStack() as stack:
-        fronts = {}
-        for way in WAYS:
-            kind, _, version = way.partition("-")
+        proxies = {}
+        for variant in VARIANTS:
+            kind, _, version = variant.partition("-")
             asking, asked = (a, b) if kind == "push" else (b, a)
-            fronts[way] = stack.enter_context(between(folder, asked, int(version)))
-            asking.add_peer(f"{asked.name}{version}", asked, **{"Url": fronts[way].url, **properties})
+            proxies[variant] = stack.enter_context(between(folder, asked, int(version)))
+            asking.add_peer(f"{asked.name}{version}", asked, **{"Url": proxies[variant].url, **properties})
         start_together(a, b)
-        yield FourWays(a, b, staging, fronts)
+        yield ProtocolMatrix(a, b, staging, proxies)
 
 
 def status_of(error: StatusError) -> tuple[int, str]:

@@ -31,7 +31,7 @@ location /transfers/v2/ { return 404; }
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecordedRequest:
     """One request, as nginx saw it; texts are empty where there was nothing."""
 
     method: str
@@ -66,7 +66,7 @@ class Seen:
         return json.loads(self.sent)
 
 
-class Front(Nginx):
+class RecordingProxy(Nginx):
     """``version=1``: what is behind it looks like the C++ plugin. ``headers`` are also written down.
 
     ``http``, ``server`` and ``location`` are further directives, as of ``Nginx``.
@@ -97,27 +97,29 @@ class Front(Nginx):
         )
 
     @property
-    def requests(self) -> list[Seen]:
+    def requests(self) -> list[RecordedRequest]:
         """Those answered so far, in the order of their ends."""
         text = (self.folder / "access.log").read_text(errors="replace")
         # The last line may be half written.
         lines = text.split("\n")[:-1]
-        return [Seen(**{**line, "length": int(line["length"] or 0)}) for line in map(json.loads, lines)]
+        return [
+            RecordedRequest(**{**line, "length": int(line["length"] or 0)}) for line in map(json.loads, lines)
+        ]
 
     def forget(self) -> None:
         """As if there had been no requests so far."""
         (self.folder / "access.log").write_bytes(b"")
 
-    def of(self, method: str, part: str = "") -> list[Seen]:
+    def of(self, method: str, part: str = "") -> list[RecordedRequest]:
         """The requests of a method whose address contains something."""
         return [seen for seen in self.requests if seen.method == method and part in seen.uri]
 
-    def wait_for(self, method: str, part: str, count: int = 1) -> list[Seen]:
+    def wait_for(self, method: str, part: str, count: int = 1) -> list[RecordedRequest]:
         """These requests, once there are so many: nginx writes them down a moment after its answer."""
 
-        def enough() -> list[Seen]:
+        def enough() -> list[RecordedRequest]:
             found = self.of(method, part)
             return found if len(found) >= count else []
 
-        found: list[Seen] = wait_until(enough, f"{count} x {method} …{part}…", 20)
+        found: list[RecordedRequest] = wait_until(enough, f"{count} x {method} …{part}…", 20)
         return found

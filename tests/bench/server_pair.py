@@ -1,56 +1,19 @@
-"""Where it is measured: two Orthancs on loopback, or with a link of chosen delay, rate and loss between them."""
+"""The two Orthancs between which transfers are measured."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.sides import Resources
+from tests.bench.transfer_methods import Resources
 from tests.support.orthanc_server import ENTRY, OrthancServer, pair, resource
-from tests.support.wan import HOSTS, Lab, lab
+from tests.support.wan_link import HOSTS, WanLink
 
-STAND_IN = Path(__file__).with_name("zlib_level_6.py")
+STAND_IN = Path(__file__).with_name("zlib_level_6_script.py")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-_LAB = "bench"
-
-
-@dataclass(frozen=True)
-class Place:
-    """``rtt`` in ms, ``rate`` in Mbit/s, ``loss`` in %; all 0 is loopback."""
-
-    rtt: float = 0
-    rate: float = 0
-    loss: float = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Place:
-        """``loopback``, or ``RTT:RATE[:LOSS]``. Raises ``ValueError``."""
-        return cls() if text == "loopback" else cls(*map(float, text.split(":")))
-
-    @property
-    def local(self) -> bool:
-        return not self.rate
-
-    def __str__(self) -> str:
-        if self.local:
-            return "loopback"
-        loss = f", {self.loss:g} % loss" if self.loss else ""
-        return f"{self.rtt:g} ms, {self.rate:g} Mbit/s{loss}"
-
-    @contextlib.contextmanager
-    def link(self) -> Iterator[Lab | None]:
-        """The link, up while it is needed; ``None`` on loopback. What it counted is printed at the end."""
-        if self.local:
-            yield None
-            return
-        with lab(_LAB, rtt=self.rtt, rate=self.rate, loss=self.loss) as made:
-            yield made
-            print(made.stats())
 
 
 class Pair:
@@ -59,7 +22,7 @@ class Pair:
     Whoever talks to one of them does so ``near`` it: no question crosses the link, which is there for the transfer.
     """
 
-    def __init__(self, folder: Path, at: Lab | None, script: Path = ENTRY) -> None:
+    def __init__(self, folder: Path, at: WanLink | None, script: Path = ENTRY) -> None:
         self._lab = at
         self.a, self.b = (self._server(name, folder, script) for name in ("a", "b"))
         pair(self.a, self.b)

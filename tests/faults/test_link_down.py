@@ -1,4 +1,4 @@
-"""The line between two hosts is dead for half a minute: no answer, no refusal, packets vanish."""
+"""The link between two hosts is dead for half a minute: no answer, no refusal, packets vanish."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import wan
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import pair, resource, start_together, wait_until
+from tests.support.wan_link import HOSTS, WanLink, wan_link, why_not
 
 pytestmark = [
     pytest.mark.orthanc,
     pytest.mark.faults,
-    pytest.mark.skipif(wan.why_not() is not None, reason=str(wan.why_not())),
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
 CUT = 30.0
@@ -26,19 +26,19 @@ MB = 1024 * 1024
 
 
 @pytest.fixture
-def line() -> Iterator[wan.Lab]:
-    with wan.lab("cut", rtt=20, rate=20) as line, line.entered("a"):
-        yield line
+def link() -> Iterator[WanLink]:
+    with wan_link("cut", rtt=20, rate=20) as link, link.entered("a"):
+        yield link
 
 
 def test_transfers_wait_while_the_line_is_dead_and_go_on_afterwards(
-    line: wan.Lab, make_server: MakeServer
+    link: WanLink, make_server: MakeServer
 ) -> None:
     a, b = (
         make_server(
             name,
-            host=wan.HOSTS[name],
-            launcher=line.inside(name),
+            host=HOSTS[name],
+            launcher=link.inside(name),
             configuration={
                 "RemoteAccessAllowed": True,
                 "Transfers": {"BucketSize": 256, "MaxBandwidth": 16},
@@ -64,7 +64,7 @@ def test_transfers_wait_while_the_line_is_dead_and_go_on_afterwards(
 
     for job in jobs:
         wait_until(lambda job=job: content(job).get("CompletedHttpQueries", 0) > 2, "a few buckets")  # type: ignore[misc]
-    line.cut()
+    link.cut()
     dead = time.monotonic()
     for job in jobs:
         wait_until(lambda job=job: "Waiting for peer 'b'" in str(content(job).get("Waiting")), "it waits")  # type: ignore[misc]
@@ -73,7 +73,7 @@ def test_transfers_wait_while_the_line_is_dead_and_go_on_afterwards(
         "timed out" in str(content(job)["Waiting"]) or "no connection" in str(content(job)["Waiting"])
         for job in jobs
     )
-    line.heal()
+    link.heal()
     for job in jobs:
         known = a.wait_for_job(job)
         assert known["State"] == "Success", known
