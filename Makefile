@@ -25,7 +25,11 @@ test: setup-test ## types, style and all tests, on this machine's Orthanc
 
 .PHONY: test-trixie
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
-	scripts/trixie.sh $(ARGS)
+	scripts/debian-tree.sh trixie $(ARGS)
+
+.PHONY: test-forky
+test-forky: ## the same on those of Debian testing (Orthanc 1.13)
+	scripts/debian-tree.sh forky $(ARGS)
 
 .PHONY: torture
 torture: setup-test ## random transfers under random faults, for an hour (TORTURE_ARGS="--seed 1 --minutes 60")

@@ -1,26 +1,37 @@
 #!/usr/bin/env bash
-# Runs the tests that need real Orthancs on those of Debian 13 (Orthanc 1.12, Python 3.13), whatever Debian
-# this machine has: in a tree of its own, .cache/trixie, made by debootstrap the first time.
-# Arguments go to pytest. Needs root or sudo. DEBIAN_MIRROR names another mirror than deb.debian.org.
+# Runs the tests that need real Orthancs on those of another Debian than this machine's, in a tree of its own,
+# .cache/SUITE, which debootstrap makes the first time.
+#   debian-tree.sh trixie …    Debian 13 (Orthanc 1.12, Python 3.13)
+#   debian-tree.sh forky …     Debian testing (Orthanc 1.13, Python 3.14)
+# Further arguments go to pytest. Needs root or sudo. DEBIAN_MIRROR names another mirror than deb.debian.org.
 set -euo pipefail
 
+case ${1:-} in
+trixie | forky) suite=$1 ;;
+*)
+    sed -n '2,6s/^# //p' "$0" >&2
+    exit 2
+    ;;
+esac
+
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-tree=$checkout/.cache/trixie
-venv=$checkout/.cache/venv-trixie
+tree=$checkout/.cache/$suite
+venv=$checkout/.cache/venv-$suite
 inside=/checkout
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 packages=(orthanc orthanc-python python3-venv ca-certificates curl dcmtk nginx-light iproute2 faketime e2fsprogs mount)
 
-say() { echo "trixie: $*"; }
+say() { echo "$suite: $*"; }
 
 if [ "$(id -u)" != 0 ]; then
     exec sudo --preserve-env "$0" "$@"
 fi
-if [ -z "${TRIXIE_NAMESPACE:-}" ]; then
+if [ -z "${TREE_NAMESPACE:-}" ]; then
     # A mount and a process namespace of our own: the kernel unmounts and ends everything with it,
     # even if this script is killed.
-    TRIXIE_NAMESPACE=1 exec unshare --mount --pid --fork --kill-child "$0" "$@"
+    TREE_NAMESPACE=1 exec unshare --mount --pid --fork --kill-child "$0" "$@"
 fi
+shift
 
 # Shows a file or folder of this machine at the same place inside, read-only, without copying it into the tree.
 share() {
@@ -49,8 +60,12 @@ if [ ! -e "$tree/etc/debian_version" ]; then
     say "debootstrap, about a minute the first time"
     command -v debootstrap >/dev/null || "$checkout/scripts/setup.sh" packages debootstrap
     rm -rf "$tree.new"
-    debootstrap --variant=minbase trixie "$tree.new" "$mirror" >"$checkout/.cache/debootstrap.log" 2>&1 ||
-        { tail -n 20 "$checkout/.cache/debootstrap.log"; say "debootstrap failed"; exit 1; }
+    # An older Debian's debootstrap does not know the suites after it; the script of unstable makes those too.
+    recipe=/usr/share/debootstrap/scripts/$suite
+    [ -e "$recipe" ] || recipe=/usr/share/debootstrap/scripts/sid
+    debootstrap --variant=minbase "$suite" "$tree.new" "$mirror" "$recipe" \
+        >"$checkout/.cache/$suite-debootstrap.log" 2>&1 ||
+        { tail -n 20 "$checkout/.cache/$suite-debootstrap.log"; say "debootstrap failed"; exit 1; }
     mv "$tree.new" "$tree"
 fi
 
@@ -74,8 +89,8 @@ if [ ! -e "$ready" ]; then
     {
         in_tree apt-get update
         in_tree apt-get install --yes --no-install-recommends "${packages[@]}"
-    } >"$checkout/.cache/trixie-apt.log" 2>&1 ||
-        { tail -n 20 "$checkout/.cache/trixie-apt.log"; say "apt-get failed"; exit 1; }
+    } >"$checkout/.cache/$suite-apt.log" 2>&1 ||
+        { tail -n 20 "$checkout/.cache/$suite-apt.log"; say "apt-get failed"; exit 1; }
     touch "$ready"
 fi
 
@@ -104,12 +119,13 @@ if [ ! -e "$ready" ]; then
         [ -L "$venv/bin/$python" ] || find "$venv" -mindepth 1 -delete
         in_tree "$python" -m venv "$inside/.venv"
         in_tree "$inside/.venv/bin/pip" install --editable "$inside[test]"
-    } >"$checkout/.cache/trixie-pip.log" 2>&1 ||
-        { tail -n 20 "$checkout/.cache/trixie-pip.log"; say "pip failed"; exit 1; }
+    } >"$checkout/.cache/$suite-pip.log" 2>&1 ||
+        { tail -n 20 "$checkout/.cache/$suite-pip.log"; say "pip failed"; exit 1; }
     touch "$ready"
 fi
 
-say "Orthanc $(in_tree dpkg-query -W -f '${Version}' orthanc), $python"
+say "Orthanc $(in_tree dpkg-query -W -f '${Version}' orthanc)," \
+    "Python plugin $(in_tree dpkg-query -W -f '${Version}' orthanc-python), $python"
 if [ $# = 0 ]; then
     set -- -m "orthanc and not browser"
 fi
