@@ -16,7 +16,7 @@ from orthanc_transfers.core import errors
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.core.settings import parse_settings
-from orthanc_transfers.host import lifecycle, logs, metrics
+from orthanc_transfers.host import lifecycle, logs
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.jobs import JobEngine
 from orthanc_transfers.host.native import context
@@ -268,7 +268,7 @@ def call_peer(request: Request) -> Response:
 
 
 def said(request: Request) -> Response:
-    metrics.publish(sdk, {"orthanc_transfers_test_value": 42})
+    lifecycle.publish_metrics(sdk, {"orthanc_transfers_test_value": 42})
     return answer_json(
         {
             "version": sdk.version,
