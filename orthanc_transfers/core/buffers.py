@@ -2,4 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 Buffer = bytes | bytearray | memoryview
+
+
+def size_of(pieces: Iterable[Buffer]) -> int:
+    """Bytes in all of some pieces."""
+    return sum(memoryview(piece).nbytes for piece in pieces)

@@ -27,6 +27,7 @@ from orthanc_transfers.core.json_fields import (
     string_field,
 )
 from orthanc_transfers.core.model import Chunk, Manifest, PushState
+from orthanc_transfers.core.paths import push_v2
 from orthanc_transfers.core.ranges import Range
 
 CODEC_HEADER = "transfers-codec"
@@ -41,9 +42,6 @@ XXH3_HEADER = "transfers-xxh3"
 ENCODING_HEADER = "transfers-encoding-seconds"
 
 
-PUSH_PATH = "/transfers/v2/push"
-
-
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The answer to ``GET /transfers/capabilities``. Codecs that are not known here are left out."""
@@ -56,6 +54,11 @@ class Capabilities:
     """Bytes that a body may have, before and after its codec."""
     growing: bool = False
     """Whether a push may be created with its first instances, and the others be announced later."""
+
+    @property
+    def max_bucket_target(self) -> int:
+        """Largest size in bytes to aim at for a bucket: some get twice as large as what is aimed at."""
+        return max(1, self.max_body_size // 2)
 
     @classmethod
     def parse(cls, value: Any) -> Capabilities:
@@ -134,7 +137,7 @@ class PushStatus:
             raise BadFile(f'"State" must be one of {", ".join(_STATES)}, and is {shown(state)}')
         return cls(
             id=identifier,
-            path=path_field(body) if "Path" in body else f"{PUSH_PATH}/{identifier}",
+            path=path_field(body) if "Path" in body else push_v2(identifier),
             state=_STATES[state],
             missing=tuple(map(_range, array_field(body, "Missing"))),
             imported=natural(body.get("Imported", 0), '"Imported"'),

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from urllib.parse import quote
 
-from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest
+from orthanc_transfers.core.paths import CHUNKS_V1
 from orthanc_transfers.core.ranges import Range, RangeSet
 
 MAX_PATH = 1999
@@ -19,7 +19,6 @@ MAX_PATH = 1999
 MOST_RANGES = 32
 """Ranges in one bucket of version 2: its address names each."""
 
-_CHUNKS = "/transfers/chunks/"
 # Of several whole instances: they are small, and start at their beginning.
 _LONGEST_QUERY = len("?offset=0&size=1234567890&compression=gzip")
 
@@ -53,7 +52,7 @@ def plan_pull(manifest: Manifest, target: int, missing: RangeSet | None = None) 
 
     large = (chunk for chunk in needed if goes_alone(chunk))
     small = (chunk for chunk in needed if not goes_alone(chunk))
-    room = MAX_PATH - len(_CHUNKS) - _LONGEST_QUERY
+    room = MAX_PATH - len(f"{CHUNKS_V1}/") - _LONGEST_QUERY
     return _numbered(chain(_alone(large, target), _grouped(small, target, room)))
 
 
@@ -109,13 +108,6 @@ class RangePlan:
             return self._taken
         shared = -(-(len(self._missing) - self._index) // MOST_RANGES)
         return self._taken + max(1, shared, round(self._left / max(1, self._target(self._left))))
-
-
-def chunks_path(bucket: Bucket, codec: Codec) -> str:
-    """The path, with its query, of ``GET /transfers/chunks/…`` for a bucket of ``plan_pull``."""
-    identifiers = ".".join(quote(chunk.id, safe="") for chunk in bucket.chunks)
-    offset = bucket.chunks[0].offset
-    return f"{_CHUNKS}{identifiers}?offset={offset}&size={bucket.size}&compression={codec.value}"
 
 
 def _numbered(buckets: Iterable[tuple[Chunk, ...]]) -> list[Bucket]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from orthanc_transfers.core import paths
 from orthanc_transfers.core.errors import HostError, TransferError
 from orthanc_transfers.host.native.sdk import Code, Sdk
 from orthanc_transfers.host.paused_jobs import PausedJobs
@@ -160,7 +161,7 @@ class JobEngine:
 
     def _state_of(self, identifier: str) -> str | None:
         try:
-            return str(json.loads(self._sdk.rest_get(f"/jobs/{identifier}"))["State"])
+            return str(json.loads(self._sdk.rest_get(paths.job(identifier)))["State"])
         except HostError:
             return None  # not known any more, or Orthanc is still starting
 

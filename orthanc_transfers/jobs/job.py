@@ -20,6 +20,7 @@ from orthanc_transfers.jobs.content import Facts, describe, with_types
 from orthanc_transfers.jobs.resume import ResumeState, order_to_json
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.states import Event, State, after
+from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
 from orthanc_transfers.pipeline.concurrency import LARGEST, MOST, BucketSize, Concurrency
@@ -96,6 +97,8 @@ class RunContext:
     facts: Facts
     cancellation: Cancellation
     peer: RetryingTransport
+    client: PeerClient
+    """What to ask of the peer, over ``peer``."""
     enter: Callable[[str], None]
     """To be told by which identifier the receiver knows the transfer."""
 
@@ -296,6 +299,11 @@ class TransferJob(ABC):
                     attempt.facts,
                     stretch.cancellation,
                     retrying,
+                    PeerClient(
+                        retrying,
+                        self.order.sender_transfer_id,
+                        lambda: attempt.continuation.cookie,
+                    ),
                     lambda identifier: self._enter(attempt, identifier),
                 )
             )

@@ -22,13 +22,11 @@ from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.fetcher import Fetcher
 from orthanc_transfers.jobs.handshake import Handshake
-from orthanc_transfers.jobs.insisting import insist
 from orthanc_transfers.jobs.job import RunContext, TransferJob
 from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
-from orthanc_transfers.net.peer_client import look_up
 from orthanc_transfers.pipeline.executor import BucketExecutor, Carried
 from orthanc_transfers.pipeline.schedule import FIRST, Rest, Schedule, beyond
 from orthanc_transfers.receiver.incoming import IncomingTransfer
@@ -86,7 +84,7 @@ def _list(drive: RunContext, capabilities: Capabilities | None, first: int | Non
     # A C++ peer reads and hashes every file before it answers.
     timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
     try:
-        answer = insist(drive, lambda: look_up(drive.peer, order.resources_json, order, timeout, first))
+        answer = drive.client.look_up(order.resources_json, timeout=timeout, first=first)
     except PeerStatus as error:
         if error.peer_status != 404:
             raise
@@ -132,8 +130,7 @@ def _transfer(drive: RunContext, listed: Beginning, capabilities: Capabilities |
             carrier = drive.carrier(KIND)
             _Pull(drive, reception, Fetcher1(drive, listed.manifest), carrier, None, 0).run()
         else:
-            # A bucket may be larger than its target.
-            carrier = drive.carrier(KIND, max(1, capabilities.max_body_size // 2))
+            carrier = drive.carrier(KIND, capabilities.max_bucket_target)
             fetcher = Fetcher2(drive, reception, carrier, capabilities.codecs)
             _Pull(drive, reception, fetcher, carrier, capabilities, listed.more).run()
     except NoSpace:
@@ -204,7 +201,7 @@ class _Pull(Generic[T]):
         )
 
         def fetch(item: T) -> Carried:
-            fetched = insist(drive, lambda: fetcher.fetch(item))
+            fetched = fetcher.fetch(item)
             reception.write(fetcher.ranges(item), fetched.data)
             return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
 

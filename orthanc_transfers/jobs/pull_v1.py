@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.model import Bucket, Manifest
-from orthanc_transfers.core.planner import chunks_path, plan_pull
+from orthanc_transfers.core.planner import plan_pull
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.interfaces import PeerRequest
-from orthanc_transfers.jobs.fetcher import Fetched, most_bytes, unpack
 from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.net.peer_client import Fetched
 from orthanc_transfers.pipeline.schedule import Plan
 
 # Share of the bytes that gzip has to save at least, to be worth the time of the peer.
@@ -21,7 +20,7 @@ class Fetcher1:
     """Implements ``Fetcher`` with buckets."""
 
     def __init__(self, drive: RunContext, manifest: Manifest) -> None:
-        self._peer = drive.peer
+        self._client = drive.client
         self._manifest = manifest
         self._target = drive.environment.settings.bucket_size
         # The first answer tells whether the data compresses: the peer has it, this side does not.
@@ -37,9 +36,7 @@ class Fetcher1:
         return [self._manifest.range_of_chunk(chunk) for chunk in item.chunks]
 
     def fetch(self, item: Bucket) -> Fetched:
-        codec = self._codec
-        answer = self._peer.send(PeerRequest("GET", chunks_path(item, codec), limit=most_bytes(item.size)))
-        fetched = unpack(self._peer.name, answer, codec, item.size)
+        fetched = self._client.fetch_bucket(item, self._codec)
         if self._trying:
             self._trying = False
             if fetched.wire > (1 - _WORTHWHILE) * item.size:

@@ -10,7 +10,7 @@ from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import RunContext, TransferJob
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
-from orthanc_transfers.net.peer_client import drop, identify
+from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.pipeline.schedule import FIRST
 from orthanc_transfers.runtime.threads import Later
 
@@ -42,7 +42,7 @@ class PushJob(TransferJob):
             return
         transport = self.environment.peers.connect(self.order.peer, 1)
         try:
-            drop(transport, path, identify(self.order, continuation.cookie))
+            PeerClient(transport, self.order.sender_transfer_id, lambda: continuation.cookie).drop(path)
         finally:
             transport.close()
         continuation.end()

@@ -8,14 +8,9 @@ from typing import Any
 
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.core.safe_json import parse_json
-from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.jobs.job import RunContext
-from orthanc_transfers.net.peer_client import identify
 
 log = logging.getLogger(__name__)
-
-PATH = "/transfers/reports/"
 
 # Bytes of a row of a report, with a reason of some length; and of all that is around the rows.
 _ROW = 2048
@@ -67,15 +62,7 @@ def keep_report(
 
 def _ask(drive: RunContext, identifier: str, count: int) -> dict[str, Any]:
     try:
-        answer = drive.peer.without_retries.send(
-            PeerRequest(
-                "GET",
-                PATH + identifier,
-                headers=identify(drive.order, drive.continuation.cookie),
-                limit=_FRAME + _ROW * count,
-            )
-        )
-        report = parse_json(answer.body)
+        report = drive.client.report(identifier, limit=_FRAME + _ROW * count)
     except TransferError as error:
         log.info("peer %s does not show its report of push %s: %s", drive.order.peer, identifier, error)
         return {}

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
-from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.buffers import size_of
 from orthanc_transfers.core.codec import Codec, Compression, choose, encode
 from orthanc_transfers.core.errors import (
-    BadFile,
     Corrupted,
     PeerAnswer,
     PeerError,
     PeerStatus,
     PeerUnreachable,
 )
-from orthanc_transfers.core.messages_v1 import PushCreated, PushCreation
+from orthanc_transfers.core.messages_v1 import PushCreation
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest, name_instances
 from orthanc_transfers.core.planner import plan_buckets
-from orthanc_transfers.jobs.insisting import insist
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
-from orthanc_transfers.net.peer_client import (
-    acknowledged,
-    cookie_of,
-    drop,
-    identify,
-    look_up,
-    orthanc_code,
-    post,
-    put,
-    size_of,
-    understand,
-)
+from orthanc_transfers.net.peer_client import orthanc_code
 from orthanc_transfers.pipeline.executor import Carried
-
-CREATE = "/transfers/push"
 
 KNOWN_CODECS = frozenset({Codec.NONE, Codec.GZIP})
 
@@ -70,7 +54,7 @@ class Push:
                     raise
                 if corrupted:
                     # Version 1 does not say which bucket was damaged on its way.
-                    drop(self._drive.peer.without_retries, path, self._headers)
+                    self._drive.client.drop(path)
                 # Else the receiver does not know the push any more: it was restarted, or made room for another.
                 self._drive.continuation.end()
             else:
@@ -94,7 +78,7 @@ class Push:
             return None
         if fingerprint != self._fingerprint:
             # What is to be sent changed during the pause.
-            drop(self._drive.peer.without_retries, path, self._headers)
+            self._drive.client.drop(path)
             return None
         self._codec = Codec(codec)
         self._sent_before = len(self._drive.continuation.completed()) == len(self._buckets)
@@ -108,19 +92,13 @@ class Push:
         creation = PushCreation(
             Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
         )
-
-        def create() -> tuple[PushCreated, str | None]:
-            answer = post(drive.peer, CREATE, creation.to_json(), self._headers, self._timeout)
-            return understand(drive.peer, CREATE, answer, PushCreated.parse), cookie_of(answer)
-
         try:
-            created, cookie = insist(drive, create)
+            path, cookie = drive.client.create_push_v1(creation, self._timeout)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
             peer = drive.peer.name
             raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
-        path = "/" + created.path.lstrip("/")
         drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie)
         self._settle(path)
         return path
@@ -151,10 +129,6 @@ class Push:
         drive.facts.resumed = self._manifest.size - left
         drive.progress.plan(lambda: len(self._buckets), len(completed), left)
 
-    @property
-    def _headers(self) -> dict[str, str]:
-        return identify(self._drive.order, self._drive.continuation.cookie)
-
     # --- the buckets
 
     def _send(self, path: str) -> None:
@@ -164,8 +138,7 @@ class Push:
 
         def carry(bucket: Bucket) -> Carried:
             body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
-            place = f"{path}/{bucket.index}"
-            insist(drive, lambda: self._put(place, body))
+            drive.client.put_bucket(path, bucket.index, body)
             return Carried(bucket.size, size_of(body), self._codec)
 
         drive.carrier("push").carry(
@@ -174,24 +147,13 @@ class Push:
             lambda bucket: drive.continuation.complete(bucket.index),
         )
 
-    def _put(self, place: str, body: Sequence[Buffer]) -> None:
-        try:
-            put(self._drive.peer, place, body, self._headers)
-        except PeerStatus as error:
-            if orthanc_code(error) != BadFile.code:
-                raise
-            # It was gzip when it left.
-            raise PeerAnswer(str(error), self._drive.peer.name) from error
-
     # --- the commit
 
     def _commit(self, path: str) -> None:
         drive = self._drive
         drive.facts.phase = "Importing"
-        path = f"{path}/commit"
         try:
-            peer = drive.peer.without_retries
-            acknowledged(peer, path, post(peer, path, {}, self._headers, self._timeout))
+            drive.client.commit_v1(path, self._timeout, retry=False)
         except (PeerUnreachable, PeerAnswer) as error:
             lost: PeerError = error
         except PeerStatus as error:
@@ -205,11 +167,8 @@ class Push:
 
         # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
         # finishes the first one, and then knows nothing of it.
-        def ask_again() -> None:
-            acknowledged(drive.peer, path, post(drive.peer, path, {}, self._headers, self._timeout))
-
         try:
-            insist(drive, ask_again)
+            drive.client.commit_v1(path, self._timeout, retry=True)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
@@ -231,7 +190,7 @@ class Push:
         drive = self._drive
         resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
         try:
-            there = insist(drive, lambda: look_up(drive.peer, resources, drive.order, self._timeout))
+            there = drive.client.look_up(resources, timeout=self._timeout)
         except (PeerStatus, PeerAnswer):
             return [instance.id for instance in self._manifest]
         stored = {instance.id: instance.md5 for instance in there.instances}

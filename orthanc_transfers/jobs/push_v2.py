@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import Codec, choose, content_type, encode, level_for
-from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus
+from orthanc_transfers.core.buffers import size_of
+from orthanc_transfers.core.codec import Codec, choose, encode, level_for
+from orthanc_transfers.core.errors import PeerError, PeerStatus
 from orthanc_transfers.core.messages_v2 import (
-    CODEC_HEADER,
-    XXH3_HEADER,
     Capabilities,
     PushCreation2,
     PushStatus,
@@ -20,24 +17,11 @@ from orthanc_transfers.core.messages_v2 import (
 from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.interfaces import PeerRequest, PeerResponse
-from orthanc_transfers.jobs.insisting import insist
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
-from orthanc_transfers.net.peer_client import (
-    cookie_of,
-    drop,
-    identify,
-    post,
-    put,
-    size_of,
-    understand,
-)
 from orthanc_transfers.pipeline.executor import Carried
 from orthanc_transfers.pipeline.schedule import Plan, Rest, Schedule, beyond
 from orthanc_transfers.runtime.threads import Later
-
-CREATE = "/transfers/v2/push"
 
 MOST_ROUNDS = 4
 """Times that bytes are sent: once, and again if the receiver misses some in spite of that."""
@@ -58,8 +42,7 @@ class Push:
         self._growing = capabilities.growing
         self._codecs = frozenset(capabilities.codecs)
         self._began = drive.environment.clock.now()
-        # A bucket may be larger than its target.
-        self._carrier = drive.carrier("push", max(1, capabilities.max_body_size // 2))
+        self._carrier = drive.carrier("push", capabilities.max_bucket_target)
 
     def run(self) -> None:
         """Send what is missing, and see it imported. Raises ``PeerError`` and its like."""
@@ -109,15 +92,15 @@ class Push:
         drive = self._drive
         create = partial(self._post_creation, self._manifest, self._more)
         try:
-            status, cookie = insist(drive, create)
+            status, cookie = create()
         except PeerStatus as error:
             if error.peer_status != 409:
                 raise
             # The receiver knows the token with another manifest: the study changed since.
             if drive.continuation.path is not None:
-                drop(drive.peer.without_retries, drive.continuation.path, self._headers)
+                drive.client.drop(drive.continuation.path)
             drive.continuation.renew_token()
-            status, cookie = insist(drive, create)
+            status, cookie = create()
         drive.continuation.begin(status.path, cookie=cookie)
         drive.enter(status.id)
         drive.facts.already_stored = status.already_stored
@@ -125,28 +108,17 @@ class Push:
 
     def _post_creation(self, manifest: Manifest, more: int) -> tuple[PushStatus, str | None]:
         drive = self._drive
-        creation = PushCreation2(drive.continuation.token, manifest, more).to_json()
-        timeout = drive.environment.settings.peer_commit_timeout
-        answer = post(
-            drive.peer,
-            CREATE,
+        creation = PushCreation2(drive.continuation.token, manifest, more)
+        return drive.client.create_push_v2(
             creation,
-            self._headers,
-            timeout,
-            small=Codec.ZSTD in self._codecs,
-            repeatable=True,
+            timeout=drive.environment.settings.peer_commit_timeout,
+            compress=Codec.ZSTD in self._codecs,
         )
-        status = understand(drive.peer, CREATE, answer, PushStatus.parse)
-        if more:
-            # It may know the rest, from an attempt of which this side knows nothing.
-            there = RangeSet(status.missing).missing(manifest.area)
-            status = replace(status, missing=tuple(there.missing(manifest.area)))
-        return self._sensible(status, manifest), cookie_of(answer)
 
     def _announce_rest(self) -> Rest:
         """Let the receiver know all the instances, while the first are being sent."""
         manifest = self._whole.result(self._drive.cancellation)
-        status, _ = insist(self._drive, partial(self._post_creation, manifest, 0))
+        status, _ = self._post_creation(manifest, 0)
         first = self._manifest.size
         self._manifest, self._more = manifest, 0
         self._drive.facts.already_stored = status.already_stored
@@ -182,22 +154,12 @@ class Push:
             body = encode(pieces, codec, level_for(drive.progress.speed()))
             encoding = clock.monotonic() - began
             del pieces  # what is encoded needs no memory while it is sent
-            headers = {
-                "content-type": content_type(codec),
-                CODEC_HEADER: codec.value,
-                XXH3_HEADER: xxh3(body),
-                **self._headers,
-            }
-            places = "/".join(f"{item.start}/{item.size}" for item in ranges)
-            insist(drive, lambda: put(drive.peer, f"{status.path}/{places}", body, headers))
+            drive.client.put_ranges(status.path, ranges, body, codec)
             return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
 
         schedule.carry(self._carrier, carry, drive.cancellation)
         drive.facts.phase = "Importing"
-        return insist(drive, partial(self._commit, f"{status.path}/commit"))
-
-    def _commit(self, path: str) -> PushStatus:
-        return self._understand(path, post(self._drive.peer, path, {}, self._headers, repeatable=True))
+        return drive.client.commit_v2(status.path, self._manifest.size)
 
     def _finish(self, status: PushStatus) -> PushStatus:
         """Ask until the commit is over."""
@@ -206,12 +168,8 @@ class Push:
         while status.state is PushState.COMMITTING:
             drive.facts.imported = status.imported
             # The receiver answers when the commit is over, or after that time.
-            status = insist(drive, partial(self._ask, status.path))
+            status = drive.client.push_status(status.path, self._manifest.size, wait=_POLL)
         return status
-
-    def _ask(self, path: str) -> PushStatus:
-        answer = self._drive.peer.send(PeerRequest("GET", f"{path}?wait={_POLL}", headers=self._headers))
-        return self._understand(path, answer)
 
     def _succeed(self, status: PushStatus) -> None:
         self._drive.facts.imported = status.imported
@@ -220,19 +178,6 @@ class Push:
 
     def _keep_report(self, status: PushStatus, outcome: Mapping[str, Any]) -> None:
         keep_report(self._drive, self._manifest, status.id, outcome, began=self._began, ask=True)
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        return identify(self._drive.order, self._drive.continuation.cookie)
-
-    def _understand(self, path: str, answer: PeerResponse) -> PushStatus:
-        return self._sensible(understand(self._drive.peer, path, answer, PushStatus.parse), self._manifest)
-
-    def _sensible(self, status: PushStatus, manifest: Manifest) -> PushStatus:
-        if any(item.stop > manifest.size for item in status.missing):
-            peer = self._drive.peer.name
-            raise PeerAnswer(f"peer {peer} misses bytes that the push does not have", peer)
-        return status
 
     def _error(self, sentence: str) -> PeerError:
         peer = self._drive.peer.name

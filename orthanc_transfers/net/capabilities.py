@@ -6,10 +6,9 @@ import threading
 
 from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerStatus
 from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.core.paths import CAPABILITIES
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import Clock, PeerRequest, PeerTransport
-
-PATH = "/transfers/capabilities"
 
 REMEMBERED = 600.0
 """Seconds that an answer is good for: a peer may be upgraded at any time."""
@@ -59,7 +58,7 @@ class CapabilitiesCache:
 
 def _ask(transport: PeerTransport) -> Capabilities | None:
     try:
-        answer = transport.send(PeerRequest("GET", PATH, timeout=TIMEOUT, limit=_MAX_ANSWER))
+        answer = transport.send(PeerRequest("GET", CAPABILITIES, timeout=TIMEOUT, limit=_MAX_ANSWER))
         found = Capabilities.parse(parse_json(answer.body))
     except PeerStatus as error:
         if error.outage:

@@ -1,13 +1,18 @@
-"""JSON to and from a peer, as the jobs exchange it."""
+"""The REST API of a peer, as methods: sends the messages of both protocol versions, parses the responses."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
+from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.checksum import xxh3
+from orthanc_transfers.core.codec import Codec, content_type, decode
 from orthanc_transfers.core.content_encoding import (
     ACCEPT_ENCODING,
     CONTENT_ENCODING,
@@ -16,104 +21,277 @@ from orthanc_transfers.core.content_encoding import (
     shrink,
 )
 from orthanc_transfers.core.errors import (
+    BadFile,
     BadRequest,
     PeerAnswer,
     PeerError,
     PeerStatus,
     TooLarge,
     TransferError,
+    WrongSize,
 )
-from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, TransferRequest
-from orthanc_transfers.core.messages_v2 import FIRST_HEADER
+from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreation
+from orthanc_transfers.core.messages_v2 import (
+    CODEC_HEADER,
+    ENCODING_HEADER,
+    FIRST_HEADER,
+    XXH3_HEADER,
+    ChunksRequest,
+    PushCreation2,
+    PushStatus,
+    parse_seconds,
+)
+from orthanc_transfers.core.model import Bucket
+from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse, PeerTransport
-
-LOOKUP = "/transfers/lookup"
+from orthanc_transfers.net.retry import RetryingTransport
 
 T = TypeVar("T")
 
+# Seconds.
 _DROP_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
 
 
-def identify(order: TransferRequest, cookie: str | None = None) -> dict[str, str]:
-    """The headers that keep all requests of a transfer on one server behind a load balancer.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The decoded bytes of one bucket, and how they travelled."""
 
-    ``cookie`` is what it set when the transfer began, maybe over a connection of before a pause.
+    data: memoryview
+    wire: int
+    """Bytes on the network."""
+    codec: Codec
+    encoding: float = 0.0
+    """Seconds that the peer took to encode them; 0 if it does not say."""
+
+
+class PeerClient:
+    """One peer, as seen by one transfer.
+
+    Every method raises what ``PeerTransport.send`` does, and ``PeerAnswer`` if a 200 response is invalid. If
+    ``transport`` retries, invalid responses are retried too, but for the methods that say otherwise.
+
+    All requests carry the identifier of the transfer, and ``cookie()``: what a load balancer set when the transfer
+    began, maybe over a connection that is long closed. Both keep a transfer on one of several servers.
     """
-    headers = {SENDER_TRANSFER_ID: order.sender_transfer_id or ""}
-    if cookie is not None:
-        headers["cookie"] = cookie
-    return headers
 
+    def __init__(
+        self,
+        transport: PeerTransport,
+        sender_transfer_id: str | None,
+        cookie: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.name = transport.name
+        self._transport = transport
+        self._retrying = transport if isinstance(transport, RetryingTransport) else None
+        self._once = self._retrying.without_retries if self._retrying else transport
+        self._sender_transfer_id = sender_transfer_id or ""
+        self._cookie = cookie
 
-def post(
-    peer: PeerTransport,
-    path: str,
-    value: Any,
-    headers: Mapping[str, str],
-    timeout: float | None = None,
-    *,
-    limit: int | None = None,
-    small: bool = False,
-    repeatable: bool = False,
-) -> PeerResponse:
-    """POST a value as JSON; ``small``: encoded, which only version 2 understands.
+    # --- both versions
 
-    ``repeatable`` as in ``ports.PeerTransport``.
-    """
-    text = json.dumps(value, separators=(",", ":")).encode()
-    body, encoding = shrink(text) if small else (text, {})
-    headers = {"content-type": "application/json", **encoding, **headers}
-    return peer.send(
-        PeerRequest(
-            "POST", path, body=[body], headers=headers, timeout=timeout, limit=limit, repeatable=repeatable
+    def look_up(
+        self, resources: Any, *, timeout: float | None = None, first: int | None = None
+    ) -> LookupResponse:
+        """The instances that the peer has below some resources (JSON), or the ``first`` of them, if it can tell."""
+        headers = {ACCEPT_ENCODING: ZSTD}
+        if first is not None:
+            headers[FIRST_HEADER] = str(first)
+        request = self._json_post(paths.LOOKUP, resources, headers=headers, timeout=timeout, repeatable=True)
+        return self._until_valid(lambda: self._parsed(request, LookupResponse.parse)[0])
+
+    def drop(self, push: str) -> None:
+        """Tell the peer, once, that the push at this path is not needed any more.
+
+        Logs a failure instead of raising it: there, the push expires.
+        """
+        request = self._request("DELETE", push, timeout=_DROP_TIMEOUT)
+        try:
+            self._once.send(request)
+        except PeerError as error:
+            if not (isinstance(error, PeerStatus) and error.peer_status == 404):
+                log.warning("push %s could not be deleted on peer %s: %s", push, self.name, error)
+
+    # --- version 1
+
+    def create_push_v1(self, creation: PushCreation, timeout: float | None) -> tuple[str, str | None]:
+        """Create a push: its path, and the cookie that the response sets."""
+        request = self._json_post(paths.PUSH_V1, creation.to_json(), timeout=timeout)
+        created, response = self._until_valid(lambda: self._parsed(request, PushCreated.parse))
+        return "/" + created.path.lstrip("/"), _cookie_of(response)
+
+    def put_bucket(self, push: str, index: int, body: Sequence[Buffer]) -> None:
+        """Send one bucket, already encoded."""
+        request = self._request("PUT", paths.bucket(push, index), body=body)
+
+        def put() -> None:
+            try:
+                self._acknowledged(self._transport, request)
+            except PeerStatus as error:
+                if orthanc_code(error) != BadFile.code:
+                    raise
+                # It was gzip when it left.
+                raise PeerAnswer(str(error), self.name) from error
+
+        self._until_valid(put)
+
+    def commit_v1(self, push: str, timeout: float | None, *, retry: bool) -> None:
+        """Commit, which lasts until all is imported; ``retry``: whether the request may be sent again."""
+        request = self._json_post(paths.commit(push), {}, timeout=timeout)
+        if retry:
+            self._until_valid(lambda: self._acknowledged(self._transport, request))
+        else:
+            self._acknowledged(self._once, request)
+
+    def fetch_bucket(self, bucket: Bucket, codec: Codec) -> Fetched:
+        """The bytes of one bucket of a pull."""
+        request = self._request("GET", paths.chunks_v1(bucket, codec), limit=_max_encoded(bucket.size))
+        return self._until_valid(lambda: self._decoded(self._transport.send(request), codec, bucket.size))
+
+    # --- version 2
+
+    def create_push_v2(
+        self, creation: PushCreation2, *, timeout: float | None, compress: bool
+    ) -> tuple[PushStatus, str | None]:
+        """Create a push, or announce its further instances: its status, and the cookie that the response sets.
+
+        ``compress``: whether the peer understands a request that is compressed with zstd.
+        """
+        request = self._json_post(
+            paths.PUSH_V2, creation.to_json(), timeout=timeout, compress=compress, repeatable=True
         )
-    )
 
+        def create() -> tuple[PushStatus, PeerResponse]:
+            if not creation.more:
+                return self._status(request, creation.manifest.size)
+            # The peer may know all of it, from an attempt of which this side knows nothing.
+            status, response = self._parsed(request, PushStatus.parse)
+            area = creation.manifest.area
+            there = RangeSet(status.missing).missing(area)
+            return replace(status, missing=tuple(there.missing(area))), response
 
-def put(peer: PeerTransport, path: str, body: Sequence[Buffer], headers: Mapping[str, str]) -> None:
-    """PUT bytes. Raises ``PeerAnswer`` as ``acknowledged``."""
-    acknowledged(peer, path, peer.send(PeerRequest("PUT", path, body=body, headers=headers)))
+        status, response = self._until_valid(create)
+        return status, _cookie_of(response)
 
+    def put_ranges(self, push: str, items: Sequence[Range], body: Sequence[Buffer], codec: Codec) -> None:
+        """Send the bytes of some ranges, already encoded."""
+        headers = {
+            "content-type": content_type(codec),
+            CODEC_HEADER: codec.value,
+            XXH3_HEADER: xxh3(body),
+        }
+        request = self._request("PUT", paths.ranges(push, items), body=body, headers=headers)
+        self._until_valid(lambda: self._acknowledged(self._transport, request))
 
-def look_up(
-    peer: PeerTransport,
-    resources: Any,
-    order: TransferRequest,
-    timeout: float | None = None,
-    first: int | None = None,
-) -> LookupResponse:
-    """The instances that a peer has below some resources (JSON), or the ``first`` of them, if it can tell."""
-    headers = {ACCEPT_ENCODING: ZSTD, **identify(order)}
-    if first is not None:
-        headers[FIRST_HEADER] = str(first)
-    answer = post(peer, LOOKUP, resources, headers, timeout, repeatable=True)
-    return understand(peer, LOOKUP, answer, LookupResponse.parse)
+    def commit_v2(self, push: str, size: int) -> PushStatus:
+        """Start the commit of a push of ``size`` bytes; returns at once."""
+        request = self._json_post(paths.commit(push), {}, repeatable=True)
+        return self._until_valid(partial(self._status, request, size))[0]
 
+    def push_status(self, push: str, size: int, *, wait: int) -> PushStatus:
+        """The status of a push of ``size`` bytes when its commit ends, or after ``wait`` seconds."""
+        request = self._request("GET", paths.status(push, wait))
+        return self._until_valid(partial(self._status, request, size))[0]
 
-def understand(peer: PeerTransport, path: str, answer: PeerResponse, parse: Callable[[Any], T]) -> T:
-    """The message in an answer. Raises ``PeerAnswer`` if there is none."""
-    try:
-        text = restore(answer.body, answer.headers.get(CONTENT_ENCODING))
-        return parse(parse_json(text))
-    except (BadRequest, TooLarge) as error:
-        raise PeerAnswer(f"peer {peer.name} answers {path} with nonsense: {error}", peer.name) from error
+    def fetch_chunks(self, wanted: ChunksRequest, *, compress: bool) -> Fetched:
+        """The bytes of some chunks, end to end. ``compress`` as for ``create_push_v2``."""
+        size = sum(chunk.size for chunk in wanted.chunks)
+        request = self._json_post(
+            paths.CHUNKS_V2,
+            wanted.to_json(),
+            limit=_max_encoded(size),
+            compress=compress,
+            repeatable=True,
+        )
+        return self._until_valid(partial(self._fetch_chunks, request, size))
 
+    def report(self, identifier: str, *, limit: int) -> Any:
+        """The report that the peer has of a push, as JSON of at most ``limit`` bytes; asked for once."""
+        return parse_json(self._once.send(self._request("GET", paths.report(identifier), limit=limit)).body)
 
-def acknowledged(peer: PeerTransport, path: str, answer: PeerResponse) -> None:
-    """See that the peer itself took something, which it says by any JSON object. Raises ``PeerAnswer``."""
+    # --- requests
 
-    def parse(value: Any) -> None:
-        if not isinstance(value, dict):
-            raise BadRequest("it is no JSON object")
+    def _request(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> PeerRequest:
+        identifying = {SENDER_TRANSFER_ID: self._sender_transfer_id}
+        if (cookie := self._cookie()) is not None:
+            identifying["cookie"] = cookie
+        return PeerRequest(method, path, headers={**(headers or {}), **identifying}, **options)
 
-    understand(peer, path, answer, parse)
+    def _json_post(
+        self,
+        path: str,
+        value: Any,
+        *,
+        compress: bool = False,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> PeerRequest:
+        text = json.dumps(value, separators=(",", ":")).encode()
+        body, encoding = shrink(text) if compress else (text, {})
+        headers = {"content-type": "application/json", **encoding, **(headers or {})}
+        return self._request("POST", path, body=[body], headers=headers, **options)
+
+    def _until_valid(self, attempt: Callable[[], T]) -> T:
+        return self._retrying.until_valid(attempt) if self._retrying else attempt()
+
+    # --- responses
+
+    def _parsed(self, request: PeerRequest, parse: Callable[[Any], T]) -> tuple[T, PeerResponse]:
+        response = self._transport.send(request)
+        return self._parse(request, response, parse), response
+
+    def _parse(self, request: PeerRequest, response: PeerResponse, parse: Callable[[Any], T]) -> T:
+        try:
+            text = restore(response.body, response.headers.get(CONTENT_ENCODING))
+            return parse(parse_json(text))
+        except (BadRequest, TooLarge) as error:
+            path = request.path.partition("?")[0]
+            raise PeerAnswer(
+                f"peer {self.name} sent an invalid response to {request.method} {path}: {error}", self.name
+            ) from error
+
+    def _acknowledged(self, transport: PeerTransport, request: PeerRequest) -> None:
+        """Send a request that the peer itself, not a proxy, has to acknowledge: by any JSON object."""
+
+        def parse(value: Any) -> None:
+            if not isinstance(value, dict):
+                raise BadRequest("it is no JSON object")
+
+        self._parse(request, transport.send(request), parse)
+
+    def _status(self, request: PeerRequest, size: int) -> tuple[PushStatus, PeerResponse]:
+        status, response = self._parsed(request, PushStatus.parse)
+        if any(item.stop > size for item in status.missing):
+            raise PeerAnswer(f"peer {self.name} reports missing ranges beyond the end of the push", self.name)
+        return status, response
+
+    def _fetch_chunks(self, request: PeerRequest, size: int) -> Fetched:
+        response = self._transport.send(request)
+        if xxh3([response.body]) != response.headers.get(XXH3_HEADER):
+            raise PeerAnswer(f"peer {self.name} sent bytes with a wrong checksum", self.name)
+        try:
+            codec = Codec(response.headers.get(CODEC_HEADER))
+        except ValueError:
+            raise PeerAnswer(f"peer {self.name} sent an unknown codec", self.name) from None
+        encoding = parse_seconds(response.headers.get(ENCODING_HEADER))
+        return replace(self._decoded(response, codec, size), encoding=encoding)
+
+    def _decoded(self, response: PeerResponse, codec: Codec, size: int) -> Fetched:
+        wire = memoryview(response.body).nbytes
+        try:
+            return Fetched(decode(response.body, codec, size), wire, codec)
+        except (BadFile, WrongSize) as error:
+            raise PeerAnswer(
+                f"peer {self.name} sent other bytes than were asked for: {error}", self.name
+            ) from error
 
 
 def orthanc_code(error: PeerStatus) -> int | None:
-    """What Orthanc calls its error, as in ``core.errors``; ``None`` if something else has answered."""
+    """The code of Orthanc's error, as in ``core.errors``; ``None`` if it is not Orthanc that responded."""
     try:
         value = parse_json(error.body)
     except TransferError:
@@ -122,20 +300,11 @@ def orthanc_code(error: PeerStatus) -> int | None:
     return code if type(code) is int else None
 
 
-def cookie_of(answer: PeerResponse) -> str | None:
-    """The name and the value of the cookie that an answer sets."""
-    return answer.headers.get("set-cookie", "").partition(";")[0].strip() or None
+def _cookie_of(response: PeerResponse) -> str | None:
+    """The name and the value of the cookie that a response sets."""
+    return response.headers.get("set-cookie", "").partition(";")[0].strip() or None
 
 
-def drop(peer: PeerTransport, path: str, headers: Mapping[str, str]) -> None:
-    """Tell a peer that a push is of no use any more. What the peer does not hear of expires there."""
-    try:
-        peer.send(PeerRequest("DELETE", path, headers=headers, timeout=_DROP_TIMEOUT))
-    except PeerError as error:
-        if not (isinstance(error, PeerStatus) and error.peer_status == 404):
-            log.warning("push %s could not be deleted on peer %s: %s", path, peer.name, error)
-
-
-def size_of(body: Sequence[Buffer]) -> int:
-    """Bytes of a body."""
-    return sum(memoryview(piece).nbytes for piece in body)
+def _max_encoded(size: int) -> int:
+    """The most bytes that ``size`` bytes may have in any codec: what does not compress grows a little."""
+    return size + size // 64 + 4096

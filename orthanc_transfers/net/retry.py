@@ -20,10 +20,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from math import ceil
+from typing import TypeVar
 
 from orthanc_transfers.core.backoff import Backoff
-from orthanc_transfers.core.errors import PeerError, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, PeerUnreachable
 from orthanc_transfers.interfaces import Clock, PeerRequest, PeerResponse, PeerTransport
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -32,6 +34,12 @@ CEILING = 60.0
 
 # Seconds; the least that a busy peer is left alone.
 PAUSE = 1.0
+
+# Retries of an invalid response, whatever MaxHttpRetries says: damaged bytes are a matter of this
+# protocol, not of HTTP.
+MIN_INVALID_RETRIES = 2
+
+T = TypeVar("T")
 
 
 class RetryingTransport:
@@ -57,6 +65,7 @@ class RetryingTransport:
         self.without_retries = inner
         """The transport that sends each request once."""
         self._retries = Backoff(retries, ceiling=CEILING)
+        self._invalid = Backoff(max(MIN_INVALID_RETRIES, retries), ceiling=CEILING)
         self._patience = Backoff(sys.maxsize, ceiling=CEILING)
         self._max_outage = max_outage
         self._clock = clock
@@ -101,6 +110,21 @@ class RetryingTransport:
                     return answer
         finally:
             self._step_back()
+
+    def until_valid(self, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` returns, repeated while it raises ``PeerAnswer``: the page of a proxy came instead of
+
+        the response, or bytes were damaged. Raises what the last attempt did; ``Canceled``.
+        """
+        for failures in count():
+            try:
+                return attempt()
+            except PeerAnswer as error:
+                delay = self._invalid.delay(failures, error, self._jitter())
+                if delay is None:
+                    raise
+            self._cancellation.wait(delay)
+        raise AssertionError("a count has no end")
 
     def prepare(self) -> None:
         """See ``ports.PeerTransport``."""

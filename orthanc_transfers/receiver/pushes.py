@@ -25,6 +25,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.messages_v1 import PushCreation
 from orthanc_transfers.core.messages_v2 import PushCreation2, PushStatus
 from orthanc_transfers.core.model import Chunk, Manifest, PushState
+from orthanc_transfers.core.paths import push_v2
 from orthanc_transfers.core.ranges import Range, cut
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Clock
@@ -35,8 +36,6 @@ from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.runtime import threads
 
 log = logging.getLogger(__name__)
-
-PATH = "/transfers/v2/push/"
 
 # A sender of version 1 gives up after its PeerCommitTimeout, which we take to be ours.
 _HOLD_SHARE = 0.8
@@ -271,7 +270,7 @@ class PushService:
         stored, stored_size = reception.already_stored
         return PushStatus(
             id=reception.id,
-            path=PATH + reception.id,
+            path=push_v2(reception.id),
             state=state,
             missing=tuple(reception.missing()),
             imported=reception.imported,

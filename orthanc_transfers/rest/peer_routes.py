@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from orthanc_transfers._version import __version__
+from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode
@@ -124,7 +125,7 @@ class PeerRoutes:
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreation.parse(request.json(self._transactions.most_values))
         identifier = self._transactions.create_v1(creation, sender)
-        return answer_json(PushCreated(identifier, f"/transfers/push/{identifier}").to_json())
+        return answer_json(PushCreated(identifier, paths.push_v1(identifier)).to_json())
 
     def put_bucket(self, request: Request) -> Response:
         """``PUT /transfers/push/{transaction}/{bucket index}``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orthanc_transfers._version import __version__
+from orthanc_transfers.core.paths import EXPLORER_SCRIPT, PLUGINS
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.rest.http import Request, Response, answer_json
 
@@ -23,7 +24,7 @@ class PluginRoutes:
 
     def list_plugins(self, request: Request) -> Response:
         """``GET /plugins``: an array of identifiers."""
-        return answer_json(sorted({*parse_json(self._core("/plugins")), PLUGIN}))
+        return answer_json(sorted({*parse_json(self._core(PLUGINS)), PLUGIN}))
 
     def describe(self, request: Request) -> Response:
         """``GET /plugins/transfers``: described like any other plugin."""
@@ -41,6 +42,4 @@ class PluginRoutes:
 
         Orthanc keeps one script for each shared library, and that of the Python plugin may be a user's own.
         """
-        return Response(
-            self._core("/plugins/explorer.js") + b"\n" + self._javascript, "application/javascript"
-        )
+        return Response(self._core(EXPLORER_SCRIPT) + b"\n" + self._javascript, "application/javascript")

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, PeerAnswer, PeerError, UnknownPeer
@@ -81,13 +82,13 @@ class UserRoutes:
         transport = self._environment.peers.connect(name, 1)
         try:
             timeout = self._environment.settings.peer_connectivity_timeout
-            return transport.send(PeerRequest("GET", "/plugins", timeout=timeout)).body
+            return transport.send(PeerRequest("GET", paths.PLUGINS, timeout=timeout)).body
         finally:
             transport.close()
 
     def _submit(self, wanted: TransferRequest, make: Callable[[Services, TransferRequest], Job]) -> Response:
         identifier = self._queue.submit(make(self._environment, wanted), wanted.priority)
-        return answer_json({"ID": identifier, "Path": f"/jobs/{identifier}"})
+        return answer_json({"ID": identifier, "Path": paths.job(identifier)})
 
     def _ask_to_pull(self, wanted: TransferRequest, remote_self: str) -> Response:
         environment = self._environment
@@ -108,7 +109,7 @@ class UserRoutes:
             answer = transport.send(
                 PeerRequest(
                     "POST",
-                    "/transfers/pull",
+                    paths.PULL,
                     body=[json.dumps(message).encode()],
                     headers={
                         "content-type": "application/json",

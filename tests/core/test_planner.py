@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.model import Bucket, Chunk, Instance, Manifest
+from orthanc_transfers.core.paths import chunks_v1
 from orthanc_transfers.core.planner import (
     MAX_PATH,
     MOST_RANGES,
     RangePlan,
-    chunks_path,
     plan_buckets,
     plan_pull,
 )
@@ -100,7 +100,7 @@ def test_a_pull_is_cut_like_a_push() -> None:
 def test_a_pull_of_many_tiny_instances_keeps_its_paths_short() -> None:
     manifest = Manifest(Instance(real_id(number), 2, MD5) for number in range(200))
     buckets = plan_pull(manifest, 4096)
-    paths = [chunks_path(bucket, Codec.GZIP) for bucket in buckets]
+    paths = [chunks_v1(bucket, Codec.GZIP) for bucket in buckets]
     assert max(map(len, paths)) <= MAX_PATH
     # Fewer would be a waste: 35 identifiers and more fit into each but the last.
     assert all(len(bucket.chunks) >= 35 for bucket in buckets[:-1])
@@ -128,12 +128,12 @@ def test_with_nothing_missing_there_is_no_bucket() -> None:
 
 def test_the_path_names_the_instances_and_what_of_them() -> None:
     bucket = Bucket(3, (Chunk("aa-1", 10, 90), Chunk("bb-2", 0, 5)))
-    path = chunks_path(bucket, Codec.GZIP)
+    path = chunks_v1(bucket, Codec.GZIP)
     assert path == "/transfers/chunks/aa-1.bb-2?offset=10&size=95&compression=gzip"
 
 
 def test_an_identifier_that_is_none_cannot_lead_elsewhere() -> None:
-    path = chunks_path(Bucket(0, (Chunk("../../instances?x#\r\n", 0, 5),)), Codec.NONE)
+    path = chunks_v1(Bucket(0, (Chunk("../../instances?x#\r\n", 0, 5),)), Codec.NONE)
     parts = urlsplit(path)
     assert parts.path.count("/") == 3
     assert parse_qs(parts.query) == {"offset": ["0"], "size": ["5"], "compression": ["none"]}
@@ -267,7 +267,7 @@ def test_a_pull_keeps_all_rules_whatever_is_missing(
     assert covered_once(manifest, buckets) == missing
     for bucket in buckets:
         assert bucket.size <= 2 * target
-        assert len(chunks_path(bucket, Codec.GZIP)) <= MAX_PATH
+        assert len(chunks_v1(bucket, Codec.GZIP)) <= MAX_PATH
         assert all(chunk.offset == 0 for chunk in bucket.chunks[1:])
         for chunk in bucket.chunks[:-1]:
             assert chunk.offset + chunk.size == manifest.instance(chunk.id).size

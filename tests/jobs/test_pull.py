@@ -363,7 +363,7 @@ def test_a_look_up_that_never_makes_sense_fails_the_job(both: World) -> None:
     both.line.after = lambda request, answer: PeerResponse(b"<html>") if "lookup" in request else answer
     job = both.pull()
     assert finish(job) is StepOutcome.FAILURE
-    assert "peer there answers /transfers/lookup with nonsense" in (job.failure() or "")
+    assert "peer there sent an invalid response to POST /transfers/lookup" in (job.failure() or "")
 
 
 def test_an_instance_that_is_not_as_announced_is_named(both: World) -> None:

@@ -525,7 +525,7 @@ def test_a_commit_that_something_else_than_the_receiver_answers_is_no_success(ol
     serve, old.there.serve = old.there.serve, take  # type: ignore[method-assign]
     job = old.push()
     assert finish(job) is StepOutcome.FAILURE
-    assert "/commit with nonsense" in (job.failure() or "")
+    assert "invalid response to POST" in (job.failure() or "")
     assert old.there.store.files == {}
 
 

@@ -1,0 +1,80 @@
+"""URL paths of the REST API, relative to the root of Orthanc: those of the user and of both protocol versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from orthanc_transfers.core.codec import Codec
+from orthanc_transfers.core.model import Bucket
+from orthanc_transfers.core.ranges import Range
+
+# --- Orthanc's own, extended by the plugin
+
+PLUGINS = "/plugins"
+EXPLORER_SCRIPT = "/plugins/explorer.js"
+PLUGIN = "/plugins/transfers"
+JOBS = "/jobs"
+
+# --- for users
+
+SEND = "/transfers/send"
+PULL = "/transfers/pull"
+PEERS = "/transfers/peers"
+REPORTS = "/transfers/reports"
+
+# --- for peers
+
+CAPABILITIES = "/transfers/capabilities"
+LOOKUP = "/transfers/lookup"
+CHUNKS_V1 = "/transfers/chunks"
+CHUNKS_V2 = "/transfers/v2/chunks"
+PUSH_V1 = "/transfers/push"
+PUSH_V2 = "/transfers/v2/push"
+
+
+def job(identifier: str) -> str:
+    """A job of Orthanc."""
+    return f"{JOBS}/{identifier}"
+
+
+def report(identifier: str) -> str:
+    """The report of a push or a job."""
+    return f"{REPORTS}/{identifier}"
+
+
+def chunks_v1(bucket: Bucket, codec: Codec) -> str:
+    """A bucket of ``planner.plan_pull``: its instances laid end to end, an offset in the first one, a size."""
+    identifiers = ".".join(quote(chunk.id, safe="") for chunk in bucket.chunks)
+    offset = bucket.chunks[0].offset
+    return f"{CHUNKS_V1}/{identifiers}?offset={offset}&size={bucket.size}&compression={codec.value}"
+
+
+def push_v1(identifier: str) -> str:
+    """A push of version 1."""
+    return f"{PUSH_V1}/{identifier}"
+
+
+def push_v2(identifier: str) -> str:
+    """A push of version 2."""
+    return f"{PUSH_V2}/{identifier}"
+
+
+def bucket(push: str, index: int | str) -> str:
+    """A bucket of the version-1 push at the path ``push``."""
+    return f"{push}/{index}"
+
+
+def ranges(push: str, items: Iterable[Range]) -> str:
+    """Byte ranges of the version-2 push at the path ``push``: the offset and the size of each."""
+    return "/".join([push, *(f"{item.start}/{item.size}" for item in items)])
+
+
+def commit(push: str) -> str:
+    """The commit of the push at the path ``push``."""
+    return f"{push}/commit"
+
+
+def status(push: str, wait: int) -> str:
+    """The status of the version-2 push at the path ``push``, sent after ``wait`` seconds or when its commit ends."""
+    return f"{push}?wait={wait}"
