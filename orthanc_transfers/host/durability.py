@@ -18,7 +18,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from orthanc_transfers.receiver.area import sync
+from orthanc_transfers.runtime.files import sync
 
 _LOG = "index-wal"
 

@@ -7,11 +7,10 @@ power before would make it forget a job that a user has seen.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
-from orthanc_transfers.runtime import threads
+from orthanc_transfers.runtime.threads import Periodic
 
 AFTER = (0.3, 1.5)
 """Seconds after a submission at which the index is forced to disk: soon, and again should Orthanc have been slow."""
@@ -28,35 +27,34 @@ class JobDurability:
     def __init__(self, force: Callable[[], None], after: tuple[float, ...] = AFTER) -> None:
         self._force = force
         self._after = after
-        self._lock = threading.Lock()
-        self._last = 0.0
-        self._running = False
-        self._closed = threading.Event()
+        self._submitted = 0.0
+        """When the last job was, by the monotonic clock."""
+        self._round = 0.0
+        """The submission that is being looked after."""
+        self._step = len(after)
+        """How many times that was done; all times: it is over."""
+        self._calls = Periodic("submitted-jobs", self._delay, self._call)
 
     def add(self) -> None:
         """A job was submitted at this moment. Never waits."""
-        with self._lock:
-            self._last = time.monotonic()
-            start = not self._running
-            self._running = True
-        if start:
-            threads.start("submitted-jobs", self._run)
+        self._submitted = time.monotonic()
+        self._calls.start()
 
     def close(self) -> None:
         """Do no more: Orthanc ends, and saves everything itself."""
-        self._closed.set()
+        self._calls.close()
 
-    def _run(self) -> None:
-        while True:
-            last = self._last
-            for seconds in self._after:
-                if self._closed.wait(max(0.0, last + seconds - time.monotonic())):
-                    return
-                try:
-                    self._force()
-                except OSError as error:
-                    log.warning("a new job may not survive a loss of power: %s", error)
-            with self._lock:
-                if self._last == last:
-                    self._running = False
-                    return
+    def _delay(self) -> float | None:
+        if self._step == len(self._after):
+            # Submissions meanwhile are looked after together.
+            if self._round == self._submitted:
+                return None
+            self._round, self._step = self._submitted, 0
+        return max(0.0, self._round + self._after[self._step] - time.monotonic())
+
+    def _call(self) -> None:
+        self._step += 1
+        try:
+            self._force()
+        except OSError as error:
+            log.warning("a new job may not survive a power failure: %s", error)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orthanc_transfers.runtime import threads
+from orthanc_transfers.runtime.threads import Periodic
 
 PERIOD = 1.0
 """Seconds between two looks."""
@@ -41,17 +41,15 @@ class PausedJobs:
         self._period = period
         self._lock = threading.Lock()
         self._jobs: dict[str, _Resting] = {}
-        self._running = False
-        self._closed = threading.Event()
+        self._looks = Periodic(
+            "resting-jobs", lambda: self._period if self._jobs else None, self._look_at_all
+        )
 
     def watch(self, identifier: str, canceled: Callable[[], None], *, alive: bool) -> None:
         """A job rests from now on. ``alive``: it is known that it has not ended before."""
         with self._lock:
             self._jobs[identifier] = _Resting(canceled, alive)
-            start = not self._running
-            self._running = True
-        if start:
-            threads.start("resting-jobs", self._run)
+        self._looks.start()
 
     def forget(self, identifier: str) -> None:
         """A job does not rest, or not any more."""
@@ -60,17 +58,13 @@ class PausedJobs:
 
     def close(self) -> None:
         """Look no more."""
-        self._closed.set()
+        self._looks.close()
 
-    def _run(self) -> None:
-        while not self._closed.wait(self._period):
-            with self._lock:
-                jobs = dict(self._jobs)
-                self._running = bool(jobs)
-            if not jobs:
-                return
-            for identifier, job in jobs.items():
-                self._look(identifier, job)
+    def _look_at_all(self) -> None:
+        with self._lock:
+            jobs = dict(self._jobs)
+        for identifier, job in jobs.items():
+            self._look(identifier, job)
 
     def _look(self, identifier: str, job: _Resting) -> None:
         state = self._state_of(identifier)

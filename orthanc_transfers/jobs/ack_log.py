@@ -12,12 +12,12 @@ import json
 import logging
 import os
 import threading
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.runtime import files
 from orthanc_transfers.runtime.journal import Kind, encode_range, encode_record, read_records
 
 log = logging.getLogger(__name__)
@@ -95,18 +95,12 @@ class AckLog:
             os.close(fd)
 
     def _write(self, state: Mapping[str, Any]) -> None:
-        unfinished = self._path.with_name(f".{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(encode_record(Kind.SENDING, json.dumps(state).encode()))
-            os.rename(unfinished, self._path)
+            files.replace(self._path, encode_record(Kind.SENDING, json.dumps(state).encode()), synced=False)
             _delete_old(self._path)
         except OSError as error:
             self._warn(error)
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from orthanc_transfers.core.commit_report import CommitReport, InstanceOutcome
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.jobs.job import RunContext
@@ -40,22 +41,16 @@ def keep_report(
     told = _rows(theirs.get("Instances"))
     # Version 1 tells no more than that it has them all.
     untold = "accepted" if outcome["State"] == "committed" else "not imported"
-    report = {
-        "ID": identifier,
-        "Kind": "push",
-        "Peer": drive.order.peer,
-        "Created": began,
-        **outcome,
-        "Finished": environment.clock.now(),
-        "TotalInstances": len(manifest),
-        "TotalSize": str(manifest.size),
-        "Instances": [
-            {"ID": one.id, "MD5": one.md5, "Size": one.size, **told.get(one.id, {"Outcome": untold})}
-            for one in manifest
-        ],
-    }
+    report = CommitReport(
+        id=identifier,
+        kind="push",
+        peer=drive.order.peer,
+        created=began,
+        ending={**outcome, "Finished": environment.clock.now()},
+        instances=[InstanceOutcome(one, *told.get(one.id, (untold, None))) for one in manifest],
+    )
     try:
-        environment.reports.write(report, [drive.order.sender_transfer_id or identifier])
+        environment.reports.write(report.to_json(), [drive.order.sender_transfer_id or identifier])
     except OSError as error:
         log.warning("the report of push %s cannot be written: %s", identifier, error)
 
@@ -69,14 +64,14 @@ def _ask(drive: RunContext, identifier: str, count: int) -> dict[str, Any]:
     return report if isinstance(report, dict) else {}
 
 
-def _rows(rows: Any) -> dict[str, dict[str, str]]:
-    """What the receiver says of each instance: texts of a stranger, cut at some length."""
-    told: dict[str, dict[str, str]] = {}
+def _rows(rows: Any) -> dict[str, tuple[str, str | None]]:
+    """Outcome and reason of each instance as the receiver says: texts of a stranger, cut at some length."""
+    told: dict[str, tuple[str, str | None]] = {}
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and isinstance(row.get("ID"), str) and isinstance(row.get("Outcome"), str):
-            told[row["ID"]] = {
-                key: row[key][:_LONGEST_REASON]
-                for key in ("Outcome", "Reason")
-                if isinstance(row.get(key), str)
-            }
+            reason = row.get("Reason")
+            told[row["ID"]] = (
+                row["Outcome"][:_LONGEST_REASON],
+                reason[:_LONGEST_REASON] if isinstance(reason, str) else None,
+            )
     return told

@@ -30,6 +30,7 @@ from typing import Any
 from orthanc_transfers.core.errors import BadFile, Corrupted, NoSpace, TransferError, UnknownTransaction
 from orthanc_transfers.core.model import Instance, Manifest
 from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.runtime import files
 from orthanc_transfers.runtime.journal import (
     Journal,
     Kind,
@@ -139,7 +140,8 @@ class Area:
         try:
             os.mkdir(unfinished, 0o700)
             try:
-                _write_manifest(unfinished / MANIFEST, manifest, meta)
+                # A power failure leaves all of this reception, or nothing: not one that makes no sense.
+                files.create(unfinished / MANIFEST, _manifest_file(manifest, meta), synced=True)
                 fd = os.open(unfinished / AREA, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
                     os.ftruncate(fd, manifest.size)
@@ -177,15 +179,14 @@ class Area:
 
         Survives a loss of power. To be called by one thread at a time.
         """
-        unfinished = self.directory / f".new-{MANIFEST}"
+        path = self.directory / MANIFEST
         with self._use(), _disk_errors():
             # What the owner took out of memory is on disk only.
-            _, meta = _read_manifest(self.directory / MANIFEST)
-            unfinished.unlink(missing_ok=True)
-            _write_manifest(unfinished, manifest, {**meta, **changes})
+            _, meta = _read_manifest(path)
+            # The area first: one that is larger than its manifest says is found again after a crash.
             os.ftruncate(self._fd, manifest.size)
-            os.rename(unfinished, self.directory / MANIFEST)
-            sync(self.directory)
+            files.replace(path, _manifest_file(manifest, {**meta, **changes}), synced=True)
+            files.sync(self.directory)
         self.manifest = manifest
 
     def forget_instances(self) -> None:
@@ -200,13 +201,13 @@ class Area:
         """Write ranges of the area, each from its place in ``data`` on. Raises ``NoSpace``."""
         with self._use(), _disk_errors():
             for item, position in pieces:
-                _write_all(self._fd, data[position : position + item.size], item.start)
+                files.write_at(self._fd, data[position : position + item.size], item.start)
 
     def read(self, item: Range, buffer: memoryview) -> memoryview:
         """The bytes of a range, read into the beginning of ``buffer``."""
         with self._use(), _disk_errors():
             view = buffer[: item.size]
-            _read_all(self._fd, view, item.start)
+            files.read_at(self._fd, view, item.start)
             return view
 
     def blocks(self, item: Range, buffer: memoryview) -> Iterator[memoryview]:
@@ -215,7 +216,7 @@ class Area:
             position = item.start
             while position < item.stop:
                 block = buffer[: item.stop - position]
-                _read_all(self._fd, block, position)
+                files.read_at(self._fd, block, position)
                 yield block
                 position += len(block)
 
@@ -294,7 +295,7 @@ class Area:
             assert self._journal is not None
             self._journal.sync()
             for path in (self.directory, self.directory.parent):
-                sync(path)
+                files.sync(path)
 
     # --- the files' life: they are closed only when nobody is using them
 
@@ -367,46 +368,14 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise disk_error(error) from error
+    except EOFError as error:
+        raise Corrupted("the area on disk is shorter than its manifest") from error
 
 
-def sync(path: Path) -> None:
-    """Make a file, or the names in a directory, survive a loss of power."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        # Some file systems of networks keep names safe by themselves, and refuse this for directories.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    written = os.pwrite(fd, data, offset)
-    while written < len(data):
-        written += os.pwrite(fd, data[written:], offset + written)
-
-
-def _read_all(fd: int, buffer: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(buffer):
-        count = os.preadv(fd, [buffer[done:]], offset + done)
-        if not count:
-            raise Corrupted("the area on disk is shorter than its manifest")
-        done += count
-
-
-def _write_manifest(path: Path, manifest: Manifest, meta: dict[str, Any]) -> None:
+def _manifest_file(manifest: Manifest, meta: Mapping[str, Any]) -> bytes:
     rows = [[instance.id, instance.size, instance.md5] for instance in manifest]
     body = json.dumps({"meta": meta, "instances": rows}, separators=(",", ":")).encode()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(f"{_FORMAT} {hashlib.sha256(body).hexdigest()}\n".encode())
-        file.write(body)
-        file.flush()
-        # A loss of power leaves all of this reception, or nothing: not one that nobody can make sense of.
-        os.fsync(fd)
+    return f"{_FORMAT} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
 def _read_manifest(path: Path) -> tuple[Manifest, dict[str, Any]]:

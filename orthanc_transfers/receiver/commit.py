@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core import checksum
+from orthanc_transfers.core.commit_report import InstanceOutcome
 from orthanc_transfers.core.errors import Canceled, Corrupted, ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.importer import Importer, Verdict
+from orthanc_transfers.receiver.importer import VERDICT_TEXTS, Importer, Verdict
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime import threads
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CommitReport:
+class CommitSummary:
     """How many instances a commit stored, found, or saw filtered out by the policy of this server."""
 
     stored: int
@@ -57,7 +58,7 @@ class CommitReport:
         return {**self.counts(), "Warnings": list(self.warnings)}
 
     @classmethod
-    def parse(cls, value: dict[str, Any]) -> CommitReport:
+    def parse(cls, value: dict[str, Any]) -> CommitSummary:
         """The inverse of ``to_json``."""
         return cls(
             value["Stored"], value["AlreadyStored"], value["FilteredOut"], tuple(value.get("Warnings", ()))
@@ -112,13 +113,19 @@ class Commit:
         """Number of instances that are settled."""
         return 0 if self._importer is None else self._importer.done
 
-    def verdict(self, place: int) -> tuple[Verdict, str | None]:
-        """What became of an instance, with the reason if there is one to tell."""
-        if self._importer is None:
-            return Verdict.PENDING, None
-        return Verdict(self._importer.verdicts[place]), self._importer.reasons.get(place)
+    def outcomes(self) -> list[InstanceOutcome]:
+        """What became of each instance, in the order of the manifest."""
+        importer = self._importer
+        return [
+            InstanceOutcome(one, VERDICT_TEXTS[Verdict.PENDING])
+            if importer is None
+            else InstanceOutcome(
+                one, VERDICT_TEXTS[Verdict(importer.verdicts[index])], importer.reasons.get(index)
+            )
+            for index, one in enumerate(self._manifest)
+        ]
 
-    def run(self, cancellation: Cancellation) -> CommitReport:
+    def run(self, cancellation: Cancellation) -> CommitSummary:
         """Verify and import.
 
         Raises ``ImportRefused``: undone, for good.
@@ -136,7 +143,7 @@ class Commit:
         self._overlaps.succeed(self._claim)
         return report
 
-    def _run(self, cancellation: Cancellation) -> CommitReport:
+    def _run(self, cancellation: Cancellation) -> CommitSummary:
         resumed = self.begun
         try:
             self._intake.quiesce()
@@ -238,7 +245,7 @@ class Commit:
 
     def _import(
         self, stored: Mapping[str, str | None], resumed: bool, cancellation: Cancellation
-    ) -> CommitReport:
+    ) -> CommitSummary:
         same = same_places(self._manifest, stored)
         wanted = [place for place in range(len(self._manifest)) if place not in same]
         present = frozenset(place for place in wanted if self._manifest.instances[place].id in stored)
@@ -312,13 +319,13 @@ class Commit:
             log.error("the commit of transfer %s failed", self._area.id, exc_info=error)
         return ImportRefused(str(error) or type(error).__name__)
 
-    def _report(self, importer: Importer) -> CommitReport:
+    def _report(self, importer: Importer) -> CommitSummary:
         warnings = tuple(
             f"instance {self._manifest.instances[place].id}: {reason}"
             for place, reason in sorted(importer.reasons.items())
             if importer.verdicts[place] == Verdict.ALREADY_THERE
         )
-        return CommitReport(
+        return CommitSummary(
             importer.verdicts.count(Verdict.STORED),
             importer.verdicts.count(Verdict.ALREADY_THERE),
             importer.verdicts.count(Verdict.FILTERED),

@@ -18,6 +18,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
+from orthanc_transfers.core.commit_report import CommitReport
 from orthanc_transfers.core.errors import (
     Busy,
     Canceled,
@@ -31,8 +32,7 @@ from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.commit import Commit, CommitReport
-from orthanc_transfers.receiver.importer import VERDICT_TEXTS
+from orthanc_transfers.receiver.commit import Commit, CommitSummary
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
 from orthanc_transfers.receiver.writer import AreaWriter
@@ -89,10 +89,10 @@ class IncomingTransfer:
         self._surroundings = surroundings
         self._lock = threading.Lock()
         self._state = PushState.RECEIVING
-        self._attempt: Future[CommitReport] | None = None
+        self._attempt: Future[CommitSummary] | None = None
         self._running: Commit | None = None
         self._dropped = False
-        self._report: CommitReport | None = None
+        self._report: CommitSummary | None = None
         self._error: str | None = None
         self._opened = self._commit_began = surroundings.clock.monotonic()
         self.commit_seconds = 0.0
@@ -120,7 +120,7 @@ class IncomingTransfer:
         self._state = PushState(outcome["State"])
         self._error = outcome.get("Error")
         if self._state is PushState.COMMITTED:
-            self._report = CommitReport.parse(outcome["Report"])
+            self._report = CommitSummary.parse(outcome["Report"])
 
     # --- what it is
 
@@ -182,7 +182,7 @@ class IncomingTransfer:
         return self._error
 
     @property
-    def report(self) -> CommitReport | None:
+    def report(self) -> CommitSummary | None:
         """Once it is committed."""
         return self._report
 
@@ -248,7 +248,7 @@ class IncomingTransfer:
 
     # --- commit
 
-    def commit(self, cancellation: Cancellation | None = None) -> CommitReport:
+    def commit(self, cancellation: Cancellation | None = None) -> CommitSummary:
         """Verify all, import all, or undo; answers when done. Asked again, the same outcome again.
 
         Several callers wait for the same commit, which the first one's cancellation stops.
@@ -279,7 +279,7 @@ class IncomingTransfer:
         if attempt is not None and seconds:
             wait([attempt], seconds)
 
-    def _claim(self) -> tuple[Future[CommitReport], bool]:
+    def _claim(self) -> tuple[Future[CommitSummary], bool]:
         """The commit that is running, or the outcome; and whether the caller is to perform it."""
         self.touch()
         with self._lock:
@@ -289,7 +289,7 @@ class IncomingTransfer:
                 raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
             if self._attempt is not None:
                 return self._attempt, False
-            attempt = Future[CommitReport]()
+            attempt = Future[CommitSummary]()
             if self._state in FINISHED:
                 if self._report is not None:
                     attempt.set_result(self._report)
@@ -305,7 +305,7 @@ class IncomingTransfer:
             assert state in TRANSITIONS[self._state], f"{self._state} cannot become {state}"
             self._state = state
 
-    def _perform(self, attempt: Future[CommitReport], cancellation: Cancellation) -> None:
+    def _perform(self, attempt: Future[CommitSummary], cancellation: Cancellation) -> None:
         # Two may stop it: its caller, and the end of the server.
         both = Cancellation()
         take_back = [cancellation.on_cancel(both.cancel), self._surroundings.closing.on_cancel(both.cancel)]
@@ -327,7 +327,7 @@ class IncomingTransfer:
             self._attempt = None
         self.touch()
 
-    def _commit(self, cancellation: Cancellation) -> CommitReport:
+    def _commit(self, cancellation: Cancellation) -> CommitSummary:
         commit = self._running = Commit(
             self._area,
             self._intake,
@@ -358,9 +358,10 @@ class IncomingTransfer:
         state: PushState,
         commit: Commit,
         *,
-        report: CommitReport | None = None,
+        report: CommitSummary | None = None,
         error: str | None = None,
     ) -> None:
+        meta = self._area.meta
         outcome: dict[str, Any] = {"State": state.value, "Finished": self._surroundings.clock.now()}
         if report is not None:
             outcome["Report"] = report.to_json()
@@ -372,7 +373,10 @@ class IncomingTransfer:
             # The next start will roll forward and come to the same end.
             log.warning("the outcome of transfer %s cannot be noted: %s", self.id, trouble)
         try:
-            self._surroundings.reports.write(self._describe(outcome, commit), self._area.meta["aliases"])
+            report_of_all = CommitReport(
+                self.id, self.kind, meta["peer"], meta["created"], outcome, commit.outcomes()
+            )
+            self._surroundings.reports.write(report_of_all.to_json(), meta["aliases"])
         except OSError as trouble:
             log.warning("the report of transfer %s cannot be written: %s", self.id, trouble)
         self.commit_seconds = self._surroundings.clock.monotonic() - self._commit_began
@@ -386,31 +390,6 @@ class IncomingTransfer:
         # It is remembered for a while, with many others: what was to be received is not.
         self._intake.forget_instances()
         self._area.forget_instances()
-
-    def _describe(self, outcome: dict[str, Any], commit: Commit) -> dict[str, Any]:
-        meta = self._area.meta
-        rows = []
-        for place, instance in enumerate(self.manifest):
-            verdict, reason = commit.verdict(place)
-            row = {
-                "ID": instance.id,
-                "MD5": instance.md5,
-                "Size": instance.size,
-                "Outcome": VERDICT_TEXTS[verdict],
-            }
-            if reason is not None:
-                row["Reason"] = reason
-            rows.append(row)
-        return {
-            "ID": self.id,
-            "Kind": self.kind,
-            "Peer": meta["peer"],
-            "Created": meta["created"],
-            **outcome,
-            "TotalInstances": len(rows),
-            "TotalSize": str(self.manifest.size),
-            "Instances": rows,
-        }
 
     # --- the end
 

@@ -77,13 +77,13 @@ class PushService:
         self._places = FifoSemaphore(settings.max_push_transactions, _MOST_HELD)
         self._lock = threading.Lock()
         self._pushes: dict[str, _Push] = {}
-        self._closing = threading.Event()
+        self._expiry = threads.Periodic("transfers-expiry", self._expiry_period, self.expire)
         receptions.on_end(self._ended)
         for reception in receptions.all():
             if reception.kind == "push":
                 self._reopen(reception)
         self._count_places()
-        threads.start("transfers-expiry", self._expire_again_and_again)
+        self._expiry.start()
 
     def _reopen(self, reception: IncomingTransfer) -> None:
         try:
@@ -312,7 +312,7 @@ class PushService:
 
     def close(self) -> None:
         """Stop, within two seconds; what was received stays on disk."""
-        self._closing.set()
+        self._expiry.close()
         self._places.close()
         self._receptions.close()
 
@@ -411,13 +411,8 @@ class PushService:
     def _count_places(self) -> None:
         self._counters.available = self._places.available
 
-    def _expire_again_and_again(self) -> None:
-        period = min(_EXPIRY_PERIOD, self._settings.push_idle_timeout / 4)
-        while not self._closing.wait(period):
-            try:
-                self.expire()
-            except Exception:
-                log.exception("expired pushes cannot be dropped")
+    def _expiry_period(self) -> float:
+        return min(_EXPIRY_PERIOD, self._settings.push_idle_timeout / 4)
 
 
 def _range(manifest: Manifest, chunk: Chunk) -> Range:

@@ -8,12 +8,12 @@ import json
 import logging
 import os
 import threading
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.runtime import files
 
 log = logging.getLogger(__name__)
 
@@ -81,21 +81,8 @@ class Reports:
         self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.mkdir(mode=0o700, exist_ok=True)
         path = self._path(identifier)
-        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(json.dumps(content).encode())
-                file.flush()
-                # A name without content is what a loss of power would leave.
-                os.fsync(fd)
-            # The age of a file is told by the clock that will judge it.
-            os.utime(unfinished, (self._clock.now(), self._clock.now()))
-            os.rename(unfinished, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
-            raise
+        # The age of a file is told by the clock that will judge it.
+        files.replace(path, json.dumps(content).encode(), synced=True, modified=self._clock.now())
 
     def _read(self, identifier: str) -> dict[str, Any] | None:
         try:

@@ -91,6 +91,48 @@ class Later(Generic[T]):
         return self._outcome.result()
 
 
+class Periodic:
+    """Calls ``work`` again and again in a thread of its own, which runs only as long as there is something to do.
+
+    ``delay`` returns the seconds until the next call, or ``None`` to end the thread; it is called with a lock held
+    and must not block. Whatever ``work`` raises is logged, and the next call comes all the same. Thread-safe.
+    """
+
+    def __init__(self, name: str, delay: Callable[[], float | None], work: Callable[[], None]) -> None:
+        self._name = name
+        self._delay = delay
+        self._work = work
+        self._lock = threading.Lock()
+        self._running = False
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Start the thread unless it runs; to be called after each change that gives ``delay`` something to do."""
+        with self._lock:
+            if self._running:
+                return
+            self._running = True
+        start(self._name, self._run)
+
+    def close(self) -> None:
+        """Call ``work`` no more; returns at once, even if it is being called."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        while (delay := self._next()) is not None and not self._closed.wait(delay):
+            try:
+                self._work()
+            except Exception:
+                _logger.exception("%s failed, and is tried again later", self._name)
+
+    def _next(self) -> float | None:
+        # Decided under the lock: whoever calls ``start`` afterwards starts another thread.
+        with self._lock:
+            delay = self._delay()
+            self._running = delay is not None
+            return delay
+
+
 class Pool:
     """Threads that run one function after the other, each for somebody who waits for it.
 

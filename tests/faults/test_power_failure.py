@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from orthanc_transfers.receiver.area import sync
+from orthanc_transfers.runtime.files import sync
 from tests.faults.failpoints import Failpoint, FaultPoint, Mode
 from tests.faults.rig import Rig, Transfer, staging, start_rig
 from tests.support import process

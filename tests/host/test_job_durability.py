@@ -63,7 +63,7 @@ def test_an_index_that_cannot_be_forced_to_disk_is_warned_of(caplog: pytest.LogC
     disk = Disk(OSError(5, "Input/output error"))
     JobDurability(disk.force, (0.01,)).add()
     wait_until(lambda: "Input/output error" in caplog.text, "the warning")
-    assert "loss of power" in caplog.text
+    assert "power failure" in caplog.text
 
 
 def test_at_the_end_nothing_is_waited_for() -> None:

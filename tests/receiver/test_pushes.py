@@ -466,12 +466,12 @@ def test_different_pushes_and_buckets_do_not_wait_for_each_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one bucket is stuck on the disk, another of the same push, and another push, go through."""
-    import orthanc_transfers.receiver.area as area_module
+    from orthanc_transfers.runtime import files
 
     one = world.transactions.create_v1(creation_of(FILES))
     two = world.transactions.create(creation2_of(FILES))
     stuck, go_on = threading.Event(), threading.Event()
-    really_write = area_module._write_all
+    really_write = files.write_at
 
     def write(fd: int, data: memoryview, offset: int) -> None:
         if threading.current_thread().name == "slow_0":
@@ -479,7 +479,7 @@ def test_different_pushes_and_buckets_do_not_wait_for_each_other(
             go_on.wait(PATIENCE)
         really_write(fd, data, offset)
 
-    monkeypatch.setattr(area_module, "_write_all", write)
+    monkeypatch.setattr(files, "write_at", write)
     with ThreadPoolExecutor(1, thread_name_prefix="slow") as slow:
         first = slow.submit(world.transactions.put_v1, one, 0, memoryview(FILES[0]))
         assert stuck.wait(PATIENCE)
@@ -726,7 +726,7 @@ def test_an_error_while_expiring_does_not_end_expiry(
         world.transactions.create(creation2_of(FILES))
         with monkeypatch.context() as patched:
             patched.setattr(world.receptions, "expire", lambda: 1 / 0)
-            wait_until(lambda: "cannot be dropped" in caplog.text)
+            wait_until(lambda: "transfers-expiry failed" in caplog.text)
         world.clock.seconds += 2
         wait_until(lambda: not world.leftovers())
 

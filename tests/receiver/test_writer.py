@@ -13,9 +13,9 @@ import pytest
 
 from orthanc_transfers.core.errors import Conflict, TransferError
 from orthanc_transfers.core.ranges import Range
-from orthanc_transfers.receiver import area as area_module
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.writer import AreaWriter
+from orthanc_transfers.runtime import files
 from tests.receiver.receiving_world import PATIENCE, dicom, halves, identify, manifest_of
 
 FILES = [dicom("one", 5000), dicom("two", 3_000_000), b"", dicom("three", 70)]
@@ -46,7 +46,7 @@ def slow_disk(
 ) -> tuple[threading.Event, threading.Event]:
     """Writes of such bytes wait for the second event once they have set the first."""
     begun, go_on = threading.Event(), threading.Event()
-    really_write = area_module._write_all
+    really_write = files.write_at
 
     def slowly(fd: int, data: memoryview, offset: int) -> None:
         if is_slow(data):
@@ -54,7 +54,7 @@ def slow_disk(
             go_on.wait(PATIENCE)
         really_write(fd, data, offset)
 
-    monkeypatch.setattr(area_module, "_write_all", slowly)
+    monkeypatch.setattr(files, "write_at", slowly)
     return begun, go_on
 
 
@@ -187,9 +187,7 @@ def test_known_bytes_are_not_written_again(area: Area, monkeypatch: pytest.Monke
     intake = AreaWriter(area)
     write(intake, Range(100, 200))
     offsets: list[tuple[int, int]] = []
-    monkeypatch.setattr(
-        area_module, "_write_all", lambda fd, data, offset: offsets.append((offset, len(data)))
-    )
+    monkeypatch.setattr(files, "write_at", lambda fd, data, offset: offsets.append((offset, len(data))))
     write(intake, Range(50, 150), Range(150, 300))
     assert offsets == [(50, 50), (200, 100)]
 

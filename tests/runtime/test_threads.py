@@ -255,3 +255,63 @@ def test_a_thread_that_fails_says_so_in_the_log(caplog: pytest.LogCaptureFixture
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.ERROR, "thread undo ended unexpectedly")
     ]
+
+
+# --- work that is done again and again
+
+
+class Rounds:
+    """Something for ``Periodic`` to do: ``left`` calls, counted in ``done``."""
+
+    def __init__(self, left: int = 0) -> None:
+        self.left = left
+        self.done = 0
+        self.error: Exception | None = None
+        self.periodic = threads.Periodic("test-rounds", self.delay, self.work)
+
+    def delay(self) -> float | None:
+        return 0.001 if self.left else None
+
+    def work(self) -> None:
+        self.left -= 1
+        self.done += 1
+        if self.error is not None:
+            raise self.error
+
+    def join(self) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "test-rounds":
+                thread.join(20)
+
+
+def test_periodic_work_is_done_as_long_as_there_is_any_and_again_when_there_is_more() -> None:
+    rounds = Rounds(3)
+    for expected in (3, 5):
+        rounds.periodic.start()
+        rounds.periodic.start()
+        rounds.join()
+        assert rounds.done == expected
+        rounds.left = 2
+
+
+def test_periodic_work_that_fails_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    rounds = Rounds(2)
+    rounds.error = NotFound("gone")
+    rounds.periodic.start()
+    rounds.join()
+    assert rounds.done == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "test-rounds failed, and is tried again later"
+    ] * 2
+
+
+def test_closed_periodic_work_is_done_no_more_and_its_wait_is_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds = Rounds(2)
+    monkeypatch.setattr(rounds.periodic, "_delay", lambda: 600.0)
+    rounds.periodic.start()
+    rounds.periodic.close()
+    rounds.join()
+    rounds.periodic.start()
+    assert rounds.done == 0
