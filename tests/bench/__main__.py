@@ -2,7 +2,7 @@
 
 Every side is run once, then every side again, and so on; medians and ratios are of these. Each run begins with both
 servers started anew and the receiver empty. All runs are kept in ``.cache/bench/runs.json``; ``--write`` renders,
-for each profile and data set, the last session that had the peer store in it into docs/performance.md and its plot.
+for each profile and data set, the last session that had the peer store in it into docs/measurements and its plot.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tests.bench.transfer_methods import LOCAL, METHODS, STORE, Resources
 from tests.support.orthanc_server import CHECKOUT, ENTRY
 from tests.support.wan_link import WanLink
 
-PAGE = CHECKOUT / "docs" / "performance.md"
-PLOT = PAGE.with_suffix(".png")
+PAGES = CHECKOUT / "docs" / "measurements"
+PLOT = CHECKOUT / "docs" / "performance.png"
 
 _ALL = [*LOCAL, *METHODS]
 _AGAIN = ["push auto", "pull auto"]
@@ -57,12 +57,13 @@ def main() -> None:
         rows = results.of_last_sessions(results.load(runs))
         if not rows:
             raise SystemExit(f"no session in {runs} has the peer store in it")
-        report.write(PAGE, "results", report.transfers(rows))
+        report.write(PAGES / "transfers.md", "results", report.transfers(rows))
         plot.draw(rows, PLOT)
         if lines_file.exists():
-            report.write(PAGE, "lines", report.lines(results.load(lines_file)))
+            report.write(PAGES / "links.md", "lines", report.lines(results.load(lines_file)))
         if codecs_file.exists():
-            report.write(PAGE, "codecs", report.codecs(json.loads(codecs_file.read_text())))
+            table = json.loads(codecs_file.read_text())
+            report.write(PAGES / "codecs.md", "codecs", report.codecs(table))
     else:
         session = Session(options, runs)
         for profile in options.where:

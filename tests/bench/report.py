@@ -1,4 +1,4 @@
-"""Results -> lines and tables, in the terminal and in docs/performance.md."""
+"""Results -> lines and tables, in the terminal and in docs/measurements."""
 
 from __future__ import annotations
 
@@ -155,9 +155,12 @@ def _table(heads: Iterable[str], rows: Iterable[list[str]]) -> list[str]:
 
 
 def write(page: Path, mark: str, text: list[str]) -> None:
-    """Put lines between the marks of a page."""
+    """Put lines between the marks of a page. Raises ``ValueError`` if it has none."""
     between = rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)"
     body = "\n".join(text)
-    page.write_text(
-        re.sub(between, lambda match: f"{match[1]}\n{body}\n\n{match[2]}", page.read_text(), flags=re.DOTALL)
+    written, marks = re.subn(
+        between, lambda match: f"{match[1]}\n{body}\n\n{match[2]}", page.read_text(), flags=re.DOTALL
     )
+    if marks != 1:
+        raise ValueError(f"{page} has no marks for {mark}")
+    page.write_text(written)
