@@ -10,8 +10,8 @@ import pytest
 from orthanc_transfers.core.ranges import Range
 from tests.compatibility.recorded import BUCKET_SIZE, COMMITTING, ENDED, PULLS, PUSHES, Recorded
 from tests.support.fixtures import MakeServer
-from tests.support.front import Front
 from tests.support.orthanc_server import OrthancServer, start_together, wait_until
+from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc
 
@@ -29,8 +29,8 @@ def test_a_saved_job_goes_on_with_what_was_received(
 ) -> None:
     a, b = (unpacked(make_server, recorded, name) for name in ("a", "b"))
     target = {"a": a, "b": b}[recorded.receiver]
-    with Front(tmp_path / "front", b, version=1 if "v1" in recorded.name else 2) as front:
-        a.add_peer("b", b, Url=front.url)
+    with RecordingProxy(tmp_path / "proxy", b, version=1 if "v1" in recorded.name else 2) as proxy:
+        a.add_peer("b", b, Url=proxy.url)
         b.start()
         a.start()
         job = a.wait_for_job(recorded.job)
@@ -38,7 +38,7 @@ def test_a_saved_job_goes_on_with_what_was_received(
         assert target.md5s() == recorded.md5s
         staged = recorded.staged
         assert job["Content"]["Transaction"] == staged["ID"]
-        requests = [seen for seen in front.requests if seen.status == 200]
+        requests = [seen for seen in proxy.requests if seen.status == 200]
     if recorded.name == "push-v2":
         have = [Range(start, stop) for start, stop in staged["Have"]]
         sent = [
