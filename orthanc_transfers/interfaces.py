@@ -131,7 +131,7 @@ class PeerTransport(Protocol):
     def send(self, request: PeerRequest) -> PeerResponse:
         """Send one request and return the response if its status is 200.
 
-        Raises ``PeerUnreachable`` (no response), ``PeerStatus`` (another status), ``PeerAnswer`` (a body
+        Raises ``PeerUnreachable`` (no response), ``PeerStatus`` (another status), ``PeerInvalidResponse`` (a body
         beyond ``request.limit``), ``Canceled`` after ``abort``.
         """
 
@@ -187,7 +187,7 @@ class Job(Protocol):
     def stop(self, reason: StopReason) -> None:
         """Told after the last step before a pause, a cancel or the end. Returns at once."""
 
-    def known_as(self, identifier: str) -> None:
+    def set_identifier(self, identifier: str) -> None:
         """Told, after it was queued or reloaded, by which identifier Orthanc knows it. Never raises."""
 
     def reset(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orthanc_transfers.core.errors import TransferError
 
-LONGEST_RETRY_AFTER = 3600.0
+MAX_RETRY_AFTER = 3600.0
 """Seconds. A peer that asks for more than this gets this: its clock or its proxy may be wrong."""
 
 # Any first delay has long passed any ceiling by then, and a float can still hold the power.
@@ -33,4 +33,4 @@ class Backoff:
             return None
         whole = min(self.ceiling, self.first * 2.0 ** min(attempt, _MOST_DOUBLINGS))
         asked: float | None = getattr(error, "retry_after", None)
-        return max(whole * (0.5 + 0.5 * jitter), min(asked or 0.0, LONGEST_RETRY_AFTER))
+        return max(whole * (0.5 + 0.5 * jitter), min(asked or 0.0, MAX_RETRY_AFTER))

@@ -49,7 +49,7 @@ class Compression(enum.Enum):
 LEVEL = 1
 """Of zstd, where processors are the limit."""
 
-LEVEL_OF_SLOW_LINES = 3
+SLOW_LINK_LEVEL = 3
 """Of zstd, where the line is: 4 to 20 % fewer bytes for twice the time (measured on CT, MR and RGB). Split words
 gain 1 % by it, which is not worth the time."""
 
@@ -61,14 +61,14 @@ def level_for(speed: float) -> int:
 
     One core compresses to twice what a slow line takes even at the higher level.
     """
-    return LEVEL_OF_SLOW_LINES if 0 < speed < _SLOW_LINE else LEVEL
+    return SLOW_LINK_LEVEL if 0 < speed < _SLOW_LINE else LEVEL
 
 
 # As fast as level 1 both ways, for 2 to 10 % fewer bytes (measured on CT, MR and RGB).
 _ISAL_LEVEL = 2
 # wbits of zlib: a window of 32 KB, in a gzip member.
 _GZIP = 31
-PART = 64 * 1024 * 1024
+MAX_PART_SIZE = 64 * 1024 * 1024
 """Bytes that are decoded at once at most, where a whole bucket may be larger."""
 
 _INPUT = 1024 * 1024
@@ -119,7 +119,7 @@ def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
 
 def check_gzip(body: Buffer, size: int) -> None:
     """See that a gzip body is whole and right, and holds ``size`` bytes. Raises as ``decode``."""
-    found = sum(part.nbytes for part in gunzip_parts(body, PART))
+    found = sum(part.nbytes for part in gunzip_parts(body, MAX_PART_SIZE))
     if found != size:
         raise _wrong_size(found, size)
 

@@ -25,7 +25,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
         ├── PeerUnreachable         refused, reset, DNS, time-out            (retryable)
         │   └── PeerUntrusted       no agreement on TLS                      (not retryable)
         ├── PeerStatus              an HTTP status that is not 200; carries it
-        ├── PeerAnswer              an answer that makes no sense (HTML, wrong size…) (retryable)
+        ├── PeerInvalidResponse              an answer that makes no sense (HTML, wrong size…) (retryable)
         └── PeerMismatch            the peer is not the one expected (originator)
 """
 
@@ -201,7 +201,7 @@ class PeerStatus(PeerError):
         return self.peer_status in (408, 425, 429) or self.peer_status >= 500
 
 
-class PeerAnswer(PeerError):
+class PeerInvalidResponse(PeerError):
     """An answer of 200 that cannot be used: not JSON, missing keys, a wrong number of bytes."""
 
     retryable = True

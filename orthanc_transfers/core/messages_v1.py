@@ -28,7 +28,7 @@ from orthanc_transfers.core.json_fields import (
     string_field,
 )
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resource
-from orthanc_transfers.core.safe_json import MOST_NESTED
+from orthanc_transfers.core.safe_json import MAX_NESTING
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
 
@@ -125,7 +125,7 @@ class LookupResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class PushCreation:
+class PushCreationV1:
     """``POST /transfers/push``. ``compression`` is ``NONE`` or ``GZIP``, of all buckets alike.
 
     Buckets may name instances that are not in the manifest, or lie beyond their ends: that is found out when
@@ -137,7 +137,7 @@ class PushCreation:
     buckets: tuple[tuple[Chunk, ...], ...]
 
     @classmethod
-    def parse(cls, value: Any) -> PushCreation:
+    def parse(cls, value: Any) -> PushCreationV1:
         body = json_object(value, "the body")
         compression = string_field(body, "Compression")
         if compression not in (Compression.NONE.value, Compression.GZIP.value):
@@ -226,8 +226,8 @@ def _check_verbatim(value: Any) -> None:
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
-        if depth > MOST_NESTED:
-            raise BadRequest(f'"Resources" is nested more than {MOST_NESTED} deep')
+        if depth > MAX_NESTING:
+            raise BadRequest(f'"Resources" is nested more than {MAX_NESTING} deep')
         if isinstance(item, dict):
             waiting.extend((inner, depth + 1) for inner in item.values())
         elif isinstance(item, list):

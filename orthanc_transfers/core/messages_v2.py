@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orthanc_transfers.core.codec import LEVEL, LEVEL_OF_SLOW_LINES, Codec, Compression
+from orthanc_transfers.core.codec import LEVEL, SLOW_LINK_LEVEL, Codec, Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
 from orthanc_transfers.core.json_fields import (
     array_field,
@@ -85,7 +85,7 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
-class PushCreation2:
+class PushCreationV2:
     """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer.
 
     ``more`` instances will be announced by a later creation with all of them.
@@ -96,7 +96,7 @@ class PushCreation2:
     more: int = 0
 
     @classmethod
-    def parse(cls, value: Any) -> PushCreation2:
+    def parse(cls, value: Any) -> PushCreationV2:
         body = json_object(value, "the body")
         token = string_field(body, "Token")
         if not re.fullmatch("[0-9a-f]{32}", token):
@@ -190,8 +190,8 @@ class ChunksRequest:
             offset, size = (natural(number, 'each offset and size of "Chunks"') for number in item[1:])
             chunks.append(Chunk(item[0], offset, size))
         level = natural(body.get("Level", LEVEL), '"Level"')
-        if level not in (LEVEL, LEVEL_OF_SLOW_LINES):
-            raise BadRequest(f'"Level" must be {LEVEL} or {LEVEL_OF_SLOW_LINES}, and is {shown(level)}')
+        if level not in (LEVEL, SLOW_LINK_LEVEL):
+            raise BadRequest(f'"Level" must be {LEVEL} or {SLOW_LINK_LEVEL}, and is {shown(level)}')
         return cls(tuple(chunks), _codecs(body), compression_field(body), level)
 
     def to_json(self) -> dict[str, Any]:

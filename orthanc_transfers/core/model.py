@@ -53,7 +53,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What one HTTP request carries: chunks, end to end. ``index`` is its place in the plan."""
+    """What one HTTP request carries: chunks, end to end. ``index`` is its position in the plan."""
 
     index: int
     chunks: tuple[Chunk, ...]
@@ -73,7 +73,7 @@ class Manifest:
 
     instances: tuple[Instance, ...]
     size: int = field(init=False)
-    _places: dict[str, int] = field(init=False, repr=False, compare=False)
+    _indices: dict[str, int] = field(init=False, repr=False, compare=False)
     _starts: list[int] = field(init=False, repr=False, compare=False)
 
     def __init__(self, instances: Iterable[Instance]) -> None:
@@ -83,12 +83,12 @@ class Manifest:
         for instance in kept:
             starts.append(position)
             position += instance.size
-        places = {instance.id: place for place, instance in enumerate(kept)}
-        if len(places) != len(kept):
+        indices = {instance.id: index for index, instance in enumerate(kept)}
+        if len(indices) != len(kept):
             raise ValueError("an instance is named twice in a manifest")
         object.__setattr__(self, "instances", kept)
         object.__setattr__(self, "size", position)
-        object.__setattr__(self, "_places", places)
+        object.__setattr__(self, "_indices", indices)
         object.__setattr__(self, "_starts", starts)
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Manifest:
         return iter(self.instances)
 
     def __contains__(self, identifier: object) -> bool:
-        return identifier in self._places
+        return identifier in self._indices
 
     def starts_with(self, beginning: Manifest) -> bool:
         """Whether its first instances are those of another one: both have the same area up to there."""
@@ -116,17 +116,17 @@ class Manifest:
 
     def instance(self, identifier: str) -> Instance:
         """The instance of that identifier; ``KeyError`` if there is none."""
-        return self.instances[self._places[identifier]]
+        return self.instances[self._indices[identifier]]
 
-    def place(self, identifier: str) -> int:
+    def index_of(self, identifier: str) -> int:
         """Its index in ``instances``; ``KeyError`` if there is none."""
-        return self._places[identifier]
+        return self._indices[identifier]
 
     def range_of(self, identifier: str) -> Range:
         """The bytes of an instance within the area; ``KeyError`` if there is none."""
-        place = self._places[identifier]
-        start = self._starts[place]
-        return Range(start, start + self.instances[place].size)
+        index = self._indices[identifier]
+        start = self._starts[index]
+        return Range(start, start + self.instances[index].size)
 
     def range_of_chunk(self, chunk: Chunk) -> Range:
         """The bytes of a chunk within the area; ``KeyError``, or ``ValueError`` beyond the instance."""
@@ -139,27 +139,27 @@ class Manifest:
         """The instances that have bytes in a range of the area, in order, each with its own whole range."""
         if not item.size:
             return
-        place = bisect_right(self._starts, item.start) - 1
-        while place < len(self.instances) and self._starts[place] < item.stop:
-            instance = self.instances[place]
-            start = self._starts[place]
+        index = bisect_right(self._starts, item.start) - 1
+        while index < len(self.instances) and self._starts[index] < item.stop:
+            instance = self.instances[index]
+            start = self._starts[index]
             if instance.size and start + instance.size > item.start:
                 yield instance, Range(start, start + instance.size)
-            place += 1
+            index += 1
 
     def chunks(self, item: Range) -> tuple[Chunk, ...]:
         """A range of the area as chunks of its instances."""
         # There may be thousands of tiny instances in a bucket: no more than one object is made for each.
         chunks: list[Chunk] = []
         position = item.start
-        place = max(0, bisect_right(self._starts, position) - 1)
-        while position < item.stop and place < len(self.instances):
-            instance, start = self.instances[place], self._starts[place]
+        index = max(0, bisect_right(self._starts, position) - 1)
+        while position < item.stop and index < len(self.instances):
+            instance, start = self.instances[index], self._starts[index]
             stop = min(start + instance.size, item.stop)
             if stop > position:
                 chunks.append(Chunk(instance.id, position - start, stop - position))
                 position = stop
-            place += 1
+            index += 1
         return tuple(chunks)
 
 

@@ -16,7 +16,7 @@ from orthanc_transfers.core.ranges import Range, RangeSet
 MAX_PATH = 1999
 """Characters of the path of a pull with its query, as C++ peers have it: 43 instances."""
 
-MOST_RANGES = 32
+MAX_RANGES = 32
 """Ranges in one bucket of version 2: its address names each."""
 
 # Of several whole instances: they are small, and start at their beginning.
@@ -84,7 +84,7 @@ class RangePlan:
         target = max(1, self._target(self._left))
         bucket: list[Range] = []
         room = target
-        while room > 0 and self._index < len(self._missing) and len(bucket) < MOST_RANGES:
+        while room > 0 and self._index < len(self._missing) and len(bucket) < MAX_RANGES:
             item = self._missing[self._index]
             piece = next(_cut(item, _nearest(item.size, target)))
             if bucket and piece.size > room:
@@ -106,7 +106,7 @@ class RangePlan:
         """Buckets taken so far, and about as many as the rest will make; exact in the end."""
         if not self._left:
             return self._taken
-        shared = -(-(len(self._missing) - self._index) // MOST_RANGES)
+        shared = -(-(len(self._missing) - self._index) // MAX_RANGES)
         return self._taken + max(1, shared, round(self._left / max(1, self._target(self._left))))
 
 

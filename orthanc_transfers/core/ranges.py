@@ -86,13 +86,6 @@ class RangeSet:
         self._starts[first:last] = starts
         self._stops[first:last] = stops
 
-    def covers(self, item: Range) -> bool:
-        """Whether every byte of ``item`` is in; an empty range always is."""
-        if not item.size:
-            return True
-        index = bisect_right(self._starts, item.start) - 1
-        return index >= 0 and self._stops[index] >= item.stop
-
     def prefix(self, item: Range) -> int:
         """How many bytes from ``item.start`` on, within ``item``, are in without a gap."""
         index = bisect_right(self._starts, item.start) - 1

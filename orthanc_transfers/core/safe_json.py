@@ -8,10 +8,10 @@ from typing import Any
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import BadFile, TooLarge
 
-MOST_NESTED = 16
+MAX_NESTING = 16
 """Levels of arrays and objects; no message of ours has more than five."""
 
-MOST_VALUES = 16_000_000
+MAX_VALUES = 16_000_000
 """Values in one text: five for each of more instances than any message names. Each takes some 64 bytes."""
 
 _BRACKETS = b"[]{}"
@@ -20,18 +20,18 @@ _ALL_ELSE = bytes(set(range(256)) - set(_BRACKETS))
 _MOST_LEFT_OVER = 16
 
 
-def parse_json(text: Buffer, most_values: int = MOST_VALUES) -> Any:
+def parse_json(text: Buffer, max_values: int = MAX_VALUES) -> Any:
     """The value. Raises ``BadFile`` if the text is not JSON, or nested deeper than any message is.
 
     Raises ``TooLarge`` if there are more values in it: three bytes of text may become 64 of memory.
     """
     text = bytes(text)
-    if text.count(b",") + text.count(b"[") + text.count(b"{") > most_values:
-        raise TooLarge(f"the JSON holds more than {most_values} values")
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > max_values:
+        raise TooLarge(f"the JSON holds more than {max_values} values")
     # Python's parser calls itself for each level: in a thread of Orthanc's HTTP server, whose stack is
     # 100 KB (tried), deep nesting would end the whole process before any exception is raised.
     brackets = text.translate(None, _ALL_ELSE)
-    for _ in range(MOST_NESTED):
+    for _ in range(MAX_NESTING):
         if not brackets:
             break
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")

@@ -67,7 +67,7 @@ class Settings:
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
 
     @property
-    def most_values(self) -> int:
+    def max_values(self) -> int:
         """How many values the JSON of a message that names instances may have, before it takes memory."""
         return _VALUES_OF_INSTANCE * self.max_manifest_instances + _MORE_VALUES
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.errors import HostError, TransferError
-from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.paused_jobs import PausedJobs
 from orthanc_transfers.interfaces import Job, StepOutcome, StopReason
 from orthanc_transfers.runtime import threads
@@ -108,7 +109,7 @@ class JobEngine:
         except TransferError:
             self._sdk.free_job(native)
             raise
-        job.known_as(entry.identifier)
+        job.set_identifier(entry.identifier)
         self._submitted()
         return entry.identifier
 
@@ -146,7 +147,7 @@ class JobEngine:
             identifier = saved.pop(_IDENTIFIER, None)
             entry = _Entry(self._reload(type_, saved), identifier)
             if identifier is not None:
-                entry.job.known_as(identifier)
+                entry.job.set_identifier(identifier)
             native = self._create(entry)
             # It may have ended long ago, or be paused, or about to run.
             self._rest(entry, alive=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from orthanc_transfers.host.native.sdk import ChangeType, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import ChangeType
 
 
 def on_started(sdk: Sdk, callback: Callable[[], None]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import without_credentials
-from orthanc_transfers.host.native.sdk import Code, HttpMethod, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code, HttpMethod
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import Bandwidth, acquire_all
@@ -77,7 +78,7 @@ class OrthancTransport:
         if call.status != 200 or call.code != Code.SUCCESS:
             raise self._refused(request, call.status)
         if limit is not None and len(call.body) > limit:
-            raise PeerAnswer(
+            raise PeerInvalidResponse(
                 f"peer {self.name!r} answered {request.method} {request.path[:100]} with more than {limit} bytes",
                 self.name,
             )

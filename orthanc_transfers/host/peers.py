@@ -12,7 +12,8 @@ from typing import Any
 from orthanc_transfers.core.errors import ConfigurationError, HostError
 from orthanc_transfers.core.peers import Peer, parse_peers
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.orthanc_transport import OrthancTransport
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.interfaces import Clock, PeerTransport

@@ -17,7 +17,8 @@ from orthanc_transfers.core.errors import HostError, ImportRefused, UnknownResou
 from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.listing_cache import ListingCache
-from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.interfaces import Imported, ImportStatus
 from orthanc_transfers.runtime import threads
@@ -210,7 +211,7 @@ class OrthancStore:
             answer = json.loads(self._import(data))
             return Imported(ImportStatus(answer["Status"]), str(answer["ID"]))
         except HostError as error:
-            reason = _REASONS.get(error.code) or f"Orthanc says {self._sdk.describe(error.code)!r}"
+            reason = _REASONS.get(error.code) or f"Orthanc reports {self._sdk.describe(error.code)!r}"
             raise ImportRefused(f"{reason} (error {error.code})") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ImportRefused(f"Orthanc's answer to its import makes no sense: {error!r}") from None

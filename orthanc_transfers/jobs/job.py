@@ -209,7 +209,7 @@ class TransferJob(ABC):
             failed = state is State.FAILED
             threads.start(f"{self.type}-undo", lambda: self._undo(stretch, attempt, undoing, failed))
 
-    def known_as(self, identifier: str) -> None:
+    def set_identifier(self, identifier: str) -> None:
         self._identifier = identifier
         self._name_report(self._attempt.facts.transaction)
 

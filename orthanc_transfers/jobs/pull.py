@@ -9,8 +9,8 @@ from orthanc_transfers.core.errors import (
     Conflict,
     Corrupted,
     NoSpace,
-    PeerAnswer,
     PeerError,
+    PeerInvalidResponse,
     PeerMismatch,
     PeerStatus,
     UnknownTransaction,
@@ -102,7 +102,7 @@ def _list(drive: RunContext, capabilities: Capabilities | None, first: int | Non
     try:
         listed = Beginning(Manifest(answer.instances), answer.more)
     except ValueError as error:
-        raise PeerAnswer(f"peer {peer} lists instances that make no sense: {error}", peer) from error
+        raise PeerInvalidResponse(f"peer {peer} lists instances that make no sense: {error}", peer) from error
     if listed.whole and len(listed.manifest):
         drive.facts.know(listed.manifest)
     return listed

@@ -8,12 +8,12 @@ from orthanc_transfers.core.buffers import size_of
 from orthanc_transfers.core.codec import Codec, Compression, choose, encode
 from orthanc_transfers.core.errors import (
     Corrupted,
-    PeerAnswer,
     PeerError,
+    PeerInvalidResponse,
     PeerStatus,
     PeerUnreachable,
 )
-from orthanc_transfers.core.messages_v1 import PushCreation
+from orthanc_transfers.core.messages_v1 import PushCreationV1
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest, name_instances
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.jobs.job import RunContext
@@ -89,7 +89,7 @@ class Push:
         drive = self._drive
         drive.facts.phase = "Sending"
         self._codec = self._choose()
-        creation = PushCreation(
+        creation = PushCreationV1(
             Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
         )
         try:
@@ -154,7 +154,7 @@ class Push:
         drive.facts.phase = "Importing"
         try:
             drive.client.commit_v1(path, self._timeout, retry=False)
-        except (PeerUnreachable, PeerAnswer) as error:
+        except (PeerUnreachable, PeerInvalidResponse) as error:
             lost: PeerError = error
         except PeerStatus as error:
             if error.peer_status == 404 and self._sent_before and not self._not_there():
@@ -191,7 +191,7 @@ class Push:
         resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
         try:
             there = drive.client.look_up(resources, timeout=self._timeout)
-        except (PeerStatus, PeerAnswer):
+        except (PeerStatus, PeerInvalidResponse):
             return [instance.id for instance in self._manifest]
         stored = {instance.id: instance.md5 for instance in there.instances}
         return [one.id for one in self._manifest if stored.get(one.id) != one.md5]

@@ -11,7 +11,7 @@ from orthanc_transfers.core.codec import Codec, choose, encode, level_for
 from orthanc_transfers.core.errors import PeerError, PeerStatus
 from orthanc_transfers.core.messages_v2 import (
     Capabilities,
-    PushCreation2,
+    PushCreationV2,
     PushStatus,
 )
 from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
@@ -108,7 +108,7 @@ class Push:
 
     def _post_creation(self, manifest: Manifest, more: int) -> tuple[PushStatus, str | None]:
         drive = self._drive
-        creation = PushCreation2(drive.continuation.token, manifest, more)
+        creation = PushCreationV2(drive.continuation.token, manifest, more)
         return drive.client.create_push_v2(
             creation,
             timeout=drive.environment.settings.peer_commit_timeout,

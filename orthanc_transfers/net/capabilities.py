@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from orthanc_transfers.core.errors import BadRequest, PeerAnswer, PeerStatus
+from orthanc_transfers.core.errors import BadRequest, PeerInvalidResponse, PeerStatus
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.core.paths import CAPABILITIES
 from orthanc_transfers.core.safe_json import parse_json
@@ -64,6 +64,6 @@ def _ask(transport: PeerTransport) -> Capabilities | None:
         if error.outage:
             raise
         return None
-    except (PeerAnswer, BadRequest):
+    except (PeerInvalidResponse, BadRequest):
         return None
     return found if 2 in found.protocols else None

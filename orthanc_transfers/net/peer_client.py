@@ -23,21 +23,21 @@ from orthanc_transfers.core.content_encoding import (
 from orthanc_transfers.core.errors import (
     BadFile,
     BadRequest,
-    PeerAnswer,
     PeerError,
+    PeerInvalidResponse,
     PeerStatus,
     TooLarge,
     TransferError,
     WrongSize,
 )
-from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreation
+from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreationV1
 from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
     ENCODING_HEADER,
     FIRST_HEADER,
     XXH3_HEADER,
     ChunksRequest,
-    PushCreation2,
+    PushCreationV2,
     PushStatus,
     parse_seconds,
 )
@@ -70,7 +70,7 @@ class Fetched:
 class PeerClient:
     """One peer, as seen by one transfer.
 
-    Every method raises what ``PeerTransport.send`` does, and ``PeerAnswer`` if a 200 response is invalid. If
+    Every method raises what ``PeerTransport.send`` does, and ``PeerInvalidResponse`` if a 200 response is invalid. If
     ``transport`` retries, invalid responses are retried too, but for the methods that say otherwise.
 
     All requests carry the identifier of the transfer, and ``cookie()``: what a load balancer set when the transfer
@@ -116,7 +116,7 @@ class PeerClient:
 
     # --- version 1
 
-    def create_push_v1(self, creation: PushCreation, timeout: float | None) -> tuple[str, str | None]:
+    def create_push_v1(self, creation: PushCreationV1, timeout: float | None) -> tuple[str, str | None]:
         """Create a push: its path, and the cookie that the response sets."""
         request = self._json_post(paths.PUSH_V1, creation.to_json(), timeout=timeout)
         created, response = self._until_valid(lambda: self._parsed(request, PushCreated.parse))
@@ -133,7 +133,7 @@ class PeerClient:
                 if orthanc_code(error) != BadFile.code:
                     raise
                 # It was gzip when it left.
-                raise PeerAnswer(str(error), self.name) from error
+                raise PeerInvalidResponse(str(error), self.name) from error
 
         self._until_valid(put)
 
@@ -153,7 +153,7 @@ class PeerClient:
     # --- version 2
 
     def create_push_v2(
-        self, creation: PushCreation2, *, timeout: float | None, compress: bool
+        self, creation: PushCreationV2, *, timeout: float | None, compress: bool
     ) -> tuple[PushStatus, str | None]:
         """Create a push, or announce its further instances: its status, and the cookie that the response sets.
 
@@ -250,7 +250,7 @@ class PeerClient:
             return parse(parse_json(text))
         except (BadRequest, TooLarge) as error:
             path = request.path.partition("?")[0]
-            raise PeerAnswer(
+            raise PeerInvalidResponse(
                 f"peer {self.name} sent an invalid response to {request.method} {path}: {error}", self.name
             ) from error
 
@@ -266,17 +266,19 @@ class PeerClient:
     def _status(self, request: PeerRequest, size: int) -> tuple[PushStatus, PeerResponse]:
         status, response = self._parsed(request, PushStatus.parse)
         if any(item.stop > size for item in status.missing):
-            raise PeerAnswer(f"peer {self.name} reports missing ranges beyond the end of the push", self.name)
+            raise PeerInvalidResponse(
+                f"peer {self.name} reports missing ranges beyond the end of the push", self.name
+            )
         return status, response
 
     def _fetch_chunks(self, request: PeerRequest, size: int) -> Fetched:
         response = self._transport.send(request)
         if xxh3([response.body]) != response.headers.get(XXH3_HEADER):
-            raise PeerAnswer(f"peer {self.name} sent bytes with a wrong checksum", self.name)
+            raise PeerInvalidResponse(f"peer {self.name} sent bytes with a wrong checksum", self.name)
         try:
             codec = Codec(response.headers.get(CODEC_HEADER))
         except ValueError:
-            raise PeerAnswer(f"peer {self.name} sent an unknown codec", self.name) from None
+            raise PeerInvalidResponse(f"peer {self.name} sent an unknown codec", self.name) from None
         encoding = parse_seconds(response.headers.get(ENCODING_HEADER))
         return replace(self._decoded(response, codec, size), encoding=encoding)
 
@@ -285,7 +287,7 @@ class PeerClient:
         try:
             return Fetched(decode(response.body, codec, size), wire, codec)
         except (BadFile, WrongSize) as error:
-            raise PeerAnswer(
+            raise PeerInvalidResponse(
                 f"peer {self.name} sent other bytes than were asked for: {error}", self.name
             ) from error
 

@@ -27,7 +27,7 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import (
     Canceled,
     ConfigurationError,
-    PeerAnswer,
+    PeerInvalidResponse,
     PeerStatus,
     PeerUnreachable,
     PeerUntrusted,
@@ -174,7 +174,7 @@ class RequestsTransport:
                 raise Canceled("stopped on request") from None
             raise self._unreachable(error, seconds) from None
         if received is None:
-            raise PeerAnswer(
+            raise PeerInvalidResponse(
                 f"peer {self.name!r} answered {_shown(request)} with more than {size} bytes", self.name
             )
         return PeerResponse(received, _last_of_each(response))

@@ -25,7 +25,7 @@ from math import ceil
 from typing import TypeVar
 
 from orthanc_transfers.core.backoff import Backoff
-from orthanc_transfers.core.errors import PeerAnswer, PeerError, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import PeerError, PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.interfaces import Clock, PeerRequest, PeerResponse, PeerTransport
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -112,14 +112,15 @@ class RetryingTransport:
             self._step_back()
 
     def until_valid(self, attempt: Callable[[], T]) -> T:
-        """What ``attempt`` returns, repeated while it raises ``PeerAnswer``: the page of a proxy came instead of
+        """What ``attempt`` returns, repeated while it raises ``PeerInvalidResponse``.
 
-        the response, or bytes were damaged. Raises what the last attempt did; ``Canceled``.
+        Then the page of a proxy came instead of the response, or bytes were damaged. Raises what the last attempt
+        did; ``Canceled``.
         """
         for failures in count():
             try:
                 return attempt()
-            except PeerAnswer as error:
+            except PeerInvalidResponse as error:
                 delay = self._invalid.delay(failures, error, self._jitter())
                 if delay is None:
                     raise

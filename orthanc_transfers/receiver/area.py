@@ -81,7 +81,7 @@ def _apply(record: Record, manifest: Manifest, history: History) -> None:
                 history.have.add(item)
             else:
                 history.have.discard(item)
-                gone = {manifest.place(instance.id) for instance, _ in manifest.overlapping(item)}
+                gone = {manifest.index_of(instance.id) for instance, _ in manifest.overlapping(item)}
                 history.stored -= gone
         case Kind.STORED:
             # Fewer bits are of the time before the reception grew.

@@ -196,7 +196,7 @@ class Commit:
         self._overlaps.begin(claim, note_change)
 
     def _places(self, identifiers: Iterable[str]) -> set[int]:
-        return {self._manifest.place(identifier) for identifier in identifiers}
+        return {self._manifest.index_of(identifier) for identifier in identifiers}
 
     def _release(self) -> None:
         """It counts on nothing any more, and what others left to it goes."""

@@ -250,7 +250,7 @@ class Importer:
 
     def _keep_in_mind(self, identifier: str) -> None:
         # What nobody announced, or another instance of the same transfer.
-        if identifier not in self._manifest or self._manifest.place(identifier) in self._absent:
+        if identifier not in self._manifest or self._manifest.index_of(identifier) in self._absent:
             self._foreign.append(identifier)
 
     def _judge_present(self, place: int, instance: Instance, data: memoryview) -> Verdict:

@@ -22,8 +22,8 @@ from orthanc_transfers.core.errors import (
     UnknownResource,
     UnknownTransaction,
 )
-from orthanc_transfers.core.messages_v1 import PushCreation
-from orthanc_transfers.core.messages_v2 import PushCreation2, PushStatus
+from orthanc_transfers.core.messages_v1 import PushCreationV1
+from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
 from orthanc_transfers.core.model import Chunk, Manifest, PushState
 from orthanc_transfers.core.paths import push_v2
 from orthanc_transfers.core.ranges import Range, cut
@@ -106,13 +106,13 @@ class PushService:
         return self._places.queued
 
     @property
-    def most_values(self) -> int:
+    def max_values(self) -> int:
         """See ``Settings``."""
-        return self._settings.most_values
+        return self._settings.max_values
 
     # --- version 1
 
-    def create_v1(self, creation: PushCreation, sender: str | None = None) -> str:
+    def create_v1(self, creation: PushCreationV1, sender: str | None = None) -> str:
         """A new push; answers its identifier. Waits for a place if there is none.
 
         ``sender`` is the transfer's identifier, as its sender says.
@@ -160,12 +160,12 @@ class PushService:
             )
         self._return_place(push)
         self._counters.add(received_bytes=len(body))
-        if push.codec is Codec.GZIP and size > codec.PART:
+        if push.codec is Codec.GZIP and size > codec.MAX_PART_SIZE:
             # A few bytes may announce gigabytes: never more of them in memory than a part. All is looked at
             # before the first byte is believed, for what is damaged can be sent again.
             codec.check_gzip(body, size)
             rest = ranges
-            for part in codec.gunzip_parts(body, codec.PART):
+            for part in codec.gunzip_parts(body, codec.MAX_PART_SIZE):
                 here, rest = cut(rest, part.nbytes)
                 push.reception.write(here, part)
             return
@@ -183,7 +183,7 @@ class PushService:
 
     # --- version 2
 
-    def create(self, creation: PushCreation2, sender: str | None = None) -> PushStatus:
+    def create(self, creation: PushCreationV2, sender: str | None = None) -> PushStatus:
         """A new push, or the one of the same token.
 
         Raises ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at once.

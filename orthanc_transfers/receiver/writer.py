@@ -230,14 +230,16 @@ class AreaWriter:
             self._have.add(item)
             self._area.written += item.size
             if self._wrong:
-                self._wrong -= {self._manifest.place(one.id) for one, _ in self._manifest.overlapping(item)}
+                self._wrong -= {
+                    self._manifest.index_of(one.id) for one, _ in self._manifest.overlapping(item)
+                }
         self._wrong.update(wrong)
 
     def _verify_buffer(
         self, item: Range, data: memoryview, good: list[int], wrong: list[int], parts: list[int]
     ) -> None:
         for instance, whole in self._manifest.overlapping(item):
-            place = self._manifest.place(instance.id)
+            place = self._manifest.index_of(instance.id)
             if item.start <= whole.start and whole.stop <= item.stop:
                 same = md5(data[whole.start - item.start : whole.stop - item.start]) == instance.md5
                 (good if same else wrong).append(place)

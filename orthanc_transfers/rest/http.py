@@ -17,7 +17,7 @@ from orthanc_transfers.core.content_encoding import (
 )
 from orthanc_transfers.core.safe_json import parse_json
 
-MOST_VALUES = 1_000_000
+MAX_VALUES = 1_000_000
 """Values in the JSON of a request: four for each chunk of the largest bucket, full of tiny instances."""
 
 
@@ -36,9 +36,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: memoryview = field(default_factory=lambda: memoryview(b""))
 
-    def json(self, most_values: int = MOST_VALUES) -> Any:
+    def json(self, max_values: int = MAX_VALUES) -> Any:
         """The body as JSON. Raises ``BadFile`` (400) if it is not, ``TooLarge`` (413) if there is more in it."""
-        return parse_json(restore(self.body, self.headers.get(CONTENT_ENCODING)), most_values)
+        return parse_json(restore(self.body, self.headers.get(CONTENT_ENCODING)), max_values)
 
 
 @dataclass(frozen=True, slots=True)

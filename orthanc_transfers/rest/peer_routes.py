@@ -16,7 +16,7 @@ from orthanc_transfers.core.messages_v1 import (
     SENDER_TRANSFER_ID,
     LookupResponse,
     PushCreated,
-    PushCreation,
+    PushCreationV1,
     parse_resources,
 )
 from orthanc_transfers.core.messages_v2 import (
@@ -26,7 +26,7 @@ from orthanc_transfers.core.messages_v2 import (
     XXH3_HEADER,
     Capabilities,
     ChunksRequest,
-    PushCreation2,
+    PushCreationV2,
 )
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.interfaces import InstanceStore
@@ -43,7 +43,7 @@ MAX_BODY_SIZE = 64 * 1024 * 1024
 _LARGEST_ANSWER = 2**31 - 1
 
 # Seconds. No proxy takes a request of that length for dead.
-MOST_WAIT = 5
+MAX_WAIT = 5
 
 
 class PeerRoutes:
@@ -70,7 +70,7 @@ class PeerRoutes:
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
-        resources = parse_resources(request.json(self._transactions.most_values))
+        resources = parse_resources(request.json(self._transactions.max_values))
         first = request.headers.get(FIRST_HEADER)
         with _stopping():
             if first is None:
@@ -120,10 +120,10 @@ class PeerRoutes:
             raise BadRequest("offset and size lie beyond the end of the instances")
         return chunks, Manifest(instances.values())
 
-    def create_push(self, request: Request) -> Response:
+    def create_push_v1(self, request: Request) -> Response:
         """``POST /transfers/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        creation = PushCreation.parse(request.json(self._transactions.most_values))
+        creation = PushCreationV1.parse(request.json(self._transactions.max_values))
         identifier = self._transactions.create_v1(creation, sender)
         return answer_json(PushCreated(identifier, paths.push_v1(identifier)).to_json())
 
@@ -133,7 +133,7 @@ class PeerRoutes:
         self._transactions.put_v1(identifier, _natural("the index of a bucket", index), request.body)
         return answer_json({})
 
-    def commit_push(self, request: Request) -> Response:
+    def commit_push_v1(self, request: Request) -> Response:
         """``POST /transfers/push/{transaction}/commit``: answered when all is imported."""
         self._transactions.commit_v1(request.groups[0])
         return answer_json({})
@@ -151,10 +151,10 @@ class PeerRoutes:
             ).to_json()
         )
 
-    def create_push_2(self, request: Request) -> Response:
+    def create_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        creation = PushCreation2.parse(request.json(self._transactions.most_values))
+        creation = PushCreationV2.parse(request.json(self._transactions.max_values))
         with _stopping():
             return answer_json(self._transactions.create(creation, sender).to_json())
 
@@ -178,10 +178,10 @@ class PeerRoutes:
 
     def push_status(self, request: Request) -> Response:
         """``GET /transfers/v2/push/{push}?wait=``: with ``wait``, answered when its commit ends, but soon."""
-        wait = min(_natural("wait", request.query.get("wait", "0")), MOST_WAIT)
+        wait = min(_natural("wait", request.query.get("wait", "0")), MAX_WAIT)
         return answer_json(self._transactions.status(request.groups[0], wait).to_json())
 
-    def commit_push_2(self, request: Request) -> Response:
+    def commit_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push/{push}/commit``: starts it, answers at once."""
         return answer_json(self._transactions.commit(request.groups[0]).to_json())
 

@@ -11,7 +11,13 @@ from typing import Any
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
-from orthanc_transfers.core.errors import BadFile, ConfigurationError, PeerAnswer, PeerError, UnknownPeer
+from orthanc_transfers.core.errors import (
+    BadFile,
+    ConfigurationError,
+    PeerError,
+    PeerInvalidResponse,
+    UnknownPeer,
+)
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferRequest
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.safe_json import parse_json
@@ -62,7 +68,7 @@ class UserRoutes:
         return answer_json(found)
 
     def _parse(self, request: Request) -> TransferRequest:
-        return TransferRequest.parse(request.json(self._environment.settings.most_values))
+        return TransferRequest.parse(request.json(self._environment.settings.max_values))
 
     def _equipment(self, name: str) -> str:
         peers = self._environment.peers
@@ -131,5 +137,5 @@ def _remote_job(peer: str, body: Buffer) -> tuple[str, str]:
     except (BadFile, KeyError, TypeError):
         job = path = None
     if not isinstance(job, str) or not isinstance(path, str):
-        raise PeerAnswer(f"peer {peer} did not say which job it started for the pull", peer)
+        raise PeerInvalidResponse(f"peer {peer} did not say which job it started for the pull", peer)
     return job, path

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from orthanc_transfers.core.errors import Canceled, PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import Canceled, PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 
 
@@ -67,7 +67,9 @@ class FakeTransport:
                 sentence, self.name, reply.status, headers=lower, body=reply.body, retry_after=retry_after
             )
         if request.limit is not None and len(reply.body) > request.limit:
-            raise PeerAnswer(f"peer {self.name!r} answered with more than {request.limit} bytes", self.name)
+            raise PeerInvalidResponse(
+                f"peer {self.name!r} answered with more than {request.limit} bytes", self.name
+            )
         return PeerResponse(reply.body, lower)
 
     def prepare(self) -> None:

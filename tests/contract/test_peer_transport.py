@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orthanc_transfers.core.errors import Canceled, PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import Canceled, PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.interfaces import PeerRequest, PeerTransport
 from orthanc_transfers.net.requests_transport import RequestsTransport
@@ -110,7 +110,7 @@ def test_an_answer_may_have_as_many_bytes_as_its_limit_and_no_more(connect: Conn
     transport = connect(lambda asked: Reply(b"12345"))
 
     assert bytes(transport.send(PeerRequest("GET", "/", limit=5)).body) == b"12345"
-    with pytest.raises(PeerAnswer) as raised:
+    with pytest.raises(PeerInvalidResponse) as raised:
         transport.send(PeerRequest("GET", "/", limit=4))
 
     assert raised.value.retryable

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_transfers.core.backoff import LONGEST_RETRY_AFTER, Backoff
+from orthanc_transfers.core.backoff import MAX_RETRY_AFTER, Backoff
 from orthanc_transfers.core.errors import BadRequest, Busy, PeerStatus, PeerUnreachable, UnknownPeer
 
 UNREACHABLE = PeerUnreachable("no answer", "hospital")
@@ -56,7 +56,7 @@ def test_it_may_wait_longer_than_the_peer_asks() -> None:
 
 def test_a_peer_cannot_ask_for_days() -> None:
     asked = PeerStatus("later", "hospital", 503, retry_after=1e9)
-    assert Backoff(5).delay(0, asked, 0.0) == LONGEST_RETRY_AFTER
+    assert Backoff(5).delay(0, asked, 0.0) == MAX_RETRY_AFTER
 
 
 @given(st.integers(0, 10**9), st.floats(0, 1))

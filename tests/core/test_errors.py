@@ -45,7 +45,7 @@ def test_an_error_knows_the_code_that_orthanc_has_for_it(name: str, code: int) -
 
 def test_only_what_may_pass_is_tried_again() -> None:
     retryable = {found.__name__ for found in CLASSES if found.retryable is True}
-    assert retryable == {"Corrupted", "Busy", "PeerUnreachable", "PeerAnswer"}
+    assert retryable == {"Corrupted", "Busy", "PeerUnreachable", "PeerInvalidResponse"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 201, 302])

@@ -34,7 +34,7 @@ def test_instances_lie_end_to_end() -> None:
     assert manifest.size == 15
     assert manifest.area == Range(0, 15)
     assert [manifest.range_of(one) for one in "abc"] == [Range(0, 10), Range(10, 10), Range(10, 15)]
-    assert [manifest.place(one) for one in "abc"] == [0, 1, 2]
+    assert [manifest.index_of(one) for one in "abc"] == [0, 1, 2]
 
 
 def test_a_manifest_is_a_collection_of_instances() -> None:
@@ -48,7 +48,7 @@ def test_a_manifest_is_a_collection_of_instances() -> None:
     assert manifest != manifest_of(20, 10)
 
 
-@pytest.mark.parametrize("ask", [Manifest.instance, Manifest.place, Manifest.range_of])
+@pytest.mark.parametrize("ask", [Manifest.instance, Manifest.index_of, Manifest.range_of])
 def test_a_name_that_is_not_there_is_an_error(ask: object) -> None:
     assert callable(ask)
     with pytest.raises(KeyError):

@@ -15,7 +15,7 @@ from orthanc_transfers.core.model import Bucket, Chunk, Instance, Manifest
 from orthanc_transfers.core.paths import chunks_v1
 from orthanc_transfers.core.planner import (
     MAX_PATH,
-    MOST_RANGES,
+    MAX_RANGES,
     RangePlan,
     plan_buckets,
     plan_pull,
@@ -166,7 +166,7 @@ def test_what_is_missing_here_and_there_shares_a_bucket() -> None:
 
 def test_the_address_of_a_bucket_names_no_more_ranges_than_it_may() -> None:
     gaps = [Range(start, start + 1) for start in range(0, 200, 2)]
-    assert max(map(len, planned(gaps, 1000))) == MOST_RANGES
+    assert max(map(len, planned(gaps, 1000))) == MAX_RANGES
 
 
 def test_a_large_piece_does_not_share_a_bucket() -> None:

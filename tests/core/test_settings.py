@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.settings import Settings, parse_settings
+from tests.core.any_json import any_json
 
 EVERY_OPTION = {
     "Threads": 6,
@@ -159,14 +160,7 @@ def test_what_is_not_known_is_refused_and_what_was_meant_is_said() -> None:
     assert '"Xyz" is not an option' in said
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@given(st.dictionaries(st.sampled_from(sorted(EVERY_OPTION)), JSON))
+@given(st.dictionaries(st.sampled_from(sorted(EVERY_OPTION)), any_json()))
 def test_any_json_gives_settings_or_a_complaint(section: dict[str, Any]) -> None:
     try:
         settings = parse_settings(section)

@@ -39,8 +39,8 @@ METHODS = {
     "host.native.sdk": ["Sdk.rest_get"],
     "rest.peer_routes": [
         *("PeerRoutes.lookup", "PeerRoutes.get_chunks", "PeerRoutes.post_chunks"),
-        *("PeerRoutes.create_push", "PeerRoutes.put_bucket", "PeerRoutes.commit_push"),
-        *("PeerRoutes.create_push_2", "PeerRoutes.put_ranges", "PeerRoutes.commit_push_2"),
+        *("PeerRoutes.create_push_v1", "PeerRoutes.put_bucket", "PeerRoutes.commit_push_v1"),
+        *("PeerRoutes.create_push_v2", "PeerRoutes.put_ranges", "PeerRoutes.commit_push_v2"),
     ],
     "receiver.area": [
         *(

@@ -21,13 +21,13 @@ def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
 
 KILLS = [
     # The receiver of a push.
-    FaultPoint("push", "receiver", "asked to create", "PeerRoutes.create_push_2 before"),
+    FaultPoint("push", "receiver", "asked to create", "PeerRoutes.create_push_v2 before"),
     FaultPoint("push", "receiver", "area laid down", "Staging.create after"),
-    FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
+    FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_v2 after"),
     FaultPoint("push", "receiver", "first bucket came", "PeerRoutes.put_ranges before"),
     FaultPoint("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
     FaultPoint("push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_ranges after", 50),
-    FaultPoint("push", "receiver", "asked to commit", "PeerRoutes.commit_push_2 before"),
+    FaultPoint("push", "receiver", "asked to commit", "PeerRoutes.commit_push_v2 before"),
     FaultPoint("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
     FaultPoint("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
     FaultPoint("push", "receiver", "verified and noted", "Area.note_committing after"),
@@ -78,7 +78,7 @@ KILLS = [
         "push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_bucket after", 20, version=1
     ),
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
-    FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
+    FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push_v1 after", version=1),
     FaultPoint("push", "sender", "about to create", "RequestsTransport.send POST push before", version=1),
     FaultPoint("push", "sender", "creation noted", "AckLog.write after", version=1),
     FaultPoint("push", "sender", "bucket answered, not noted", "AckLog.note before", 50, version=1),

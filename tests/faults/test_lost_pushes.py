@@ -31,7 +31,7 @@ def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize(
     ("side", "name", "nth"),
     [
-        ("receiver", "PeerRoutes.create_push after", 1),
+        ("receiver", "PeerRoutes.create_push_v1 after", 1),
         ("sender", "RequestsTransport.send POST push after", 1),
     ],
 )

@@ -87,7 +87,7 @@ def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFa
 
 
 CUTS = [
-    FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_2 after"),
+    FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_v2 after"),
     FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_ranges after", 25),
     FaultPoint("push", "receiver", "verified and noted", "Area.note_committing after"),
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 11),
@@ -100,7 +100,7 @@ CUTS = [
     FaultPoint("pull", "receiver", "outcome noted", "Area.note_outcome after"),
     FaultPoint("pull", "sender", "half has been read", "PeerRoutes.post_chunks after", 25),
     FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_bucket after", 25, version=1),
-    FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push after", version=1),
+    FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push_v1 after", version=1),
     FaultPoint("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
     FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
     FaultPoint("pull", "sender", "half has been read", "PeerRoutes.get_chunks after", 25, version=1),

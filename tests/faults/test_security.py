@@ -343,7 +343,7 @@ def test_a_bucket_of_version_1_that_is_larger_than_what_is_decoded_at_once_arriv
         # All its bytes are there, and right; only Orthanc does not take them for DICOM.
         said = push.commit()
     assert said.status_code == 500
-    assert f"instance {NOBODY} was refused, nothing was kept: Orthanc says" in said.text
+    assert f"instance {NOBODY} was refused, nothing was kept: Orthanc reports" in said.text
 
 
 def gzip_of_zeros(size: int) -> bytes:

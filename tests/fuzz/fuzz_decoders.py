@@ -33,11 +33,11 @@ with instrumented:
     from orthanc_transfers.core.messages_v1 import (
         LookupResponse,
         PushCreated,
-        PushCreation,
+        PushCreationV1,
         TransferRequest,
         parse_resources,
     )
-    from orthanc_transfers.core.messages_v2 import Capabilities, ChunksRequest, PushCreation2, PushStatus
+    from orthanc_transfers.core.messages_v2 import Capabilities, ChunksRequest, PushCreationV2, PushStatus
     from orthanc_transfers.core.model import Instance, Manifest
     from orthanc_transfers.core.peers import parse_peers
     from orthanc_transfers.core.planner import RangePlan, plan_buckets, plan_pull
@@ -51,10 +51,10 @@ with instrumented:
 MESSAGES: tuple[Any, ...] = (
     TransferRequest,
     LookupResponse,
-    PushCreation,
+    PushCreationV1,
     PushCreated,
     Capabilities,
-    PushCreation2,
+    PushCreationV2,
     PushStatus,
     ChunksRequest,
 )
@@ -63,14 +63,14 @@ MESSAGES: tuple[Any, ...] = (
 def fuzz_json(data: bytes) -> None:
     """Text -> JSON -> every message; what is understood means the same once more."""
     with refused():
-        value = parse_json(data, most_values=10_000)
+        value = parse_json(data, max_values=10_000)
         with refused():
             parse_resources(value)
         for message in MESSAGES:
             with refused():
                 meant = message.parse(value)
                 assert message.parse(json.loads(json.dumps(meant.to_json()))) == meant
-                if isinstance(meant, PushCreation | PushCreation2):
+                if isinstance(meant, PushCreationV1 | PushCreationV2):
                     plan(meant.manifest)
 
 
@@ -182,7 +182,6 @@ def fuzz_ranges(data: bytes) -> None:
     ranges, model = RangeSet(), set[int]()
     for change, start, size in zip(data[0::3], data[1::3], data[2::3], strict=False):
         item, numbers = Range(start, start + size), range(start, start + size)
-        assert ranges.covers(item) == model.issuperset(numbers)
         assert (
             ranges.prefix(item)
             == next((place for place in numbers if place not in model), start + size) - start

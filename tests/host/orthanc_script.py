@@ -76,7 +76,7 @@ class SteppingJob:
         self.state = {"Steps": 3, "Done": 0, "Fails": False, "Raises": False, **wanted}
         self.resume = threading.Event()
 
-    def known_as(self, identifier: str) -> None:
+    def set_identifier(self, identifier: str) -> None:
         calls.append(f"known as {identifier}")
 
     def step(self) -> StepOutcome:
@@ -290,7 +290,6 @@ lifecycle.on_started(sdk, lambda: moments.append("started"))
 lifecycle.on_started(sdk, lambda: moments.append("started, told twice"))
 lifecycle.on_started(sdk, sdk.check_version)
 lifecycle.on_stopped(sdk, stop)
-sdk.extend_explorer("python", "/* an extension of the test */")
 Router(sdk).register(
     [
         Route("/host/echo/([a-z]*)/?([0-9]*)", dict.fromkeys(METHODS, echo)),

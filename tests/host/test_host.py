@@ -55,7 +55,3 @@ def test_no_other_transfers_plugin_is_seen_where_there_is_none(host: OrthancServ
 
 def test_the_cores_own_answers_can_be_asked_for(host: OrthancServer) -> None:
     assert "python" in host.get("host/said")["core plugins"]
-
-
-def test_javascript_reaches_orthanc_explorer(host: OrthancServer) -> None:
-    assert "/* an extension of the test */" in host.download("plugins/explorer.js").decode()

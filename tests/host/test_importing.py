@@ -10,7 +10,8 @@ import pytest
 
 from orthanc_transfers.core.errors import HostError, ImportRefused
 from orthanc_transfers.host.durability import Durability
-from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.interfaces import ImportStatus

@@ -64,7 +64,7 @@ class FakeJob:
         self.may_release = threading.Event()
         self.may_release.set()
 
-    def known_as(self, identifier: str) -> None:
+    def set_identifier(self, identifier: str) -> None:
         self.identifier: str | None = identifier
 
     def serialized(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.listing_cache import LIFETIME, ListingCache
-from orthanc_transfers.host.native.sdk import Code, Sdk
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
 

@@ -165,7 +165,7 @@ def test_a_status_that_is_not_200_is_told(hidden: OrthancServer, error: str, sta
 
 
 def test_an_answer_beyond_the_limit_is_not_taken(hidden: OrthancServer) -> None:
-    assert call(hidden, "late", limit=10)["error"] == "PeerAnswer"
+    assert call(hidden, "late", limit=10)["error"] == "PeerInvalidResponse"
 
 
 def test_a_peer_that_is_not_there_cannot_be_reached(hidden: OrthancServer) -> None:

@@ -30,7 +30,7 @@ def outcomes(report: dict[str, Any]) -> dict[str, str]:
 
 def push(world: World) -> tuple[Job, StepOutcome]:
     job = world.push()
-    job.known_as("job-1")
+    job.set_identifier("job-1")
     return job, finish(job)
 
 
@@ -125,7 +125,7 @@ def test_what_a_stranger_reports_is_cut_at_some_length_and_cannot_pretend_to_be_
 def test_a_server_that_sends_to_itself_keeps_the_report_of_its_receiving_side(world: World) -> None:
     world.here.store.put(*FILES)
     job = world.push(peer="here")
-    job.known_as("job-1")
+    job.set_identifier("job-1")
     assert finish(job) is StepOutcome.SUCCESS
     report = world.here.reports.read("job-1")
     assert report is not None
@@ -138,7 +138,7 @@ def test_the_report_of_a_pull_is_found_by_its_job_also_if_the_queue_tells_its_na
     job = world.pull()
     assert finish(job) is StepOutcome.SUCCESS
     assert world.here.reports.read("job-1") is None
-    job.known_as("job-1")
+    job.set_identifier("job-1")
     report = world.here.reports.read("job-1")
     assert report is not None
     assert report["Kind"] == "pull"

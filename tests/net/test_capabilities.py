@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orthanc_transfers.core.codec import Codec
-from orthanc_transfers.core.errors import PeerAnswer, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.errors import PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.capabilities import REMEMBERED, CapabilitiesCache
@@ -78,7 +78,7 @@ def test_a_peer_of_ours_says_what_it_can_do() -> None:
         fail(status(401)),
         fail(status(405)),
         fail(status(500)),
-        fail(PeerAnswer("too long", "there")),
+        fail(PeerInvalidResponse("too long", "there")),
         lambda: b"",
         lambda: b"<html>",
         lambda: b"\xff",

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from orthanc_transfers.core.errors import (
     Canceled,
     ConfigurationError,
-    PeerAnswer,
     PeerError,
+    PeerInvalidResponse,
     PeerStatus,
     PeerUnreachable,
     PeerUntrusted,
@@ -320,7 +320,7 @@ def test_an_answer_of_unknown_length_is_read_up_to_the_limit(
 
     assert transport.send(PeerRequest("GET", "/")).body == b"abcde"
     assert transport.send(PeerRequest("GET", "/", limit=5)).body == b"abcde"
-    with pytest.raises(PeerAnswer):
+    with pytest.raises(PeerInvalidResponse):
         transport.send(PeerRequest("GET", "/", limit=4))
 
 
@@ -330,7 +330,7 @@ def test_an_answer_that_announces_too_much_is_not_waited_for(script: Any, connec
         line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
         line.until_closed()
 
-    with pytest.raises(PeerAnswer, match="more than 10 bytes"):
+    with pytest.raises(PeerInvalidResponse, match="more than 10 bytes"):
         connect(script(serve).url).send(PeerRequest("GET", "/", limit=10))
 
 

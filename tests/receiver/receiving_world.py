@@ -14,8 +14,8 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.dicom import transfer_syntax
 from orthanc_transfers.core.errors import ImportRefused, UnknownResource
-from orthanc_transfers.core.messages_v1 import PushCreation
-from orthanc_transfers.core.messages_v2 import PushCreation2
+from orthanc_transfers.core.messages_v1 import PushCreationV1
+from orthanc_transfers.core.messages_v2 import PushCreationV2
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, Resource
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.settings import Settings
@@ -198,16 +198,16 @@ def fill(reception: IncomingTransfer, files: Sequence[bytes]) -> None:
         reception.write([item], area[item.start : item.stop])
 
 
-def creation_of(files: Sequence[bytes], *buckets: Sequence[Chunk], gzip: bool = False) -> PushCreation:
+def creation_of(files: Sequence[bytes], *buckets: Sequence[Chunk], gzip: bool = False) -> PushCreationV1:
     """A version-1 push; one bucket for each file unless said otherwise."""
     manifest = manifest_of(files)
     whole = tuple((Chunk(one.id, 0, one.size),) for one in manifest if one.size)
     planned = tuple(tuple(bucket) for bucket in buckets) or whole
-    return PushCreation(Compression.GZIP if gzip else Compression.NONE, manifest, planned)
+    return PushCreationV1(Compression.GZIP if gzip else Compression.NONE, manifest, planned)
 
 
-def creation2_of(files: Sequence[bytes], token: str = "b" * 32) -> PushCreation2:
-    return PushCreation2(token, manifest_of(files))
+def creation2_of(files: Sequence[bytes], token: str = "b" * 32) -> PushCreationV2:
+    return PushCreationV2(token, manifest_of(files))
 
 
 def halves(item: Range) -> tuple[Range, Range]:

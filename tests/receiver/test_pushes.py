@@ -27,7 +27,7 @@ from orthanc_transfers.core.errors import (
     UnknownTransaction,
     WrongSize,
 )
-from orthanc_transfers.core.messages_v2 import PushCreation2, PushStatus
+from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
 from orthanc_transfers.core.model import Chunk, Instance, Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from tests.receiver.receiving_world import (
@@ -119,7 +119,7 @@ def test_a_bucket_of_version_1_is_scattered_over_the_area(world: World) -> None:
 def test_a_bucket_too_large_for_memory_is_taken_in_parts_once_it_was_looked_at_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orthanc_transfers.core.codec.PART", 1000)
+    monkeypatch.setattr("orthanc_transfers.core.codec.MAX_PART_SIZE", 1000)
     bucket = [Chunk(identify(data), 0, len(data)) for data in reversed(FILES)]
     creation = replace(creation_of(FILES, bucket), compression=Compression.GZIP)
     identifier = world.transactions.create_v1(creation)
@@ -696,14 +696,14 @@ def test_a_stop_in_the_middle_of_a_commit_is_quick_and_told_to_version_1(world: 
 
 
 def test_an_empty_manifest_of_version_2_succeeds(world: World) -> None:
-    status = world.transactions.create(PushCreation2("c" * 32, Manifest([])))
+    status = world.transactions.create(PushCreationV2("c" * 32, Manifest([])))
     world.transactions.commit(status.id)
     assert outcome(world, status.id).state is PushState.COMMITTED
 
 
 def test_an_empty_file_that_cannot_be_right_fails_instead_of_being_asked_for_for_ever(world: World) -> None:
     manifest = Manifest([Instance("a" * 40, 0, "0" * 32)])
-    status = world.transactions.create(PushCreation2("c" * 32, manifest))
+    status = world.transactions.create(PushCreationV2("c" * 32, manifest))
     world.transactions.commit(status.id)
     assert outcome(world, status.id).state is PushState.FAILED
 
@@ -753,7 +753,7 @@ def test_nothing_of_a_bucket_is_taken_if_one_of_its_places_lies_beyond_the_area(
 # --- pushes that grow
 
 
-def beginning(count: int) -> PushCreation2:
+def beginning(count: int) -> PushCreationV2:
     whole = creation2_of(FILES)
     return replace(whole, manifest=Manifest(whole.manifest.instances[:count]), more=len(FILES) - count)
 

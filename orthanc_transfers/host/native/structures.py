@@ -29,7 +29,6 @@ class Service(enum.IntEnum):
     LOG_WARNING = 2
     LOG_ERROR = 3
     GET_CONFIGURATION_PATH = 6
-    SET_PLUGIN_PROPERTY = 7
     GET_CONFIGURATION = 13
     GET_ERROR_DESCRIPTION = 17
     SET_METRICS_VALUE = 31
@@ -45,7 +44,6 @@ class Service(enum.IntEnum):
     REST_API_GET = 3001
     REST_API_POST = 3002
     REST_API_DELETE = 3003
-    REST_API_PUT = 3004
     GET_PEERS = 8000
     FREE_PEERS = 8001
     GET_PEERS_COUNT = 8003
@@ -62,20 +60,15 @@ class Service(enum.IntEnum):
 class Code(enum.IntEnum):
     """``OrthancPluginErrorCode``, those that are told apart here."""
 
-    INTERNAL_ERROR = -1
     SUCCESS = 0
     PLUGIN = 1
     NOT_ENOUGH_MEMORY = 4
     INEXISTENT_ITEM = 7
-    NETWORK_PROTOCOL = 9
     INEXISTENT_FILE = 13
     CANNOT_WRITE_FILE = 14
     BAD_FILE_FORMAT = 15
-    TIMEOUT = 16
     UNKNOWN_RESOURCE = 17
     FULL_STORAGE = 19
-    CORRUPTED_FILE = 20
-    UNAUTHORIZED = 29
     FILE_STORAGE_CANNOT_WRITE = 2001
 
 
@@ -93,12 +86,6 @@ class ChangeType(enum.IntEnum):
 
     ORTHANC_STARTED = 10
     ORTHANC_STOPPED = 11
-
-
-class PluginProperty(enum.IntEnum):
-    """``_OrthancPluginProperty``."""
-
-    ORTHANC_EXPLORER = 3
 
 
 Strings = POINTER(c_char_p)
@@ -196,7 +183,9 @@ class RestApiGet(Structure):
     _fields_ = (("target", POINTER(MemoryBuffer)), ("uri", c_char_p))
 
 
-class RestApiPostPut(Structure):
+class RestApiPost(Structure):
+    """``RestApiPostPut`` of the header."""
+
     _fields_ = (
         ("target", POINTER(MemoryBuffer)),
         ("uri", c_char_p),
@@ -211,10 +200,6 @@ class RetrieveDynamicString(Structure):
 
 class GetErrorDescription(Structure):
     _fields_ = (("target", POINTER(c_char_p)), ("error", c_int32))
-
-
-class SetPluginProperty(Structure):
-    _fields_ = (("plugin", c_char_p), ("property", c_int32), ("value", c_char_p))
 
 
 class SetMetricsValue(Structure):
