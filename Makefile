@@ -19,9 +19,23 @@ demo: ## two real Orthancs, one study pushed, one pulled, both checked (stays up
 setup-test:
 	@scripts/setup.sh test
 
+# Together the three below are all tests: each is in one of them, by its markers (see pyproject.toml).
 .PHONY: test
-test: setup-test ## types, style and all tests, on this machine's Orthanc
+test: setup-test ## all tests: the three below
 	$(python) -m pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: ## types, style and all tests that need no Orthanc, no Chromium and no root
+	@scripts/setup.sh fast
+	$(python) -m pytest -m "not (orthanc or browser or faults)" $(ARGS)
+
+.PHONY: test-orthanc
+test-orthanc: setup-test ## the tests on real Orthancs and in a real browser
+	$(python) -m pytest -m "(orthanc or browser) and not faults" $(ARGS)
+
+.PHONY: test-faults
+test-faults: setup-test ## real Orthancs, with things broken on purpose
+	$(python) -m pytest -m faults $(ARGS)
 
 .PHONY: test-trixie
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own

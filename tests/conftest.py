@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.fixtures import (  # noqa: F401  (pytest finds them by their names here)
     make_server,
     make_shared_server,
+    pytest_collection_modifyitems,
     pytest_runtest_makereport,
     two_servers,
 )

@@ -23,9 +23,10 @@ DOCKERFILE = CHECKOUT / "docker" / "Dockerfile"
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """The file as compose itself understands it."""
-    for command in (["docker-compose"], ["docker", "compose"]):
-        if shutil.which(command[0]) is None:
-            continue
+    commands = [one for one in (["docker-compose"], ["docker", "compose"]) if shutil.which(one[0])]
+    if not commands:
+        pytest.skip("there is neither docker-compose nor docker here (`make setup-test`)")
+    for command in commands:
         done = subprocess.run(
             [*command, "--project-directory", CHECKOUT, "--file", CHECKOUT / "docker-compose.yml", "config"],
             capture_output=True,
@@ -35,11 +36,11 @@ def compose() -> dict[str, Any]:
         if done.returncode == 0:
             parsed: dict[str, Any] = yaml.safe_load(done.stdout)
             return parsed
-    pytest.fail("neither docker-compose nor docker compose takes docker-compose.yml (`make setup-test`)")
+    pytest.fail(f"docker-compose.yml is not taken: {done.stderr}")
 
 
 def mounts(service: dict[str, Any]) -> dict[str, str]:
-    """Place in the container -> what is there: a path of this machine, or the name of a volume."""
+    """Path in the container -> what is mounted there: a path of this machine, or the name of a volume."""
     found = {}
     for volume in service["volumes"]:
         if isinstance(volume, str):

@@ -47,6 +47,24 @@ def two_servers(make_server: MakeServer) -> tuple[OrthancServer, OrthancServer]:
     return a, b
 
 
+MARKERS = {
+    "make_server": "orthanc",
+    "make_shared_server": "orthanc",
+    "chromium": "browser",
+    "make_disk": "faults",
+}
+"""The marker that a test needs which uses a fixture, be it through others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Raises ``UsageError`` if a test lacks a marker: ``make test-fast`` would start servers."""
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            marker = MARKERS.get(fixture)
+            if marker is not None and item.get_closest_marker(marker) is None:
+                raise pytest.UsageError(f"{item.nodeid} uses {fixture}: mark it with pytest.mark.{marker}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
