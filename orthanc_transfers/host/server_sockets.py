@@ -54,7 +54,7 @@ class ServerSockets:
             self._looked = now
         for connection, remote in _connections(self._port):
             with connection:
-                self._of(remote).tend(connection)
+                self._of(remote).apply(connection)
                 _hold_back(connection)
 
     def _of(self, remote: str) -> CongestionControl:

@@ -71,7 +71,7 @@ class CongestionControl:
         self._lock = threading.Lock()
         self._losses = Losses()
 
-    def tend(self, sock: socket.socket) -> None:
+    def apply(self, sock: socket.socket) -> None:
         """See to one connection, once it is made (a route may have set its own before), and again and again."""
         if self._wanted == SYSTEM:
             return

@@ -1,171 +1,76 @@
-"""The connections below ``transport.py``: urllib3's, made cuttable, tuned, and safe to use again.
+"""urllib3's connections and pools, made safe to reuse and able to open connections early.
 
 A server may close a kept-alive connection at any moment, Orthanc does after one idle second. So one that
-idled for long is not used again, and a request that dies on a used one before any byte of an answer is
+idled for long is not used again, and a request that dies on a used one before any byte of a response is
 repeated at once on a fresh connection, if repeating cannot do harm (RFC 9110, 9.2.2).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
+import queue
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import urllib3.connection
 import urllib3.connectionpool
-from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import NewConnectionError, ProtocolError
 
-from orthanc_transfers.core.errors import Canceled
-from orthanc_transfers.net.congestion import CongestionControl
+from orthanc_transfers.net.sockets import SocketFactory
+from orthanc_transfers.net.urllib3_internals import ConnectsThroughFactory, new_connection
 
-# Seconds. Orthanc's server forgets a connection that was idle for one (``KeepAliveTimeout``).
-REUSABLE = 0.8
+# Seconds. Orthanc's server closes a connection that was idle for one (``KeepAliveTimeout``).
+MAX_IDLE = 0.8
 
 # The same for a request that must not be repeated: so much less that, whatever the delay of
 # the network, it does not meet a connection that is just being closed.
-SURELY_REUSABLE = 0.3
-
-# Seconds for TCP's handshake: four attempts of Linux. A time-out that is longer is meant for an answer.
-CONNECT_TIMEOUT = 20.0
-
-
-class ConnectTimedOut(TimeoutError):
-    """No connection within ``seconds``."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no connection after {seconds:g} s")
-        self.seconds = seconds
+MAX_IDLE_UNREPEATABLE = 0.3
 
 
 class Stale(ConnectionError):
-    """A used connection turned out to be closed before any byte of an answer came."""
+    """A used connection turned out to be closed before any byte of a response came."""
 
 
-class Now(threading.local):
-    """The request of the calling thread."""
-
-    repeatable = False
-    """Whether it may be done twice."""
-    reusable = 0.0
-    """Seconds from which on a connection has idled too long for it."""
-
-
-class Line:
-    """Makes sockets for one transport, and can cut those on which requests are under way.
-
-    ``congestion_control`` is TCP's: ``auto`` (see ``congestion.py``), ``system``, or a name.
-    """
-
-    def __init__(self, congestion_control: str) -> None:
-        self.congestion_control = CongestionControl(congestion_control)
-        self.round_trip: float | None = None
-        """Seconds that the fastest handshake of TCP took."""
-        self._lock = threading.Lock()
-        self._held: dict[int, list[socket.socket]] = {}
-        self.now = Now()
-        self._cut = False
-
-    @contextlib.contextmanager
-    def request(self, repeatable: bool) -> Iterator[None]:
-        """What the calling thread connects or uses within may be cut. Raises ``Canceled`` after ``cut``.
-
-        ``repeatable``: the request may be done twice.
-        """
-        thread = threading.get_ident()
-        with self._lock:
-            if self._cut:
-                raise Canceled("stopped on request")
-            self._held[thread] = []
-        self.now.repeatable = repeatable
-        self.now.reusable = REUSABLE if repeatable else SURELY_REUSABLE
-        try:
-            yield
-        finally:
-            with self._lock:
-                for handle in self._held.pop(thread):
-                    handle.close()
-
-    def hold(self, sock: socket.socket) -> None:
-        """Let a socket be cut until the request of this thread ends. Raises ``Canceled`` after ``cut``."""
-        # A handle of our own: TLS takes the first one over, HTTP closes it before the end of some answers.
-        handle = socket.socket(fileno=os.dup(sock.fileno()))
-        with self._lock:
-            self._held[threading.get_ident()].append(handle)
-            if self._cut:
-                raise Canceled("stopped on request")
-
-    def cut(self) -> None:
-        """End all requests under way, and those to come."""
-        with self._lock:
-            self._cut = True
-            for handles in self._held.values():
-                for handle in handles:
-                    # Not connected yet, or no more: then there is nothing to wait for either.
-                    with contextlib.suppress(OSError):
-                        handle.shutdown(socket.SHUT_RDWR)
-
-    def _note_round_trip(self, seconds: float) -> None:
-        with self._lock:
-            self.round_trip = seconds if self.round_trip is None else min(self.round_trip, seconds)
-
-    def connect(self, host: str, port: int, timeout: float | None) -> socket.socket:
-        """A connection to the first address of ``host`` that answers. Raises ``OSError``."""
-        limit = CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
-        failure: OSError | None = None
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host.strip("[]"), port, 0, socket.SOCK_STREAM
-        ):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                # A request is written as its head, then its body, which should not wait for an acknowledgement.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                sock.settimeout(limit)
-                self.hold(sock)
-                began = time.monotonic()
-                sock.connect(address)
-                self._note_round_trip(time.monotonic() - began)
-                self.congestion_control.tend(sock)
-                sock.settimeout(timeout)
-                return sock
-            except TimeoutError:
-                sock.close()
-                failure = ConnectTimedOut(limit)
-            except OSError as error:
-                sock.close()
-                failure = error
-            except BaseException:
-                sock.close()
-                raise
-        raise failure or OSError("the name has no address")
-
-
-class _Cuttable:
+class _Reusable(ConnectsThroughFactory):
     """Mixed into urllib3's connections."""
 
-    line: Line
     used = False
-    """Whether an answer came over this connection already."""
+    """Whether a response came over this connection already, or could have."""
     idle_since = 0.0
     """Seconds of the monotonic clock."""
 
-    def _new_conn(self: Any) -> socket.socket:
+    def __init__(self, host: str, port: int | None = None, *, sockets: SocketFactory, **options: Any) -> None:
+        super().__init__(host, port, **options)  # type: ignore[call-arg]
+        self.address = host
+        self.sockets = sockets
+
+    @property
+    def is_connected(self: Any) -> bool:
+        # urllib3 asks when it takes an idle connection from its pool, and drops one that is not.
+        return not self.too_old and super().is_connected  # type: ignore[misc]
+
+    @property
+    def too_old(self) -> bool:
+        """Whether the connection was idle for too long to carry the request of this thread."""
+        current = self.sockets.current
+        limit = MAX_IDLE if current.repeatable else MAX_IDLE_UNREPEATABLE
+        return self.used and (current.fresh_only or time.monotonic() - self.idle_since >= limit)
+
+    def connect(self) -> None:
         self.used = False
-        return self.line.connect(self._dns_host, self.port, self.timeout)  # type: ignore[no-any-return]
+        super().connect()  # type: ignore[misc]
 
     def request(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        if self.used:
-            self.line.hold(self.sock)
+        if self.is_closed:
+            self.connect()
+        elif self.used:
+            self.sockets.hold(self.sock)
         try:
             super().request(method, url, *args, **kwargs)  # type: ignore[misc]
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             # Then urllib3, as it does without TLS, reads what the server had to say before it hung up:
-            # an early answer, or that it wants a certificate.
+            # an early response, or that it wants a certificate.
             raise BrokenPipeError from None
 
     def getresponse(self: Any) -> Any:
@@ -176,16 +81,33 @@ class _Cuttable:
                 raise Stale from error
             raise
 
+    def park(self: Any) -> None:
+        """Wait in the pool for the next request."""
+        self.used = not self.is_closed
+        self.idle_since = time.monotonic()
+        if self.used:
+            self.sockets.congestion_control.apply(self.sock)
 
-class _HTTPConnection(_Cuttable, urllib3.connection.HTTPConnection):
-    pass
+
+class _HTTPConnection(_Reusable, urllib3.connection.HTTPConnection):
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # Within a request, urllib3 would take either for a server that responds before it has read everything.
+            raise NewConnectionError(self, "no connection") from error
 
 
-class _HTTPSConnection(_Cuttable, urllib3.connection.HTTPSConnection):
+class _HTTPSConnection(_Reusable, urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        # Or urllib3 would warn at each request of a peer that, as Orthanc's configuration says, is not verified.
+        self.is_verified = True
+
     @property
     def is_connected(self: Any) -> bool:
-        if super().is_connected or self.sock is None:
-            return self.sock is not None
+        if super().is_connected or self.sock is None or self.too_old:
+            return self.sock is not None and not self.too_old
         # There is something to read. After a TLS handshake that may be tickets (RFC 8446, 4.6.1).
         timeout = self.sock.gettimeout()
         self.sock.settimeout(0)
@@ -200,70 +122,90 @@ class _HTTPSConnection(_Cuttable, urllib3.connection.HTTPSConnection):
         return False
 
 
+class IdleConnections:
+    """What a pool of urllib3 takes its connections from: a stack of idle ones, and slots for new ones.
+
+    A pool fills it with ``None``, one for each slot. Thread-safe, never blocks.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._size = maxsize
+        self._lock = threading.Lock()
+        self._idle: list[_Reusable] = []
+        self._slots = 0
+
+    def put(self, connection: _Reusable | None, block: bool = True, timeout: float | None = None) -> None:
+        """Park a connection, or free the slot of one that was lost."""
+        if connection is not None:
+            connection.park()
+        with self._lock:
+            full = len(self._idle) + self._slots >= self._size
+            if not full and connection is not None:
+                self._idle.append(connection)
+            elif not full:
+                self._slots += 1
+        if full and connection is not None:
+            # More requests at once than connections to keep is nothing to warn about, as urllib3 would.
+            connection.close()  # type: ignore[attr-defined]
+
+    def get(self, block: bool = True, timeout: float | None = None) -> _Reusable | None:
+        """The connection parked last; ``None`` for a new one. Raises ``queue.Empty`` if there are enough."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        if self.take_slot():
+            return None
+        raise queue.Empty
+
+    def take_slot(self) -> bool:
+        """Whether there may be one more connection: the caller is to ``put`` it, or ``None``."""
+        with self._lock:
+            if not self._slots:
+                return False
+            self._slots -= 1
+            return True
+
+    def qsize(self) -> int:
+        return len(self._idle) + self._slots
+
+
 class _Pool:
     """Mixed into urllib3's pools."""
 
-    line: Line
+    QueueCls: Any = IdleConnections
 
-    def __init__(self: Any, *args: Any, line: Line, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.line = line
+    def __init__(self: Any, *args: Any, sockets: SocketFactory, **kwargs: Any) -> None:
+        # What a pool does not know itself, it passes on to its connections.
+        super().__init__(*args, sockets=sockets, **kwargs)  # type: ignore[call-arg]
+        self.sockets = sockets
 
     def urlopen(self: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().urlopen(method, url, *args, **kwargs)  # type: ignore[misc]
         except ProtocolError as error:
-            if not (self.line.now.repeatable and any(isinstance(cause, Stale) for cause in error.args)):
+            current = self.sockets.current
+            if not (current.repeatable and any(isinstance(cause, Stale) for cause in error.args)):
                 raise
-        self.line.now.reusable = 0.0
+        current.fresh_only = True
         return super().urlopen(method, url, *args, **kwargs)  # type: ignore[misc]
 
     def open(self: Any, timeout: float | None) -> None:
         """Open a connection ahead of its request, unless there are enough. Raises as ``urlopen``."""
-        # Not one that waits: the next request is to find it, and not to open another.
-        waiting = self.pool
-        if waiting is None:
-            return  # closed meanwhile
-        with waiting.mutex:
-            if None not in waiting.queue:
-                return
-            waiting.queue.remove(None)
-        connection = self._new_conn()
+        idle = self.pool
+        # An idle one is not taken meanwhile: the next request is to find it, and not to open another.
+        if idle is None or not idle.take_slot():
+            return  # the pool was closed, or is full
+        opened = None
+        connection = new_connection(self)
+        connection.timeout = timeout
         try:
-            connection.timeout = timeout
-            self._validate_conn(connection)
-        finally:
-            # Its end may be closed when the request comes, like that of any other which waited.
-            self._put_conn(connection)
-
-    def _new_conn(self: Any) -> Any:
-        connection = super()._new_conn()  # type: ignore[misc]
-        connection.line = self.line
-        return connection
-
-    def _get_conn(self: Any, timeout: float | None = None) -> Any:
-        # urllib3 itself drops one whose end the server has closed already.
-        connection = super()._get_conn(timeout)  # type: ignore[misc]
-        if connection.used and time.monotonic() - connection.idle_since >= self.line.now.reusable:
-            connection.close()
-        return connection
-
-    def _put_conn(self: Any, connection: Any) -> None:
-        if connection is not None:
-            connection.used = not connection.is_closed
-            connection.idle_since = time.monotonic()
-            if connection.used:
-                self.line.congestion_control.tend(connection.sock)
-            if self.pool is not None and self.pool.full():
-                # More requests at once than connections to keep is nothing to warn about, as urllib3 would.
-                connection.close()
-                return
-        super()._put_conn(connection)  # type: ignore[misc]
-
-    def _validate_conn(self: Any, connection: Any) -> None:
-        # Instead of urllib3's, which warns at each request of a peer that is not to be verified.
-        if connection.is_closed:
             connection.connect()
+            opened = connection
+        finally:
+            if opened is None or self.pool is None:
+                connection.close()
+            # The server may have closed it when the request comes, like any other that was idle.
+            idle.put(opened)
 
 
 class HTTPPool(_Pool, urllib3.connectionpool.HTTPConnectionPool):

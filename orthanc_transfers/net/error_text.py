@@ -11,7 +11,8 @@ from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 import requests
 import urllib3.exceptions
 
-from orthanc_transfers.net.connections import ConnectTimedOut, Stale
+from orthanc_transfers.net.connections import Stale
+from orthanc_transfers.net.sockets import ConnectTimedOut
 
 # Parts of the reasons that OpenSSL gives, for what waiting cannot heal.
 _HOPELESS = (

@@ -31,10 +31,10 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.interfaces import PeerRequest
-from orthanc_transfers.net import connections
+from orthanc_transfers.net import connections, sockets
 from orthanc_transfers.net.bandwidth import Bandwidth
-from orthanc_transfers.net.connections import Line as SocketLine
 from orthanc_transfers.net.requests_transport import RequestsTransport
+from orthanc_transfers.net.sockets import SocketFactory
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.contract.fake_transport import Asked, Behaviour, Reply
 from tests.contract.loopback import LoopbackServer
@@ -466,7 +466,7 @@ def test_an_error_that_was_read_to_its_end_does_not_cost_the_connection(serve: A
 
 
 @pytest.mark.parametrize(
-    ("method", "limit"), [("PUT", "REUSABLE"), ("GET", "REUSABLE"), ("POST", "SURELY_REUSABLE")]
+    ("method", "limit"), [("PUT", "MAX_IDLE"), ("GET", "MAX_IDLE"), ("POST", "MAX_IDLE_UNREPEATABLE")]
 )
 def test_a_connection_that_idled_for_long_is_not_used_again(
     serve: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch, method: str, limit: str
@@ -525,7 +525,7 @@ def test_a_request_that_may_be_done_twice_is_repeated_when_a_kept_connection_die
 def test_a_post_that_is_said_to_be_repeatable_is_taken_for_such(
     script: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "SURELY_REUSABLE", 0.0)
+    monkeypatch.setattr(connections, "MAX_IDLE_UNREPEATABLE", 0.0)
     server = script(dies_under_the_second_request, well)
     transport = connect(server.url)
     transport.send(PeerRequest("POST", "/1"))
@@ -590,7 +590,7 @@ def test_more_requests_at_once_than_connections_to_keep_are_no_trouble(
 
 
 def test_sockets_send_small_pieces_at_once_and_notice_dead_peers(serve: Any) -> None:
-    line = SocketLine("system")
+    line = SocketFactory("system")
     with line.request(repeatable=False), line.connect("127.0.0.1", serve().port, 5) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -599,7 +599,7 @@ def test_sockets_send_small_pieces_at_once_and_notice_dead_peers(serve: Any) -> 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="Linux only")
 @pytest.mark.parametrize(("wanted", "got"), [("reno", "reno"), ("system", ""), ("auto", "")])
 def test_the_congestion_control_is_the_configured_one(serve: Any, wanted: str, got: str) -> None:
-    line = SocketLine(wanted)
+    line = SocketFactory(wanted)
     with socket.socket() as plain:
         default = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
     with line.request(repeatable=False), line.connect("localhost", serve().port, 5) as sock:
@@ -611,7 +611,7 @@ def test_the_congestion_control_is_the_configured_one(serve: Any, wanted: str, g
 def test_a_congestion_control_that_the_system_refuses_is_a_warning_once(
     serve: Any, connect: Connect, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "REUSABLE", 0.0)
+    monkeypatch.setattr(connections, "MAX_IDLE", 0.0)
     transport = connect(serve().url, congestion_control="carrier-pigeon")
     transport.send(PeerRequest("GET", "/"))
     transport.send(PeerRequest("GET", "/"))
@@ -683,7 +683,7 @@ def deaf() -> Iterator[int]:
 def test_a_connection_that_does_not_come_about_says_so(
     deaf: int, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(sockets, "CONNECT_TIMEOUT", 0.1)
     with pytest.raises(PeerUnreachable, match=r"no connection after 0\.1 s"):
         connect(f"http://127.0.0.1:{deaf}").send(PeerRequest("GET", "/", timeout=1000))
 
@@ -721,15 +721,15 @@ def test_connections_prepared_at_the_same_time_serve_requests_at_the_same_time(
         for thread in threads:
             thread.join()
 
-    def slow(self: SocketLine, *address: Any) -> socket.socket:
+    def slow(self: SocketFactory, *address: Any) -> socket.socket:
         sock = connect_one(self, *address)
         connected.wait(30)
         return sock
 
     server = script(together)
     transport = connect(server.url)
-    connect_one = SocketLine.connect
-    monkeypatch.setattr(SocketLine, "connect", slow)
+    connect_one = SocketFactory.connect
+    monkeypatch.setattr(SocketFactory, "connect", slow)
     twice(transport.prepare)
     monkeypatch.undo()
     twice(lambda: transport.send(PeerRequest("PUT", "/", body=[b"x"])))
@@ -741,7 +741,7 @@ def test_one_that_waits_is_left_to_the_next_request_while_another_is_opened(
 ) -> None:
     connecting, asked = threading.Event(), threading.Event()
 
-    def slow(self: SocketLine, *address: Any) -> socket.socket:
+    def slow(self: SocketFactory, *address: Any) -> socket.socket:
         connecting.set()
         asked.wait(30)
         return connect_one(self, *address)
@@ -749,8 +749,8 @@ def test_one_that_waits_is_left_to_the_next_request_while_another_is_opened(
     server = script(well)
     transport = connect(server.url)
     transport.send(PeerRequest("GET", "/"))
-    connect_one = SocketLine.connect
-    monkeypatch.setattr(SocketLine, "connect", slow)
+    connect_one = SocketFactory.connect
+    monkeypatch.setattr(SocketFactory, "connect", slow)
     opening = threading.Thread(target=transport.prepare, daemon=True)
     opening.start()
     connecting.wait(30)
@@ -786,7 +786,7 @@ def test_a_prepared_connection_that_was_closed_meanwhile_costs_nothing(script: A
 
 def test_a_pool_that_was_closed_meanwhile_opens_nothing(script: Any) -> None:
     server = script(well)
-    pool = connections.HTTPPool("127.0.0.1", server.port, line=SocketLine("system"))
+    pool = connections.HTTPPool("127.0.0.1", server.port, sockets=SocketFactory("system"))
     pool.close()
     pool.open(5)
     assert server.connections == 0
@@ -1092,7 +1092,7 @@ def test_plain_requests_go_through_the_proxy(script: Any, connect: Connect, spel
 def test_encrypted_requests_go_through_a_tunnel(
     script: Any, serve: Any, connect: Connect, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "SURELY_REUSABLE", 0.0)
+    monkeypatch.setattr(connections, "MAX_IDLE_UNREPEATABLE", 0.0)
     server = serve(tls=server_tls(certificate))
     proxy = script(forwarding)
     transport = connect(server.url, proxy=f"me:secret@127.0.0.1:{proxy.port}", verify=str(certificate))

@@ -1,0 +1,61 @@
+"""What ``requests`` sends through: our connections, our TLS, no redirects."""
+
+from __future__ import annotations
+
+import ssl
+from functools import partial
+from typing import Any
+
+import requests
+import requests.adapters
+
+from orthanc_transfers.net.connections import HTTPPool, HTTPSPool
+from orthanc_transfers.net.sockets import SocketFactory
+
+
+class Session(requests.Session):
+    """Returns a redirect like any other response."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """None: following one would send credentials to a server that nobody configured."""
+        return None
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """Up to ``connections`` idle connections whose sockets come from ``sockets``; ``tls`` is for HTTPS."""
+
+    def __init__(self, connections: int, sockets: SocketFactory, tls: ssl.SSLContext | None) -> None:
+        self._tls = tls
+        self._pools = {
+            "http": partial(HTTPPool, sockets=sockets),
+            "https": partial(HTTPSPool, sockets=sockets),
+        }
+        super().__init__(pool_connections=1, pool_maxsize=connections)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """See ``HTTPAdapter``."""
+        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """See ``HTTPAdapter``."""
+        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def open(self, request: requests.PreparedRequest, verify: bool, timeout: float | None) -> None:
+        """Open a connection for such a request, unless there are enough."""
+        pool: Any = self.get_connection_with_tls_context(request, verify)
+        pool.open(timeout)
+
+    def close(self) -> None:
+        """See ``HTTPAdapter``."""
+        # urllib3 leaves it to the end of its pools, which an error that is still referenced may put off for long.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            pools = manager.pools  # cannot be iterated over
+            for pool in filter(None, map(pools.get, pools.keys())):
+                pool.close()
+        super().close()
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the context has it all; ``requests`` would load its own CAs at each connection."""

@@ -1,0 +1,123 @@
+"""TCP connections to one peer: opened, timed, tuned, and cut by an abort."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+from orthanc_transfers.core.errors import Canceled
+from orthanc_transfers.net.congestion import CongestionControl
+
+# Seconds for TCP's handshake: four attempts of Linux. A timeout that is longer is meant for a response.
+CONNECT_TIMEOUT = 20.0
+
+
+class ConnectTimedOut(TimeoutError):
+    """No connection within ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no connection after {seconds:g} s")
+        self.seconds = seconds
+
+
+class CurrentRequest(threading.local):
+    """The request of the calling thread."""
+
+    repeatable = False
+    """Whether it may be sent twice."""
+    fresh_only = False
+    """Whether it must not be sent over a connection that was idle before."""
+
+
+class SocketFactory:
+    """Makes sockets for one transport, and can cut those on which requests are in progress.
+
+    ``congestion_control`` is TCP's: ``auto`` (see ``congestion.py``), ``system``, or a name.
+    """
+
+    def __init__(self, congestion_control: str) -> None:
+        self.congestion_control = CongestionControl(congestion_control)
+        self.round_trip: float | None = None
+        """Seconds of the fastest TCP handshake."""
+        self.current = CurrentRequest()
+        self._lock = threading.Lock()
+        self._held: dict[int, list[socket.socket]] = {}
+        self._aborted = False
+
+    @contextlib.contextmanager
+    def request(self, repeatable: bool) -> Iterator[None]:
+        """What the calling thread connects or uses inside can be cut. Raises ``Canceled`` after ``abort``.
+
+        ``repeatable``: the request may be sent twice.
+        """
+        thread = threading.get_ident()
+        with self._lock:
+            if self._aborted:
+                raise Canceled("stopped on request")
+            self._held[thread] = []
+        self.current.repeatable = repeatable
+        self.current.fresh_only = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                for handle in self._held.pop(thread):
+                    handle.close()
+
+    def hold(self, sock: socket.socket) -> None:
+        """Let a socket be cut until the request of this thread ends. Raises ``Canceled`` after ``abort``."""
+        # A handle of our own: TLS takes the first one over, HTTP closes it before the end of some responses.
+        handle = socket.socket(fileno=os.dup(sock.fileno()))
+        with self._lock:
+            self._held[threading.get_ident()].append(handle)
+            if self._aborted:
+                raise Canceled("stopped on request")
+
+    def abort(self) -> None:
+        """End all requests in progress, and those to come."""
+        with self._lock:
+            self._aborted = True
+            for handles in self._held.values():
+                for handle in handles:
+                    # Not connected yet, or no longer: then there is nothing to wait for either.
+                    with contextlib.suppress(OSError):
+                        handle.shutdown(socket.SHUT_RDWR)
+
+    def connect(self, host: str, port: int, timeout: float | None) -> socket.socket:
+        """A connection to the first address of ``host`` that accepts one. Raises ``OSError``."""
+        limit = CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host.strip("[]"), port, 0, socket.SOCK_STREAM
+        ):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                # A request is written as its head, then its body, which should not wait for an acknowledgement.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.settimeout(limit)
+                self.hold(sock)
+                began = time.monotonic()
+                sock.connect(address)
+                self._keep_round_trip(time.monotonic() - began)
+                self.congestion_control.apply(sock)
+                sock.settimeout(timeout)
+                return sock
+            except TimeoutError:
+                sock.close()
+                failure = ConnectTimedOut(limit)
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+        raise failure or OSError("the name has no address")
+
+    def _keep_round_trip(self, seconds: float) -> None:
+        with self._lock:
+            self.round_trip = seconds if self.round_trip is None else min(self.round_trip, seconds)
