@@ -32,6 +32,7 @@ from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.net.capabilities import CapabilitiesCache
+from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
@@ -103,7 +104,8 @@ class Plugin:
         )
         self._store = OrthancStore(sdk, StorageArea(storage), durability)
         self._submitted = JobDurability(durability.sync_index)
-        self._source = InstanceCache(self._store, settings.cache_size)
+        self._cache = InstanceCache(self._store, settings.cache_size)
+        self._reader = ChunkReader(self._store, self._cache)
         self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
         self._sent = AckLogs(staging.root / SENT)
@@ -115,7 +117,7 @@ class Plugin:
         self._environment = Services(
             store=self._store,
             peers=OrthancPeers(sdk, configuration, settings),
-            source=self._source,
+            reader=self._reader,
             receptions=self._receptions,
             reports=self._reports,
             sent=self._sent,
@@ -130,7 +132,7 @@ class Plugin:
         """Tokens of the jobs that Orthanc had saved."""
         self._passive = PeerRoutes(
             self._store,
-            self._source,
+            self._reader,
             self._transactions,
             self._reports,
             originator,
@@ -156,7 +158,7 @@ class Plugin:
         return job
 
     def _publish_metrics(self) -> None:
-        lifecycle.publish_metrics(self._sdk, _metrics(self._source, self._counters))
+        lifecycle.publish_metrics(self._sdk, _metrics(self._cache, self._reader, self._counters))
 
     def _started(self) -> None:
         try:
@@ -174,11 +176,11 @@ class Plugin:
         self._transactions.close()
 
 
-def _metrics(source: InstanceCache, counters: PushMetrics) -> dict[str, float]:
+def _metrics(cache: InstanceCache, reader: ChunkReader, counters: PushMetrics) -> dict[str, float]:
     """By the names of the C++ plugin, where they appeared in its release 1.7."""
     return {
-        "orthanc_transfers_used_cache_size": source.used,
-        "orthanc_transfers_cache_hit_count": source.hits,
-        "orthanc_transfers_cache_miss_count": source.misses,
+        "orthanc_transfers_used_cache_size": cache.used,
+        "orthanc_transfers_cache_hit_count": cache.hits,
+        "orthanc_transfers_cache_miss_count": cache.misses + reader.partial_reads,
         **counters.values(),
     }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.jobs.job import RunContext
-from orthanc_transfers.pipeline.concurrency import far, most_connections
+from orthanc_transfers.pipeline.concurrency import max_requests
+from orthanc_transfers.pipeline.link import far
 from orthanc_transfers.runtime import threads
 
 
@@ -38,5 +39,5 @@ class Handshake:
             transport.prepare()
         if far(transport.round_trip):
             # One has shown that it is.
-            for number in range(1, most_connections(self._drive.environment.settings.threads)):
+            for number in range(1, max_requests(self._drive.environment.settings.threads)):
                 threads.start(f"transfers-opening-{number}", transport.prepare)

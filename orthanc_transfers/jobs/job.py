@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from orthanc_transfers.core.errors import PeerError, TransferError
 from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.interfaces import PeerTransport, StepOutcome, StopReason
 from orthanc_transfers.jobs.content import Facts, describe, with_types
 from orthanc_transfers.jobs.resume import ResumeState, order_to_json
@@ -23,7 +24,8 @@ from orthanc_transfers.jobs.states import Event, State, after
 from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
-from orthanc_transfers.pipeline.concurrency import LARGEST, MOST, BucketSize, Concurrency
+from orthanc_transfers.pipeline.bucket_size import MAX_SIZE, BucketSize
+from orthanc_transfers.pipeline.concurrency import MAX_REQUESTS, Concurrency
 from orthanc_transfers.pipeline.executor import BucketExecutor
 from orthanc_transfers.pipeline.progress import Progress
 from orthanc_transfers.runtime import threads
@@ -102,9 +104,10 @@ class RunContext:
     enter: Callable[[str], None]
     """To be told by which identifier the receiver knows the transfer."""
 
-    def carrier(self, name: str, largest: int = LARGEST) -> BucketExecutor:
-        """Carries the buckets of this stretch, of at most ``largest`` bytes; ``name`` is that of its threads."""
+    def executor(self, name: str, capabilities: Capabilities | None) -> BucketExecutor:
+        """Moves the buckets of this run to or from a peer of these capabilities; ``name`` is that of its threads."""
         settings, clock = self.environment.settings, self.environment.clock
+        max_size = MAX_SIZE if capabilities is None else capabilities.max_bucket_target
 
         def round_trip() -> float | None:
             return self.peer.round_trip
@@ -113,7 +116,7 @@ class RunContext:
         return BucketExecutor(
             name,
             connections,
-            BucketSize(settings.bucket_size, connections, largest, round_trip),
+            BucketSize(settings.bucket_size, connections, max_size, round_trip),
             AutoCompression(self.order.compression, connections, clock, round_trip),
             self.progress,
             self.cancellation,
@@ -286,7 +289,9 @@ class TransferJob(ABC):
 
     def _work(self, stretch: Run) -> None:
         environment, attempt = self.environment, stretch.attempt
-        transport = environment.peers.connect(self.order.peer, max(MOST, environment.settings.threads))
+        transport = environment.peers.connect(
+            self.order.peer, max(MAX_REQUESTS, environment.settings.threads)
+        )
         forget = stretch.cancellation.on_cancel(transport.abort)
         retrying = self._retrying(transport, stretch)
         try:

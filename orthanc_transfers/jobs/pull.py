@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Generic, TypeVar
 
 from orthanc_transfers.core.errors import (
@@ -18,7 +17,6 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.core.model import Beginning, Manifest, name_missing
-from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.fetcher import Fetcher
 from orthanc_transfers.jobs.handshake import Handshake
@@ -27,13 +25,9 @@ from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
-from orthanc_transfers.pipeline.executor import BucketExecutor, Carried
-from orthanc_transfers.pipeline.schedule import FIRST, Rest, Schedule, beyond
+from orthanc_transfers.pipeline.executor import BucketExecutor, Moved
+from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES, MAX_ROUNDS, Listing, Schedule
 from orthanc_transfers.receiver.incoming import IncomingTransfer
-from orthanc_transfers.runtime.threads import Later
-
-MOST_ROUNDS = 4
-"""Times that bytes are fetched: once, and again if an instance turns out to be another than announced."""
 
 KIND = "pull"
 
@@ -55,7 +49,7 @@ class PullJob(TransferJob):
         # What was begun is compared with all that the peer lists now.
         begun = drive.environment.receptions.find(KIND, drive.continuation.token) is not None
         growing = capabilities is not None and capabilities.growing and not begun
-        beginning = _list(drive, capabilities, FIRST if growing else None)
+        beginning = _list(drive, capabilities, FIRST_INSTANCES if growing else None)
         if not len(beginning.manifest):
             return
         try:
@@ -125,14 +119,13 @@ def _transfer(drive: RunContext, listed: Beginning, capabilities: Capabilities |
     """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
     reception = _open(drive, listed)
     drive.enter(reception.id)
+    executor = drive.executor(KIND, capabilities)
     try:
         if capabilities is None:
-            carrier = drive.carrier(KIND)
-            _Pull(drive, reception, Fetcher1(drive, listed.manifest), carrier, None, 0).run()
+            _Pull(drive, reception, Fetcher1(drive, listed.manifest), executor, None, 0).run()
         else:
-            carrier = drive.carrier(KIND, capabilities.max_bucket_target)
-            fetcher = Fetcher2(drive, reception, carrier, capabilities.codecs)
-            _Pull(drive, reception, fetcher, carrier, capabilities, listed.more).run()
+            fetcher = Fetcher2(drive, reception, executor, capabilities.codecs)
+            _Pull(drive, reception, fetcher, executor, capabilities, listed.more).run()
     except NoSpace:
         # What was fetched would keep the disk full until the job is tried again, if ever.
         reception.discard()
@@ -147,14 +140,14 @@ class _Pull(Generic[T]):
         drive: RunContext,
         reception: IncomingTransfer,
         fetcher: Fetcher[T],
-        carrier: BucketExecutor,
+        executor: BucketExecutor,
         capabilities: Capabilities | None,
         more: int,
     ) -> None:
         self._drive = drive
         self._reception = reception
         self._fetcher = fetcher
-        self._carrier = carrier
+        self._executor = executor
         self._capabilities = capabilities
         self._more = more
 
@@ -163,7 +156,7 @@ class _Pull(Generic[T]):
         there = reception.size - sum(item.size for item in reception.missing())
         facts.already_stored, stored_size = reception.already_stored
         facts.resumed = max(0, there - stored_size)
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             self._fetch()
             facts.phase = "Importing"
             facts.importing = reception
@@ -178,42 +171,31 @@ class _Pull(Generic[T]):
         peer = self._drive.peer.name
         raise PeerError(
             f"peer {peer} sends {name_missing(reception.manifest, reception.missing())} "
-            f"with another MD5 than it announces, {MOST_ROUNDS} times now",
+            f"with another MD5 than it announces, {MAX_ROUNDS} times now",
             peer,
         )
 
     def _fetch(self) -> None:
         drive, reception, fetcher = self._drive, self._reception, self._fetcher
         drive.facts.phase = "Fetching"
-        count, size, missing = reception.count, reception.size, RangeSet(reception.missing())
-        known, rest = 1.0, None
-        if self._more:
-            known = count / (count + self._more)
-            # Not before it is known what is missing of the first.
-            rest = Later("transfers-listing", partial(self._list_rest, size))
-        schedule = Schedule(
-            fetcher.plan(missing),
-            fetcher.plan(missing.missing(Range(0, size))).total(),
-            missing.size,
-            drive.progress,
-            known=known,
-            rest=rest,
-        )
+        schedule = Schedule(self._executor, fetcher, self._listing(), self._list_all)
 
-        def fetch(item: T) -> Carried:
-            fetched = fetcher.fetch(item)
-            reception.write(fetcher.ranges(item), fetched.data)
-            return Carried(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
+        def fetch(bucket: T) -> Moved:
+            fetched = fetcher.fetch(bucket)
+            reception.write(fetcher.ranges(bucket), fetched.data)
+            return Moved(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
 
-        schedule.carry(self._carrier, fetch, drive.cancellation)
+        schedule.run(fetch)
 
-    def _list_rest(self, first: int) -> Rest:
-        """Learn of all the instances, while the ``first`` bytes are being fetched."""
+    def _listing(self) -> Listing:
+        reception = self._reception
+        return Listing(reception.count, reception.size, reception.missing(), self._more)
+
+    def _list_all(self) -> Listing:
+        """Learn of all the instances, while the first are being fetched."""
         drive, reception = self._drive, self._reception
         listed = _list(drive, self._capabilities)
         drive.environment.receptions.grow(reception, listed.manifest, listed.more, drive.cancellation)
         self._more = 0
         drive.facts.already_stored, _ = reception.already_stored
-        missing = beyond(reception.missing(), first)
-        there = RangeSet(missing).missing(Range(first, reception.size))
-        return Rest(missing, self._fetcher.plan(there).total())
+        return self._listing()

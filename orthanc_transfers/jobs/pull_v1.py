@@ -32,13 +32,16 @@ class Fetcher1:
         buckets = plan_pull(self._manifest, self._target, missing)
         return Plan(iter(buckets), lambda: len(buckets))
 
-    def ranges(self, item: Bucket) -> Sequence[Range]:
-        return [self._manifest.range_of_chunk(chunk) for chunk in item.chunks]
+    def count(self, present: RangeSet) -> int:
+        return len(plan_pull(self._manifest, self._target, present))
 
-    def fetch(self, item: Bucket) -> Fetched:
-        fetched = self._client.fetch_bucket(item, self._codec)
+    def ranges(self, bucket: Bucket) -> Sequence[Range]:
+        return [self._manifest.range_of_chunk(chunk) for chunk in bucket.chunks]
+
+    def fetch(self, bucket: Bucket) -> Fetched:
+        fetched = self._client.fetch_bucket(bucket, self._codec)
         if self._trying:
             self._trying = False
-            if fetched.wire > (1 - _WORTHWHILE) * item.size:
+            if fetched.wire > (1 - _WORTHWHILE) * bucket.size:
                 self._codec = Codec.NONE
         return fetched

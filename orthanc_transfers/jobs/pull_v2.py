@@ -22,27 +22,30 @@ class Fetcher2:
         self,
         drive: RunContext,
         reception: IncomingTransfer,
-        carrier: BucketExecutor,
+        executor: BucketExecutor,
         codecs: Collection[Codec],
     ) -> None:
         self._client = drive.client
         self._progress = drive.progress
         self._reception = reception
-        self._carrier = carrier
+        self._executor = executor
         self._compress = Codec.ZSTD in codecs
 
     def plan(self, missing: RangeSet) -> Plan[tuple[Range, ...]]:
-        buckets = RangePlan(missing, self._carrier.bucket_size)
+        buckets = RangePlan(missing, self._executor.bucket_size)
         return Plan(buckets, lambda: buckets.total, buckets.extend)
 
-    def ranges(self, item: tuple[Range, ...]) -> Sequence[Range]:
-        return item
+    def count(self, present: RangeSet) -> int:
+        return RangePlan(present, self._executor.bucket_size).total
 
-    def fetch(self, item: tuple[Range, ...]) -> Fetched:
+    def ranges(self, bucket: tuple[Range, ...]) -> Sequence[Range]:
+        return bucket
+
+    def fetch(self, bucket: tuple[Range, ...]) -> Fetched:
         wanted = ChunksRequest(
-            tuple(chunk for one in item for chunk in self._reception.manifest.chunks(one)),
+            tuple(chunk for item in bucket for chunk in self._reception.manifest.chunks(item)),
             tuple(Codec),
-            self._carrier.encoding(),
+            self._executor.compression(),
             level_for(self._progress.speed()),
         )
         return self._client.fetch_chunks(wanted, compress=self._compress)

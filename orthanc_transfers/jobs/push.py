@@ -11,7 +11,7 @@ from orthanc_transfers.jobs.job import RunContext, TransferJob
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.net.peer_client import PeerClient
-from orthanc_transfers.pipeline.schedule import FIRST
+from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from orthanc_transfers.runtime.threads import Later
 
 
@@ -25,7 +25,7 @@ class PushJob(TransferJob):
         drive.facts.phase = "Listing"
         greeting = Handshake(drive)
         resources, store = drive.order.resources, drive.environment.store
-        beginning = store.beginning(resources, FIRST, drive.cancellation)
+        beginning = store.beginning(resources, FIRST_INSTANCES, drive.cancellation)
         whole = Later("transfers-listing", lambda: _whole(drive, beginning))
         capabilities = greeting.capabilities()
         greeting.open_connections()

@@ -19,7 +19,7 @@ from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
 from orthanc_transfers.net.peer_client import orthanc_code
-from orthanc_transfers.pipeline.executor import Carried
+from orthanc_transfers.pipeline.executor import Moved
 
 KNOWN_CODECS = frozenset({Codec.NONE, Codec.GZIP})
 
@@ -115,7 +115,7 @@ class Push:
         instances = [instance for instance in self._manifest if instance.size]
         for instance in instances[:: max(1, len(instances) // _SAMPLES)][:_SAMPLES]:
             chunk = Chunk(instance.id, 0, min(instance.size, _SAMPLE_SIZE))
-            pieces = self._drive.environment.source.pieces([chunk], self._manifest)
+            pieces = self._drive.environment.reader.read([chunk], self._manifest)
             if choose(Compression.AUTO, pieces, KNOWN_CODECS) is not Codec.NONE:
                 return Codec.GZIP
         return Codec.NONE
@@ -136,14 +136,14 @@ class Push:
         drive.facts.phase = "Sending"
         completed = drive.continuation.completed()
 
-        def carry(bucket: Bucket) -> Carried:
-            body = encode(drive.environment.source.pieces(bucket.chunks, self._manifest), self._codec)
+        def move(bucket: Bucket) -> Moved:
+            body = encode(drive.environment.reader.read(bucket.chunks, self._manifest), self._codec)
             drive.client.put_bucket(path, bucket.index, body)
-            return Carried(bucket.size, size_of(body), self._codec)
+            return Moved(bucket.size, size_of(body), self._codec)
 
-        drive.carrier("push").carry(
+        drive.executor("push", None).run(
             [bucket for bucket in self._buckets if bucket.index not in completed],
-            carry,
+            move,
             lambda bucket: drive.continuation.complete(bucket.index),
         )
 

@@ -19,12 +19,9 @@ from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.jobs.job import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
-from orthanc_transfers.pipeline.executor import Carried
-from orthanc_transfers.pipeline.schedule import Plan, Rest, Schedule, beyond
+from orthanc_transfers.pipeline.executor import Moved
+from orthanc_transfers.pipeline.schedule import MAX_ROUNDS, Listing, Plan, Schedule
 from orthanc_transfers.runtime.threads import Later
-
-MOST_ROUNDS = 4
-"""Times that bytes are sent: once, and again if the receiver misses some in spite of that."""
 
 # Seconds between two questions for the outcome of a commit: as often, the number of imported instances is new.
 _POLL = 1
@@ -42,7 +39,7 @@ class Push:
         self._growing = capabilities.growing
         self._codecs = frozenset(capabilities.codecs)
         self._began = drive.environment.clock.now()
-        self._carrier = drive.carrier("push", capabilities.max_bucket_target)
+        self._executor = drive.executor("push", capabilities)
 
     def run(self) -> None:
         """Send what is missing, and see it imported. Raises ``PeerError`` and its like."""
@@ -53,7 +50,7 @@ class Push:
         self._drive.facts.resumed = (
             self._manifest.size - status.already_stored_size - sum(item.size for item in status.missing)
         )
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             try:
                 status = self._finish(self._send(status))
             except PeerStatus as error:
@@ -76,10 +73,10 @@ class Push:
                 # It broke the commit off without an error: it is being stopped, perhaps.
                 self._drive.cancellation.wait(_POLL)
         raise self._error(
-            f"after {MOST_ROUNDS} attempts it has not received "
+            f"after {MAX_ROUNDS} attempts it has not received "
             f"{name_missing(self._manifest, status.missing)} with the announced MD5"
             if status.missing
-            else f"{MOST_ROUNDS} times it broke off the import"
+            else f"{MAX_ROUNDS} times it broke off the import"
         )
 
     # --- the steps
@@ -115,49 +112,46 @@ class Push:
             compress=Codec.ZSTD in self._codecs,
         )
 
-    def _announce_rest(self) -> Rest:
+    def _announce_all(self) -> Listing:
         """Let the receiver know all the instances, while the first are being sent."""
         manifest = self._whole.result(self._drive.cancellation)
         status, _ = self._post_creation(manifest, 0)
-        first = self._manifest.size
         self._manifest, self._more = manifest, 0
         self._drive.facts.already_stored = status.already_stored
-        missing = beyond(status.missing, first)
-        there = RangeSet(missing).missing(Range(first, manifest.size))
-        return Rest(missing, self._buckets_of(there))
+        return self._listing(status)
 
-    def _buckets_of(self, there: RangeSet) -> int:
+    def _listing(self, status: PushStatus) -> Listing:
+        return Listing(len(self._manifest), self._manifest.size, status.missing, self._more)
+
+    def plan(self, missing: RangeSet) -> Plan[tuple[Range, ...]]:
+        """See ``Planner``."""
+        buckets = RangePlan(missing, self._executor.bucket_size)
+        return Plan(buckets, lambda: buckets.total, buckets.extend)
+
+    def count(self, present: RangeSet) -> int:
+        """See ``Planner``."""
         target = self._drive.environment.settings.bucket_size
-        return RangePlan(there, lambda left: target).total
+        return RangePlan(present, lambda left: target).total
 
     def _send(self, status: PushStatus) -> PushStatus:
         if status.state is not PushState.RECEIVING:
             return status
         drive, clock = self._drive, self._drive.environment.clock
         drive.facts.phase = "Sending"
-        there = RangeSet(status.missing).missing(self._manifest.area)
-        buckets = RangePlan(status.missing, self._carrier.bucket_size)
-        schedule = Schedule(
-            Plan(buckets, lambda: buckets.total, buckets.extend),
-            self._buckets_of(there),
-            sum(item.size for item in status.missing),
-            drive.progress,
-            known=len(self._manifest) / (len(self._manifest) + self._more) if self._more else 1.0,
-            rest=Later("transfers-announcing", self._announce_rest) if self._more else None,
-        )
+        schedule = Schedule(self._executor, self, self._listing(status), self._announce_all)
 
-        def carry(ranges: Sequence[Range]) -> Carried:
-            chunks = [chunk for item in ranges for chunk in self._manifest.chunks(item)]
-            pieces = drive.environment.source.pieces(chunks, self._manifest)
+        def send(bucket: Sequence[Range]) -> Moved:
+            chunks = [chunk for item in bucket for chunk in self._manifest.chunks(item)]
+            pieces = drive.environment.reader.read(chunks, self._manifest)
             began = clock.monotonic()
-            codec = choose(self._carrier.encoding(), pieces, self._codecs)
+            codec = choose(self._executor.compression(), pieces, self._codecs)
             body = encode(pieces, codec, level_for(drive.progress.speed()))
-            encoding = clock.monotonic() - began
+            seconds = clock.monotonic() - began
             del pieces  # what is encoded needs no memory while it is sent
-            drive.client.put_ranges(status.path, ranges, body, codec)
-            return Carried(sum(item.size for item in ranges), size_of(body), codec, encoding)
+            drive.client.put_ranges(status.path, bucket, body, codec)
+            return Moved(sum(item.size for item in bucket), size_of(body), codec, seconds)
 
-        schedule.carry(self._carrier, carry, drive.cancellation)
+        schedule.run(send)
         drive.facts.phase = "Importing"
         return drive.client.commit_v2(status.path, self._manifest.size)
 

@@ -8,7 +8,7 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Clock, InstanceStore, Peers
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.net.capabilities import CapabilitiesCache
-from orthanc_transfers.pipeline.instance_cache import InstanceCache
+from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 
@@ -19,7 +19,7 @@ class Services:
 
     store: InstanceStore
     peers: Peers
-    source: InstanceCache
+    reader: ChunkReader
     receptions: Registry
     reports: Reports
     sent: AckLogs

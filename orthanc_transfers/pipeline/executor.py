@@ -1,7 +1,7 @@
-"""Carries the items of a plan with several workers: while one compresses, others read and send.
+"""Runs the buckets of a plan on several workers: while one compresses, others read and send.
 
-The one place that decides how many requests run at once and which piece of work comes next: items are
-taken from their plan when a worker is free, never before.
+The only place that decides how many requests run at once and which bucket comes next: a bucket is taken from its
+plan when a worker is free, never before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TypeVar
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
-from orthanc_transfers.pipeline.concurrency import BucketSize, Concurrency
+from orthanc_transfers.pipeline.bucket_size import BucketSize
+from orthanc_transfers.pipeline.concurrency import Concurrency
 from orthanc_transfers.pipeline.progress import Progress
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -22,53 +23,53 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """One item that arrived whole: bytes before the codec, bytes on the network, the codec, its seconds."""
+class Moved:
+    """One bucket that arrived: bytes before the codec, bytes on the network, the codec, and its seconds."""
 
     size: int
     wire: int
     codec: Codec
-    encoding: float = 0.0
+    encoding_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BucketExecutor:
-    """Carries with as many workers as ``connections`` wants, counting into ``progress``.
+    """Runs as many workers as ``concurrency`` wants and counts what they move into ``progress``.
 
-    ``bucket_size`` and ``encoding`` learn from what is carried, for those who ask them.
+    ``concurrency``, ``bucket_size`` and ``compression`` learn from each bucket. ``name`` is that of the threads.
     """
 
     name: str
-    connections: Concurrency
+    concurrency: Concurrency
     bucket_size: BucketSize
-    encoding: AutoCompression
+    compression: AutoCompression
     progress: Progress
     cancellation: Cancellation
     clock: Clock
 
-    def carry(
+    def run(
         self,
-        items: Iterable[T],
-        work: Callable[[T], Carried],
-        settled: Callable[[T], None] = lambda item: None,
+        buckets: Iterable[T],
+        move: Callable[[T], Moved],
+        on_moved: Callable[[T], None] = lambda bucket: None,
     ) -> None:
-        """Do ``work`` for every item; ``settled`` is told of each that is done, before it is counted.
+        """Call ``move`` for every bucket; ``on_moved`` gets each that arrived, before it is counted.
 
-        The first error ends it and is raised once all workers have ended; a cancellation is ``Canceled``.
+        The first error ends the run and is raised once all workers have ended. Raises ``Canceled``.
         """
 
-        def carry_one(item: T) -> None:
+        def work(bucket: T) -> None:
             began = self.clock.monotonic()
-            carried = work(item)
+            moved = move(bucket)
             seconds = self.clock.monotonic() - began
-            self.connections.settle(carried.wire, seconds)
-            self.bucket_size.settle(carried.size, seconds)
-            self.encoding.settle(carried.size, seconds, carried.encoding)
-            settled(item)
-            self.progress.settle(carried.size, carried.wire, carried.codec)
+            self.concurrency.record(moved.wire, seconds)
+            self.bucket_size.record(moved.size, seconds)
+            self.compression.record(moved.size, seconds, moved.encoding_seconds)
+            on_moved(bucket)
+            self.progress.bucket_done(moved.size, moved.wire, moved.codec)
 
         self.progress.start()
         try:
-            threads.run_all(self.name, self.connections, items, carry_one, self.cancellation)
+            threads.run_all(self.name, self.concurrency, buckets, work, self.cancellation)
         finally:
             self.progress.stop()

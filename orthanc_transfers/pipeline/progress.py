@@ -1,4 +1,4 @@
-"""How far a transfer is: buckets, bytes before and after the codecs, speed, time left."""
+"""Progress of a transfer: buckets, bytes before and after the codecs, speed, seconds left."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.interfaces import Clock
 
 WINDOW = 20.0
-"""Seconds over which the speed is taken: longer than a bucket takes on a slow line."""
+"""Seconds over which the speed is measured: longer than a bucket takes on a slow link."""
 
 
 class Progress:
-    """Thread-safe; nothing in it blocks. Sizes are in bytes, times in seconds."""
+    """Counts buckets as they arrive. Thread-safe; never blocks. Sizes are in bytes, times in seconds.
+
+    ``floor`` is the fraction that was shown before a restart: progress never goes back.
+    """
 
     def __init__(self, clock: Clock, floor: float = 0.0) -> None:
         self._clock = clock
@@ -27,15 +30,15 @@ class Progress:
         self._size = 0
         self._wire = 0
         self._codecs: Counter[str] = Counter()
-        self._carrying_since: float | None = None
-        self._carried_for = 0.0
+        self._running_since: float | None = None
+        self._ran_for = 0.0
         self._recent: deque[tuple[float, int, int]] = deque()
 
     def plan(self, scheduled: Callable[[], int], completed: int, left: int) -> None:
-        """Buckets of the whole transfer, how many of them are settled already, bytes still to carry.
+        """Set the buckets of the whole transfer, how many of them are done already, and the bytes left to move.
 
-        The first may change, and is asked for again and again, until ``stop``. May be called again: after a pause,
-        or when bytes have to be carried once more.
+        ``scheduled`` may change, and is called again and again until ``stop``. ``plan`` may be called again: after a
+        pause, or when bytes have to be moved once more.
         """
         with self._lock:
             self._floor = self._fraction()
@@ -45,29 +48,29 @@ class Progress:
             self._left = left
 
     def correct(self, completed: int, left: int) -> None:
-        """So many more buckets are settled already than was planned, so many more bytes (or fewer) still to carry."""
+        """Add buckets that are done already, and bytes left to move (negative for fewer), to what was planned."""
         with self._lock:
             self._completed += completed
             self._left = max(0, self._left + left)
 
     def start(self) -> None:
-        """Bytes flow from now on."""
+        """Bytes are moved from now on."""
         with self._lock:
-            self._carrying_since = self._clock.monotonic()
+            self._running_since = self._clock.monotonic()
             self._recent.clear()
 
     def stop(self) -> None:
-        """No bytes flow until the next ``start``: the speed becomes the mean so far, and the plan is let go."""
+        """No bytes are moved until the next ``start``: the speed becomes the mean so far; drops the plan."""
         with self._lock:
             scheduled = self._scheduled()
             # Orthanc keeps jobs that have ended: they must not keep the instances of their plan.
             self._scheduled = lambda: scheduled
-            if self._carrying_since is not None:
-                self._carried_for += self._clock.monotonic() - self._carrying_since
-                self._carrying_since = None
+            if self._running_since is not None:
+                self._ran_for += self._clock.monotonic() - self._running_since
+                self._running_since = None
 
-    def settle(self, size: int, wire: int, codec: Codec) -> None:
-        """One bucket arrived whole: ``size`` bytes, which took ``wire`` bytes on the network."""
+    def bucket_done(self, size: int, wire: int, codec: Codec) -> None:
+        """One bucket arrived: ``size`` bytes, which took ``wire`` bytes on the network."""
         with self._lock:
             self._completed += 1
             self._left = max(0, self._left - size)
@@ -80,7 +83,7 @@ class Progress:
 
     @property
     def planned(self) -> bool:
-        """Whether it is known how many buckets there are."""
+        """Whether the number of buckets is known."""
         return self._planned
 
     @property
@@ -90,18 +93,18 @@ class Progress:
 
     @property
     def wire(self) -> int:
-        """Bytes that went over the network since the start of the job, without headers."""
+        """Bytes on the network since the start of the job, without headers."""
         return self._wire
 
     @property
     def ratio(self) -> float | None:
-        """How many times smaller the codecs made the bytes; ``None`` before there are any."""
+        """Compression ratio: bytes before the codecs by bytes after; ``None`` before there are any."""
         with self._lock:
             return self._size / self._wire if self._wire else None
 
     @property
     def codecs(self) -> dict[str, int]:
-        """How many buckets each codec carried."""
+        """Number of buckets by codec."""
         with self._lock:
             return dict(sorted(self._codecs.items()))
 
@@ -111,15 +114,15 @@ class Progress:
             return self._fraction()
 
     def speed(self) -> float:
-        """Bytes per second on the network, lately; on the average once nothing flows any more."""
+        """Bytes per second on the network over the last ``WINDOW``; the mean of all runs while nothing is moved."""
         with self._lock:
             seconds, _, wire = self._rates()
             return wire / seconds if seconds else 0.0
 
     def seconds_left(self) -> float | None:
-        """Until the last bucket, at the present speed; ``None`` if that cannot be said."""
+        """Until the last bucket, at the present speed; ``None`` if unknown."""
         with self._lock:
-            if self._carrying_since is None:
+            if self._running_since is None:
                 return None
             seconds, size, _ = self._rates()
             return self._left * seconds / size if size else None
@@ -132,13 +135,13 @@ class Progress:
         return self._floor
 
     def _rates(self) -> tuple[float, int, int]:
-        """Seconds, and the bytes that they brought before and after the codecs."""
-        if self._carrying_since is None:
-            return self._carried_for, self._size, self._wire
+        """Seconds, and the bytes moved in them, before and after the codecs."""
+        if self._running_since is None:
+            return self._ran_for, self._size, self._wire
         now = self._clock.monotonic()
         self._forget_before(now - WINDOW)
         return (
-            min(WINDOW, now - self._carrying_since),
+            min(WINDOW, now - self._running_since),
             sum(size for _, size, _ in self._recent),
             sum(wire for _, _, wire in self._recent),
         )

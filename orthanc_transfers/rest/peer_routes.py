@@ -30,7 +30,7 @@ from orthanc_transfers.core.messages_v2 import (
 )
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.interfaces import InstanceStore
-from orthanc_transfers.pipeline.instance_cache import InstanceCache
+from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.rest.http import Request, Response, answer_json, answer_many
@@ -52,7 +52,7 @@ class PeerRoutes:
     def __init__(
         self,
         store: InstanceStore,
-        source: InstanceCache,
+        reader: ChunkReader,
         transactions: PushService,
         reports: Reports,
         originator: str,
@@ -60,7 +60,7 @@ class PeerRoutes:
         closing: Cancellation,
     ) -> None:
         self._store = store
-        self._source = source
+        self._reader = reader
         self._transactions = transactions
         self._reports = reports
         self._originator = originator
@@ -95,7 +95,7 @@ class PeerRoutes:
             )
         self._tune()
         codec = Codec(compression)
-        body = _joined(encode(self._source.pieces(chunks, manifest), codec))
+        body = _joined(encode(self._reader.read(chunks, manifest), codec))
         return Response(body, content_type(codec))
 
     def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> tuple[list[Chunk], Manifest]:
@@ -105,7 +105,7 @@ class PeerRoutes:
         left = size
         for identifier in identifiers:
             if identifier not in instances:
-                instances[identifier] = self._source.instance(identifier)
+                instances[identifier] = self._store.instance(identifier)
             whole = instances[identifier].size
             if offset >= whole:
                 offset -= whole
@@ -190,7 +190,7 @@ class PeerRoutes:
         wanted = ChunksRequest.parse(request.json())
         if sum(chunk.size for chunk in wanted.chunks) > MAX_BODY_SIZE:
             raise BadRequest(f"more than {MAX_BODY_SIZE} bytes asked for in one request")
-        pieces = self._source.pieces(wanted.chunks)
+        pieces = self._reader.read(wanted.chunks)
         self._tune()
         began = time.monotonic()
         codec = choose(wanted.compression, pieces, wanted.codecs)

@@ -57,7 +57,7 @@ METHODS = {
     "jobs.pull": ["PullJob.work"],
     "jobs.push": ["PushJob.work"],
     "receiver.reports": ["Reports.write"],
-    "pipeline.instance_cache": ["InstanceCache.pieces"],
+    "pipeline.chunk_reader": ["ChunkReader.read"],
     "receiver.staging": ["Staging.create"],
     "net.requests_transport": ["RequestsTransport.send"],
 }

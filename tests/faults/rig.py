@@ -24,7 +24,7 @@ from orthanc_transfers.core.errors import BadFile
 from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.pipeline.schedule import FIRST
+from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from orthanc_transfers.receiver.area import Area
 from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import SLICES, Failpoint, Mode
@@ -40,7 +40,7 @@ THREADS = 2
 TIDYING = 20.0
 """Seconds after the end of a transfer until nothing of it is left in staging."""
 
-MANY = FIRST + 40
+MANY = FIRST_INSTANCES + 40
 """Instances of which the first are announced before the others."""
 
 SCRIPT = Path(__file__).with_name("failpoint_script.py")

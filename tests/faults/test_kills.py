@@ -40,7 +40,7 @@ KILLS = [
     # Its sender.
     FaultPoint("push", "sender", "listed", "OrthancStore.beginning after"),
     FaultPoint("push", "sender", "created", "RequestsTransport.send POST push after"),
-    FaultPoint("push", "sender", "first bucket read", "InstanceCache.pieces after"),
+    FaultPoint("push", "sender", "first bucket read", "ChunkReader.read after"),
     FaultPoint("push", "sender", "some buckets arrived", "RequestsTransport.send PUT push after", 50),
     FaultPoint("push", "sender", "about to commit", "RequestsTransport.send POST commit before"),
     FaultPoint("push", "sender", "commit began", "RequestsTransport.send POST commit after"),

@@ -31,7 +31,7 @@ from typing import Any
 
 import requests
 
-from orthanc_transfers.pipeline.schedule import FIRST
+from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from tests.faults.fault_proxy import Fault, FaultProxy
 from tests.faults.network_faults import FAULTS, SILENT
 from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, Transfer, start_matrix
@@ -220,7 +220,9 @@ class Torture:
             files.append(multi_frame(2 * MB))
         if dice.random() < 0.15:
             # More than are announced at once.
-            files += ct_study(FIRST + dice.randint(1, 60), seed=dice.randrange(100), size=32, series=2)
+            files += ct_study(
+                FIRST_INSTANCES + dice.randint(1, 60), seed=dice.randrange(100), size=32, series=2
+            )
         for data in files:
             stored = matrix.a.upload(data)
             below.setdefault(("Instance", stored["ID"]), set()).add(stored["ID"])

@@ -11,7 +11,7 @@ import pytest
 from orthanc_transfers.core.content_encoding import CONTENT_ENCODING
 from orthanc_transfers.core.errors import PeerUntrusted
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
-from orthanc_transfers.pipeline.concurrency import most_connections
+from orthanc_transfers.pipeline.concurrency import max_requests
 from tests.jobs.two_peers import World, eventually, file, finish, settings, step_until, world
 
 ASKED = "GET /transfers/capabilities"
@@ -73,7 +73,7 @@ def test_what_the_question_finds_ends_the_job(both: World) -> None:
 
 @pytest.mark.parametrize("way", ["push", "pull"])
 @pytest.mark.parametrize(
-    ("round_trip", "expected"), [(0.1, most_connections(settings().threads) - 1), (0.001, 0)]
+    ("round_trip", "expected"), [(0.1, max_requests(settings().threads) - 1), (0.001, 0)]
 )
 def test_a_long_line_gets_its_connections_at_once(
     both: World, way: str, round_trip: float, expected: int

@@ -45,6 +45,7 @@ from orthanc_transfers.jobs.push import new_push
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.net.capabilities import CapabilitiesCache
+from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
@@ -179,7 +180,7 @@ class Server:
     def start(self, *, max_size: int = 0) -> None:
         """``max_size``: the most bytes that may be staged."""
         self.originator = f"originator-of-{self.name}"
-        self.source = InstanceCache(self.store, 64 * 1024 * KB)
+        self.reader = ChunkReader(self.store, InstanceCache(self.store, 64 * 1024 * KB))
         self.reports = Reports(self.root / "reports", 30, self.clock)
         staging = Staging(self.root, max_size=max_size, clock=self.clock)
         self.sent = AckLogs(staging.root / SENT)
@@ -191,7 +192,7 @@ class Server:
         self.transactions.recover()
         passive = PeerRoutes(
             self.store,
-            self.source,
+            self.reader,
             self.transactions,
             self.reports,
             self.originator,
@@ -376,7 +377,7 @@ def environment(server: Server, peers: LoopbackPeers) -> Services:
     return Services(
         store=server.store,
         peers=peers,
-        source=server.source,
+        reader=server.reader,
         receptions=server.receptions,
         reports=server.reports,
         sent=server.sent,

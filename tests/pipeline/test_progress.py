@@ -43,10 +43,10 @@ def test_nothing_is_done_before_there_are_buckets(progress: Progress) -> None:
 def test_planning_and_committing_count_as_one_bucket_each(progress: Progress) -> None:
     progress.plan(scheduled=lambda: 3, completed=0, left=300)
     assert progress.fraction() == pytest.approx(1 / 5)
-    progress.settle(100, 50, Codec.GZIP)
+    progress.bucket_done(100, 50, Codec.GZIP)
     assert progress.fraction() == pytest.approx(2 / 5)
-    progress.settle(100, 50, Codec.GZIP)
-    progress.settle(100, 50, Codec.GZIP)
+    progress.bucket_done(100, 50, Codec.GZIP)
+    progress.bucket_done(100, 50, Codec.GZIP)
     assert progress.fraction() == pytest.approx(4 / 5)
 
 
@@ -59,7 +59,7 @@ def test_buckets_that_need_not_travel_are_completed(progress: Progress) -> None:
 
 def test_a_new_plan_does_not_take_progress_back(progress: Progress) -> None:
     progress.plan(scheduled=lambda: 2, completed=0, left=200)
-    progress.settle(100, 100, Codec.NONE)
+    progress.bucket_done(100, 100, Codec.NONE)
     progress.plan(scheduled=lambda: 2, completed=0, left=200)
     assert progress.completed == 0
     assert progress.fraction() == pytest.approx(2 / 4)
@@ -74,9 +74,9 @@ def test_a_transfer_goes_on_from_the_progress_it_was_saved_with(clock: Clock) ->
 
 def test_bytes_are_counted_before_and_after_the_codecs(progress: Progress) -> None:
     progress.plan(lambda: 3, 0, 300)
-    progress.settle(100, 25, Codec.ZSTD)
-    progress.settle(100, 50, Codec.GZIP)
-    progress.settle(100, 25, Codec.ZSTD)
+    progress.bucket_done(100, 25, Codec.ZSTD)
+    progress.bucket_done(100, 50, Codec.GZIP)
+    progress.bucket_done(100, 25, Codec.ZSTD)
     assert progress.wire == 100
     assert progress.ratio == 3
     assert progress.codecs == {"gzip": 1, "zstd": 2}
@@ -86,11 +86,11 @@ def test_the_speed_is_that_of_the_last_seconds(progress: Progress, clock: Clock)
     progress.plan(lambda: 100, 0, 10_000)
     progress.start()
     clock.time += 10
-    progress.settle(1000, 500, Codec.GZIP)
+    progress.bucket_done(1000, 500, Codec.GZIP)
     assert progress.speed() == pytest.approx(500 / 10)
     clock.time += WINDOW + 1
     assert progress.speed() == 0
-    progress.settle(1000, 800, Codec.GZIP)
+    progress.bucket_done(1000, 800, Codec.GZIP)
     assert progress.speed() == pytest.approx(800 / WINDOW)
 
 
@@ -101,7 +101,7 @@ def test_the_speed_at_the_end_is_the_mean_of_the_time_in_which_bytes_flowed(
     for _ in range(2):
         progress.start()
         clock.time += 50
-        progress.settle(1000, 500, Codec.GZIP)
+        progress.bucket_done(1000, 500, Codec.GZIP)
         progress.stop()
         clock.time += 1000
     assert progress.speed() == pytest.approx(1000 / 100)
@@ -112,7 +112,7 @@ def test_the_time_left_follows_the_speed_before_the_codec(progress: Progress, cl
     progress.start()
     assert progress.seconds_left() is None
     clock.time += 2
-    progress.settle(1000, 10, Codec.ZSTD)
+    progress.bucket_done(1000, 10, Codec.ZSTD)
     assert progress.seconds_left() == pytest.approx(6)
     progress.stop()
     assert progress.seconds_left() is None
@@ -121,7 +121,7 @@ def test_the_time_left_follows_the_speed_before_the_codec(progress: Progress, cl
 def test_progress_does_not_go_back_when_there_turn_out_to_be_more_buckets(progress: Progress) -> None:
     scheduled = 2
     progress.plan(lambda: scheduled, 0, 200)
-    progress.settle(100, 100, Codec.NONE)
+    progress.bucket_done(100, 100, Codec.NONE)
     assert progress.fraction() == pytest.approx(2 / 4)
     scheduled = 20
     assert progress.fraction() == pytest.approx(2 / 4)
@@ -135,7 +135,7 @@ def test_a_plan_is_let_go_when_its_bytes_have_flowed_or_cannot(progress: Progres
     kept = weakref.ref(plan)
     progress.plan(partial(getattr, plan, "total"), 0, 200)
     progress.start()
-    progress.settle(100, 100, Codec.NONE)
+    progress.bucket_done(100, 100, Codec.NONE)
     plan.total = 6
     del plan
     assert kept() is not None

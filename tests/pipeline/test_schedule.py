@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
-from orthanc_transfers.pipeline.schedule import FIRST
+from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from tests.jobs.two_peers import (
     Server,
     World,
@@ -25,7 +25,7 @@ from tests.jobs.two_peers import (
     world,
 )
 
-COUNT = FIRST + 70
+COUNT = FIRST_INSTANCES + 70
 BUCKETS = {"push": "PUT /transfers/v2/push/.*", "pull": "POST /transfers/v2/chunks"}
 ANNOUNCED = {"push": "POST /transfers/v2/push", "pull": "POST /transfers/lookup"}
 WAYS = pytest.mark.parametrize("way", ["push", "pull"])
@@ -79,9 +79,9 @@ class Gate:
 def test_the_first_instances_travel_while_the_others_are_listed(both: World, way: str) -> None:
     gate = Gate(fill(both, way))
     job = getattr(both, way)(compression="none")
-    step_until(job, lambda: both.line.count(BUCKETS[way]) >= FIRST * 400 // 6144)
+    step_until(job, lambda: both.line.count(BUCKETS[way]) >= FIRST_INSTANCES * 400 // 6144)
     assert gate.reached.is_set()
-    step_until(job, lambda: job.content().get("CompletedHttpQueries", 0) >= FIRST * 400 // 6144)
+    step_until(job, lambda: job.content().get("CompletedHttpQueries", 0) >= FIRST_INSTANCES * 400 // 6144)
     # Nobody takes the beginning for the whole.
     assert "TotalInstances" not in job.content()
     assert 0.3 < job.progress() < 0.8
@@ -93,11 +93,11 @@ def test_the_first_instances_travel_while_the_others_are_listed(both: World, way
 
 
 @WAYS
-@pytest.mark.parametrize("count", [FIRST, FIRST + 1])
+@pytest.mark.parametrize("count", [FIRST_INSTANCES, FIRST_INSTANCES + 1])
 def test_only_a_long_list_is_announced_twice(both: World, way: str, count: int) -> None:
     fill(both, way, count)
     assert finish(getattr(both, way)()) is StepOutcome.SUCCESS
-    assert both.line.count(ANNOUNCED[way]) == (1 if count == FIRST else 2)
+    assert both.line.count(ANNOUNCED[way]) == (1 if count == FIRST_INSTANCES else 2)
     is_whole(both, way)
 
 
@@ -146,7 +146,7 @@ def test_an_instance_that_is_deleted_meanwhile_is_not_expected(both: World, way:
 def test_what_is_there_of_either_part_is_not_sent(both: World, way: str) -> None:
     sender = fill(both, way)
     names = sorted(sender.store.files)
-    there = [*names[:7], *names[FIRST - 1 : FIRST + 9]]
+    there = [*names[:7], *names[FIRST_INSTANCES - 1 : FIRST_INSTANCES + 9]]
     target(both, way).store.files.update({name: sender.store.files[name] for name in there})
     job = getattr(both, way)(compression="none")
     assert finish(job) is StepOutcome.SUCCESS
@@ -159,12 +159,14 @@ def test_what_is_there_of_either_part_is_not_sent(both: World, way: str) -> None
 @WAYS
 def test_what_is_listed_late_counts_for_the_progress(both: World, way: str) -> None:
     sender = fill(both, way)
-    first = sorted(sender.store.files)[:FIRST]
+    first = sorted(sender.store.files)[:FIRST_INSTANCES]
     target(both, way).store.files.update({name: sender.store.files[name] for name in first})
     gate = Gate(sender)
     job = getattr(both, way)(compression="none")
     # Nothing of the first is to be carried.
-    step_until(job, lambda: job.content().get("AlreadyStoredInstances") == FIRST and gate.reached.is_set())
+    step_until(
+        job, lambda: job.content().get("AlreadyStoredInstances") == FIRST_INSTANCES and gate.reached.is_set()
+    )
     hold = both.line.hold(BUCKETS[way], skip=4)
     gate.open()
     step_until(job, lambda: hold.reached.is_set() and job.content()["CompletedHttpQueries"] > 4)
@@ -177,7 +179,7 @@ def test_what_is_listed_late_counts_for_the_progress(both: World, way: str) -> N
 @WAYS
 def test_each_bucket_counts_once_when_the_rest_is_known_in_time(both: World, way: str) -> None:
     sender = fill(both, way)
-    late = sorted(sender.store.files)[FIRST:-5]
+    late = sorted(sender.store.files)[FIRST_INSTANCES:-5]
     target(both, way).store.files.update({name: sender.store.files[name] for name in late})
     hold = both.line.hold(BUCKETS[way])
     job = getattr(both, way)(compression="none")
@@ -303,7 +305,7 @@ def test_without_room_for_the_rest_the_beginning_goes_too(
     fill(both, way)
     receiver = target(both, way)
     receiver.close()
-    receiver.settings = replace(receiver.settings, max_staging_size=(FIRST + 20) * 400)
+    receiver.settings = replace(receiver.settings, max_staging_size=(FIRST_INSTANCES + 20) * 400)
     receiver.start(max_size=receiver.settings.max_staging_size)
     both.env = environment(both.here, both.env.peers)  # type: ignore[arg-type]
     job = getattr(both, way)()

@@ -6,6 +6,7 @@ import pytest
 
 from orthanc_transfers.core.errors import TooLarge
 from orthanc_transfers.core.model import Instance
+from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
@@ -33,7 +34,7 @@ def passive() -> PeerRoutes:
     # What is pushed has no part in this.
     return PeerRoutes(
         store,
-        InstanceCache(store, GB),
+        ChunkReader(store, InstanceCache(store, GB)),
         object.__new__(PushService),
         object.__new__(Reports),
         "originator",
