@@ -9,18 +9,20 @@ def register() -> None:
     """Load the plugin into the Orthanc whose Python plugin runs this.
 
     To be called once, while the script named by ``PythonScript`` is being imported.
-    A configuration or an Orthanc that cannot carry the plugin is said in Orthanc's log,
-    as one error, and nothing is registered.
+    Whatever keeps the plugin from being loaded is one error in Orthanc's log, and Orthanc goes on without it.
     """
     # Nothing is imported before: reading the version must not need what only the plugin needs.
     try:
-        from orthanc_transfers.plugin import load
-    except ImportError as error:
-        from orthanc_transfers.host.logs import say_without_sdk
+        from orthanc_transfers._startup import check_python
 
-        say_without_sdk(
-            f"the transfers plugin is not loaded: {error}; install the package with its dependencies "
-            "for the Python that Orthanc's Python plugin is linked to"
-        )
-        return
-    load()
+        check_python()
+
+        from orthanc_transfers.plugin import load
+
+        load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - SystemExit, too, would end Orthanc
+        from orthanc_transfers._startup import log_not_loaded
+
+        log_not_loaded(error)

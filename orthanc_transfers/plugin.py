@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orthanc_transfers._startup import described
 from orthanc_transfers._version import __version__
+from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.explorer import javascript
 from orthanc_transfers.host import lifecycle, logs
+from orthanc_transfers.host.cpu import why_no_numpy
 from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.file_paths import native_path, path_option
 from orthanc_transfers.host.job_durability import JobDurability
 from orthanc_transfers.host.jobs import JobEngine
 from orthanc_transfers.host.native.context import (
@@ -52,22 +58,14 @@ SECTION = "Transfers"
 
 
 def load() -> None:
-    """Build the plugin and register it with Orthanc; or say in the log, in one sentence, why not."""
-    try:
-        sdk = Sdk(find_context())
-    except ConfigurationError as error:
-        logs.say_without_sdk(f"the transfers plugin is not loaded: {error}")
-        return
+    """Build the plugin and register it with Orthanc. Raises whatever keeps it from that."""
+    sdk = Sdk(find_context())
     logs.install(sdk)
-    try:
-        plugin = Plugin(sdk)
-    except (ConfigurationError, OSError) as error:
-        log.error("the transfers plugin is not loaded: %s", error)
-    except Exception:
-        # Raising would end Orthanc: a server without transfers is better than none.
-        log.exception("the transfers plugin is not loaded")
-    else:
-        plugin.register()
+    obstacle = why_no_numpy()
+    if obstacle:
+        rule_out(Codec.DELTA16_ZSTD)
+        log.warning("the codec %s is not offered: %s", Codec.DELTA16_ZSTD.value, obstacle)
+    Plugin(sdk).register()
 
 
 class Plugin:
@@ -89,16 +87,18 @@ class Plugin:
             )
         settings = parse_settings(configuration.get(SECTION, {}))
         parse_peers(configuration.get("OrthancPeers", {}))
-        storage = folder / str(configuration.get("StorageDirectory", "OrthancStorage"))
+        storage = path_option(configuration, "StorageDirectory", folder, "OrthancStorage")
         staging_directory = (
-            folder / settings.staging_directory if settings.staging_directory else storage / "Transfers"
+            folder / native_path(settings.staging_directory)
+            if settings.staging_directory
+            else storage / "Transfers"
         )
 
         self._sdk = sdk
         self._clock = SystemClock()
         self._counters = PushMetrics()
         durability = Durability(
-            folder / str(configuration.get("IndexDirectory", storage)),
+            path_option(configuration, "IndexDirectory", folder, storage),
             storage,
             files_synced=bool(configuration.get("SyncStorageArea", True)),
         )
@@ -128,6 +128,7 @@ class Plugin:
         )
         served = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
         self._closing = Cancellation()
+        self._jobs: JobEngine | None = None
         self._reloaded: set[str] = set()
         """Tokens of the jobs that Orthanc had saved."""
         self._passive = PeerRoutes(
@@ -142,14 +143,13 @@ class Plugin:
 
     def register(self) -> None:
         """Make routes, jobs and the button known to Orthanc."""
-        self._jobs = JobEngine(self._sdk, self._reload, self._submitted.add)
-        identification = PluginRoutes(self._sdk.rest_get, javascript())
-        Router(self._sdk).register(
-            routes(UserRoutes(self._environment, self._jobs), self._passive, identification)
-        )
+        # The routes come last: should Orthanc refuse anything, no peer meets a plugin of which a part is missing.
+        lifecycle.on_stopped(self._sdk, self._stopped)
+        jobs = self._jobs = JobEngine(self._sdk, self._reload, self._submitted.add)
         self._sdk.on_metrics(self._publish_metrics)
         lifecycle.on_started(self._sdk, self._started)
-        lifecycle.on_stopped(self._sdk, self._stopped)
+        identification = PluginRoutes(self._sdk.rest_get, javascript())
+        Router(self._sdk).register(routes(UserRoutes(self._environment, jobs), self._passive, identification))
         log.warning("transfers accelerator %s is loaded", __version__)
 
     def _reload(self, kind: str, saved: dict[str, Any]) -> Job:
@@ -161,19 +161,37 @@ class Plugin:
         lifecycle.publish_metrics(self._sdk, _metrics(self._cache, self._reader, self._counters))
 
     def _started(self) -> None:
-        try:
-            self._sdk.check_version()
-        except ConfigurationError as error:
-            log.error("%s", error)
-        self._receptions.drop_lost_pulls(self._reloaded)
-        self._sent.drop_lost(self._reloaded)
-        self._transactions.recover()
+        _each(
+            "start",
+            self._sdk.check_version,
+            partial(self._receptions.drop_lost_pulls, self._reloaded),
+            partial(self._sent.drop_lost, self._reloaded),
+            self._transactions.recover,
+        )
 
     def _stopped(self) -> None:
-        self._closing.cancel()
-        self._submitted.close()
-        self._jobs.release_all()
-        self._transactions.close()
+        _each(
+            "stop",
+            self._closing.cancel,
+            self._submitted.close,
+            self._release_jobs,
+            self._transactions.close,
+        )
+
+    def _release_jobs(self) -> None:
+        # Orthanc may stop before all of the plugin was registered.
+        if self._jobs is not None:
+            self._jobs.release_all()
+
+
+def _each(when: str, *steps: Callable[[], None]) -> None:
+    """Take all steps, whichever of them fails. Logs each failure in one line, with its reason."""
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            log.error("not all could be done at the %s of Orthanc: %s", when, described(error))
+            log.info("where it failed", exc_info=error)
 
 
 def _metrics(cache: InstanceCache, reader: ChunkReader, counters: PushMetrics) -> dict[str, float]:

@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
     "_version": 0,
+    "_startup": 0,
     "core": 0,
     "explorer": 0,
     "runtime": 1,
@@ -36,6 +37,9 @@ LAYERS = {
 
 THREADS = "orthanc_transfers.runtime.threads"
 """The one module that starts threads."""
+
+IMPORTERS = {"orthanc": ("host", "_startup", "entry")}
+"""Who may import Python's module of Orthanc: also who says that nothing else of the package can be imported."""
 
 IMPURE = {
     "asyncio",
@@ -103,7 +107,7 @@ def violations(module: str, source: str) -> list[str]:
             there = layer(name)
             if there != here and LAYERS[there] >= LAYERS[here]:
                 found.append(f"{module} imports {name}: {here} must not know of {there}")
-        if top in ("ctypes", "orthanc") and here != "host":
+        if top in ("ctypes", "orthanc") and here not in IMPORTERS.get(top, ("host",)):
             found.append(f"{module} imports {top}, which only host/ may")
         if here == "core" and top in IMPURE:
             found.append(f"{module} imports {top}: the core is pure")

@@ -21,7 +21,6 @@ import zstandard
 from isal import isal_zlib
 
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.core.delta16 import gather, spread
 from orthanc_transfers.core.errors import BadFile, WrongSize
 
 T = TypeVar("T")
@@ -35,6 +34,23 @@ class Codec(enum.Enum):
     ZSTD = "zstd"
     SPLIT16_ZSTD = "split16+zstd"
     DELTA16_ZSTD = "delta16+zstd"
+
+
+_usable = tuple(Codec)
+
+
+def usable() -> tuple[Codec, ...]:
+    """The codecs to offer to peers and to accept from them: all but those ruled out."""
+    return _usable
+
+
+def rule_out(codec: Codec) -> None:
+    """Do without a codec from now on, in this process. To be called before the first transfer.
+
+    For ``delta16``, whose module is imported at its first use: it needs numpy, which cannot be imported everywhere.
+    """
+    global _usable
+    _usable = tuple(one for one in _usable if one is not codec)
 
 
 class Compression(enum.Enum):
@@ -91,16 +107,20 @@ def encode(pieces: Sequence[Buffer], codec: Codec, level: int = LEVEL) -> list[B
         case Codec.SPLIT16_ZSTD:
             return [_compress(_split16(pieces), LEVEL)]
         case Codec.DELTA16_ZSTD:
+            from orthanc_transfers.core.delta16 import spread
+
             return [_compress(spread(_joined(pieces)), LEVEL)]
 
 
 def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
     """The ``size`` bytes that were encoded.
 
-    Raises ``BadFile`` if the body is not of that codec, is cut short or goes on behind its end;
-    ``WrongSize`` if it holds another number of bytes. Never allocates much more than ``size`` bytes,
+    Raises ``BadFile`` if the body is not of that codec, is cut short or goes on behind its end, or if the codec was
+    ruled out; ``WrongSize`` if it holds another number of bytes. Never allocates much more than ``size`` bytes,
     whatever the body claims.
     """
+    if codec not in _usable:
+        raise BadFile(f"the codec {codec.value} was not offered")
     match codec:
         case Codec.NONE:
             decoded = memoryview(body)
@@ -111,6 +131,8 @@ def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
         case Codec.SPLIT16_ZSTD:
             decoded = memoryview(_join16(_decompress(body, size)))
         case Codec.DELTA16_ZSTD:
+            from orthanc_transfers.core.delta16 import gather
+
             decoded = memoryview(gather(_decompress(body, size)))
     if decoded.nbytes != size:
         raise _wrong_size(decoded.nbytes, size)
@@ -167,10 +189,11 @@ def _preferences(compression: Compression, pieces: Sequence[Buffer]) -> tuple[Co
     if compression is Compression.GZIP:
         return (Codec.GZIP,)
     samples = _samples(pieces)
-    sizes = {codec: len(encode([samples], codec)[0]) for codec in _TRIED}
+    tried = [codec for codec in _TRIED if codec in _usable]
+    sizes = {codec: len(encode([samples], codec)[0]) for codec in tried}
     if compression is Compression.AUTO and min(sizes.values()) > _WORTHWHILE * len(samples):
         return ()
-    best = sorted(_TRIED, key=lambda codec: sizes[codec] * (_FAR_SIGHT if codec is Codec.ZSTD else 1))
+    best = sorted(tried, key=lambda codec: sizes[codec] * (_FAR_SIGHT if codec is Codec.ZSTD else 1))
     return (*best, Codec.GZIP)
 
 

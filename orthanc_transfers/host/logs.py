@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from orthanc_transfers._startup import as_text
 from orthanc_transfers.host.native.sdk import Sdk
 
 ROOT = "orthanc_transfers"
@@ -17,7 +18,7 @@ class _Formatter(logging.Formatter):
     """A message is one line; only the traceback behind it has more."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the standard library's name)
-        return super().formatMessage(record).translate(_BREAKS)
+        return as_text(super().formatMessage(record)).translate(_BREAKS)
 
 
 class OrthancHandler(logging.Handler):
@@ -58,10 +59,3 @@ def install(sdk: Sdk) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger
-
-
-def say_without_sdk(text: str) -> None:
-    """Put an error into Orthanc's log when there is no ``Sdk``: through the Python plugin's own module."""
-    import orthanc
-
-    orthanc.LogError(f"transfers: {text}")

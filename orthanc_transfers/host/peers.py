@@ -6,12 +6,14 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.errors import ConfigurationError, HostError
 from orthanc_transfers.core.peers import Peer, parse_peers
 from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.host.file_paths import native_path
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.orthanc_transport import OrthancTransport
@@ -91,6 +93,12 @@ class OrthancPeers:
         if shown is None:
             return None
         peer = parse_peers({name: shown}).get(name)
+        if peer is not None:
+            peer = replace(
+                peer,
+                certificate_file=native_path(peer.certificate_file),
+                certificate_key_file=native_path(peer.certificate_key_file),
+            )
         # Another address than the one Orthanc itself would use: then it knows something that we do not.
         return peer if peer is not None and peer.url.rstrip("/") == url.rstrip("/") else None
 
@@ -122,4 +130,4 @@ def _verify(configuration: Mapping[str, Any], path: str) -> bool | str:
         return True
     folder = Path(path) if os.path.isdir(path) else Path(path).parent
     # Relative paths are relative to the configuration, as everywhere in Orthanc.
-    return str(folder / authorities)
+    return str(folder / native_path(authorities))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from orthanc_transfers.core.codec import Codec, level_for
+from orthanc_transfers.core.codec import Codec, level_for, usable
 from orthanc_transfers.core.messages_v2 import ChunksRequest
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet
@@ -44,7 +44,7 @@ class Fetcher2:
     def fetch(self, bucket: tuple[Range, ...]) -> Fetched:
         wanted = ChunksRequest(
             tuple(chunk for item in bucket for chunk in self._reception.manifest.chunks(item)),
-            tuple(Codec),
+            usable(),
             self._executor.compression(),
             level_for(self._progress.speed()),
         )

@@ -10,7 +10,7 @@ from orthanc_transfers._version import __version__
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import Codec, choose, content_type, encode
+from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
 from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, NotFound, TooLarge
 from orthanc_transfers.core.messages_v1 import (
     SENDER_TRANSFER_ID,
@@ -147,7 +147,7 @@ class PeerRoutes:
         """``GET /transfers/capabilities``."""
         return answer_json(
             Capabilities(
-                (1, 2), __version__, self._originator, tuple(Codec), MAX_BODY_SIZE, growing=True
+                (1, 2), __version__, self._originator, usable(), MAX_BODY_SIZE, growing=True
             ).to_json()
         )
 

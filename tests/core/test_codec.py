@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import random
 import struct
+import sys
 import tracemalloc
 import zlib
 from collections import deque
@@ -19,6 +20,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthanc_transfers.core import codec as codec_module
 from orthanc_transfers.core.codec import (
     Codec,
     Compression,
@@ -28,6 +30,8 @@ from orthanc_transfers.core.codec import (
     decode,
     encode,
     gunzip_parts,
+    rule_out,
+    usable,
 )
 from orthanc_transfers.core.errors import BadFile, TransferError, WrongSize
 from tests.support.dicom_data import ct_study
@@ -401,3 +405,18 @@ def test_whatever_the_data_the_choice_is_accepted_or_none(
     assert codec in accepted | {Codec.NONE}
     data = bytes(chain.from_iterable(pieces))
     assert decode(b"".join(encode(pieces, codec)), codec, len(data)) == data
+
+
+def test_a_codec_that_is_ruled_out_is_neither_offered_nor_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_module, "_usable", tuple(Codec))
+    # As if numpy could not be imported.
+    monkeypatch.setitem(sys.modules, "orthanc_transfers.core.delta16", None)
+    pixels = next(ct_study(1))
+    with pytest.raises(ImportError):
+        choose(Compression.ZSTD, [pixels], COMPRESSING)
+    rule_out(Codec.DELTA16_ZSTD)
+    assert usable() == (Codec.NONE, Codec.GZIP, Codec.ZSTD, Codec.SPLIT16_ZSTD)
+    assert choose(Compression.ZSTD, [pixels], COMPRESSING) is Codec.SPLIT16_ZSTD
+    assert choose(Compression.AUTO, [pixels], COMPRESSING) is Codec.SPLIT16_ZSTD
+    with pytest.raises(BadFile, match="not offered"):
+        decode(b"", Codec.DELTA16_ZSTD, 0)

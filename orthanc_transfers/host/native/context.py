@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.host.file_paths import native_path
 
 LIBRARY = "libOrthancPython"
 OTHER_LIBRARY = "libOrthancTransfers"
@@ -152,9 +153,9 @@ def other_transfers_plugin_configured(plugins: Any, folder: Path) -> bool:
     if not isinstance(plugins, list):
         return False
     for item in plugins:
-        path = folder / str(item)
+        path = folder / native_path(str(item))
         # A folder that cannot be listed ends Orthanc itself.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             libraries = path.rglob("*.so*") if path.is_dir() else [path]
             if any(library.name.startswith(OTHER_LIBRARY) for library in libraries):
                 return True

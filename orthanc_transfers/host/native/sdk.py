@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Callable
 from ctypes import byref
 from typing import Any
@@ -58,7 +59,7 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
     def configuration_path(self) -> str:
         """The file or the folder that Orthanc was started with; empty if there was none."""
         path = self._string(Service.GET_CONFIGURATION_PATH, "reading the path of the configuration")
-        return path.decode(errors="surrogateescape")
+        return os.fsdecode(path)
 
     def on_change(self, callback: Callable[[int], None]) -> None:
         """Register a callback that gets the type of every change (``ChangeType`` has the ones of interest).
