@@ -1,4 +1,4 @@
-"""What the README says can be pasted, and is so."""
+"""The README's requests work when pasted, and its table of options is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.orthanc_server import CHECKOUT, OrthancServer
 
 README = (CHECKOUT / "README.md").read_text()
 
-# Each request waits for the transfers before it, as whoever pastes them one by one would, and has to succeed.
+# Each request waits for the transfers before it, as a user who pastes them one by one does, and must succeed.
 CURL = """
 set -e
 curl() {
@@ -26,7 +26,7 @@ curl() {
 
 
 def section(title: str) -> str:
-    """What stands below a heading."""
+    """The text below a heading."""
     (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
     return str(text)
 
@@ -59,7 +59,7 @@ def test_the_requests_of_the_readme_work_when_pasted(
     assert peers == {"B": "installed", "b": "installed"}
 
 
-def test_the_table_of_options_is_whole_and_tells_the_defaults() -> None:
+def test_the_table_of_options_is_complete_and_has_the_defaults() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section("Configuration"), re.MULTILINE))
     defaults = {name: json.loads(text) for name, text in rows.items() if re.fullmatch("[0-9]+", text)}
     assert set(rows) - set(defaults) == {"StagingDirectory", "CongestionControl"}
