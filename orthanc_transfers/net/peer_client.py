@@ -73,8 +73,9 @@ class PeerClient:
     Every method raises what ``PeerTransport.send`` does, and ``PeerInvalidResponse`` if a 200 response is invalid. If
     ``transport`` retries, invalid responses are retried too, but for the methods that say otherwise.
 
-    All requests carry the identifier of the transfer, and ``cookie()``: what a load balancer set when the transfer
-    began, maybe over a connection that is long closed. Both keep a transfer on one of several servers.
+    All requests but those of ``fetch_bucket`` carry the identifier of the transfer, and ``cookie()``: what a load
+    balancer set when the transfer began, maybe over a connection that is long closed. Both keep a transfer on one of
+    several servers.
     """
 
     def __init__(
@@ -147,7 +148,8 @@ class PeerClient:
 
     def fetch_bucket(self, bucket: Bucket, codec: Codec) -> Fetched:
         """The bytes of one bucket of a pull."""
-        request = self._request("GET", paths.chunks_v1(bucket, codec), limit=_max_encoded(bucket.size))
+        # No identifier of the transfer: a pull of version 1 names itself in its lookup only.
+        request = PeerRequest("GET", paths.chunks_v1(bucket, codec), limit=_max_encoded(bucket.size))
         return self._until_valid(lambda: self._decoded(self._transport.send(request), codec, bucket.size))
 
     # --- version 2
