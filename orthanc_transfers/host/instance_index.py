@@ -1,0 +1,215 @@
+"""Questions to Orthanc's index: which instances are below a resource, and the size and MD5 of each file.
+
+Each question takes about a tenth of a second at most, since Orthanc cannot be interrupted in one; work that was
+canceled stops between two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from orthanc_transfers.core.errors import HostError, UnknownResource
+from orthanc_transfers.core.model import Level, Resource
+from orthanc_transfers.host.native.sdk import Sdk
+from orthanc_transfers.host.native.structures import Code
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+"""An Orthanc identifier (a SHA-1). Nothing else may go into a path of Orthanc's REST API."""
+
+ABSENT = (Code.UNKNOWN_RESOURCE, Code.INEXISTENT_ITEM, Code.INEXISTENT_FILE)
+"""Error codes of Orthanc for a resource that does not exist, or no longer."""
+
+_COLLECTIONS = {
+    Level.PATIENT: "patients",
+    Level.STUDY: "studies",
+    Level.SERIES: "series",
+    Level.INSTANCE: "instances",
+}
+
+# For each level, the key of its children in Orthanc's JSON, and their level.
+_CHILDREN = {
+    Level.PATIENT: ("Studies", Level.STUDY),
+    Level.STUDY: ("Series", Level.SERIES),
+    Level.SERIES: ("Instances", Level.INSTANCE),
+}
+
+# OrthancPluginContentType_Dicom: the file itself, among the attachments of an instance.
+_DICOM = 1
+
+# Instances that are cheaper to ask for one by one.
+_FEW = 16
+
+# Instances to ask for at once: few at first, since each that is stored costs time and one would do; never more than
+# take about that many seconds, since Orthanc cannot be interrupted.
+_FIRST_BATCH = _FEW + 1
+_MAX_BATCH = 4096
+_BATCH_SECONDS = 0.1
+
+# Instances below a resource that Orthanc lists at once, in the time of a batch.
+_PAGE = 2048
+
+
+class IndexedFile(NamedTuple):
+    """What Orthanc's index knows of the file of an instance, as it would be downloaded."""
+
+    size: int
+    """Bytes."""
+    md5: str | None
+    """``None`` where Orthanc keeps none (``StoreMD5ForAttachments``)."""
+    uuid: str | None
+    """Of its attachment, if Orthanc stored it as it is."""
+
+
+class InstanceIndex:
+    """Orthanc's index of instances. To be used once Orthanc has started. Thread-safe."""
+
+    def __init__(self, sdk: Sdk) -> None:
+        self._sdk = sdk
+
+    def file(self, identifier: str) -> IndexedFile | None:
+        """The file of one instance; ``None`` if it is not stored."""
+        if not IDENTIFIER.fullmatch(identifier):
+            return None
+        info = self.get(f"/instances/{identifier}/attachments/dicom/info")
+        return None if info is None else _parse(json.loads(info))
+
+    def files(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, IndexedFile]:
+        """The files of those instances that are stored, out of any number.
+
+        Orthanc 1.12 looks one instance up by walking through all that it has (2 ms each of 10,000), and even 1.10
+        takes 0.1 ms. So many are asked for at once, which is quick for those that are not stored; and one that is
+        stored leads to its whole series.
+        """
+        found: dict[str, IndexedFile] = {}
+        waiting, batch = (identifier for identifier in wanted if identifier not in found), _FIRST_BATCH
+        while len(asked := list(itertools.islice(waiting, batch))) > _FEW:
+            cancellation.check()
+            began = time.monotonic()
+            series_found = self._series_of(asked)
+            fitting = int(batch * _BATCH_SECONDS / max(time.monotonic() - began, 1e-6))
+            batch = max(_FIRST_BATCH, min(fitting, batch * 4, _MAX_BATCH))
+            for series in series_found:
+                # It may have been deleted since.
+                with contextlib.suppress(UnknownResource):
+                    found.update(self.files_below(Resource(Level.SERIES, series), cancellation))
+        for identifier in asked:
+            cancellation.check()
+            file = self.file(identifier)
+            if file is not None:
+                found[identifier] = file
+        return {identifier: found[identifier] for identifier in wanted if identifier in found}
+
+    def files_below(
+        self, resource: Resource, cancellation: Cancellation
+    ) -> Iterator[tuple[str, IndexedFile]]:
+        """The files of all instances below a resource. Raises ``UnknownResource``; ``Canceled``."""
+        below = list(self.instances_below(resource.level, resource.id, cancellation))
+        at_once = self._find(resource, cancellation) if self._has_extended_find else {}
+        for identifier in below:
+            cancellation.check()
+            # One by one also those that a limit of the configuration (LimitFindInstances) cut off.
+            file = at_once.get(identifier) or self.file(identifier)
+            if file is None:
+                raise unknown(Level.INSTANCE, identifier)
+            yield identifier, file
+
+    def some_files_below(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation
+    ) -> dict[str, IndexedFile]:
+        """Files below some resources, ``count`` or about as many, that Orthanc lists at once; none before 1.12.5."""
+        found: dict[str, IndexedFile] = {}
+        if self._has_extended_find:
+            for resource in resources:
+                if resource.level is not Level.INSTANCE and len(found) < count:
+                    found.update(self._find(resource, cancellation, count))
+        return found
+
+    def instances_below(self, level: Level, identifier: str, cancellation: Cancellation) -> Iterator[str]:
+        """The identifiers of all instances below a resource. Raises ``UnknownResource``; ``Canceled``."""
+        if level is Level.INSTANCE:
+            yield identifier
+            return
+        cancellation.check()
+        answer = self.get(f"/{_COLLECTIONS[level]}/{identifier}")
+        if answer is None:
+            raise unknown(level, identifier)
+        key, child_level = _CHILDREN[level]
+        for child in json.loads(answer)[key]:
+            yield from self.instances_below(child_level, child, cancellation)
+
+    def get(self, uri: str) -> bytes | None:
+        """``GET`` from Orthanc itself; ``None`` for what does not exist."""
+        try:
+            return self._sdk.rest_get(uri)
+        except HostError as error:
+            if error.code in ABSENT:
+                return None
+            raise
+
+    @cached_property
+    def _has_extended_find(self) -> bool:
+        """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
+        system = json.loads(self._sdk.rest_get("/system"))
+        return bool(system.get("Capabilities", {}).get("HasExtendedFind"))
+
+    def _find(
+        self, resource: Resource, cancellation: Cancellation, enough: int | None = None
+    ) -> dict[str, IndexedFile]:
+        """The files of the instances below a resource, many at once; of all, unless the configuration limits them.
+
+        Or, if ``enough`` will do, of one page at most.
+        """
+        page = _PAGE if enough is None else min(enough, _PAGE)
+        query = {
+            "Level": "Instance",
+            "Query": {},
+            f"Parent{resource.level.value}": resource.id,
+            "ResponseContent": ["Attachments"],
+            "Limit": page,
+        }
+        found: dict[str, IndexedFile] = {}
+        for since in itertools.count(0, page):
+            cancellation.check()
+            body = json.dumps({**query, "Since": since}).encode()
+            items = json.loads(self._sdk.rest_post("/tools/find", body))
+            for item in items:
+                for attachment in item["Attachments"]:
+                    if attachment["ContentType"] == _DICOM:
+                        found[item["ID"]] = _parse(attachment)
+            if len(items) < page or enough is not None:
+                break
+        return found
+
+    def _series_of(self, instances: Sequence[str]) -> set[str]:
+        """The series of those instances that are stored."""
+        query = {"Resources": instances, "Level": "Instance", "Metadata": False}
+        items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
+        return {item["ParentSeries"] for item in items}
+
+
+def check_identifier(level: Level, identifier: str) -> None:
+    """Raises ``UnknownResource`` for what cannot be an identifier of Orthanc."""
+    if not IDENTIFIER.fullmatch(identifier):
+        raise unknown(level, identifier[:100])
+
+
+def unknown(level: Level, identifier: str) -> UnknownResource:
+    """The error for a resource that does not exist."""
+    return UnknownResource(f"there is no {level.value.lower()} {identifier} in this Orthanc")
+
+
+def _parse(attachment: dict[str, Any]) -> IndexedFile:
+    # The uncompressed ones: with StorageCompression, the others are of the file on Orthanc's disk.
+    size, md5 = int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5") or None
+    as_it_is = int(attachment["CompressedSize"]) == size and attachment.get("CompressedMD5", "") == (
+        md5 or ""
+    )
+    return IndexedFile(size, md5, attachment.get("Uuid") if as_it_is else None)
