@@ -1,4 +1,4 @@
-"""Composition root: reads the configuration, builds everything, wires it, stops it."""
+"""Composition root: reads the configuration, builds all parts, registers them with Orthanc, stops them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def load() -> None:
 
 
 class Plugin:
-    """Everything, built from the configuration. Nothing is registered with Orthanc before ``register``.
+    """All parts, built from the configuration. Nothing is registered with Orthanc before ``register``.
 
     Raises ``ConfigurationError``.
     """
@@ -77,7 +77,7 @@ class Plugin:
     def __init__(self, sdk: Sdk) -> None:
         configuration = sdk.configuration()
         path = Path(sdk.configuration_path())
-        # As Orthanc takes the paths of its configuration: relative to the folder where that lies.
+        # Relative paths in the configuration are relative to its folder, as everywhere in Orthanc.
         folder = path if path.is_dir() else path.parent
         if other_transfers_plugin_loaded() or other_transfers_plugin_configured(
             configuration.get("Plugins"), folder
@@ -95,87 +95,92 @@ class Plugin:
         )
 
         self._sdk = sdk
-        self._clock = SystemClock()
-        self._counters = PushMetrics()
+        self._closing = Cancellation()
+        self._jobs: JobEngine | None = None
+        self._saved_tokens: set[str] = set()
+        """Tokens of the jobs that Orthanc had saved."""
+
+        # Orthanc as a store of DICOM files
         durability = Durability(
             path_option(configuration, "IndexDirectory", folder, storage),
             storage,
             files_synced=bool(configuration.get("SyncStorageArea", True)),
         )
-        self._store = OrthancStore(sdk, StorageArea(storage), durability)
-        self._submitted = JobDurability(durability.sync_index)
-        self._cache = InstanceCache(self._store, settings.cache_size)
-        self._reader = ChunkReader(self._store, self._cache)
-        self._reports = Reports(staging_directory / "reports", settings.report_retention, self._clock)
-        staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=self._clock)
-        self._sent = AckLogs(staging.root / SENT)
-        self._receptions = Registry(
-            staging=staging, store=self._store, settings=settings, clock=self._clock, reports=self._reports
+        store = OrthancStore(sdk, StorageArea(storage), durability)
+        self._instance_cache = InstanceCache(store, settings.cache_size)
+        self._chunk_reader = ChunkReader(store, self._instance_cache)
+
+        # Receiving
+        clock = SystemClock()
+        reports = Reports(staging_directory / "reports", settings.report_retention, clock)
+        staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=clock)
+        self._registry = Registry(
+            staging=staging, store=store, settings=settings, clock=clock, reports=reports
         )
-        self._transactions = PushService(self._receptions, settings, self._clock, self._counters)
+        self._push_metrics = PushMetrics()
+        self._pushes = PushService(self._registry, settings, clock, self._push_metrics)
+
+        # Jobs
         originator = str(uuid.uuid4())
-        self._environment = Services(
-            store=self._store,
+        self._ack_logs = AckLogs(staging.root / SENT)
+        self._job_durability = JobDurability(durability.sync_index)
+        self._services = Services(
+            store=store,
             peers=OrthancPeers(sdk, configuration, settings),
-            reader=self._reader,
-            receptions=self._receptions,
-            reports=self._reports,
-            sent=self._sent,
+            reader=self._chunk_reader,
+            receptions=self._registry,
+            reports=reports,
+            sent=self._ack_logs,
             settings=settings,
-            clock=self._clock,
-            negotiation=CapabilitiesCache(self._clock),
+            clock=clock,
+            negotiation=CapabilitiesCache(clock),
             originator=originator,
         )
-        served = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
-        self._closing = Cancellation()
-        self._jobs: JobEngine | None = None
-        self._reloaded: set[str] = set()
-        """Tokens of the jobs that Orthanc had saved."""
-        self._passive = PeerRoutes(
-            self._store,
-            self._reader,
-            self._transactions,
-            self._reports,
-            originator,
-            served.tune,
-            self._closing,
+
+        # Routes
+        sockets = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
+        self._peer_routes = PeerRoutes(
+            store, self._chunk_reader, self._pushes, reports, originator, sockets.tune, self._closing
         )
+        self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
 
     def register(self) -> None:
-        """Make routes, jobs and the button known to Orthanc."""
+        """Register jobs, metrics, hooks and routes with Orthanc."""
         # The routes come last: should Orthanc refuse anything, no peer meets a plugin of which a part is missing.
         lifecycle.on_stopped(self._sdk, self._stopped)
-        jobs = self._jobs = JobEngine(self._sdk, self._reload, self._submitted.add)
+        jobs = self._jobs = JobEngine(self._sdk, self._reload, self._job_durability.add)
         self._sdk.on_metrics(self._publish_metrics)
         lifecycle.on_started(self._sdk, self._started)
-        identification = PluginRoutes(self._sdk.rest_get, javascript())
-        Router(self._sdk).register(routes(UserRoutes(self._environment, jobs), self._passive, identification))
+        user_routes = UserRoutes(self._services, jobs)
+        Router(self._sdk).register(routes(user_routes, self._peer_routes, self._plugin_routes))
         log.warning("transfers accelerator %s is loaded", __version__)
 
     def _reload(self, kind: str, saved: dict[str, Any]) -> Job:
-        job = reload(self._environment, kind, saved)
-        self._reloaded.add(job.token)
+        job = reload(self._services, kind, saved)
+        self._saved_tokens.add(job.token)
         return job
 
     def _publish_metrics(self) -> None:
-        lifecycle.publish_metrics(self._sdk, _metrics(self._cache, self._reader, self._counters))
+        lifecycle.publish_metrics(
+            self._sdk, _metrics(self._instance_cache, self._chunk_reader, self._push_metrics)
+        )
 
     def _started(self) -> None:
         _each(
             "start",
             self._sdk.check_version,
-            partial(self._receptions.drop_lost_pulls, self._reloaded),
-            partial(self._sent.drop_lost, self._reloaded),
-            self._transactions.recover,
+            partial(self._registry.drop_lost_pulls, self._saved_tokens),
+            partial(self._ack_logs.drop_lost, self._saved_tokens),
+            self._pushes.recover,
         )
 
     def _stopped(self) -> None:
         _each(
             "stop",
             self._closing.cancel,
-            self._submitted.close,
+            self._job_durability.close,
             self._release_jobs,
-            self._transactions.close,
+            self._pushes.close,
         )
 
     def _release_jobs(self) -> None:
@@ -194,11 +199,11 @@ def _each(when: str, *steps: Callable[[], None]) -> None:
             log.info("where it failed", exc_info=error)
 
 
-def _metrics(cache: InstanceCache, reader: ChunkReader, counters: PushMetrics) -> dict[str, float]:
-    """By the names of the C++ plugin, where they appeared in its release 1.7."""
+def _metrics(cache: InstanceCache, reader: ChunkReader, pushes: PushMetrics) -> dict[str, float]:
+    """Present values, keyed by the names of the C++ plugin, which has them since its release 1.7."""
     return {
         "orthanc_transfers_used_cache_size": cache.used,
         "orthanc_transfers_cache_hit_count": cache.hits,
         "orthanc_transfers_cache_miss_count": cache.misses + reader.partial_reads,
-        **counters.values(),
+        **pushes.values(),
     }

@@ -1,7 +1,7 @@
-"""Jobs that were submitted lately: what Orthanc has saved of them is forced to disk.
+"""Fsyncs Orthanc's index soon after a job was submitted.
 
-Orthanc writes a new job into its database within 0.2 s, and comes round to forcing that to disk every 10 s. A loss of
-power before would make it forget a job that a user has seen.
+Orthanc writes a new job into its database within 0.2 s, but fsyncs that only every 10 s. A power failure before would
+make it forget a job that a user has seen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from orthanc_transfers.runtime.threads import Periodic
 
 AFTER = (0.3, 1.5)
-"""Seconds after a submission at which the index is forced to disk: soon, and again should Orthanc have been slow."""
+"""Seconds after a submission at which the index is fsynced: soon, and again should Orthanc have been slow."""
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class JobDurability:
     """Calls ``force``, which may raise ``OSError``, after each submission. Thread-safe; a thread runs meanwhile.
 
-    For many jobs that are submitted at once it is called as often as for one.
+    Jobs submitted at once share the calls.
     """
 
     def __init__(self, force: Callable[[], None], after: tuple[float, ...] = AFTER) -> None:
@@ -41,7 +41,7 @@ class JobDurability:
         self._calls.start()
 
     def close(self) -> None:
-        """Do no more: Orthanc ends, and saves everything itself."""
+        """Stop: Orthanc is stopping, and saves everything itself."""
         self._calls.close()
 
     def _delay(self) -> float | None:

@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 JOB_TYPES = ("PushTransfer", "PullTransfer")
 
 RELEASE_TIMEOUT = 2.0
-"""Seconds that the end of Orthanc may wait for our jobs."""
+"""Seconds that a stop of Orthanc may wait for our jobs."""
 
-# Between two steps of a job that was released because Orthanc ends, in seconds.
+# Seconds between two steps of a job that was released because Orthanc stops.
 _IDLE_STEP = 0.05
 
 # Key of a saved job for its identifier, which Orthanc does not tell to a job that it reloads.
@@ -34,7 +34,7 @@ _IDENTIFIER = "JobID"
 
 
 class _Texts:
-    """Texts that Orthanc may still be reading: a thread reads the one that it was given before it asks for another.
+    """Texts that Orthanc may still be reading: a thread reads the one that it got before it asks for another.
 
     So there is one for each thread of Orthanc that ever asked, however many jobs it keeps and however often they are
     looked at.
@@ -52,7 +52,7 @@ class _Texts:
 
 
 class _Entry:
-    """A job, and what Orthanc calls it."""
+    """A job, and its identifier in Orthanc."""
 
     def __init__(self, job: Job, identifier: str | None = None) -> None:
         self.job = job
@@ -67,22 +67,22 @@ class _Entry:
 
 
 class JobEngine:
-    """Implements ``ports.JobQueue``. Reloads saved jobs through ``reload(type, serialized)``.
+    """Implements ``interfaces.JobQueue``. Reloads saved jobs through ``reload(type, serialized)``.
 
-    ``submitted`` is told of new ones.
-    To be made while Orthanc loads its plugins: saved jobs are reloaded soon after.
+    ``on_submitted`` is called after each submission.
+    To be created while Orthanc loads its plugins: saved jobs are reloaded soon after.
     """
 
     def __init__(
         self,
         sdk: Sdk,
         reload: Callable[[str, dict[str, Any]], Job],
-        submitted: Callable[[], None] = lambda: None,
+        on_submitted: Callable[[], None] = lambda: None,
         types: Collection[str] = JOB_TYPES,
     ) -> None:
         self._sdk = sdk
         self._reload = reload
-        self._submitted = submitted
+        self._on_submitted = on_submitted
         self._types = frozenset(types)
         self._handles = itertools.count(1)
         # Needs no lock: each use is a single operation of a dict.
@@ -97,11 +97,11 @@ class JobEngine:
             stop=self._stop,
             reset=self._reset,
         )
-        self._resting = PausedJobs(self._state_of)
+        self._paused = PausedJobs(self._state_of)
         sdk.register_jobs_unserializer(self._unserialize)
 
     def submit(self, job: Job, priority: int) -> str:
-        """Queue a job; answers its identifier. Raises ``HostError``."""
+        """Queue a job; returns its identifier. Raises ``HostError``."""
         entry = _Entry(job)
         native = self._create(entry)
         try:
@@ -110,15 +110,15 @@ class JobEngine:
             self._sdk.free_job(native)
             raise
         job.set_identifier(entry.identifier)
-        self._submitted()
+        self._on_submitted()
         return entry.identifier
 
     def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:
-        """Release all jobs side by side, for the end of Orthanc; returns within ``timeout`` seconds.
+        """Release all jobs in parallel, before Orthanc stops; returns within ``timeout`` seconds.
 
         Orthanc may go on asking for what it is going to save: the jobs stay known until it finalizes them.
         """
-        self._resting.close()
+        self._paused.close()
         end = time.monotonic() + timeout
         releasing = [
             threads.start("release", entry.release)
@@ -150,27 +150,27 @@ class JobEngine:
                 entry.job.set_identifier(identifier)
             native = self._create(entry)
             # It may have ended long ago, or be paused, or about to run.
-            self._rest(entry, alive=False)
+            self._watch(entry, alive=False)
             return native
         except Exception:
             logger.exception("a saved job %s cannot be reloaded", type_)
             return None
 
-    def _rest(self, entry: _Entry, *, alive: bool) -> None:
+    def _watch(self, entry: _Entry, *, alive: bool) -> None:
         if entry.identifier is not None:
-            self._resting.watch(entry.identifier, lambda: entry.job.stop(StopReason.CANCELED), alive=alive)
+            self._paused.watch(entry.identifier, lambda: entry.job.stop(StopReason.CANCELED), alive=alive)
 
     def _state_of(self, identifier: str) -> str | None:
         try:
             return str(json.loads(self._sdk.rest_get(paths.job(identifier)))["State"])
         except HostError:
-            return None  # not known any more, or Orthanc is still starting
+            return None  # forgotten, or Orthanc is still starting
 
     def _finalize(self, handle: int) -> None:
         entry = self._entries.pop(handle, None)
         if entry is not None:
             if entry.identifier is not None:
-                self._resting.forget(entry.identifier)
+                self._paused.forget(entry.identifier)
             entry.release()
 
     def _progress(self, handle: int) -> float:
@@ -181,7 +181,7 @@ class JobEngine:
         content = entry.job.content()
         failure = entry.job.failure()
         if failure is not None:
-            # The core shows its own words for error 1, whatever a plugin's job does: this is the one place
+            # Orthanc shows its own description of error 1, whatever a plugin's job does: this is the one field
             # of ``GET /jobs/{id}`` that can say what happened.
             content = {**content, "Error": failure}
         return self._texts.keep(content)
@@ -194,10 +194,10 @@ class JobEngine:
     def _step(self, handle: int) -> int:
         entry = self._entries[handle]
         if entry.identifier is not None:
-            self._resting.forget(entry.identifier)
+            self._paused.forget(entry.identifier)
         if not entry.released:
             outcome = entry.job.step()
-            # A job that was cut short by the end of Orthanc has not failed: it goes on after the next start.
+            # A job cut short by the stop of Orthanc has not failed: it resumes after the next start.
             if outcome is not StepOutcome.FAILURE or not entry.released:
                 if outcome is StepOutcome.FAILURE:
                     logger.error("%s failed: %s", entry.job.type, entry.job.failure())
@@ -209,7 +209,7 @@ class JobEngine:
         entry = self._entries[handle]
         entry.job.stop(StopReason(reason))
         if reason == StopReason.PAUSED.value:
-            self._rest(entry, alive=True)
+            self._watch(entry, alive=True)
         return Code.SUCCESS
 
     def _reset(self, handle: int) -> int:

@@ -1,4 +1,4 @@
-"""Orthanc's start and stop, and the values for its ``GET /tools/metrics-prometheus``."""
+"""Hooks into Orthanc's start and stop, and metrics for its ``GET /tools/metrics-prometheus``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def _on(sdk: Sdk, wanted: ChangeType, callback: Callable[[], None]) -> None:
 
 
 def publish_metrics(sdk: Sdk, values: Mapping[str, float]) -> None:
-    """Give Orthanc the present values, by the metrics' full names. Costs next to nothing."""
+    """Hand Orthanc the present values, keyed by the metrics' full names. Costs next to nothing."""
     for name, value in values.items():
         sdk.set_metric(name, value)

@@ -1,4 +1,4 @@
-"""What was listed lately and is going to be sent soon, so that the core need not be asked for each file again."""
+"""Two-generation cache of the files listed lately, so that Orthanc need not be asked again for each when it is sent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 LIFETIME = 60.0
-"""Seconds that are remembered at least, and twice as many at most while something else is listed."""
+"""Seconds that an entry is kept at least, and twice as long at most while others are listed."""
 
-# Of some 400 bytes each.
-_MOST = 50_000
+# Entries per generation, of some 400 bytes each.
+_MAX_ENTRIES = 50_000
 
 
 class ListingCache(Generic[T]):
-    """By identifier of instance. What is sent is forgotten at once; what never is, or was listed once more, in time.
+    """Keyed by instance identifier. What is sent is forgotten at once; what is not, after its lifetime.
 
     Thread-safe: single operations of a dictionary need no lock.
     """
@@ -28,18 +28,18 @@ class ListingCache(Generic[T]):
         self._old: dict[str, T] = {}
 
     def add(self, files: Mapping[str, T]) -> None:
-        """Remember some."""
+        """Remember some files, by instance identifier."""
         now = self._clock()
-        if now - self._since > LIFETIME or len(self._young) + len(files) > _MOST:
+        if now - self._since > LIFETIME or len(self._young) + len(files) > _MAX_ENTRIES:
             self._old, self._young, self._since = self._young, {}, now
         self._young.update(files)
 
     def get(self, identifier: str) -> T | None:
-        """One of them, unless it was forgotten."""
+        """The file of an instance; ``None`` if it is not remembered."""
         return self._young.get(identifier) or self._old.get(identifier)
 
     def forget(self, identifier: str) -> None:
-        """It was sent."""
+        """Drop an instance, once it was sent."""
         self._young.pop(identifier, None)
         self._old.pop(identifier, None)
 

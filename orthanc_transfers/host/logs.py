@@ -1,4 +1,4 @@
-"""Python's logging -> Orthanc's log."""
+"""Writes Python's logging to Orthanc's log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orthanc_transfers.host.native.sdk import Sdk
 ROOT = "orthanc_transfers"
 
 
-# A stranger's text must not look like further lines of the log.
+# Text from a remote client must not look like further lines of the log.
 _BREAKS = {code: repr(chr(code))[1:-1] for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 
 

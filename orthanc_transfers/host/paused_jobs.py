@@ -1,7 +1,7 @@
-"""Jobs that rest: Orthanc cancels a paused job, or one in its queue, without a word to the job.
+"""Notices cancels of paused jobs: Orthanc cancels a paused job, or one in its queue, without telling the job.
 
 (Tried on 1.10.1 and 1.12.7.) What such a job has sent or received would stay until it expires; so the state
-of those that rest is looked at now and then.
+of jobs that are paused or queued is polled.
 """
 
 from __future__ import annotations
@@ -14,66 +14,64 @@ from dataclasses import dataclass
 from orthanc_transfers.runtime.threads import Periodic
 
 PERIOD = 1.0
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 CANCELED = "Failure"
-"""What ``GET /jobs/{id}`` says of a canceled job, and of a failed one: a job that rests cannot fail."""
+"""What ``GET /jobs/{id}`` says of a canceled job, and of a failed one: a paused job cannot fail."""
 
-_OVER = frozenset({CANCELED, "Success"})
+_ENDED = frozenset({CANCELED, "Success"})
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Resting:
+class _PausedJob:
     canceled: Callable[[], None]
     alive: bool
 
 
 class PausedJobs:
-    """Tells each job that it was canceled while it rested. Thread-safe; a thread runs while any rests.
+    """Tells each job that was canceled while it was paused or queued. Thread-safe; a thread runs while there are any.
 
-    ``state_of`` answers the state of a job by its identifier, ``None`` if that cannot be said.
+    ``state_of`` returns the state of a job by its identifier, ``None`` if it is not known.
     """
 
     def __init__(self, state_of: Callable[[str], str | None], period: float = PERIOD) -> None:
         self._state_of = state_of
         self._period = period
         self._lock = threading.Lock()
-        self._jobs: dict[str, _Resting] = {}
-        self._looks = Periodic(
-            "resting-jobs", lambda: self._period if self._jobs else None, self._look_at_all
-        )
+        self._jobs: dict[str, _PausedJob] = {}
+        self._polling = Periodic("paused-jobs", lambda: self._period if self._jobs else None, self._poll)
 
     def watch(self, identifier: str, canceled: Callable[[], None], *, alive: bool) -> None:
-        """A job rests from now on. ``alive``: it is known that it has not ended before."""
+        """A job is paused or queued from now on. ``alive``: it is known not to have ended before."""
         with self._lock:
-            self._jobs[identifier] = _Resting(canceled, alive)
-        self._looks.start()
+            self._jobs[identifier] = _PausedJob(canceled, alive)
+        self._polling.start()
 
     def forget(self, identifier: str) -> None:
-        """A job does not rest, or not any more."""
+        """A job runs, or is gone."""
         with self._lock:
             self._jobs.pop(identifier, None)
 
     def close(self) -> None:
-        """Look no more."""
-        self._looks.close()
+        """Stop polling."""
+        self._polling.close()
 
-    def _look_at_all(self) -> None:
+    def _poll(self) -> None:
         with self._lock:
             jobs = dict(self._jobs)
         for identifier, job in jobs.items():
-            self._look(identifier, job)
+            self._check(identifier, job)
 
-    def _look(self, identifier: str, job: _Resting) -> None:
+    def _check(self, identifier: str, job: _PausedJob) -> None:
         state = self._state_of(identifier)
-        if state not in _OVER:
+        if state not in _ENDED:
             job.alive = job.alive or state is not None
             return
         with self._lock:
             if self._jobs.get(identifier) is not job:
-                return  # it went on meanwhile
+                return  # resumed meanwhile
             del self._jobs[identifier]
         if state == CANCELED and job.alive:
             log.info("job %s was canceled while it was paused", identifier)

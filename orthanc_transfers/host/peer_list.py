@@ -1,4 +1,4 @@
-"""The peers as Orthanc knows them at one moment: those of its configuration, and those set at run time."""
+"""Snapshot of Orthanc's peers: those of its configuration, and those set at run time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from orthanc_transfers.host.native.sdk import Sdk
 
 
 class PeerList:
-    """A snapshot, given back to Orthanc when nobody refers to it any more. Thread-safe."""
+    """A snapshot, freed once nothing refers to it any more. Thread-safe."""
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
         self.handle = sdk.peers()
-        """What the SDK calls want."""
+        """The address that the SDK's calls take."""
         self._free = weakref.finalize(self, sdk.free_peers, self.handle)
         # At the end of the process Orthanc has taken it back already.
         self._free.atexit = False
@@ -38,5 +38,5 @@ class PeerList:
         return self._sdk.peer_url(self.handle, self.index(name))
 
     def user_property(self, name: str, key: str) -> str | None:
-        """A free property of a peer, ``None`` if it has no such one. Raises ``UnknownPeer``."""
+        """A free property of a peer, ``None`` if it has none of that name. Raises ``UnknownPeer``."""
         return self._sdk.peer_user_property(self.handle, self.index(name), key)

@@ -1,4 +1,4 @@
-"""The peers of Orthanc, and the best way to each."""
+"""Orthanc's peers, and the transport to each: our own where possible, else Orthanc's HTTP client."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from orthanc_transfers.runtime.clock import SystemClock
 DEFAULT_HTTP_TIMEOUT = 60
 """Seconds, Orthanc's own default of ``HttpTimeout``."""
 
-# Properties that the core hides in its answers or shows without their value.
+# Properties that Orthanc hides in its responses or shows without their value.
 _HIDDEN = ("Username", "HttpHeaders", "CertificateFile", "Pkcs11")
 
 
 class OrthancPeers:
-    """Implements ``ports.Peers``. Thread-safe.
+    """Implements ``interfaces.Peers``. Thread-safe.
 
-    Each question sees what Orthanc knows at that moment. Peers kept in its memory, set at run time or not,
+    Each call sees what Orthanc knows at that moment. Peers kept in its memory, set at run time or not,
     have all their properties in its present configuration, and are reached over ``RequestsTransport``. Of
     peers kept in its database (``OrthancPeersInDatabase``) the credentials are hidden: those that have some,
     and those that need PKCS#11, are reached through Orthanc's own client.
@@ -88,7 +88,7 @@ class OrthancPeers:
             return self._bandwidths[name]
 
     def _peer(self, name: str, url: str) -> Peer | None:
-        """The peer with all that is needed to reach it; ``None`` where Orthanc keeps a part for itself."""
+        """The peer with all that is needed to reach it; ``None`` where Orthanc does not reveal a part of it."""
         shown = self._shown_by_rest(name) if self._in_database else self._configured(name)
         if shown is None:
             return None
@@ -99,7 +99,7 @@ class OrthancPeers:
                 certificate_file=native_path(peer.certificate_file),
                 certificate_key_file=native_path(peer.certificate_key_file),
             )
-        # Another address than the one Orthanc itself would use: then it knows something that we do not.
+        # Another URL than the one Orthanc itself would use: then Orthanc knows something that we do not.
         return peer if peer is not None and peer.url.rstrip("/") == url.rstrip("/") else None
 
     def _configured(self, name: str) -> Any:
@@ -120,7 +120,7 @@ class OrthancPeers:
 
 
 def _verify(configuration: Mapping[str, Any], path: str) -> bool | str:
-    """As ``RequestsTransport`` wants it. ``path`` is that of the configuration, a file or a folder."""
+    """The ``verify`` of ``RequestsTransport``. ``path`` is that of the configuration, a file or a folder."""
     if not configuration.get("HttpsVerifyPeers", True):
         return False
     authorities = configuration.get("HttpsCACertificates") or ""

@@ -1,4 +1,4 @@
-"""Serves a table of routes through Orthanc's HTTP server."""
+"""Registers the routes on Orthanc's HTTP server, and converts its requests and our responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Orthanc's own conversion of its error codes into HTTP statuses; 500 for all others.
 # (Tried on 1.10.1 and 1.12.7.)
-CORE_STATUSES = {
+ORTHANC_STATUSES = {
     3: 400,
     5: 400,
     7: 404,
@@ -43,12 +43,12 @@ CORE_STATUSES = {
 
 
 class Router:
-    """Registers routes with the core, turns its requests into ``Request`` and our answers into its own."""
+    """Serves routes: Orthanc's request -> ``Request`` -> handler -> ``Response`` -> Orthanc's response."""
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
         # Orthanc's HTTP server gives its threads stacks of 100 KB (tried): isal's compressor alone has three
-        # times that on its own, and a look-up of a name, TLS or deep JSON come near. A thread of ours has 8 MB.
+        # times that on its own, and a DNS look-up, TLS or deep JSON come near. A thread of ours has 8 MB.
         self._pool = Pool("route")
 
     def register(self, routes: RouteTable) -> None:
@@ -70,14 +70,14 @@ class Router:
                 self._answer(output, self._pool.call(partial(handler, request)))
             except TransferError as error:
                 if error.status >= 500 and not isinstance(error, Busy):
-                    # Orthanc logs its own words for the code only, or nothing.
+                    # Orthanc logs only its own description of the code, or nothing.
                     logger.warning("%s %s: %s", request.method, path, error)
                 return self._refuse(output, request, error)
             except Exception as error:
                 logger.exception("%s %s failed", request.method, path)
                 return self._refuse(output, request, TransferError(f"{type(error).__name__}: {error}"))
             finally:
-                # Orthanc frees the memory now: a handler that keeps the body shall meet an exception, not a crash.
+                # Orthanc frees the memory now: a handler that keeps the body gets an exception, not a crash.
                 with contextlib.suppress(BufferError):
                     request.body.release()
             return Code.SUCCESS
@@ -90,9 +90,9 @@ class Router:
         self._sdk.answer(output, response.body, response.content_type)
 
     def _refuse(self, output: int, request: Request, error: TransferError) -> int:
-        """Answer an error, with the core's own JSON wherever its code means our status."""
+        """Respond with an error, in Orthanc's own JSON wherever its code means our status."""
         details = str(error)
-        if CORE_STATUSES.get(error.code, 500) == error.status and not isinstance(error, Busy):
+        if ORTHANC_STATUSES.get(error.code, 500) == error.status and not isinstance(error, Busy):
             self._sdk.set_error_details(output, details)
             return error.code
         if isinstance(error, Busy):
@@ -101,7 +101,7 @@ class Router:
         return Code.SUCCESS
 
     def _error_body(self, request: Request, error: TransferError) -> bytes:
-        """What the core would answer, with the keys of its own errors."""
+        """The body that Orthanc would send, with the keys of its own errors."""
         reason = http.HTTPStatus(error.status).phrase
         body = {
             "Details": str(error),

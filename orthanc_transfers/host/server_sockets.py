@@ -1,8 +1,8 @@
-"""The connections that Orthanc's HTTP server has accepted: the bytes of a pull leave through them.
+"""Tunes the connections that Orthanc's HTTP server has accepted: the bytes of a pull leave through them.
 
-They are not ours, but they are in our process: each can be given a congestion control, and be kept from taking
-more than it can carry. (The socket on which the server listens could pass the one on to all; but then a route that
-has one of its own would win, and those who look at images would get it too, though nobody pulls.)
+They are not ours, but they are in our process: each can be given a congestion control, and be kept from buffering
+more than it can carry. (The listening socket could pass a congestion control on to all; but then it would override
+one that a network route has of its own, and viewers of images would get it too, even when there is no pull.)
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from collections.abc import Iterator
 from orthanc_transfers.net.congestion import CongestionControl
 from orthanc_transfers.net.tcp_info import look_at
 
-# Seconds between two looks at most: one costs some microseconds for each open file of the process.
+# Seconds between two scans at least: one costs some microseconds for each open file of the process.
 _PERIOD = 0.1
 
-# Addresses of which it is remembered whether the line to them loses packets.
-_MOST_PLACES = 100
+# Remote addresses of which it is remembered whether the link to them loses packets.
+_MAX_REMOTES = 100
 
 # As in Linux's headers; Python has no name for it before 3.12.
 _TCP_NOTSENT_LOWAT = 25
-# Bytes that may wait in the system for their turn: those of so many seconds, ...
-_WAITING = 0.1
-# ... but at least so many.
-_LEAST_WAITING = 16 * 1024
-_MOST_WAITING = 2**30
+# Bytes that may wait in the kernel's send buffer: what the link carries in so many seconds, ...
+_BUFFERED_SECONDS = 0.1
+# ... but at least and at most so many.
+_MIN_BUFFERED = 16 * 1024
+_MAX_BUFFERED = 2**30
 
 
 class ServerSockets:
-    """Those to one port of this process, to be made fit for much that is answered.
+    """Accepted connections to one port of this process, tuned for large responses.
 
     ``congestion_control`` is as in the configuration.
     """
@@ -42,45 +42,45 @@ class ServerSockets:
         self._port = port
         self._congestion_control = congestion_control
         self._lock = threading.Lock()
-        self._looked = -_PERIOD
-        self._places: dict[str, CongestionControl] = {}
+        self._scanned = -_PERIOD
+        self._remotes: dict[str, CongestionControl] = {}
 
     def tune(self) -> None:
-        """See to the present connections; to be called before much is answered."""
+        """Tune the present connections; to be called before a large response."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked < _PERIOD:
+            if now - self._scanned < _PERIOD:
                 return
-            self._looked = now
+            self._scanned = now
         for connection, remote in _connections(self._port):
             with connection:
-                self._of(remote).apply(connection)
-                _hold_back(connection)
+                self._control_of(remote).apply(connection)
+                _limit_buffered(connection)
 
-    def _of(self, remote: str) -> CongestionControl:
+    def _control_of(self, remote: str) -> CongestionControl:
         with self._lock:
-            if len(self._places) >= _MOST_PLACES:
-                self._places.clear()
-            return self._places.setdefault(remote, CongestionControl(self._congestion_control))
+            if len(self._remotes) >= _MAX_REMOTES:
+                self._remotes.clear()
+            return self._remotes.setdefault(remote, CongestionControl(self._congestion_control))
 
 
-def _hold_back(connection: socket.socket) -> None:
-    """Let the server write no faster than the line carries.
+def _limit_buffered(connection: socket.socket) -> None:
+    """Let the server write no faster than the link carries.
 
-    It closes a connection that was silent for a second (``KeepAliveTimeout``) after it had written its answer: into
-    the memory of the system, where on a long line megabytes wait for more than that second. The next request would
-    find the connection closed, and a new one begins slowly.
+    It closes a connection that was silent for a second (``KeepAliveTimeout``) after it has written its response: into
+    the kernel's send buffer, where on a long link megabytes wait for more than that second. The next request would
+    find the connection closed, and a new one starts slowly.
     """
     sample = look_at(connection)
     if sample is not None:
-        waiting = max(_LEAST_WAITING, int(_WAITING * sample.rate))
+        waiting = max(_MIN_BUFFERED, int(_BUFFERED_SECONDS * sample.rate))
         # Refused, or broken already: then the server goes on as it would have.
         with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, min(waiting, _MOST_WAITING))
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, min(waiting, _MAX_BUFFERED))
 
 
 def _connections(port: int) -> Iterator[tuple[socket.socket, str]]:
-    """The connections to a port of this process, each as a handle to be closed, with the address of the other end."""
+    """The connections to a port of this process, each as a duplicate to be closed, with the remote address."""
     for name in os.listdir("/proc/self/fd"):
         # Descriptors come and go meanwhile, and most are not of sockets.
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Orthanc's own storage folder, from which any part of a file can be read.
+"""Partial reads from Orthanc's own storage folder.
 
 The SDK reads files whole, looks each up in the database before, and copies it once more: twice as much memory as
 the file has is in use meanwhile (tried on 1.10.1: 1200 MB for 600).
@@ -22,8 +22,11 @@ class StorageArea:
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
 
-    def read_into(self, view: memoryview, uuid: str, whole: int, offset: int) -> bool:
-        """Fill ``view`` from a place in an attachment of ``whole`` bytes; whether there is such a file of that size."""
+    def read_into(self, view: memoryview, uuid: str, size: int, offset: int) -> bool:
+        """Fill ``view`` from ``offset`` on in an attachment of ``size`` bytes.
+
+        Returns ``False`` if there is no file of that size.
+        """
         if not _UUID.fullmatch(uuid):
             return False
         try:
@@ -32,7 +35,7 @@ class StorageArea:
             return False
         try:
             # Another size: compressed by Orthanc (StorageCompression), or not what it seems.
-            return os.fstat(fd).st_size == whole and os.preadv(fd, [view], offset) == len(view)
+            return os.fstat(fd).st_size == size and os.preadv(fd, [view], offset) == len(view)
         except OSError:
             return False
         finally:

@@ -1,1 +1,1 @@
-"""The routes: Request -> Response. Knows no Orthanc."""
+"""Routes: Request -> Response. Knows no Orthanc."""

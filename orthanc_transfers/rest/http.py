@@ -1,4 +1,4 @@
-"""Request and Response: what a route sees of HTTP, whoever serves it."""
+"""Request, Response and Route: what a handler sees of HTTP, whatever serves it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orthanc_transfers.core.content_encoding import (
 from orthanc_transfers.core.safe_json import parse_json
 
 MAX_VALUES = 1_000_000
-"""Values in the JSON of a request: four for each chunk of the largest bucket, full of tiny instances."""
+"""Most values in the JSON of a request: four for each chunk of the largest bucket, full of tiny instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer."""
+    """One response, of status 200; errors are raised."""
 
     body: Buffer = b""
     content_type: str = "application/json"
@@ -61,13 +61,13 @@ class Route:
     methods: Mapping[str, Handler]
 
 
-def answer_json(value: Any) -> Response:
-    """A value as Orthanc's routes answer it."""
+def json_response(value: Any) -> Response:
+    """A response in JSON, formatted as by Orthanc's own routes."""
     return Response(json.dumps(value, indent=1).encode() + b"\n")
 
 
-def answer_many(request: Request, value: Any) -> Response:
-    """A value that may name many instances: without indentation, which takes long, and small if asked for that."""
+def compact_json_response(request: Request, value: Any) -> Response:
+    """A response that may name many instances: without indentation, which takes long, and compressed if accepted."""
     text = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     body, headers = shrink(text) if accepts(request.headers.get(ACCEPT_ENCODING)) else (text, {})
     return Response(body, headers=headers)

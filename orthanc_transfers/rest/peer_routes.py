@@ -1,4 +1,4 @@
-"""What peers call: lookup, chunks, push (version 1), and all of version 2."""
+"""Routes that peers call: lookup, chunks and push of version 1, and all of version 2."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.rest.http import Request, Response, answer_json, answer_many
+from orthanc_transfers.rest.http import Request, Response, compact_json_response, json_response
 from orthanc_transfers.runtime.cancellation import Cancellation
 
-# Orthanc holds a body whole in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
+# Bytes. Orthanc holds a whole body in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
 MAX_BODY_SIZE = 64 * 1024 * 1024
 
-# Version 1 bounds no answer, but offsets and sizes have 31 bits on C++ peers, and the SDK's answers 32.
-_LARGEST_ANSWER = 2**31 - 1
+# Bytes. Version 1 bounds no response, but offsets and sizes have 31 bits on C++ peers, and the SDK's responses 32.
+_MAX_RESPONSE_SIZE = 2**31 - 1
 
-# Seconds. No proxy takes a request of that length for dead.
+# Seconds. No proxy gives up on a request of that duration.
 MAX_WAIT = 5
 
 
@@ -53,7 +53,7 @@ class PeerRoutes:
         self,
         store: InstanceStore,
         reader: ChunkReader,
-        transactions: PushService,
+        pushes: PushService,
         reports: Reports,
         originator: str,
         tune: Callable[[], None],
@@ -61,25 +61,25 @@ class PeerRoutes:
     ) -> None:
         self._store = store
         self._reader = reader
-        self._transactions = transactions
+        self._pushes = pushes
         self._reports = reports
         self._originator = originator
         self._tune = tune
-        """To be called before many bytes are answered."""
+        """To be called before a large response."""
         self._closing = closing
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
-        resources = parse_resources(request.json(self._transactions.max_values))
+        resources = parse_resources(request.json(self._pushes.max_values))
         first = request.headers.get(FIRST_HEADER)
-        with _stopping():
+        with _busy_when_stopping():
             if first is None:
                 listed = Beginning(self._store.manifest(resources, self._closing), 0)
             else:
                 count = _natural("the number of first instances", first)
                 listed = self._store.beginning(resources, count, self._closing)
-        answer = LookupResponse(listed.manifest.instances, self._originator, listed.more)
-        return answer_many(request, answer.to_json())
+        found = LookupResponse(listed.manifest.instances, self._originator, listed.more)
+        return compact_json_response(request, found.to_json())
 
     def get_chunks(self, request: Request) -> Response:
         """``GET /transfers/chunks/{id}.{id}…``: exactly the bytes asked for, or an error."""
@@ -89,9 +89,9 @@ class PeerRoutes:
         offset = _natural("offset", request.query.get("offset", "0"))
         size = _natural("size", request.query.get("size", "0"))
         chunks, manifest = self._chunks_of(request.groups[0].split("."), offset, size)
-        if sum(chunk.size for chunk in chunks) > _LARGEST_ANSWER:
+        if sum(chunk.size for chunk in chunks) > _MAX_RESPONSE_SIZE:
             raise TooLarge(
-                f"more than {_LARGEST_ANSWER} bytes in one answer: ask for parts, by offset and size"
+                f"more than {_MAX_RESPONSE_SIZE} bytes in one response: ask for parts, by offset and size"
             )
         self._tune()
         codec = Codec(compression)
@@ -99,7 +99,7 @@ class PeerRoutes:
         return Response(body, content_type(codec))
 
     def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> tuple[list[Chunk], Manifest]:
-        """What is asked for, and the instances it is of."""
+        """The chunks asked for, and a manifest of their instances."""
         chunks: list[Chunk] = []
         instances: dict[str, Instance] = {}
         left = size
@@ -115,7 +115,7 @@ class PeerRoutes:
             offset = 0
             left -= taken
             if size and not left:
-                break  # identifiers behind the last byte asked for are not looked at
+                break  # identifiers after the last byte asked for are ignored
         if offset or (size and left):
             raise BadRequest("offset and size lie beyond the end of the instances")
         return chunks, Manifest(instances.values())
@@ -123,29 +123,29 @@ class PeerRoutes:
     def create_push_v1(self, request: Request) -> Response:
         """``POST /transfers/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        creation = PushCreationV1.parse(request.json(self._transactions.max_values))
-        identifier = self._transactions.create_v1(creation, sender)
-        return answer_json(PushCreated(identifier, paths.push_v1(identifier)).to_json())
+        creation = PushCreationV1.parse(request.json(self._pushes.max_values))
+        identifier = self._pushes.create_v1(creation, sender)
+        return json_response(PushCreated(identifier, paths.push_v1(identifier)).to_json())
 
     def put_bucket(self, request: Request) -> Response:
-        """``PUT /transfers/push/{transaction}/{bucket index}``."""
+        """``PUT /transfers/push/{push}/{bucket index}``."""
         identifier, index = request.groups
-        self._transactions.put_v1(identifier, _natural("the index of a bucket", index), request.body)
-        return answer_json({})
+        self._pushes.put_v1(identifier, _natural("the index of a bucket", index), request.body)
+        return json_response({})
 
     def commit_push_v1(self, request: Request) -> Response:
-        """``POST /transfers/push/{transaction}/commit``: answered when all is imported."""
-        self._transactions.commit_v1(request.groups[0])
-        return answer_json({})
+        """``POST /transfers/push/{push}/commit``: responds when all is imported."""
+        self._pushes.commit_v1(request.groups[0])
+        return json_response({})
 
     def drop_push(self, request: Request) -> Response:
         """``DELETE`` of a push, of either version."""
-        self._transactions.drop(request.groups[0])
-        return answer_json({})
+        self._pushes.drop(request.groups[0])
+        return json_response({})
 
     def capabilities(self, request: Request) -> Response:
         """``GET /transfers/capabilities``."""
-        return answer_json(
+        return json_response(
             Capabilities(
                 (1, 2), __version__, self._originator, usable(), MAX_BODY_SIZE, growing=True
             ).to_json()
@@ -154,36 +154,36 @@ class PeerRoutes:
     def create_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        creation = PushCreationV2.parse(request.json(self._transactions.max_values))
-        with _stopping():
-            return answer_json(self._transactions.create(creation, sender).to_json())
+        creation = PushCreationV2.parse(request.json(self._pushes.max_values))
+        with _busy_when_stopping():
+            return json_response(self._pushes.create(creation, sender).to_json())
 
     def put_ranges(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
-        identifier, places = request.groups
-        numbers = [_natural("each offset and size", text) for text in places.split("/")[1:]]
+        identifier, slices = request.groups
+        numbers = [_natural("each offset and size", text) for text in slices.split("/")[1:]]
         ranges = list(zip(numbers[::2], numbers[1::2], strict=True))
         size = sum(size for _, size in ranges)
         if size > MAX_BODY_SIZE:
             # The memory for it is taken before it is known whether the body holds as much.
             raise TooLarge(f"{size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}")
-        self._transactions.put(
+        self._pushes.put(
             identifier,
             ranges,
             _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
             request.headers.get(XXH3_HEADER),
             request.body,
         )
-        return answer_json({})
+        return json_response({})
 
     def push_status(self, request: Request) -> Response:
-        """``GET /transfers/v2/push/{push}?wait=``: with ``wait``, answered when its commit ends, but soon."""
+        """``GET /transfers/v2/push/{push}?wait=``: responds when its commit ends, or after ``wait`` seconds."""
         wait = min(_natural("wait", request.query.get("wait", "0")), MAX_WAIT)
-        return answer_json(self._transactions.status(request.groups[0], wait).to_json())
+        return json_response(self._pushes.status(request.groups[0], wait).to_json())
 
     def commit_push_v2(self, request: Request) -> Response:
-        """``POST /transfers/v2/push/{push}/commit``: starts it, answers at once."""
-        return answer_json(self._transactions.commit(request.groups[0]).to_json())
+        """``POST /transfers/v2/push/{push}/commit``: starts it, and responds at once."""
+        return json_response(self._pushes.commit(request.groups[0]).to_json())
 
     def post_chunks(self, request: Request) -> Response:
         """``POST /transfers/v2/chunks``."""
@@ -207,20 +207,20 @@ class PeerRoutes:
         report = self._reports.read(request.groups[0])
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
-        return answer_json(report)
+        return json_response(report)
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """What ends because the server stops is to be asked for again."""
+def _busy_when_stopping() -> Iterator[None]:
+    """A request cut short by the stop of this server is to be repeated later."""
     try:
         yield
     except Canceled:
-        raise Busy("this server stops, ask again when it has started") from None
+        raise Busy("this Orthanc is stopping, repeat the request when it has started again") from None
 
 
 def _joined(pieces: Sequence[Buffer]) -> Buffer:
-    # The SDK answers from one buffer only; a chunk of a single instance is not copied.
+    # The SDK responds from one buffer only; a chunk of a single instance is not copied.
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -1,4 +1,4 @@
-"""The one table of routes. A new route is one line here and one method of its class."""
+"""The one table of routes. A new route is one row here and one method of its class."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 
-# Identifiers of instances, transactions and jobs: nothing that could mean something to a file system.
+# Identifiers of instances, pushes and jobs: no character that means something to a file system.
 _ID = "([.0-9a-f-]+)"
 _PUSH_V1 = paths.push_v1(_ID)
 _PUSH_V2 = paths.push_v2(_ID)
 
 
-def routes(active: UserRoutes, passive: PeerRoutes, identification: PluginRoutes) -> RouteTable:
+def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
-        Route(paths.PLUGINS, {"GET": identification.list_plugins}),
-        Route(paths.EXPLORER_SCRIPT, {"GET": identification.explorer}),
-        Route(paths.PLUGIN, {"GET": identification.describe}),
-        Route(paths.SEND, {"POST": active.send}),
-        Route(paths.PULL, {"POST": active.pull}),
-        Route(paths.PEERS, {"GET": active.list_peers}),
-        Route(paths.LOOKUP, {"POST": passive.lookup}),
-        Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": passive.get_chunks}),
-        Route(paths.PUSH_V1, {"POST": passive.create_push_v1}),
-        Route(_PUSH_V1, {"DELETE": passive.drop_push}),
-        Route(paths.bucket(_PUSH_V1, "([0-9]+)"), {"PUT": passive.put_bucket}),
-        Route(paths.commit(_PUSH_V1), {"POST": passive.commit_push_v1}),
-        Route(paths.CAPABILITIES, {"GET": passive.capabilities}),
-        Route(paths.PUSH_V2, {"POST": passive.create_push_v2}),
+        Route(paths.PLUGINS, {"GET": plugin.list_plugins}),
+        Route(paths.EXPLORER_SCRIPT, {"GET": plugin.explorer}),
+        Route(paths.PLUGIN, {"GET": plugin.describe}),
+        Route(paths.SEND, {"POST": user.send}),
+        Route(paths.PULL, {"POST": user.pull}),
+        Route(paths.PEERS, {"GET": user.list_peers}),
+        Route(paths.LOOKUP, {"POST": peer.lookup}),
+        Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),
+        Route(paths.PUSH_V1, {"POST": peer.create_push_v1}),
+        Route(_PUSH_V1, {"DELETE": peer.drop_push}),
+        Route(paths.bucket(_PUSH_V1, "([0-9]+)"), {"PUT": peer.put_bucket}),
+        Route(paths.commit(_PUSH_V1), {"POST": peer.commit_push_v1}),
+        Route(paths.CAPABILITIES, {"GET": peer.capabilities}),
+        Route(paths.PUSH_V2, {"POST": peer.create_push_v2}),
         Route(
             _PUSH_V2,
-            {"GET": passive.push_status, "DELETE": passive.drop_push},
+            {"GET": peer.push_status, "DELETE": peer.drop_push},
         ),
-        Route(_PUSH_V2 + "((?:/[0-9]+/[0-9]+)+)", {"PUT": passive.put_ranges}),
-        Route(paths.commit(_PUSH_V2), {"POST": passive.commit_push_v2}),
-        Route(paths.CHUNKS_V2, {"POST": passive.post_chunks}),
-        Route(paths.report(_ID), {"GET": passive.report}),
+        Route(_PUSH_V2 + "((?:/[0-9]+/[0-9]+)+)", {"PUT": peer.put_ranges}),
+        Route(paths.commit(_PUSH_V2), {"POST": peer.commit_push_v2}),
+        Route(paths.CHUNKS_V2, {"POST": peer.post_chunks}),
+        Route(paths.report(_ID), {"GET": peer.report}),
     )

@@ -1,4 +1,4 @@
-"""What a user calls: send, pull, peers."""
+"""Routes that users call: send, pull, peers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from orthanc_transfers.interfaces import Job, JobQueue, PeerRequest
 from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
 from orthanc_transfers.jobs.services import Services
-from orthanc_transfers.rest.http import Request, Response, answer_json
+from orthanc_transfers.rest.http import Request, Response, json_response
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -38,14 +38,14 @@ _PEERS_AT_ONCE = 64
 class UserRoutes:
     """The routes by which a user starts transfers."""
 
-    def __init__(self, environment: Services, queue: JobQueue) -> None:
-        self._environment = environment
-        self._queue = queue
+    def __init__(self, services: Services, jobs: JobQueue) -> None:
+        self._services = services
+        self._jobs = jobs
 
     def send(self, request: Request) -> Response:
         """``POST /transfers/send``: a push job here, or a pull job on a peer that has ``RemoteSelf``."""
         wanted = self._parse(request)
-        remote_self = self._environment.peers.remote_self(wanted.peer)
+        remote_self = self._services.peers.remote_self(wanted.peer)
         if remote_self is not None:
             return self._ask_to_pull(wanted, remote_self)
         return self._submit(wanted, new_push)
@@ -53,30 +53,30 @@ class UserRoutes:
     def pull(self, request: Request) -> Response:
         """``POST /transfers/pull``: a pull job here."""
         wanted = self._parse(request)
-        self._environment.peers.remote_self(wanted.peer)  # an unknown peer is said now, not by the job
+        self._services.peers.remote_self(wanted.peer)  # an unknown peer is reported now, not by the job
         return self._submit(wanted, new_pull)
 
     def list_peers(self, request: Request) -> Response:
-        """``GET /transfers/peers``: which peers have the plugin, each asked on its own."""
-        names = self._environment.peers.names()
+        """``GET /transfers/peers``: which peers have the plugin, all asked in parallel."""
+        names = self._services.peers.names()
         found = dict.fromkeys(names, "disabled")
 
         def ask(name: str) -> None:
-            found[name] = self._equipment(name)
+            found[name] = self._plugin_state(name)
 
         threads.run_all("peers", min(len(names), _PEERS_AT_ONCE), names, ask, Cancellation())
-        return answer_json(found)
+        return json_response(found)
 
     def _parse(self, request: Request) -> TransferRequest:
-        return TransferRequest.parse(request.json(self._environment.settings.max_values))
+        return TransferRequest.parse(request.json(self._services.settings.max_values))
 
-    def _equipment(self, name: str) -> str:
-        peers = self._environment.peers
+    def _plugin_state(self, name: str) -> str:
+        peers = self._services.peers
         try:
             plugins = parse_json(self._ask_for_plugins(name))
         except ConfigurationError as error:
-            # One peer that is written down badly is no reason to hide the others.
-            log.warning("peer %s cannot be asked: %s", name, error)
+            # One peer that is configured badly is no reason to hide the others.
+            log.warning("peer %s is shown as disabled, correct it in OrthancPeers: %s", name, error)
             return "disabled"
         except (PeerError, UnknownPeer, BadFile):
             return "disabled"
@@ -85,34 +85,34 @@ class UserRoutes:
         return "installed" if peers.remote_self(name) is None else "bidirectional"
 
     def _ask_for_plugins(self, name: str) -> Buffer:
-        transport = self._environment.peers.connect(name, 1)
+        transport = self._services.peers.connect(name, 1)
         try:
-            timeout = self._environment.settings.peer_connectivity_timeout
+            timeout = self._services.settings.peer_connectivity_timeout
             return transport.send(PeerRequest("GET", paths.PLUGINS, timeout=timeout)).body
         finally:
             transport.close()
 
     def _submit(self, wanted: TransferRequest, make: Callable[[Services, TransferRequest], Job]) -> Response:
-        identifier = self._queue.submit(make(self._environment, wanted), wanted.priority)
-        return answer_json({"ID": identifier, "Path": paths.job(identifier)})
+        identifier = self._jobs.submit(make(self._services, wanted), wanted.priority)
+        return json_response({"ID": identifier, "Path": paths.job(identifier)})
 
     def _ask_to_pull(self, wanted: TransferRequest, remote_self: str) -> Response:
-        environment = self._environment
-        transport = environment.peers.connect(wanted.peer, 1)
+        services = self._services
+        transport = services.peers.connect(wanted.peer, 1)
         try:
             compression = wanted.compression
             if (
                 compression in (Compression.AUTO, Compression.ZSTD)
-                and environment.negotiation.capabilities(transport) is None
+                and services.negotiation.capabilities(transport) is None
             ):
                 compression = Compression.GZIP  # all that version 1 knows besides none
             message = {
                 "Resources": wanted.resources_json,
                 "Compression": compression.value,
-                "Originator": environment.originator,
+                "Originator": services.originator,
                 "Peer": remote_self,
             }
-            answer = transport.send(
+            response = transport.send(
                 PeerRequest(
                     "POST",
                     paths.PULL,
@@ -123,8 +123,8 @@ class UserRoutes:
                     },
                 )
             )
-            job, path = _remote_job(wanted.peer, answer.body)
-            return answer_json({"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)})
+            job, path = _remote_job(wanted.peer, response.body)
+            return json_response({"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)})
         finally:
             transport.close()
 
@@ -137,5 +137,8 @@ def _remote_job(peer: str, body: Buffer) -> tuple[str, str]:
     except (BadFile, KeyError, TypeError):
         job = path = None
     if not isinstance(job, str) or not isinstance(path, str):
-        raise PeerInvalidResponse(f"peer {peer} did not say which job it started for the pull", peer)
+        raise PeerInvalidResponse(
+            f"peer {peer} did not tell which job it started for the pull: look for the transfer among its jobs",
+            peer,
+        )
     return job, path

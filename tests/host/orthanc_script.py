@@ -26,7 +26,7 @@ from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.interfaces import PeerRequest, StepOutcome, StopReason
-from orthanc_transfers.rest.http import Request, Response, Route, answer_json
+from orthanc_transfers.rest.http import Request, Response, Route, json_response
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -123,7 +123,7 @@ engine = JobEngine(sdk, reload)
 
 
 def echo(request: Request) -> Response:
-    return answer_json(
+    return json_response(
         {
             "method": request.method,
             "path": request.path,
@@ -155,7 +155,7 @@ def headers(request: Request) -> Response:
 
 
 def submit(request: Request) -> Response:
-    return answer_json(engine.submit(SteppingJob(request.json()), 5))
+    return json_response(engine.submit(SteppingJob(request.json()), 5))
 
 
 def manifest(request: Request) -> Response:
@@ -163,14 +163,14 @@ def manifest(request: Request) -> Response:
     started = time.perf_counter()
     found = store.manifest(resources)
     seconds = time.perf_counter() - started
-    return answer_json({"instances": [asdict(instance) for instance in found], "seconds": seconds})
+    return json_response({"instances": [asdict(instance) for instance in found], "seconds": seconds})
 
 
 def beginning(request: Request) -> Response:
     resources = [Resource(Level(item["Level"]), item["ID"]) for item in request.json()]
     before = sdk.asked
     found = store.beginning(resources, int(request.groups[0]))
-    return answer_json(
+    return json_response(
         {
             "instances": [asdict(instance) for instance in found.manifest],
             "more": found.more,
@@ -183,7 +183,7 @@ def md5s(request: Request) -> Response:
     wanted = request.json()
     started = time.perf_counter()
     found = store.md5s(wanted)
-    return answer_json({"md5s": found, "seconds": time.perf_counter() - started})
+    return json_response({"md5s": found, "seconds": time.perf_counter() - started})
 
 
 def interrupted(request: Request) -> Response:
@@ -209,7 +209,7 @@ def interrupted(request: Request) -> Response:
         canceled = True
     finally:
         del sdk.after
-    return answer_json({"asked": sdk.asked - before, "canceled": canceled})
+    return json_response({"asked": sdk.asked - before, "canceled": canceled})
 
 
 def read_part(request: Request) -> Response:
@@ -226,20 +226,20 @@ def read(request: Request) -> Response:
 def add(request: Request) -> Response:
     forms = {"view": request.body, "bytes": bytes(request.body), "bytearray": bytearray(request.body)}
     imported = store.add(forms[request.groups[0]])
-    return answer_json([imported.status.value, imported.id])
+    return json_response([imported.status.value, imported.id])
 
 
 def remove(request: Request) -> Response:
     store.remove(request.groups[0])
-    return answer_json({})
+    return json_response({})
 
 
 def syntax(request: Request) -> Response:
-    return answer_json(store.transfer_syntax(request.groups[0]))
+    return json_response(store.transfer_syntax(request.groups[0]))
 
 
 def list_peers(request: Request) -> Response:
-    return answer_json({name: peers.remote_self(name) for name in peers.names()})
+    return json_response({name: peers.remote_self(name) for name in peers.names()})
 
 
 def call_peer(request: Request) -> Response:
@@ -263,13 +263,13 @@ def call_peer(request: Request) -> Response:
             "text": str(error),
             "status": getattr(error, "peer_status", 0),
         }
-        return answer_json(outcome)
-    return answer_json({**outcome, "transport": type(transport).__name__, "shown": repr(transport)})
+        return json_response(outcome)
+    return json_response({**outcome, "transport": type(transport).__name__, "shown": repr(transport)})
 
 
 def said(request: Request) -> Response:
     lifecycle.publish_metrics(sdk, {"orthanc_transfers_test_value": 42})
-    return answer_json(
+    return json_response(
         {
             "version": sdk.version,
             "moments": moments,

@@ -35,7 +35,7 @@ class World:
 
 
 def runs() -> bool:
-    return any(thread.name.endswith("resting-jobs") for thread in threading.enumerate())
+    return any(thread.name.endswith("paused-jobs") for thread in threading.enumerate())
 
 
 @pytest.fixture

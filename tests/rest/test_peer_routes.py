@@ -29,7 +29,7 @@ class LargeStore(MemoryStore):
 
 
 @pytest.fixture
-def passive() -> PeerRoutes:
+def routes() -> PeerRoutes:
     store = LargeStore()
     # What is pushed has no part in this.
     return PeerRoutes(
@@ -44,8 +44,8 @@ def passive() -> PeerRoutes:
 
 
 @pytest.mark.parametrize("query", [{}, {"size": "0"}, {"offset": "5"}, {"size": str(2 * GB)}])
-def test_more_bytes_than_one_answer_can_have_are_refused_before_anything_is_read(
-    passive: PeerRoutes, query: dict[str, str]
+def test_more_bytes_than_one_response_can_hold_are_refused_before_anything_is_read(
+    routes: PeerRoutes, query: dict[str, str]
 ) -> None:
-    with pytest.raises(TooLarge, match="in one answer"):
-        passive.get_chunks(Request("GET", "", ("a.b.c",), query))
+    with pytest.raises(TooLarge, match="in one response"):
+        routes.get_chunks(Request("GET", "", ("a.b.c",), query))
