@@ -1,4 +1,4 @@
-"""What the engine asks of the world, as protocols. ``host/`` and ``transport.py`` implement them.
+"""Protocols that the packages ask of Orthanc, of peers and of time. ``host/`` and ``net/`` implement them.
 
 Every method may be called from several threads at once, and may block; none is called with a lock held.
 """
@@ -6,7 +6,7 @@ Every method may be called from several threads at once, and may block; none is 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -16,7 +16,7 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 
 class ImportStatus(enum.Enum):
-    """What Orthanc's ``POST /instances`` says of a file it did not refuse."""
+    """``Status`` in the response to Orthanc's ``POST /instances``, for a file that it did not refuse."""
 
     SUCCESS = "Success"
     ALREADY_STORED = "AlreadyStored"
@@ -25,14 +25,14 @@ class ImportStatus(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The answer to an import: ``id`` is the identifier that Orthanc computed from the file."""
+    """The result of an import: ``id`` is the identifier that Orthanc computed from the file."""
 
     status: ImportStatus
     id: str
 
 
 class InstanceStore(Protocol):
-    """The Orthanc in whose process we run, as a store of DICOM files."""
+    """The Orthanc in whose process the plugin runs, as a store of DICOM files."""
 
     def manifest(self, resources: Sequence[Resource], cancellation: Cancellation | None = None) -> Manifest:
         """The instances below the resources, each once, in ascending order of identifier.
@@ -44,18 +44,18 @@ class InstanceStore(Protocol):
     def beginning(
         self, resources: Sequence[Resource], count: int, cancellation: Cancellation | None = None
     ) -> Beginning:
-        """The first ``count`` instances of ``manifest``, in much less time where it has many more. Raises the same."""
+        """The first ``count`` instances of ``manifest``, much faster where it has many more. Raises the same."""
 
     def md5s(
         self, identifiers: Iterable[str], cancellation: Cancellation | None = None
     ) -> dict[str, str | None]:
         """The MD5 in the index of those that are stored here; ``None`` where the index has none.
 
-        An identifier that is missing from the answer is not stored here. Raises ``Canceled``.
+        An identifier that is missing from the result is not stored here. Raises ``Canceled``.
         """
 
     def instance(self, identifier: str) -> Instance:
-        """As the index knew it when it was listed last, or else as it is now. Raises ``UnknownResource``.
+        """One instance as it was last listed, or else as it is in the index now. Raises ``UnknownResource``.
 
         The MD5 is empty where the index has none.
         """
@@ -64,7 +64,7 @@ class InstanceStore(Protocol):
         """The whole file. The memory lives as long as the view. Raises ``UnknownResource``."""
 
     def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
-        """Fill ``view`` from a place in a file on; ``False`` where only whole files can be read, or this one cannot.
+        """Fill ``view`` from ``offset`` bytes on; ``False`` where only whole files can be read, or this one cannot.
 
         Raises ``UnknownResource``.
         """
@@ -73,10 +73,10 @@ class InstanceStore(Protocol):
         """Import one file. Raises ``ImportRefused`` (bad file, full storage, …), saying why."""
 
     def remove(self, identifier: str) -> None:
-        """Delete one instance; one that is not there does not matter."""
+        """Delete one instance; an absent one is no error."""
 
     def sync(self) -> None:
-        """Let all that was imported and deleted so far survive a loss of power. Raises ``TransferError``."""
+        """Let all that was imported and deleted so far survive a power failure. Raises ``TransferError``."""
 
     def transfer_syntax(self, identifier: str) -> str | None:
         """UID of the transfer syntax of a stored instance, ``None`` if unknown."""
@@ -126,7 +126,7 @@ class PeerTransport(Protocol):
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds, as TCP's handshake has shown; ``None`` as long as nothing is known of it."""
+        """Seconds of the fastest TCP handshake; ``None`` if there was none yet."""
 
     def send(self, request: PeerRequest) -> PeerResponse:
         """Send one request and return the response if its status is 200.
@@ -136,17 +136,17 @@ class PeerTransport(Protocol):
         """
 
     def prepare(self) -> None:
-        """Open one more connection, for a request soon. It may fail without a word: that request will tell."""
+        """Open one more connection, for a request soon. Errors are ignored here; the next request reports them."""
 
     def abort(self) -> None:
-        """Cut the connections in use, so that requests under way end now with ``Canceled``."""
+        """Cut the connections in use: requests in progress end now with ``Canceled``."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close idle connections."""
 
 
 class Peers(Protocol):
-    """The peers that Orthanc knows at this moment."""
+    """The peers in Orthanc's configuration and database at this moment."""
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -155,11 +155,11 @@ class Peers(Protocol):
         """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
 
     def connect(self, name: str, connections: int) -> PeerTransport:
-        """A transport of its own for that peer, with up to that many connections. Raises ``UnknownPeer``."""
+        """A new transport to that peer, with up to that many connections. Raises ``UnknownPeer``."""
 
 
 class StepOutcome(enum.Enum):
-    """What a step of a job says."""
+    """The result of a step of a job."""
 
     SUCCESS = 1
     FAILURE = 2
@@ -182,49 +182,45 @@ class Job(Protocol):
     """``PushTransfer`` or ``PullTransfer``."""
 
     def step(self) -> StepOutcome:
-        """Called again and again by one thread of Orthanc; waits 200 ms at most. Never raises."""
+        """Called repeatedly by one thread of Orthanc; waits 200 ms at most. Never raises."""
 
     def stop(self, reason: StopReason) -> None:
-        """Told after the last step before a pause, a cancel or the end. Returns at once."""
+        """Called after the last step before a pause, a cancel or the end. Returns at once."""
 
     def set_identifier(self, identifier: str) -> None:
-        """Told, after it was queued or reloaded, by which identifier Orthanc knows it. Never raises."""
+        """Called once Orthanc's identifier of this job is known: queued, or reloaded. Never raises."""
 
     def reset(self) -> None:
-        """Start over at the next step: the user resubmitted a failed or canceled job."""
+        """Start over at the next step: a user resubmitted the failed or canceled job."""
 
     def content(self) -> dict[str, Any]:
         """What ``GET /jobs/{id}`` shows as ``Content``. Never blocks."""
 
     def serialized(self) -> dict[str, Any]:
-        """What Orthanc keeps over a restart. Has no key ``Type``. Never blocks."""
+        """What Orthanc saves with the job, as JSON, to survive a restart. Has no key ``Type``. Never blocks."""
 
     def progress(self) -> float:
         """0 to 1. Never blocks."""
 
     def failure(self) -> str | None:
-        """One sentence once the job failed."""
+        """One sentence, once the job failed."""
 
     def release(self) -> None:
-        """Orthanc forgets the job, or stops: end all work within a second or two, keep what is on disk."""
+        """Orthanc removes the job, or stops: end all work within a second or two, keep what is on disk."""
 
 
 class JobQueue(Protocol):
     """Orthanc's jobs engine."""
 
     def submit(self, job: Job, priority: int) -> str:
-        """Queue a job, and tell it its identifier, which is the answer."""
+        """Queue a job, tell it its identifier, and return that."""
 
 
 class Clock(Protocol):
-    """Time, so that tests need not wait for it."""
+    """Time, replaceable in tests."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
 
     def monotonic(self) -> float:
         """Seconds that never jump."""
-
-
-Progress = Callable[[int], None]
-"""Called with a number of things done since the last call."""

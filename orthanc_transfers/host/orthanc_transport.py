@@ -1,4 +1,4 @@
-"""HTTP to a peer through Orthanc's own client, which knows credentials that nobody else may see."""
+"""``PeerTransport`` over Orthanc's own HTTP client, for peers whose credentials only Orthanc can use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 
 class OrthancTransport:
-    """``ports.PeerTransport`` over ``CallPeerApi``.
+    """A ``PeerTransport`` over the SDK's ``CallPeerApi``.
 
     Slower than ``RequestsTransport``: a new connection for each request, and a body of several pieces is
-    joined. Orthanc's client tells neither the headers nor the body of an answer that is an error, so there
-    is no ``Retry-After``, and no body of the answer to a ``DELETE``. A request under way cannot be cut: it
-    ends with ``Canceled`` when its answer is there.
+    joined. Orthanc's client returns neither the headers nor the body of an error, so there
+    is no ``Retry-After``, and no body of the response to a ``DELETE``. A request in progress cannot be cut: it
+    ends with ``Canceled`` when its response has arrived.
 
     ``default_timeout`` in seconds; 0: Orthanc's ``HttpTimeout``.
     """
@@ -49,7 +49,7 @@ class OrthancTransport:
         return f"OrthancTransport({self.name!r}, {self.url!r})"
 
     def send(self, request: PeerRequest) -> PeerResponse:
-        """See ``ports.PeerTransport``."""
+        """See ``PeerTransport``."""
         body, timeout, limit = request.body, request.timeout, request.limit
         content = body[0] if len(body) == 1 else b"".join(body)
         sent = dict(request.headers)
@@ -61,7 +61,7 @@ class OrthancTransport:
             self._peers.handle,
             self._index,
             HttpMethod[request.method],
-            # Cores before 1.11.3 put the path behind an address that ends with a slash already.
+            # Orthanc before 1.11.3 appends the path to an address that ends with a slash already.
             request.path.lstrip("/"),
             sent,
             content,
@@ -88,7 +88,7 @@ class OrthancTransport:
         """Orthanc's client keeps no connections."""
 
     def abort(self) -> None:
-        """Start no more requests; those under way are not waited for by the engine."""
+        """Start no more requests; the job does not wait for those in progress."""
         self._stopped.cancel()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 
 from orthanc_transfers.net.congestion import CongestionControl
-from orthanc_transfers.net.tcp_info import look_at
+from orthanc_transfers.net.tcp_info import read_tcp_info
 
 # Seconds between two scans at least: one costs some microseconds for each open file of the process.
 _PERIOD = 0.1
@@ -71,7 +71,7 @@ def _limit_buffered(connection: socket.socket) -> None:
     the kernel's send buffer, where on a long link megabytes wait for more than that second. The next request would
     find the connection closed, and a new one starts slowly.
     """
-    sample = look_at(connection)
+    sample = read_tcp_info(connection)
     if sample is not None:
         waiting = max(_MIN_BUFFERED, int(_BUFFERED_SECONDS * sample.rate))
         # Refused, or broken already: then the server goes on as it would have.

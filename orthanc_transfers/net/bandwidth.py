@@ -1,4 +1,4 @@
-"""A limit on bytes per second, shared by threads."""
+"""Token bucket: a limit on bytes per second, shared by threads."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.runtime.cancellation import Cancellation
 
-# Bytes that are acquired at once: at 10 Mbit/s, 50 ms of the line.
+# Bytes that are acquired at once: at 10 Mbit/s, they take 50 ms.
 BLOCK = 64 * 1024
 
-# Seconds of the line that may be used ahead, so that a fast line needs no wake-up for every block.
+# Seconds by which the limit may be overdrawn, so that a fast link needs no wake-up for every block.
 BURST = 0.02
 
 
@@ -26,12 +26,8 @@ class Bandwidth:
         self._lock = threading.Lock()
         self._free_at = 0.0
 
-    def acquire(self, size: int, cancellation: Cancellation | None = None) -> None:
-        """Wait for the turn of ``size`` bytes, in the order of asking. Raises ``Canceled``."""
-        acquire_all([self], size, cancellation or Cancellation())
-
     def reserve(self, size: int) -> float:
-        """The turn of ``size`` bytes: seconds to wait for it."""
+        """Take ``size`` bytes from the bucket; returns the seconds to wait before sending them."""
         if not self.limited:
             return 0.0
         with self._lock:
@@ -41,13 +37,13 @@ class Bandwidth:
 
 
 def acquire_all(bandwidths: Sequence[Bandwidth], size: int, cancellation: Cancellation) -> None:
-    """The turn of ``size`` bytes in every one of several limits. Raises ``Canceled``."""
+    """Take ``size`` bytes from each of several buckets, and wait. Raises ``Canceled``."""
     # One wait for all: waiting for one after the other would be slower than the slowest of them.
     if delay := max((bandwidth.reserve(size) for bandwidth in bandwidths), default=0.0):
         cancellation.wait(delay)
 
 
 def blocks(piece: Buffer, size: int) -> list[memoryview]:
-    """A piece cut into views of at most ``size`` bytes; nothing is copied."""
+    """Views of at most ``size`` bytes of a piece; nothing is copied."""
     view = memoryview(piece).cast("B")
     return [view[start : start + size] for start in range(0, len(view), size)]

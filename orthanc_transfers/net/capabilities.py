@@ -1,4 +1,4 @@
-"""Which version of the protocol a peer speaks."""
+"""Protocol negotiation: asks a peer which versions it speaks, cached per peer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from orthanc_transfers.core.paths import CAPABILITIES
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import Clock, PeerRequest, PeerTransport
 
-REMEMBERED = 600.0
-"""Seconds that an answer is good for: a peer may be upgraded at any time."""
+MAX_AGE = 600.0
+"""Seconds that a cached response is valid: a peer may be upgraded at any time."""
 
 TIMEOUT = 5.0
-"""Seconds. Every peer answers this at once, be it by 404; one that does not is away, not old."""
+"""Seconds. Every peer responds to this at once, be it with 404; one that does not is unreachable, not old."""
 
-_MAX_ANSWER = 64 * 1024
+_MAX_RESPONSE = 64 * 1024
 
 
 class CapabilitiesCache:
-    """What all peers said of themselves, for all jobs."""
+    """The capabilities of all peers, shared by all jobs. Thread-safe."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -28,18 +28,18 @@ class CapabilitiesCache:
         self._known: dict[str, tuple[str, float, Capabilities | None]] = {}
 
     def capabilities(self, transport: PeerTransport) -> Capabilities | None:
-        """What the peer says it can do; ``None`` if it speaks version 1 only.
+        """The capabilities of a peer; ``None`` if it speaks version 1 only.
 
-        Raises ``PeerUnreachable``, or a ``PeerStatus`` that means that the server is away: that says
-        nothing about its version.
+        Raises ``PeerUnreachable``, or a ``PeerStatus`` with ``outage``: neither says
+        anything about its version.
         """
-        known, remembered = self._recall(transport)
+        known, cached = self._recall(transport)
         if known:
-            return remembered
+            return cached
         now = self._clock.monotonic()
         found = _ask(transport)
         with self._lock:
-            self._known[transport.name] = (transport.url, now + REMEMBERED, found)
+            self._known[transport.name] = (transport.url, now + MAX_AGE, found)
         return found
 
     def _recall(self, transport: PeerTransport) -> tuple[bool, Capabilities | None]:
@@ -51,15 +51,15 @@ class CapabilitiesCache:
         return True, known[2]
 
     def forget(self, peer: str) -> None:
-        """Ask that peer again next time: something went wrong with it."""
+        """Ask that peer again next time: a transfer with it failed."""
         with self._lock:
             self._known.pop(peer, None)
 
 
 def _ask(transport: PeerTransport) -> Capabilities | None:
     try:
-        answer = transport.send(PeerRequest("GET", CAPABILITIES, timeout=TIMEOUT, limit=_MAX_ANSWER))
-        found = Capabilities.parse(parse_json(answer.body))
+        response = transport.send(PeerRequest("GET", CAPABILITIES, timeout=TIMEOUT, limit=_MAX_RESPONSE))
+        found = Capabilities.parse(parse_json(response.body))
     except PeerStatus as error:
         if error.outage:
             raise

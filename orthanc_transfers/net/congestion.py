@@ -1,9 +1,9 @@
-"""TCP's congestion control, connection by connection.
+"""TCP's congestion control per connection: BBR on links that lose packets while their queues are empty.
 
-Cubic takes each lost packet for a full queue. Where packets get lost for another reason, it leaves the line
-empty: at 100 ms and 0.1 % loss one connection carries 8 of 200 Mbit/s, one of BBR 189 (measured). Where nothing but
+Cubic takes each lost packet for a full queue. Where packets get lost for another reason, it leaves the link
+idle: at 100 ms and 0.1 % loss one connection carries 8 of 200 Mbit/s, one of BBR 189 (measured). Where nothing but
 full queues loses packets, BBR is the worse one: it overfills short queues, and a sixth of all packets were sent
-twice (measured, 100 ms, a queue as long). So BBR is for lines that lose packets while their queues are empty.
+twice (measured, 100 ms, a queue as long).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from orthanc_transfers.net.tcp_info import Sample, look_at
+from orthanc_transfers.net.tcp_info import Sample, read_tcp_info
 
 AUTO = "auto"
 SYSTEM = "system"
@@ -24,20 +24,20 @@ SYSTEM = "system"
 _BBR = "bbr"
 _AVAILABLE = "/proc/sys/net/ipv4/tcp_available_congestion_control"
 
-# A round trip that takes so many times the shortest one has met a queue.
-_QUEUE = 1.3
-# Seconds without a queue after which what gets lost is not lost in one.
-_QUIET = 2.0
-# Packets that have to be lost then.
-_LOST = 3
-# Microseconds: on a shorter line even cubic recovers at once.
-_LONG = 5000
+# A round trip of this many times the shortest one has met a queue.
+_QUEUED_RATIO = 1.3
+# Seconds without a queue, after which lost packets were not dropped by one.
+_MIN_QUIET = 2.0
+# Packets lost since then that make a link lossy.
+_MIN_LOST = 3
+# Microseconds of round trip: on a shorter link even cubic recovers at once.
+_MIN_ROUND_TRIP = 5000
 
 _logger = logging.getLogger(__name__)
 
 
 class Losses:
-    """Whether the line to one place loses packets although its queues are empty. Not thread-safe."""
+    """Whether the link to one address loses packets although its queues are empty. Not thread-safe."""
 
     def __init__(self) -> None:
         self.seen = False
@@ -45,24 +45,24 @@ class Losses:
         self._queued: float | None = None
         self._lost = 0
 
-    def look(self, connection: object, sample: Sample, now: float) -> None:
-        """Learn from one connection at a moment, in seconds; to be told of all, again and again."""
+    def add(self, connection: object, sample: Sample, now: float) -> None:
+        """Add a sample of one connection, taken at ``now`` seconds. To be called often, for all connections."""
         # What was lost before the first look was lost while the connection found out how fast it may send.
         new = sample.retransmitted - self._retransmitted.get(connection, sample.retransmitted)
         self._retransmitted[connection] = sample.retransmitted
-        if self._queued is None or sample.rtt > _QUEUE * sample.shortest:
+        if self._queued is None or sample.rtt > _QUEUED_RATIO * sample.shortest:
             self._queued = now
             self._lost = 0
-        elif now - self._queued >= _QUIET and sample.shortest >= _LONG:
+        elif now - self._queued >= _MIN_QUIET and sample.shortest >= _MIN_ROUND_TRIP:
             self._lost += new
-            self.seen = self.seen or self._lost >= _LOST
+            self.seen = self.seen or self._lost >= _MIN_LOST
 
 
 class CongestionControl:
-    """The congestion control of the connections to one place. Thread-safe.
+    """The congestion control of the connections to one address. Thread-safe.
 
-    ``wanted``: ``auto`` (BBR where the kernel has it, for lines that lose packets), ``system`` (that of the
-    machine, untouched), or a name. What is refused is logged once, and left as it was.
+    ``wanted``: ``auto`` (BBR where the kernel has it, for links that lose packets), ``system`` (that of the
+    machine, untouched), or a name. A refusal of the kernel is logged once, and its default stays.
     """
 
     def __init__(self, wanted: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,20 +72,20 @@ class CongestionControl:
         self._losses = Losses()
 
     def apply(self, sock: socket.socket) -> None:
-        """See to one connection, once it is made (a route may have set its own before), and again and again."""
+        """Choose for one connection: when it is made, overriding what a route has set, and again after each request."""
         if self._wanted == SYSTEM:
             return
         try:
             here, there = sock.getsockname(), sock.getpeername()
         except OSError:
-            return  # it is broken already
+            return  # closed already
         if self._wanted != AUTO:
             _set(sock, self._wanted)
         elif _BBR in _available() and not ipaddress.ip_address(there[0].partition("%")[0]).is_loopback:
-            sample = look_at(sock)
+            sample = read_tcp_info(sock)
             with self._lock:
                 if sample is not None:
-                    self._losses.look((here[:2], there[:2]), sample, self._clock())
+                    self._losses.add((here[:2], there[:2]), sample, self._clock())
                 lossy = self._losses.seen
             if lossy:
                 _set(sock, _BBR)

@@ -1,4 +1,4 @@
-"""Why a request got no answer: the errors of four libraries in words for a user."""
+"""Why a request got no response: the errors of four libraries, in words for a user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import urllib3.exceptions
 from orthanc_transfers.net.connections import Stale
 from orthanc_transfers.net.sockets import ConnectTimedOut
 
-# Parts of the reasons that OpenSSL gives, for what waiting cannot heal.
+# Parts of OpenSSL's reasons for errors that a retry cannot fix.
 _HOPELESS = (
     "CERTIFICATE",
     "UNKNOWN_CA",
@@ -25,11 +25,11 @@ _HOPELESS = (
 )
 
 FOREIGN = (requests.RequestException, OSError, urllib3.exceptions.HTTPError, HTTPException)
-"""All that a request may raise: not everything is mapped by ``requests``."""
+"""All that a request may raise: ``requests`` does not map everything."""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it stems from, the outermost first."""
+    """An error and all its causes, the outermost first."""
     seen: set[int] = set()
     waiting: list[BaseException] = [error]
     while waiting:
@@ -43,7 +43,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def reason_of(error: BaseException, seconds: float) -> tuple[str, bool]:
-    """What happened, in words, and whether trying again is hopeless."""
+    """What happened, in words, and whether a retry is pointless. ``seconds`` is the timeout of the request."""
     # The innermost says most; the errors of urllib3 and requests around it only wrap it.
     for cause in reversed(list(_causes(error))):
         match cause:

@@ -1,14 +1,15 @@
-"""A ``PeerTransport`` around another that does not give up at once.
+"""Repeats the requests of another ``PeerTransport`` where that may help.
 
-Two kinds of trouble, told apart:
+Two kinds of failure, told apart:
 
-- An *outage*: no answer, or 502, 503, 504 of a proxy whose server is away. Waited for, up to ``max_outage``
-  seconds. The first failure is repeated soon, for it may be one dropped connection. If the request fails
-  again and no other succeeded in between, the peer is taken for away: then all threads wait, one of them
-  tries, less and less often, and as soon as it gets an answer all go on.
-- Any other error where trying again may help (a bad checksum, 500, 429…): ``retries`` times a request.
+- An *outage*: no response, or 502, 503, 504 of a proxy whose server is unreachable. Waited for, up to ``max_outage``
+  seconds, by a circuit breaker with one prober. The first failure is repeated soon, for it may be one dropped
+  connection. If the request fails again and no other succeeded in between, the circuit opens: all threads wait, one
+  of them probes with exponential backoff and jitter, and its first response closes the circuit for all.
+- Any other error where a retry may help (a bad checksum, 500, 429…): ``retries`` times per request, with the same
+  backoff.
 
-A 503 with ``Retry-After`` to a POST is neither: the peer is there, and its places for pushes are taken. It
+A 503 with ``Retry-After`` to a POST is neither: the peer is reachable, and its slots for pushes are taken. It
 is waited for as long as it takes, until canceled: the transfers before this one may take hours.
 """
 
@@ -29,11 +30,11 @@ from orthanc_transfers.core.errors import PeerError, PeerInvalidResponse, PeerSt
 from orthanc_transfers.interfaces import Clock, PeerRequest, PeerResponse, PeerTransport
 from orthanc_transfers.runtime.cancellation import Cancellation
 
-# Seconds; the most that two attempts are apart.
-CEILING = 60.0
+# Seconds between two attempts.
+MAX_DELAY = 60.0
 
-# Seconds; the least that a busy peer is left alone.
-PAUSE = 1.0
+# Seconds before a busy peer is asked again.
+MIN_BUSY_DELAY = 1.0
 
 # Retries of an invalid response, whatever MaxHttpRetries says: damaged bytes are a matter of this
 # protocol, not of HTTP.
@@ -43,10 +44,10 @@ T = TypeVar("T")
 
 
 class RetryingTransport:
-    """See the module. Raises what the last attempt did, and ``Canceled`` in the middle of any wait.
+    """See the module. Raises what the last attempt raised, and ``Canceled`` in the middle of any wait.
 
-    ``on_waiting`` gets one sentence for each wait that a user should know of, and ``None`` when the peer
-    answers again; it must not block. ``jitter`` gives numbers from 0 to 1.
+    ``on_waiting`` is called with one sentence for each wait that a user should know of, and with ``None`` when the
+    peer responds again; it must not block. ``jitter`` returns numbers from 0 to 1.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class RetryingTransport:
         self.url = inner.url
         self.without_retries = inner
         """The transport that sends each request once."""
-        self._retries = Backoff(retries, ceiling=CEILING)
-        self._invalid = Backoff(max(MIN_INVALID_RETRIES, retries), ceiling=CEILING)
-        self._patience = Backoff(sys.maxsize, ceiling=CEILING)
+        self._retry_backoff = Backoff(retries, ceiling=MAX_DELAY)
+        self._invalid_backoff = Backoff(max(MIN_INVALID_RETRIES, retries), ceiling=MAX_DELAY)
+        self._outage_backoff = Backoff(sys.maxsize, ceiling=MAX_DELAY)
         self._max_outage = max_outage
         self._clock = clock
         self._cancellation = cancellation
@@ -75,41 +76,41 @@ class RetryingTransport:
         self._changed = threading.Condition()
         self._outage: _Outage | None = None
         self._prober: int | None = None
-        self._answers = 0
-        self._told = False
+        self._responses = 0
+        self._reported = False
         self._forget = cancellation.on_cancel(self._wake)
 
     @property
     def round_trip(self) -> float | None:
-        """See ``ports.PeerTransport``."""
+        """See ``PeerTransport``."""
         return self.without_retries.round_trip
 
     def send(self, request: PeerRequest) -> PeerResponse:
-        """See ``ports.PeerTransport``."""
+        """See ``PeerTransport``."""
         retries = 0
-        trouble: _Trouble | None = None
+        failures: _Failures | None = None
         try:
             while True:
-                self._wait_for_turn(trouble)
+                self._wait_for_turn(failures)
                 try:
-                    answer = self.without_retries.send(request)
+                    response = self.without_retries.send(request)
                 except PeerError as error:
                     if _busy(request, error):
-                        self._wait_for_place(error)
-                    elif _away(error):
-                        trouble = self._failed(error, trouble)
+                        self._wait_for_slot(error)
+                    elif _unreachable(error):
+                        failures = self._failed(error, failures)
                     else:
-                        self._answered()
-                        delay = self._retries.delay(retries, error, self._jitter())
+                        self._responded()
+                        delay = self._retry_backoff.delay(retries, error, self._jitter())
                         if delay is None:
                             raise
                         retries += 1
                         self._cancellation.wait(delay)
                 else:
-                    self._answered()
-                    return answer
+                    self._responded()
+                    return response
         finally:
-            self._step_back()
+            self._stop_probing()
 
     def until_valid(self, attempt: Callable[[], T]) -> T:
         """What ``attempt`` returns, repeated while it raises ``PeerInvalidResponse``.
@@ -121,27 +122,27 @@ class RetryingTransport:
             try:
                 return attempt()
             except PeerInvalidResponse as error:
-                delay = self._invalid.delay(failures, error, self._jitter())
+                delay = self._invalid_backoff.delay(failures, error, self._jitter())
                 if delay is None:
                     raise
             self._cancellation.wait(delay)
-        raise AssertionError("a count has no end")
+        raise AssertionError("count() has no end")
 
     def prepare(self) -> None:
-        """See ``ports.PeerTransport``."""
+        """See ``PeerTransport``."""
         self.without_retries.prepare()
 
     def abort(self) -> None:
-        """See ``ports.PeerTransport``."""
+        """See ``PeerTransport``."""
         self.without_retries.abort()
 
     def close(self) -> None:
-        """See ``ports.PeerTransport``."""
+        """See ``PeerTransport``."""
         self._forget()
         self.without_retries.close()
 
-    def _wait_for_turn(self, trouble: _Trouble | None) -> None:
-        """Return when this thread should try: as the only one that does if the peer is away."""
+    def _wait_for_turn(self, failures: _Failures | None) -> None:
+        """Return when this thread should send: during an outage, as the only one that does."""
         me = threading.get_ident()
         with self._changed:
             while self._outage and self._prober not in (None, me) and not self._cancellation.requested:
@@ -150,61 +151,61 @@ class RetryingTransport:
             outage = self._outage
             if outage:
                 self._prober = me
-            suffered = outage or trouble
-            if suffered is None:
+            waited_for = outage or failures
+            if waited_for is None:
                 return
             now = self._clock.monotonic()
-            left = suffered.began + self._max_outage - now
+            left = waited_for.began + self._max_outage - now
             if left <= 0:
-                if trouble or now - suffered.tried < CEILING:
-                    raise self._given_up(suffered.error)
-                return  # an outage of long ago, and a request that has not been tried yet
-            delay = self._patience.delay(suffered.failures - 1, suffered.error, self._jitter())
+                if failures or now - waited_for.last < MAX_DELAY:
+                    raise self._final_error(waited_for.error)
+                return  # an outage of long ago, and a request that was not sent yet
+            delay = self._outage_backoff.delay(waited_for.count - 1, waited_for.error, self._jitter())
             delay = left if delay is None else min(delay, left)
             if outage:
-                self._tell(
+                self._report(
                     f"Waiting for peer {self.name!r} since {outage.since}, next attempt in {ceil(delay)} s:"
                     f" {outage.error}"
                 )
         self._cancellation.wait(delay)
 
-    def _failed(self, error: PeerError, trouble: _Trouble | None) -> _Trouble:
+    def _failed(self, error: PeerError, failures: _Failures | None) -> _Failures:
         with self._changed:
             now = self._clock.monotonic()
-            if trouble is None:
-                trouble = _Trouble(error, began=now, answers=self._answers)
-            trouble.happened(error, now)
+            if failures is None:
+                failures = _Failures(error, began=now, responses=self._responses)
+            failures.add(error, now)
             if self._outage:
                 if self._prober == threading.get_ident():
-                    self._outage.happened(error, now)
-            elif trouble.failures > 1 and trouble.answers == self._answers:
+                    self._outage.add(error, now)
+            elif failures.count > 1 and failures.responses == self._responses:
                 since = datetime.fromtimestamp(self._clock.now()).strftime("%Y-%m-%d %H:%M:%S")
-                self._outage = _Outage(error, trouble.began, trouble.answers, since=since)
-                self._outage.happened(error, now)
-            return trouble
+                self._outage = _Outage(error, failures.began, failures.responses, since=since)
+                self._outage.add(error, now)
+            return failures
 
-    def _wait_for_place(self, error: PeerError) -> None:
-        wished = getattr(error, "retry_after", None) or PAUSE
-        # Not all that wait at the same moment.
-        delay = min(max(wished, PAUSE), CEILING) * (1 + self._jitter() / 4)
-        self._answered(f"Peer {self.name!r} is busy with other transfers, next attempt in {ceil(delay)} s")
+    def _wait_for_slot(self, error: PeerError) -> None:
+        delay = getattr(error, "retry_after", None) or MIN_BUSY_DELAY
+        # Jitter, so that those who wait do not all come back at once.
+        delay = min(max(delay, MIN_BUSY_DELAY), MAX_DELAY) * (1 + self._jitter() / 4)
+        self._responded(f"Peer {self.name!r} is busy with other transfers, next attempt in {ceil(delay)} s")
         self._cancellation.wait(delay)
 
-    def _answered(self, sentence: str | None = None) -> None:
+    def _responded(self, sentence: str | None = None) -> None:
         with self._changed:
-            self._answers += 1
+            self._responses += 1
             if self._outage:
                 self._outage = None
                 self._prober = None
                 self._changed.notify_all()
-            self._tell(sentence)
+            self._report(sentence)
 
-    def _tell(self, sentence: str | None) -> None:
-        if sentence is not None or self._told:
-            self._told = sentence is not None
+    def _report(self, sentence: str | None) -> None:
+        if sentence is not None or self._reported:
+            self._reported = sentence is not None
             self._on_waiting(sentence)
 
-    def _step_back(self) -> None:
+    def _stop_probing(self) -> None:
         with self._changed:
             if self._prober == threading.get_ident():
                 self._prober = None
@@ -214,7 +215,7 @@ class RetryingTransport:
         with self._changed:
             self._changed.notify_all()
 
-    def _given_up(self, error: PeerError) -> PeerError:
+    def _final_error(self, error: PeerError) -> PeerError:
         if not self._max_outage:
             return error
         sentence = f"{error}; given up after {self._max_outage:g} s"
@@ -231,26 +232,26 @@ class RetryingTransport:
 
 
 @dataclass(slots=True)
-class _Trouble:
-    """Failures of one request in a row. Times in seconds of the monotonic clock."""
+class _Failures:
+    """Consecutive failures of one request. Times in seconds of the monotonic clock."""
 
     error: PeerError
     began: float
-    answers: int
-    """How many answers this transport had had when it began."""
-    failures: int = 0
-    tried: float = 0.0
+    responses: int
+    """Responses that this transport had received when they began."""
+    count: int = 0
+    last: float = 0.0
 
-    def happened(self, error: PeerError, now: float) -> None:
-        # Its traceback would keep the request, which has this trouble, with all its bytes.
+    def add(self, error: PeerError, now: float) -> None:
+        # Its traceback would keep the request, which refers to these failures, with all its bytes.
         self.error = error.with_traceback(None)
-        self.failures += 1
-        self.tried = now
+        self.count += 1
+        self.last = now
 
 
 @dataclass(slots=True)
-class _Outage(_Trouble):
-    """The same for all requests, while none gets an answer."""
+class _Outage(_Failures):
+    """The same for all requests, while none gets a response."""
 
     since: str = ""
 
@@ -264,7 +265,7 @@ def _busy(request: PeerRequest, error: PeerError) -> bool:
     )
 
 
-def _away(error: PeerError) -> bool:
+def _unreachable(error: PeerError) -> bool:
     if isinstance(error, PeerStatus):
         return error.outage
     return isinstance(error, PeerUnreachable) and error.retryable

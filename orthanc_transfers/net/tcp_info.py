@@ -1,4 +1,4 @@
-"""What the kernel says of a TCP connection: Linux's ``struct tcp_info`` (linux/tcp.h)."""
+"""Linux's ``struct tcp_info`` (linux/tcp.h): round trip, retransmissions and rate of a TCP connection."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import socket
 import struct
 from typing import NamedTuple
 
-# Its first fields, which kernels since 4.6 have.
+# Bytes of its first fields, which kernels since 4.6 have.
 _SIZE = 152
-# Places of fields of 32 bits.
+# Offsets of 32-bit fields.
 _SEGMENT, _RTT, _WINDOW, _TOTAL_RETRANSMITTED, _SHORTEST_RTT = 16, 68, 80, 100, 148
 
 
 class Sample(NamedTuple):
-    """Microseconds, segments sent again since its beginning, and bytes a second that it may send."""
+    """One look at a connection: round trips in microseconds, segments retransmitted since it was opened."""
 
     rtt: int
     shortest: int
     retransmitted: int
     rate: float = 0.0
-    """A window each round trip."""
+    """Bytes per second that it may send: a window each round trip."""
 
 
-def look_at(sock: socket.socket) -> Sample | None:
-    """``None`` if the kernel does not say so much."""
+def read_tcp_info(sock: socket.socket) -> Sample | None:
+    """A sample of a connection; ``None`` if the kernel does not provide these fields."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
     except OSError:
@@ -31,7 +31,7 @@ def look_at(sock: socket.socket) -> Sample | None:
     if len(info) < _SIZE:
         return None
     segment, rtt, window, retransmitted, shortest = (
-        struct.unpack_from("=I", info, place)[0]
-        for place in (_SEGMENT, _RTT, _WINDOW, _TOTAL_RETRANSMITTED, _SHORTEST_RTT)
+        struct.unpack_from("=I", info, offset)[0]
+        for offset in (_SEGMENT, _RTT, _WINDOW, _TOTAL_RETRANSMITTED, _SHORTEST_RTT)
     )
     return Sample(rtt, shortest, retransmitted, 1e6 * segment * window / max(rtt, 1))

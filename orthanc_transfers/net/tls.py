@@ -1,4 +1,4 @@
-"""How a peer is trusted over HTTPS, and how this server proves who it is: as Orthanc's configuration says."""
+"""``SSLContext`` for a peer from Orthanc's configuration: trusted CAs, client certificate."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def tls_context(peer: Peer, verify: bool | str) -> ssl.SSLContext:
     # ``create_default_context`` refuses, since Python 3.13, certificates that Orthanc takes.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    # As libcurl, which Orthanc uses: the certificate of a server may be named instead of its authority's.
+    # As libcurl, which Orthanc uses: the certificate of a server may be configured instead of that of its CA.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif verify is True:
-        _load_authorities(context)
+        _load_cas(context)
     else:
         try:
             context.load_verify_locations(**{"capath" if os.path.isdir(verify) else "cafile": verify})
@@ -47,8 +47,8 @@ def tls_context(peer: Peer, verify: bool | str) -> ssl.SSLContext:
     return context
 
 
-def _load_authorities(context: ssl.SSLContext) -> None:
-    """Those of the system, as Orthanc itself; where it has none, those that come with ``requests``."""
+def _load_cas(context: ssl.SSLContext) -> None:
+    """Load the system's CAs, as Orthanc does; where it has none, those of ``certifi``, which ``requests`` brings."""
     paths = ssl.get_default_verify_paths()
     if paths.cafile or (paths.capath and os.listdir(paths.capath)):
         context.load_default_certs()

@@ -227,7 +227,7 @@ class Commit:
         """
         spoilt: set[str] = set()
 
-        def look_at(place: int) -> None:
+        def read_tcp_info(place: int) -> None:
             instance = self._manifest.instances[place]
             try:
                 whole = checksum.md5(self._store.read(instance.id)) == (stored[instance.id] or instance.md5)
@@ -240,7 +240,7 @@ class Commit:
 
         assert self._area.absent is not None
         brought = [place for place in self._area.absent if self._manifest.instances[place].id in stored]
-        threads.run_all("transfers-verify", self._threads, brought, look_at, cancellation)
+        threads.run_all("transfers-verify", self._threads, brought, read_tcp_info, cancellation)
         return spoilt
 
     def _import(

@@ -16,7 +16,7 @@ MBIT = 1_000_000
 def test_without_a_limit_nothing_waits() -> None:
     clock = FakeClock()
     waiting = FakeWaiting(clock)
-    Bandwidth(0, clock).acquire(10**12, waiting)
+    acquire_all([Bandwidth(0, clock)], 10**12, waiting)
 
     assert waiting.waits == []
 
@@ -29,7 +29,7 @@ def test_many_bytes_take_the_time_of_the_line(size: int) -> None:
     started = clock.monotonic()
     total = 0
     while total < 12_500_000:
-        bandwidth.acquire(size, waiting)
+        acquire_all([bandwidth], size, waiting)
         total += size
 
     assert clock.monotonic() - started == pytest.approx(total * 8 / (10 * MBIT) - BURST)
@@ -39,9 +39,9 @@ def test_time_without_traffic_is_not_saved_up() -> None:
     clock = FakeClock()
     waiting = FakeWaiting(clock)
     bandwidth = Bandwidth(8 * MBIT, clock)
-    bandwidth.acquire(1_000_000, waiting)
+    acquire_all([bandwidth], 1_000_000, waiting)
     clock.advance(100)
-    bandwidth.acquire(1_000_000, waiting)
+    acquire_all([bandwidth], 1_000_000, waiting)
 
     assert waiting.waits == pytest.approx([1 - BURST, 1 - BURST])
 
@@ -50,8 +50,8 @@ def test_threads_share_the_limit_in_the_order_of_asking() -> None:
     clock = FakeClock()
     first, second = FakeWaiting(FakeClock()), FakeWaiting(FakeClock())
     bandwidth = Bandwidth(8 * MBIT, clock)
-    bandwidth.acquire(1_000_000, first)
-    bandwidth.acquire(500_000, second)
+    acquire_all([bandwidth], 1_000_000, first)
+    acquire_all([bandwidth], 500_000, second)
 
     assert first.waits == pytest.approx([1 - BURST])
     assert second.waits == pytest.approx([1.5 - BURST])
@@ -62,13 +62,13 @@ def test_a_cancellation_ends_a_wait() -> None:
     threading.Timer(0.01, cancellation.cancel).start()
 
     with pytest.raises(Canceled):
-        Bandwidth(8, SystemClock()).acquire(1_000_000, cancellation)
+        acquire_all([Bandwidth(8, SystemClock())], 1_000_000, cancellation)
 
 
 def test_whoever_cannot_be_canceled_waits_too() -> None:
     clock = SystemClock()
     started = clock.monotonic()
-    Bandwidth(8 * MBIT, clock).acquire(50_000)
+    acquire_all([Bandwidth(8 * MBIT, clock)], 50_000, Cancellation())
 
     assert clock.monotonic() - started >= 0.05 - BURST
 

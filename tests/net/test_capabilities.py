@@ -12,7 +12,7 @@ from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.errors import PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
-from orthanc_transfers.net.capabilities import REMEMBERED, CapabilitiesCache
+from orthanc_transfers.net.capabilities import MAX_AGE, CapabilitiesCache
 
 OURS = Capabilities((1, 2), "1.8.0", "originator", (Codec.NONE, Codec.ZSTD), 1000)
 
@@ -106,10 +106,10 @@ def test_a_peer_that_is_away_is_not_taken_for_an_old_one(error: Any) -> None:
 def test_an_answer_is_remembered_for_a_while(answer: Callable[[], bytes]) -> None:
     clock, peer = Clock(), Peer(answer)
     negotiation = CapabilitiesCache(clock)
-    for clock.time in (0, 1, REMEMBERED - 1):
+    for clock.time in (0, 1, MAX_AGE - 1):
         negotiation.capabilities(peer)
     assert peer.asked == 1
-    clock.time = REMEMBERED
+    clock.time = MAX_AGE
     negotiation.capabilities(peer)
     assert peer.asked == 2
 

@@ -11,7 +11,7 @@ def losses(*samples: tuple[float, int, int], shortest: int = SHORTEST) -> bool:
     """Samples of one connection: seconds, round trip, retransmitted so far."""
     seen = Losses()
     for now, rtt, retransmitted in samples:
-        seen.look("a", Sample(rtt, shortest, retransmitted), now)
+        seen.add("a", Sample(rtt, shortest, retransmitted), now)
     return seen.seen
 
 
@@ -41,10 +41,10 @@ def test_several_connections_are_one_line() -> None:
     seen = Losses()
     for now in range(4):
         for connection in range(3):
-            seen.look(connection, Sample(101_000, SHORTEST, now), float(now))
+            seen.add(connection, Sample(101_000, SHORTEST, now), float(now))
     assert seen.seen
     queued = Losses()
     for now in range(20):
-        queued.look("full", Sample(190_000, SHORTEST, 0), float(now))
-        queued.look("other", Sample(101_000, SHORTEST, 20 * now), float(now))
+        queued.add("full", Sample(190_000, SHORTEST, 0), float(now))
+        queued.add("other", Sample(101_000, SHORTEST, 20 * now), float(now))
     assert not queued.seen
