@@ -4,12 +4,13 @@
 #   debian-tree.sh trixie …    Debian 13 (Orthanc 1.12, Python 3.13)
 #   debian-tree.sh forky …     Debian testing (Orthanc 1.13, Python 3.14)
 # Further arguments go to pytest. Needs root or sudo. DEBIAN_MIRROR names another mirror than deb.debian.org.
+# Debian testing moves on: a tree stays as it was made, until .cache/SUITE is deleted.
 set -euo pipefail
 
 case ${1:-} in
 trixie | forky) suite=$1 ;;
 *)
-    sed -n '2,6s/^# //p' "$0" >&2
+    sed -n '2,7s/^# //p' "$0" >&2
     exit 2
     ;;
 esac
