@@ -19,15 +19,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
 from tests.support import dicom_data  # noqa: E402  (importable from here on only)
+from tests.support.orthanc_client import FINISHED, OrthancError, StatusError, resource  # noqa: E402
 from tests.support.orthanc_server import (  # noqa: E402
-    FINISHED,
-    OrthancError,
     OrthancServer,
-    StatusError,
     configured_pair,
     free_port,
     port_is_free,
-    resource,
     start_together,
 )
 

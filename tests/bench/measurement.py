@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.bench.server_pair import Pair
 from tests.bench.transfer_methods import Method, Resources
-from tests.support.orthanc_server import FINISHED, OrthancServer
+from tests.support.orthanc_client import FINISHED
+from tests.support.orthanc_server import OrthancServer
 from tests.support.process import forget_peak, memory, peak_memory
 
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from tests.bench.transfer_methods import Resources
-from tests.support.orthanc_server import ENTRY, OrthancServer, pair, resource
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import ENTRY, OrthancServer, pair
 from tests.support.wan_link import HOSTS, WanLink
 
 STAND_IN = Path(__file__).with_name("zlib_level_6_script.py")

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import report
 from tests.support.orthanc_server import CHECKOUT
+
+PAGES = CHECKOUT / "docs" / "measurements"
 
 
 @pytest.mark.orthanc
@@ -37,3 +40,15 @@ def test_each_side_is_measured_and_compared_with_the_peer_store(tmp_path: Path) 
     assert rows["push auto, 1 % new"]["content"]["AlreadyStoredInstances"] == 19
     ratio = rows["push auto"]["wall"] / rows["peer store"]["wall"]
     assert f"push auto: of the peer store's time | ≤ 0.3 | {ratio:.2f} |" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("page", "mark"), [("transfers", "results"), ("links", "lines"), ("codecs", "codecs")]
+)
+def test_a_page_has_the_marks_between_which_its_tables_are_written(
+    page: str, mark: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "page.md"
+    copy.write_text((PAGES / f"{page}.md").read_text())
+    report.write(copy, mark, ["a table"])
+    assert f"<!-- {mark} -->\n\na table\n\n<!-- end of {mark} -->" in copy.read_text()

@@ -10,8 +10,9 @@ import pytest
 from orthanc_transfers.core.ranges import Range
 from tests.compatibility.recorded import BUCKET_SIZE, COMMITTING, ENDED, PULLS, PUSHES, Recorded
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, start_together, wait_until
+from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.recording_proxy import RecordingProxy
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from tests.faults.failpoint_hooks import FOLDER, METHODS
 from tests.support import process
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 Mode = Literal["push", "pull"]
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tests.support.orthanc_server import OrthancServer, StatusError, start_together, wait_until
+from tests.support.orthanc_client import StatusError
+from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.recording_proxy import RecordingProxy
+from tests.support.waiting import wait_until
 
 VARIANTS = ("push-1", "push-2", "pull-1", "pull-2")
 PUSH_VARIANTS = VARIANTS[:2]

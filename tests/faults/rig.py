@@ -30,8 +30,10 @@ from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import SLICES, Failpoint, Mode
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import CHECKOUT, OrthancServer, resource, start_together, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import CHECKOUT, OrthancServer, start_together
 from tests.support.recording_proxy import RecordedRequest, RecordingProxy
+from tests.support.waiting import wait_until
 
 KB = 1024
 BUCKET = 32 * KB

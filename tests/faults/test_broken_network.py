@@ -12,7 +12,8 @@ from tests.faults.network_faults import FAULTS, named
 from tests.faults.protocol_matrix import PUSH_VARIANTS, VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, resource
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

@@ -10,7 +10,8 @@ import pytest
 from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import resource, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.waiting import wait_until
 from tests.support.wrong_clock import WrongClock
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]

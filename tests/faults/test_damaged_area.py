@@ -12,7 +12,8 @@ from tests.faults.failpoints import Failpoint
 from tests.faults.rig import Rig, staging, start_rig, unfinished
 from tests.support.dicom_data import multi_frame
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import resource, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

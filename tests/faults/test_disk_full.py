@@ -13,9 +13,11 @@ from tests.faults.conftest import MakeDisk
 from tests.faults.protocol_matrix import PUSH_VARIANTS, VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, resource, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer
 from tests.support.raw_push import RawPush
 from tests.support.small_disk import SmallDisk
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

@@ -14,7 +14,9 @@ import pytest
 from tests.support import process
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, resource, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

@@ -16,8 +16,10 @@ from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, start_matrix
 from tests.support import process
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, resource, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer
 from tests.support.raw_push import RawPush
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

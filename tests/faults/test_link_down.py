@@ -9,7 +9,9 @@ import pytest
 
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import pair, resource, start_together, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import pair, start_together
+from tests.support.waiting import wait_until
 from tests.support.wan_link import HOSTS, WanLink, wan_link, why_not
 
 pytestmark = [

@@ -13,8 +13,10 @@ from tests.faults.fault_proxy import FaultProxy
 from tests.faults.protocol_matrix import PUSH_VARIANTS, VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, resource, start_together, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.raw_push import RawPush
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

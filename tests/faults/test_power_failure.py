@@ -16,8 +16,9 @@ from tests.faults.failpoints import Failpoint, FaultPoint, Mode
 from tests.faults.rig import Rig, Transfer, staging, start_rig
 from tests.support import process
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
 from tests.support.power_failure import PowerFailureDisk
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

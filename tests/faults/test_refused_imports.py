@@ -15,7 +15,8 @@ from tests.faults.conftest import MakeDisk
 from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, Transfer, start_matrix
 from tests.support.dicom_data import compressed_files, ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import ENTRY, OrthancServer, resource
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import ENTRY, OrthancServer
 from tests.support.raw_push import orthanc_id
 from tests.support.small_disk import SmallDisk
 

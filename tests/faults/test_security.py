@@ -23,9 +23,10 @@ from orthanc_transfers.rest.routes import routes
 from tests.support import process
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import ENTRY, OrthancServer, wait_until
+from tests.support.orthanc_server import ENTRY, OrthancServer
 from tests.support.raw_http import raw_request
 from tests.support.raw_push import RawPush
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

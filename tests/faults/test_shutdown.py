@@ -11,7 +11,8 @@ import pytest
 from tests.faults.failpoints import Failpoint, Mode
 from tests.faults.rig import Rig, Transfer, start_rig
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 

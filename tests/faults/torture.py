@@ -23,9 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,35 +32,20 @@ import requests
 
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from tests.faults.fault_proxy import Fault, FaultProxy
+from tests.faults.leak_check import LeakCheck
 from tests.faults.network_faults import FAULTS, SILENT
-from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, Transfer, start_matrix
-from tests.support import process
+from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, start_matrix
+from tests.faults.torture_round import Round, Violation, Wanted
 from tests.support.dicom_data import ct_study, multi_frame
-from tests.support.orthanc_server import OrthancError, OrthancServer, StatusError, resource, wait_until
+from tests.support.orthanc_client import OrthancError, StatusError, resource
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 MB = 1024 * 1024
 
 # Rounds with kills, then rounds without, in turn: leaks show in what is not restarted. A round has 2.5 transfers.
 KILLING = 8
 LASTING = 400
-
-WARM = 300
-"""Transfers after which a process has all that it will ever need. Orthanc remembers a hundred jobs of each side, so
-two hundred transfers fill that; and the allocator's arenas have met most of what there is by then."""
-
-MORE_THREADS = 8
-MORE_FILES = 8
-MORE_MEMORY = 6 * MB
-"""What a process may have more than when it was warm: some 8 KB for each transfer since.
-
-All that is stored is deleted before each round, on both sides, so nothing grows with Orthanc's own database (measured:
-a thousand plain uploads and deletions without the plugin add less than 1 MB), nor with its cache of files, which is
-switched off: that goes up and down by 10 MB and more. Without it, a process has 1 MB more or less from round to round,
-and gained 3 MB from the 200th transfer to the 300th, less than 1 MB after that: holes in the allocator's arenas.
-"""
-
-LOOKS = 10
-"""Rounds of which the least counts: what a process has in a moment goes up and down by several MB."""
 
 TIMEOUT = 2
 EXPIRY = 10
@@ -81,71 +65,17 @@ COMMANDS = ("pause", "resume", "cancel", "resubmit")
 _REFUSED = (requests.RequestException, StatusError)
 
 
-class Violation(Exception):
-    """Something that must not happen."""
-
-
-@dataclass
-class Wanted:
-    """One transfer of a round: how, what, and what came of it."""
-
-    variant: str
-    resources: list[dict[str, str]]
-    instances: frozenset[str]
-    compression: str
-    transfer: Transfer | None = None
-    canceled: bool = False
-    """Whether that was ever asked for."""
-    state: str = "not started"
-
-    def __str__(self) -> str:
-        levels = ", ".join(f"{item['Level']} {item['ID']}" for item in self.resources)
-        job = f"job {self.transfer.job}" if self.transfer else "no job"
-        return f"{self.variant}, {self.compression}, {len(self.instances)} instances, {job}: {self.state} ({levels})"
-
-
-@dataclass
-class Round:
-    """What one round tries, and what happened."""
-
-    number: int
-    kills: bool
-    dice: random.Random
-    wanted: list[Wanted] = field(default_factory=list)
-    there: dict[str, str] = field(default_factory=dict)
-    """MD5s of what the receiver has at the beginning."""
-    sent: dict[str, str] = field(default_factory=dict)
-    """MD5s of what the sender has."""
-    story: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Vitals:
-    """A process at rest."""
-
-    threads: int
-    files: int
-    memory: int
-
-    def __str__(self) -> str:
-        return f"{self.threads} threads, {self.files} files, {self.memory / MB:.1f} MB"
-
-
 class Torture:
     """See the module. ``tell`` gets a line of text now and then."""
 
     def __init__(self, matrix: ProtocolMatrix[FaultProxy], seed: int, tell: Callable[[str], None]) -> None:
-        self._world = matrix
+        self._matrix = matrix
         self._servers = (matrix.a, matrix.b)
         self._seed = seed
         self._tell = tell
         self._faults: Counter[str] = Counter()
         self._ends: Counter[str] = Counter()
-        self._warm: dict[str, Vitals] = {}
-        self._lately = {server.name: deque[Vitals](maxlen=LOOKS) for server in self._servers}
-        self._since_kills = 0
-        self.compared: list[str] = []
-        """What became of the processes that lasted."""
+        self._leaks = LeakCheck(self._servers, tell)
 
     @property
     def transfers(self) -> int:
@@ -157,35 +87,34 @@ class Torture:
         number = first
         while number < last and time.monotonic() < until:
             kills = number % (KILLING + LASTING) < KILLING
-            if kills and self._since_kills:
-                self._compare_vitals()
+            if kills:
+                self._leaks.compare()
             this = Round(number, kills, random.Random(f"{self._seed}/{number}"))
             try:
                 self._round(this)
             except (Violation, OrthancError, TimeoutError) as violation:
-                raise Violation("\n".join([f"round {number}: {violation}", *_told(this)])) from violation
+                raise Violation("\n".join([f"round {number}: {violation}", *this.told()])) from violation
             number += 1
         self._staging_empties()
-        if self._since_kills:
-            self._compare_vitals()
+        self._leaks.compare()
 
     def summary(self) -> str:
         """What was tried, and what came of it."""
         lines = [f"{self.transfers} transfers: {_counted(self._ends)}"]
         lines += [f"{self._faults.total()} faults injected: {_counted(self._faults)}"]
-        return "\n".join([*lines, *self.compared])
+        return "\n".join([*lines, *self._leaks.compared])
 
     # --- one round
 
     def _round(self, this: Round) -> None:
-        self._world.clear()
+        self._matrix.clear()
         self._prepare(this)
         for variant in VARIANTS:
             self._break(this, variant)
         acts = self._acts(this)
         for act in acts:
             act()
-        for variant, proxy in self._world.proxies.items():
+        for variant, proxy in self._matrix.proxies.items():
             self._faults.update(name for _, name in proxy.suffered)
             this.story.append(
                 f"{variant}: {', '.join(f'{kind} {name}' for kind, name in proxy.suffered) or 'no fault'}"
@@ -196,21 +125,14 @@ class Torture:
             self._ends[wanted.state] += 1
         self._check(this)
         if this.kills:
-            self._since_kills = 0
-            self._warm.clear()
-            for looks in self._lately.values():
-                looks.clear()
+            self._leaks.restarted()
         else:
-            self._since_kills += len(this.wanted)
-            for server in self._servers:
-                self._lately[server.name].append(self._vitals(server))
-            if self._since_kills >= WARM and not self._warm:
-                self._warm = {name: _least(looks) for name, looks in self._lately.items()}
+            self._leaks.round_ended(len(this.wanted))
         self._tell(f"round {this.number}: {', '.join(wanted.state for wanted in this.wanted)}")
 
     def _prepare(self, this: Round) -> None:
         """Studies of random shape at the sender, a part of them at the receiver, and what to transfer."""
-        dice, matrix = this.dice, self._world
+        dice, matrix = this.dice, self._matrix
         below: dict[tuple[str, str], set[str]] = {}
         files: list[bytes] = []
         for _ in range(dice.randint(1, 3)):
@@ -254,7 +176,7 @@ class Torture:
                 # They take the time of all others.
                 return None if fault in SILENT and dice.random() < 0.8 else fault
 
-        self._world.proxies[variant].choose = choose
+        self._matrix.proxies[variant].choose = choose
 
     def _acts(self, this: Round) -> list[Callable[[], None]]:
         """The starts of the transfers, and what is done to them meanwhile, with rests between."""
@@ -275,7 +197,7 @@ class Torture:
 
     def _start(self, this: Round, wanted: Wanted) -> Callable[[], None]:
         def act() -> None:
-            wanted.transfer = self._world.start(
+            wanted.transfer = self._matrix.start(
                 wanted.variant, wanted.resources, Compression=wanted.compression
             )
             this.story.append(f"start {wanted.variant} as {wanted.transfer.job}")
@@ -300,7 +222,7 @@ class Torture:
 
     def _cut(self, this: Round, variant: str, seconds: float) -> Callable[[], None]:
         def act() -> None:
-            proxy = self._world.proxies[variant]
+            proxy = self._matrix.proxies[variant]
             proxy.cut()
             time.sleep(seconds)
             proxy.heal()
@@ -370,30 +292,10 @@ class Torture:
     def _check(self, this: Round) -> None:
         # What was canceled may be on its way to being undone, or to being whole.
         limit = time.monotonic() + PATIENCE
-        while (complaint := self._complaint(this)) is not None:
+        while (complaint := this.complaint(self._matrix.b.md5s())) is not None:
             if time.monotonic() > limit:
                 raise Violation(complaint)
             time.sleep(0.2)
-
-    def _complaint(self, this: Round) -> str | None:
-        stored = self._world.b.md5s()
-        due = dict(this.there)
-        for wanted in this.wanted:
-            if wanted.state == "Success":
-                due.update((one, this.sent[one]) for one in wanted.instances)
-        for one, md5 in due.items():
-            if stored.get(one) != md5:
-                return f"instance {one} should be there with MD5 {md5}, and is there with {stored.get(one)}"
-        # The others are whole, or not there. Those that are whole may have what others have as well.
-        others = [wanted for wanted in this.wanted if wanted.state != "Success"]
-        for wanted in others:
-            if all(stored.get(one) == this.sent[one] for one in wanted.instances):
-                due.update((one, this.sent[one]) for one in wanted.instances)
-        left = stored.keys() - due.keys()
-        if left:
-            owners = [wanted.variant for wanted in others if wanted.instances & left]
-            return f"instances {sorted(left)} are there, without the rest of their transfers ({owners})"
-        return None
 
     # --- the whole
 
@@ -409,43 +311,6 @@ class Torture:
 
     def _areas(self, server: OrthancServer) -> list[Path]:
         return list(_staging(server).glob(f"{'[0-9a-f]' * 32}/area"))
-
-    def _vitals(self, server: OrthancServer) -> Vitals:
-        pid = server.pid
-        return Vitals(process.threads(pid), process.open_files(pid), process.memory(pid))
-
-    def _compare_vitals(self) -> None:
-        """What a process has more than when it was warm. Raises ``Violation``."""
-        count, self._since_kills = self._since_kills, 0
-        warm, self._warm = self._warm, {}
-        if not warm:
-            self.compared.append(f"memory: not looked at, fewer than {WARM} transfers without a restart")
-            return
-        for server in self._servers:
-            before = warm[server.name]
-
-            def settled(server: OrthancServer = server, before: Vitals = before) -> bool:
-                now = self._vitals(server)
-                return now.threads <= before.threads + MORE_THREADS and now.files <= before.files + MORE_FILES
-
-            with contextlib.suppress(TimeoutError):
-                wait_until(settled, "", timeout=30)
-            now = _least([*self._lately[server.name], self._vitals(server)])
-            told = f"{server.name}: after {WARM} transfers {before}; after {count} {now}"
-            self.compared.append(told)
-            self._tell(told)
-            if not settled() or now.memory > before.memory + MORE_MEMORY:
-                raise Violation(f"it grows: {told}")
-
-
-def _least(looks: Iterable[Vitals]) -> Vitals:
-    columns = zip(*((one.threads, one.files, one.memory) for one in looks), strict=True)
-    return Vitals(*map(min, columns))
-
-
-def _told(this: Round) -> Iterator[str]:
-    yield from this.story
-    yield from map(str, this.wanted)
 
 
 def _counted(counter: Counter[str]) -> str:

@@ -10,13 +10,9 @@ import pytest
 
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import (
-    OrthancServer,
-    python_plugin,
-    resource,
-    start_together,
-    wait_until,
-)
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, python_plugin, start_together
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

@@ -15,7 +15,9 @@ from tests.faults.rig import is_saved
 from tests.support.cpp_peer import Asked, CppPeer
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, StatusError, resource, wait_until
+from tests.support.orthanc_client import StatusError, resource
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

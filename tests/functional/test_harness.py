@@ -15,7 +15,9 @@ from tests.support.certificates import make_certificate
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
-from tests.support.orthanc_server import CHECKOUT, OrthancError, StatusError, load_configuration, wait_until
+from tests.support.orthanc_client import OrthancError, StatusError
+from tests.support.orthanc_server import CHECKOUT, load_configuration
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

@@ -13,8 +13,10 @@ import pytest
 
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, free_port, resource, start_together, wait_until
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, free_port, start_together
 from tests.support.recording_proxy import RecordedRequest, RecordingProxy
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, resource, start_together
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.postgresql import PostgreSQL, index_plugin, postgresql_is_installed
 from tests.support.recording_proxy import RecordingProxy
 

@@ -18,16 +18,8 @@ import pytest
 import orthanc_transfers
 from tests.support import dicom_data
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import (
-    CHECKOUT,
-    ENTRY,
-    OrthancError,
-    OrthancServer,
-    StatusError,
-    pair,
-    resource,
-    start_together,
-)
+from tests.support.orthanc_client import OrthancError, StatusError, resource
+from tests.support.orthanc_server import CHECKOUT, ENTRY, OrthancServer, pair, start_together
 
 pytestmark = pytest.mark.orthanc
 

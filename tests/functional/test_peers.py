@@ -15,7 +15,8 @@ from tests.support.certificates import make_certificate, make_client_certificate
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.forward_proxy import ForwardProxy
-from tests.support.orthanc_server import OrthancServer, StatusError, free_port, resource, start_together
+from tests.support.orthanc_client import StatusError, resource
+from tests.support.orthanc_server import OrthancServer, free_port, start_together
 from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc

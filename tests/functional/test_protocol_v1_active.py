@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, StatusError, resource, start_together
+from tests.support.orthanc_client import StatusError, resource
+from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc

@@ -19,8 +19,9 @@ import zstandard
 from tests.support.assertions import nothing_staged, refused
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
 from tests.support.raw_push import RawPush
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

@@ -13,13 +13,13 @@ from tests.support import dicom_data
 from tests.support.certificates import make_certificate
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
+from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import (
     CHECKOUT,
     OrthancServer,
     configured_pair,
     pair,
     port_is_free,
-    resource,
     running,
     start_together,
 )

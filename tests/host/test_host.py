@@ -8,7 +8,8 @@ import pytest
 
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.host.native.sdk import Sdk
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

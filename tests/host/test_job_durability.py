@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from orthanc_transfers.host.job_durability import JobDurability
-from tests.support.orthanc_server import wait_until
+from tests.support.waiting import wait_until
 
 
 class Disk:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 

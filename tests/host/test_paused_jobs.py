@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from orthanc_transfers.host.paused_jobs import PausedJobs
-from tests.support.orthanc_server import wait_until
+from tests.support.waiting import wait_until
 
 
 class World:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.orthanc_server import OrthancServer, StatusError
+from tests.support.orthanc_client import StatusError
+from tests.support.orthanc_server import OrthancServer
 
 pytestmark = pytest.mark.orthanc
 

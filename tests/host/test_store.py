@@ -14,7 +14,8 @@ import pytest
 from tests.host.conftest import with_script
 from tests.support import dicom_data
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, StatusError
+from tests.support.orthanc_client import StatusError
+from tests.support.orthanc_server import OrthancServer
 
 pytestmark = pytest.mark.orthanc
 

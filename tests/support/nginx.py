@@ -10,7 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Self
 
-from tests.support.orthanc_server import OrthancError, OrthancServer, free_port, wait_until
+from tests.support.orthanc_client import OrthancError
+from tests.support.orthanc_server import OrthancServer, free_port
+from tests.support.waiting import wait_until
 
 _MAIN = """
 daemon off;

@@ -14,12 +14,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
+
+from tests.support.orthanc_client import OrthancClient, OrthancError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENTRY = CHECKOUT / "orthanc_transfers" / "entry.py"
@@ -27,22 +28,6 @@ CONFIGS = CHECKOUT / "configs"
 
 START_TIMEOUT = 60.0
 """Seconds that an Orthanc may take to answer; it needs about 2."""
-
-FINISHED = ("Success", "Failure")
-"""The states in which a job of Orthanc has ended."""
-
-
-class OrthancError(Exception):
-    """An Orthanc that is missing, does not start, or answers something else than 200."""
-
-
-class StatusError(OrthancError):
-    """An HTTP status other than 200. ``status`` is it, ``body`` what came with it."""
-
-    def __init__(self, message: str, status: int, body: bytes) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = body
 
 
 def orthanc_executable() -> Path:
@@ -90,18 +75,6 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0, every: float = 0.05) -> Any:
-    """Ask again and again until the answer is true, and give it. Raises ``TimeoutError`` naming ``what``."""
-    limit = time.monotonic() + timeout
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > limit:
-            raise TimeoutError(f"not within {timeout:g} s: {what}")
-        time.sleep(every)
-
-
 def load_configuration(path: Path) -> dict[str, Any]:
     """A configuration file of Orthanc, which may have comments as in C++."""
     text = path.read_text()
@@ -116,7 +89,7 @@ def load_configuration(path: Path) -> dict[str, Any]:
     return configuration
 
 
-class OrthancServer:
+class OrthancServer(OrthancClient):
     """One Orthanc: a folder with its configuration, its data and its log, and a process when started.
 
     ``configuration`` is laid over what the harness sets itself (ports, folders, plugins). ``script`` is
@@ -146,17 +119,14 @@ class OrthancServer:
         launcher: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(
+            name, host, http_port or free_port(), user=user, password=password, certificate=certificate
+        )
         self.folder = folder or Path(tempfile.mkdtemp(prefix=f"orthanc-{name}-"))
         self._temporary = folder is None
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.http_port = http_port or free_port()
         self.dicom_port = dicom_port or free_port()
-        self.user = user
-        self.password = password
-        self.certificate = certificate
         self.verbose = verbose
-        self.host = host
         self.launcher = tuple(launcher)
         self.environment = dict(environment or {})
         self.log_file = self.folder / "orthanc.log"
@@ -183,15 +153,8 @@ class OrthancServer:
         self.configuration.update(configuration or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._told_to_end = False
-        self._session = self._new_session()
 
     # -- Configuration ------------------------------------------------------------------------------
-
-    @property
-    def url(self) -> str:
-        """Root of the REST API, with a slash at its end."""
-        scheme = "https" if self.certificate else "http"
-        return f"{scheme}://{self.host}:{self.http_port}/"
 
     def add_peer(self, name: str, server: OrthancServer, **properties: Any) -> None:
         """Make another server known to this one, from its next start on. ``RemoteSelf=…`` for pull mode."""
@@ -300,7 +263,7 @@ class OrthancServer:
         except subprocess.TimeoutExpired:
             self.kill()
             raise OrthancError(f"{self.name} did not stop within {timeout:g} s:\n{self.log_tail()}") from None
-        self._forget_connections()
+        self.forget_connections()
 
     def kill(self) -> None:
         """End it at once, as a power cut would (SIGKILL), with all that it started."""
@@ -310,7 +273,7 @@ class OrthancServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            self._forget_connections()
+            self.forget_connections()
 
     def restart(self, timeout: float = START_TIMEOUT) -> None:
         """Stop it as an administrator would, and start it again on the same data."""
@@ -325,172 +288,17 @@ class OrthancServer:
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def check_alive(self, context: str) -> None:
+        """Raises ``OrthancError`` if any server of this process crashed: what is waited for may need it."""
+        for server in OrthancServer.started:
+            if server.crashed:
+                raise OrthancError(f"{server.name} crashed: {server.crashed}; {context}")
+
     def __enter__(self) -> OrthancServer:
         return self if self.running else self.start()
 
     def __exit__(self, *_: object) -> None:
         self.remove()
-
-    # -- REST ---------------------------------------------------------------------------------------
-
-    def request(self, method: str, path: str, *, timeout: float = 120.0, **options: Any) -> requests.Response:
-        """One request, whatever its status. ``options`` are those of ``requests``."""
-        address = self.url + path.lstrip("/")
-        if method == "GET":
-            return self._session.get(address, timeout=timeout, **options)
-        # Orthanc closes a connection that was idle for a second, maybe under the next request. That one is
-        # simply asked again if it is a GET; the others must not happen twice, and get a connection each.
-        with self._new_session() as session:
-            return session.request(method, address, timeout=timeout, **options)
-
-    def get(self, path: str, **options: Any) -> Any:
-        """JSON, or text where it is none. Raises ``StatusError``."""
-        return self._answer("GET", path, **options)
-
-    def post(self, path: str, body: Any = None, **options: Any) -> Any:
-        """``body`` is sent as it is if it is bytes, else as JSON. Raises ``StatusError``."""
-        return self._answer("POST", path, **_body(body), **options)
-
-    def put(self, path: str, body: Any = None, **options: Any) -> Any:
-        """As ``post``."""
-        return self._answer("PUT", path, **_body(body), **options)
-
-    def delete(self, path: str, **options: Any) -> Any:
-        """Raises ``StatusError``."""
-        return self._answer("DELETE", path, **options)
-
-    def download(self, path: str) -> bytes:
-        """The bytes of an answer. Raises ``StatusError``."""
-        return self._checked("GET", path).content
-
-    # -- DICOM --------------------------------------------------------------------------------------
-
-    def upload(self, data: bytes) -> dict[str, Any]:
-        """Store one file; what Orthanc says of it (``ID``, ``Status``, ``ParentStudy``…)."""
-        answer: dict[str, Any] = self.post("instances", data)
-        return answer
-
-    def upload_all(self, files: Iterable[bytes], threads: int = 4) -> list[dict[str, Any]]:
-        """Store files, several at once; the answers in their order."""
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self._upload_beside_others, files))
-
-    def _upload_beside_others(self, data: bytes) -> dict[str, Any]:
-        try:
-            return self.upload(data)
-        except StatusError as error:
-            # Two threads of Orthanc that make the same folder at once: one of them may fail with 2001.
-            if b'"OrthancStatus" : 2001' not in error.body:
-                raise
-            return self.upload(data)
-
-    def instances(self) -> list[str]:
-        """The identifiers of all that is stored, sorted."""
-        found: list[str] = self.get("instances")
-        return sorted(found)
-
-    def md5s(self, resource: str = "") -> dict[str, str]:
-        """MD5 of the file of each instance, of all or below a resource such as ``studies/<id>``.
-
-        Comes from Orthanc's index: what the files had when they were stored.
-        """
-        below = self.get(f"{resource}/instances") if resource else None
-        found = self.instances() if below is None else [item["ID"] for item in below]
-        with ThreadPoolExecutor(4) as pool:
-            values = pool.map(lambda one: self.get(f"instances/{one}/attachments/dicom/md5"), found)
-            return dict(sorted(zip(found, values, strict=True)))
-
-    def clear(self) -> None:
-        """Delete all that is stored."""
-        for patient in self.get("patients"):
-            self.delete(f"patients/{patient}")
-
-    # -- Transfers ----------------------------------------------------------------------------------
-
-    def send(self, resources: Sequence[Mapping[str, str]], peer: str, **options: Any) -> dict[str, Any]:
-        """``POST /transfers/send``: its answer. ``options`` are further keys of the body."""
-        answer: dict[str, Any] = self.post(
-            "transfers/send", {"Resources": list(resources), "Peer": peer, **options}
-        )
-        return answer
-
-    def pull(self, resources: Sequence[Mapping[str, str]], peer: str, **options: Any) -> dict[str, Any]:
-        """``POST /transfers/pull``: its answer. ``options`` are further keys of the body."""
-        answer: dict[str, Any] = self.post(
-            "transfers/pull", {"Resources": list(resources), "Peer": peer, **options}
-        )
-        return answer
-
-    def job(self, identifier: str) -> dict[str, Any]:
-        """What ``GET /jobs/{id}`` says."""
-        answer: dict[str, Any] = self.get(f"jobs/{identifier}")
-        return answer
-
-    def wait_for_job(
-        self, identifier: str, states: Sequence[str] = FINISHED, timeout: float = 120.0
-    ) -> dict[str, Any]:
-        """The job once it is in one of the states.
-
-        Raises ``TimeoutError`` with what it was last, ``OrthancError`` if any server crashed meanwhile.
-        """
-        last: dict[str, Any] = {}
-
-        def arrived() -> bool:
-            for server in OrthancServer.started:
-                if server.crashed:
-                    raise OrthancError(f"{server.name} crashed: {server.crashed}; the job was {last}")
-            last.clear()
-            last.update(self.job(identifier))
-            return last["State"] in states
-
-        try:
-            wait_until(arrived, f"job {identifier}", timeout)
-        except TimeoutError:
-            raise TimeoutError(f"the job is not {' or '.join(states)} after {timeout:g} s: {last}") from None
-        return last
-
-    # -- Inside -------------------------------------------------------------------------------------
-
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        # Neither a proxy nor the certificates of this machine have a part in talking to oneself.
-        session.trust_env = False
-        session.verify = str(self.certificate) if self.certificate else True
-        if self.user is not None:
-            # Bytes, for text would go out as Latin-1, where Orthanc expects UTF-8.
-            session.auth = (self.user.encode(), (self.password or "").encode())
-        retry = requests.adapters.Retry(connect=0, read=2, status=0, other=0, backoff_factor=0.05)
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=16, max_retries=retry)
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
-        return session
-
-    def _forget_connections(self) -> None:
-        self._session.close()
-        self._session = self._new_session()
-
-    def _checked(self, method: str, path: str, **options: Any) -> requests.Response:
-        answer = self.request(method, path, **options)
-        if answer.status_code != 200:
-            raise StatusError(
-                f"{self.name}: {method} /{path.lstrip('/')}: {answer.status_code} {answer.text[:500]}",
-                answer.status_code,
-                answer.content,
-            )
-        return answer
-
-    def _answer(self, method: str, path: str, **options: Any) -> Any:
-        answer = self._checked(method, path, **options)
-        try:
-            return answer.json()
-        except ValueError:
-            return answer.text
-
-
-def _body(body: Any) -> dict[str, Any]:
-    if body is None:
-        return {"data": b""}
-    return {"data": body} if isinstance(body, bytes) else {"json": body}
 
 
 def pair(a: OrthancServer, b: OrthancServer, *, pull_mode: bool = False) -> None:
@@ -544,11 +352,6 @@ def running(*servers: OrthancServer) -> Iterator[None]:
     finally:
         for server in servers:
             server.remove()
-
-
-def resource(level: str, identifier: str) -> dict[str, str]:
-    """One entry of ``Resources``."""
-    return {"Level": level, "ID": identifier}
 
 
 @atexit.register

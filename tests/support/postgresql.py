@@ -13,7 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.support.orthanc_server import OrthancError, free_port, python_plugin, wait_until
+from tests.support.orthanc_client import OrthancError
+from tests.support.orthanc_server import free_port, python_plugin
+from tests.support.waiting import wait_until
 
 # PostgreSQL refuses to run as root.
 _USER = "postgres"

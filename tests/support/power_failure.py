@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.orthanc_server import wait_until
+from tests.support.waiting import wait_until
 
 # All of it is made at once, so that the kernel has nothing to write later on.
 _MAKE = ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.nginx import Nginx
-from tests.support.orthanc_server import OrthancServer, wait_until
+from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 _FORMAT = """
 map $content_type $json_sent {{
