@@ -1,4 +1,4 @@
-"""What all folders of tests have."""
+"""Shared by all folders of tests."""
 
 from hypothesis import HealthCheck, settings
 

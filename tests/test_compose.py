@@ -1,4 +1,4 @@
-"""docker-compose.yml, the image and the configurations: what can be checked without an engine."""
+"""docker-compose.yml, the image and the configurations: what can be checked without Docker running."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_mounted_configuration_is_one_that_the_plugin_takes(compose: dict[str,
         assert parse_peers(content["OrthancPeers"])
 
 
-def test_nobody_gets_in_without_a_login(compose: dict[str, Any]) -> None:
+def test_a_login_is_required(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
         content = configuration(service)
         assert content["AuthenticationEnabled"]

@@ -1,4 +1,4 @@
-"""Types and style, as tests, so that nobody forgets them."""
+"""Types and style, as tests, so that they are not forgotten."""
 
 from __future__ import annotations
 

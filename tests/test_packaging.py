@@ -1,4 +1,4 @@
-"""The wheel: all of the package, and nothing else."""
+"""The wheel holds all of the package, and nothing else."""
 
 from __future__ import annotations
 

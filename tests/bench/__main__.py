@@ -2,7 +2,7 @@
 
 Every side is run once, then every side again, and so on; medians and ratios are of these. Each run begins with both
 servers started anew and the receiver empty. All runs are kept in ``.cache/bench/runs.json``; ``--write`` renders,
-for each profile and data set, the last session that had the peer store in it into docs/measurements and its plot.
+for each link profile and data set, the last session that had the peer store in it into docs/measurements and its plot.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def main() -> None:
         for profile in options.lines:
             for row in link_utilization.measure(profile, options.folder):
                 results.keep(lines_file, row)
-                print(report.line_used(row), flush=True)
-        print("\n".join(report.lines(results.load(lines_file))))
+                print(report.utilization_line(row), flush=True)
+        print("\n".join(report.utilization(results.load(lines_file))))
     elif options.write:
         rows = results.of_last_sessions(results.load(runs))
         if not rows:
@@ -60,7 +60,7 @@ def main() -> None:
         report.write(PAGES / "transfers.md", "results", report.transfers(rows))
         plot.draw(rows, PLOT)
         if lines_file.exists():
-            report.write(PAGES / "links.md", "lines", report.lines(results.load(lines_file)))
+            report.write(PAGES / "links.md", "lines", report.utilization(results.load(lines_file)))
         if codecs_file.exists():
             table = json.loads(codecs_file.read_text())
             report.write(PAGES / "codecs.md", "codecs", report.codecs(table))
@@ -109,7 +109,7 @@ def _parse() -> argparse.Namespace:
         nargs="?",
         type=lambda text: [LinkProfile.parse(one) for one in text.split(",")],
         const=[LinkProfile.parse(one) for one in link_utilization.ALL],
-        help="how much of lines is used, RTT:RATE as above (root; iperf3 for comparison)",
+        help="utilization of links, RTT:RATE as above (root; iperf3 for comparison)",
     )
     parser.add_argument("--write", action="store_true", help="render what is kept into docs/")
     parser.add_argument(
@@ -153,7 +153,7 @@ class Session:
         }
 
     def run(self, profile: LinkProfile) -> None:
-        """All data sets and sides at one profile."""
+        """All data sets and methods with one link profile."""
         options = self._options
         wanted = options.sides or (_usual() if profile.local else _ON_A_LINK)
         for data in options.data:
@@ -202,7 +202,7 @@ class Session:
         }
         self.rows.append(row)
         results.keep(self._file, row)
-        print(f"{load.run}: {report.line(row)}", flush=True)
+        print(f"{load.run}: {report.run_line(row)}", flush=True)
 
 
 @contextlib.contextmanager
@@ -235,7 +235,7 @@ def _part(pair: Pair, share: float) -> tuple[Resources, float]:
 
 
 def _check(pair: Pair, name: str, part: float, figures: Measurement) -> None:
-    """Raises ``RuntimeError`` unless this run brought all that it should, and nobody else a part of it."""
+    """Raises ``RuntimeError`` unless this run brought all that it should, by itself."""
     wanted, found = round(pair.count(pair.a) * part), pair.count(pair.b)
     stored = figures.content.get("Report", {}).get("Stored", found)
     if not wanted == found == stored:

@@ -1,4 +1,4 @@
-"""``make bench BENCH_ARGS=--codecs``: what each codec makes of real and made-up files, on one core."""
+"""``make bench BENCH_ARGS=--codecs``: ratio and speed of each codec on real and synthetic files, on one core."""
 
 from __future__ import annotations
 

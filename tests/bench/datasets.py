@@ -1,4 +1,4 @@
-"""What is sent: files made once, kept in a folder."""
+"""The data sets: DICOM files made once and kept in a folder."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ DATA: dict[str, tuple[str, Callable[[float], Iterator[bytes]]]] = {
 
 def files(folder: Path, name: str, share: float) -> list[Path]:
     """The files of a data set, made if they are not there yet."""
-    place = folder / f"{name}-{share:g}"
-    done = place / "done"
+    made = folder / f"{name}-{share:g}"
+    done = made / "done"
     if not done.exists():
-        place.mkdir(parents=True, exist_ok=True)
+        made.mkdir(parents=True, exist_ok=True)
         for number, data in enumerate(DATA[name][1](share)):
-            (place / f"{number:05}.dcm").write_bytes(data)
+            (made / f"{number:05}.dcm").write_bytes(data)
         done.touch()
-    return sorted(place.glob("*.dcm"))
+    return sorted(made.glob("*.dcm"))

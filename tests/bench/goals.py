@@ -1,4 +1,4 @@
-"""What was aimed at, and what was found."""
+"""Goals, and whether the results reach them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Goal:
 
 def of_transfers(rows: list[Row]) -> Iterator[Goal]:
     """Those that were measured."""
-    for place, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
-        cells = Cells(rows, place, data)
-        where = f"{place}, ({data})" + ("" if cells.share == 1 else f", {cells.share:g} of it")
-        if place == "loopback":
+    for profile, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
+        cells = Cells(rows, profile, data)
+        where = f"{profile}, ({data})" + ("" if cells.share == 1 else f", {cells.share:g} of it")
+        if profile == "loopback":
             yield from _on_loopback(cells, where)
-        elif data == "a" and place == "100 ms, 200 Mbit/s":
+        elif data == "a" and profile == "100 ms, 200 Mbit/s":
             for side in _auto(cells):
-                filled = cells.value(side, _of_the_line)
+                filled = cells.value(side, _of_the_link)
                 yield Goal(
                     f"{where}, {side}: total − import, of the wire's bytes at its rate", filled or 0, 1.15
                 )
-        elif data == "a" and place.startswith("100 ms") and "loss" in place:
+        elif data == "a" and profile.startswith("100 ms") and "loss" in profile:
             for side in _auto(cells):
                 ratio = cells.ratio(side, STORE)
                 if ratio is not None:
@@ -54,7 +54,7 @@ def _on_loopback(cells: Cells, where: str) -> Iterator[Goal]:
     most = {"a": 0.6, "b": 0.3, "c": 1.2}.get(cells.data)
     for side in cells.ours():
         ratio = cells.ratio(side, STORE)
-        # zstd on loopback is nobody's wish: auto knows better.
+        # zstd on loopback is no use: auto knows better.
         if most is not None and ratio is not None and "zstd" not in side:
             yield Goal(f"{where}, {side}: of the peer store's time", ratio, most)
         limits = [ratio for local in LOCAL if (ratio := cells.ratio(side, local, importing)) is not None]
@@ -72,7 +72,7 @@ def _auto(cells: Cells) -> list[str]:
     return [side for side in cells.ours() if side.endswith("auto")]
 
 
-def _of_the_line(row: Row) -> float:
+def _of_the_link(row: Row) -> float:
     return float((row["wall"] - importing(row)) * row["Rate"] * 1e6 / 8 / row["wire"])
 
 

@@ -1,4 +1,4 @@
-"""A script for Orthanc: the plugin, and a route that imports files by the plugin's own means, and tells the time."""
+"""A script for Orthanc: the plugin, and a route that imports files as the plugin does, and times it."""
 
 # ruff: noqa: E402  (importable from here on only)
 

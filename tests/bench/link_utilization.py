@@ -1,6 +1,6 @@
-"""``make bench BENCH_ARGS=--lines``: how much of a line is used, whatever it carries and however long it is.
+"""``make bench BENCH_ARGS=--lines``: how much of a link is used, whatever its rate and round-trip time.
 
-Plain bytes are sent, as many as the line carries in some seconds, and the packets that arrive are counted meanwhile.
+Plain bytes are sent, as many as the link carries in some seconds, and the packets that arrive are counted meanwhile.
 *Whole* is all of the time from the request until the last byte was there: with the connecting, the listing and the
 slow start of TCP. *Middle* is while the middle 80 % of the bytes passed. iperf3 shows what the emulator and TCP can do.
 """
@@ -26,7 +26,7 @@ from tests.bench.transfer_methods import METHODS, Resources
 from tests.support.wan_link import HOSTS
 
 Row = dict[str, Any]
-"""``Place``, ``Side``, and of the line's rate ``Whole`` and ``Middle`` (1: all of it); ``Bytes`` on the line."""
+"""``Place``, ``Side``, and of the link's rate ``Whole`` and ``Middle`` (1: all of it); ``Bytes`` on the link."""
 
 ALL = [
     *("1:1", "1:10", "1:100", "1:1000", "20:10", "20:100", "20:1000"),
@@ -35,7 +35,7 @@ ALL = [
 _SIDES = ("push none", "pull none")
 _IPERF = "iperf3, 24 connections"
 _SECONDS = 15
-"""That the line needs for what is sent."""
+"""That the link needs for what is sent."""
 _SLICE = 525_000
 """Bytes of one slice of the data set ``a``, which has 1000 of them."""
 _EVERY = 0.02

@@ -1,4 +1,4 @@
-"""One transfer, measured from outside: time, processor, memory, bytes on the link."""
+"""Measures one transfer from outside: time, CPU, memory, bytes on the link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results -> docs/performance.png."""
+"""Draws the results into docs/performance.png."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.bench.results import Cells, Row, wall
 
 
 def draw(rows: list[Row], file: Path) -> None:
-    """A bar for each side, a panel for each place and data set."""
+    """A bar for each method, a panel for each link profile and data set."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -32,7 +32,7 @@ def draw(rows: list[Row], file: Path) -> None:
         axis.bar_label(bars, fmt=" %.1f s", fontsize=8)
         axis.margins(x=0.1)
         share = "" if cells.share == 1 else f", {cells.share:g} of it"
-        axis.set_title(f"{cells.place}: {DATA[cells.data][0]}{share}", fontsize=9, loc="left")
+        axis.set_title(f"{cells.profile}: {DATA[cells.data][0]}{share}", fontsize=9, loc="left")
         axis.tick_params(labelsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=110)

@@ -1,4 +1,4 @@
-"""Results -> lines and tables, in the terminal and in docs/measurements."""
+"""Renders results as text and Markdown tables, for the terminal and docs/measurements."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.bench.transfer_methods import STORE
 _MB = 1024 * 1024
 
 
-def line(row: Row) -> str:
-    """One run, for whoever watches."""
+def run_line(row: Row) -> str:
+    """One run as one line of text."""
     phases = " ".join(f"{name} {seconds:.2f}" for name, seconds in row["phases"].items())
     part = "" if row["Part"] == 1 else f"  ({row['wall']:.2f} s for {row['Part']:g} of it)"
     return (
@@ -29,17 +29,17 @@ def line(row: Row) -> str:
 
 
 def transfers(rows: list[Row]) -> list[str]:
-    """Markdown: one table for each place and data set, then the goals."""
+    """Markdown: one table for each link profile and data set, then the goals."""
     text: list[str] = []
-    for place, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
-        cells = Cells(rows, place, data)
+    for profile, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
+        cells = Cells(rows, profile, data)
         share = "" if cells.share == 1 else f", {cells.share:g} of it"
         when = {
             f"{row['Session']}, {row['Machine']}, {row['Commit']}"
             for row in rows
-            if row["Place"] == place and row["Data"] == data
+            if row["Place"] == profile and row["Data"] == data
         }
-        text += [f"### {place}: ({data}) {DATA[data][0]}{share}", "", f"{'; '.join(sorted(when))}.", ""]
+        text += [f"### {profile}: ({data}) {DATA[data][0]}{share}", "", f"{'; '.join(sorted(when))}.", ""]
         text += _table(_HEADS, (_transfer(cells, side) for side in cells.sides))
         text.append("")
     return [*text, "### Goals", "", *_goals(goals.of_transfers(rows))]
@@ -104,22 +104,22 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def line_used(row: Row) -> str:
-    """How full a line was, for whoever watches."""
+def utilization_line(row: Row) -> str:
+    """How much of a link was used, as one line of text."""
     return f"{row['Place']:28} {row['Side']:24} {_used(row)} %"
 
 
-def lines(rows: list[Row]) -> list[str]:
-    """Markdown: what was used of each line, in percent of its rate; the last time that it was measured."""
+def utilization(rows: list[Row]) -> list[str]:
+    """Markdown: utilization of each link, in percent of its rate, as measured last."""
     sides = list(dict.fromkeys(row["Side"] for row in rows))
     used = {(row["Place"], row["Side"]): row for row in rows}
-    places = sorted({row["Place"] for row in rows}, key=_numbers)
-    shown = ([place, *(_used(used.get((place, side))) for side in sides)] for place in places)
+    profiles = sorted({row["Place"] for row in rows}, key=_numbers)
+    shown = ([profile, *(_used(used.get((profile, side))) for side in sides)] for profile in profiles)
     return _table(["whole, middle, % of the rate", *sides], shown)
 
 
-def _numbers(place: str) -> list[float]:
-    return [float(number) for number in re.findall(r"[\d.]+", place)]
+def _numbers(profile: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[\d.]+", profile)]
 
 
 def _used(row: Row | None) -> str:

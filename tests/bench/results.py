@@ -1,4 +1,4 @@
-"""Runs, kept in a file: each is a row of JSON. Medians of them, and ratios of two sides within the same run."""
+"""Runs as rows of JSON in a file; medians, and ratios of two methods within the same run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def keep(file: Path, row: Row) -> None:
 
 
 def of_last_sessions(rows: list[Row]) -> list[Row]:
-    """For each place and data set, the rows of one session: the last that had most of the data, and the peer store.
+    """For each link profile and data set, the rows of the last session that had most of the data, and the peer store.
 
     Sessions are not mixed: the package, and what else the machine did, were others.
     """
@@ -57,13 +57,13 @@ def sending(row: Row) -> float:
 
 
 class Cells:
-    """The rows of one place and data set, by side."""
+    """The rows of one link profile and data set, by method."""
 
-    def __init__(self, rows: Iterable[Row], place: str, data: str) -> None:
-        self.place, self.data = place, data
+    def __init__(self, rows: Iterable[Row], profile: str, data: str) -> None:
+        self.profile, self.data = profile, data
         self._rows: dict[str, list[Row]] = {}
         for row in rows:
-            if (row["Place"], row["Data"]) == (place, data):
+            if (row["Place"], row["Data"]) == (profile, data):
                 self._rows.setdefault(row["Side"], []).append(row)
 
     @property

@@ -1,4 +1,4 @@
-"""The two Orthancs between which transfers are measured."""
+"""The sender and the receiver between which transfers are measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 class Pair:
     """Sender ``a`` and receiver ``b``.
 
-    Whoever talks to one of them does so ``near`` it: no question crosses the link, which is there for the transfer.
+    Requests of the benchmark are made ``near`` a server: none crosses the link, which is there for the transfer.
     """
 
     def __init__(self, folder: Path, at: WanLink | None, script: Path = ENTRY) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark runs: a few small files, two sides, loopback."""
+"""The benchmark works: a few small files, two methods, loopback."""
 
 from __future__ import annotations
 

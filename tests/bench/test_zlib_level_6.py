@@ -1,4 +1,4 @@
-"""The stand-in for the C++ plugin is one: it encodes by zlib at level 6, and asks no peer for its version."""
+"""The stand-in for the C++ plugin encodes by zlib at level 6, and asks no peer for its version."""
 
 from __future__ import annotations
 

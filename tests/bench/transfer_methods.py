@@ -1,4 +1,4 @@
-"""What is compared: ways to bring DICOM from one Orthanc to another. Each is a job of Orthanc's engine."""
+"""The transfer methods that are compared. Each is a job of Orthanc's jobs engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Method:
 
 
 def _core(path: str) -> Method:
-    # The core wants Synchronous, its DICOMweb plugin knows it too.
+    # Orthanc wants Synchronous, its DICOMweb plugin knows it too.
     def begin(server: OrthancServer, resources: Resources) -> str:
         body = {"Resources": [one["ID"] for one in resources], "Synchronous": False}
         return str(server.post(path, body)["ID"])

@@ -1,4 +1,4 @@
-"""A browser that reaches nothing but this machine, and two Orthancs for it."""
+"""A browser that reaches this machine only, and its window for each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orthanc Explorer in a browser, as its user sees it."""
+"""Page object of Orthanc Explorer."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class OrthancExplorer:
         self.wait(lambda: self.text() and not self.text().endswith("…"), "the peers, or a message")
 
     def double_press(self) -> None:
-        """As ``press``, by somebody in the habit of double clicks."""
+        """As ``press``, by a user in the habit of double clicks."""
         (button,) = self.buttons()
         self._double_click(button)
         self.wait(lambda: self.text() and not self.text().endswith("…"), "the peers, or a message")
@@ -117,7 +117,7 @@ class OrthancExplorer:
         return listed
 
     def entry(self, peer: str) -> WebElement:
-        """The line of a peer."""
+        """The row of a peer."""
         (found,) = [one for one in self._entries() if one.text.split("\n")[0].strip() == peer]
         return found
 

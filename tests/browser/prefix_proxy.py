@@ -1,4 +1,4 @@
-"""A reverse proxy in front of an Orthanc, which can answer some paths itself."""
+"""A reverse proxy that serves an Orthanc below a prefix, and can answer some paths itself."""
 
 from __future__ import annotations
 

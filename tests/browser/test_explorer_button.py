@@ -1,4 +1,4 @@
-"""The yellow button of Orthanc Explorer, in a real browser, between two real Orthancs."""
+"""The yellow button of Orthanc Explorer, in Chromium, between two real Orthancs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Hospital:
     """Orthanc ``a`` with one patient of two studies of two series, and its peers.
 
     ``b`` is pushed to; ``b-pulls`` is the same Orthanc, which pulls; ``plain`` has no transfers plugin;
-    nobody listens at ``down``.
+    no server listens at ``down``.
     """
 
     a: OrthancServer
@@ -148,7 +148,7 @@ def test_a_peer_that_is_down_is_greyed_and_a_click_on_it_does_nothing(
     assert transfers(hospital.a) == before
 
 
-def test_a_peer_that_went_away_meanwhile_is_said_in_the_words_of_the_server(
+def test_a_peer_that_became_unreachable_meanwhile_is_named_in_the_words_of_the_server(
     explorer: OrthancExplorer, hospital: Hospital
 ) -> None:
     explorer.open("study", hospital.studies[0])

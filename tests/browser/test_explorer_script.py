@@ -1,4 +1,4 @@
-"""The script itself, without a browser."""
+"""The button's script, without a browser."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The network breaks each kind of request in turn: the transfer ends right, or says in one sentence what is wrong."""
+"""The network breaks each kind of request in turn: the transfer succeeds, or says in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def shared(
         Timeout=TIMEOUT,
     ) as matrix:
         yield matrix
-        # Pushes whose creation nobody heard of expire.
+        # Pushes whose creation was not answered expire.
         matrix.nothing_is_left()
 
 

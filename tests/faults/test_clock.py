@@ -1,4 +1,4 @@
-"""The clock of the day jumps, on both sides, while a transfer is under way."""
+"""The wall clock jumps, on both sides, during a transfer."""
 
 from __future__ import annotations
 

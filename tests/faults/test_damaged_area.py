@@ -1,4 +1,4 @@
-"""The file with the received bytes is damaged between its verification and its import, as a bad disk does it."""
+"""The staging file is damaged between verification and import, as by a bad disk."""
 
 from __future__ import annotations
 

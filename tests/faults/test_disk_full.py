@@ -1,4 +1,4 @@
-"""The disk of the staging directory is full, becomes full, is read-only, or is gone."""
+"""The disk of the staging directory is full, fills up, is read-only, or is gone."""
 
 from __future__ import annotations
 
@@ -210,5 +210,5 @@ def test_a_sender_to_a_peer_of_version_1_that_cannot_note_what_it_sent_sends_it_
         mend(disk)
     assert matrix.a.md5s() == matrix.b.md5s()
     if when == "before" or spoil is SmallDisk.make_read_only:
-        # On a full disk, a few bytes more may have their place in a block.
+        # On a full disk, a few bytes more may fit into a block.
         assert matrix.b.log.count("what was sent cannot be noted") == warned + 1

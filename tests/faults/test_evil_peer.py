@@ -1,4 +1,4 @@
-"""A peer that answers with whatever may do harm: the job fails in one sentence, and nothing else happens."""
+"""A hostile peer: the job fails with one sentence, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 MB = 1024 * 1024
-NOBODY = "00000000-00000000-00000000-00000000-00000000"
+UNKNOWN_ID = "00000000-00000000-00000000-00000000-00000000"
 CAPABILITIES = {
     "Protocols": [1, 2],
     "Version": "1.8.0",
@@ -128,11 +128,11 @@ def test_the_path_of_a_push_smuggles_nothing_and_leads_nowhere_else(
 ) -> None:
     if version == 1:
         evil.answers["GET /transfers/capabilities"] = {}
-        evil.answers["POST /transfers/push"] = {"ID": NOBODY, "Path": path}
+        evil.answers["POST /transfers/push"] = {"ID": UNKNOWN_ID, "Path": path}
     else:
         missing = [[0, 100]]
         evil.answers["POST /transfers/v2/push"] = {
-            "ID": NOBODY,
+            "ID": UNKNOWN_ID,
             "Path": path,
             "State": "receiving",
             "Missing": missing,
@@ -151,7 +151,7 @@ def test_cookies_of_any_kind_go_back_or_not_but_break_nothing(
 ) -> None:
     evil.headers = {"Set-Cookie": cookie}
     evil.answers["POST /transfers/v2/push"] = {
-        "ID": NOBODY,
+        "ID": UNKNOWN_ID,
         "Path": "/p",
         "State": "receiving",
         "Missing": [[0, 100]],
@@ -160,7 +160,9 @@ def test_cookies_of_any_kind_go_back_or_not_but_break_nothing(
 
 
 def instances(size: str, count: int = 3) -> list[dict[str, str]]:
-    return [{"ID": f"{number:08x}" + NOBODY[8:], "Size": size, "MD5": "0" * 32} for number in range(count)]
+    return [
+        {"ID": f"{number:08x}" + UNKNOWN_ID[8:], "Size": size, "MD5": "0" * 32} for number in range(count)
+    ]
 
 
 NONSENSE: dict[str, Any] = {
@@ -197,7 +199,7 @@ def test_a_list_of_instances_that_makes_no_sense_fails_a_pull_without_taking_mem
 
 def test_what_a_peer_says_of_its_errors_is_one_line_of_the_log(server: OrthancServer, evil: EvilPeer) -> None:
     evil.answers["POST /transfers/v2/push"] = {
-        "ID": NOBODY,
+        "ID": UNKNOWN_ID,
         "Path": "/p",
         "State": "failed",
         "Missing": [],

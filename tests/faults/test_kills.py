@@ -1,4 +1,4 @@
-"""Either Orthanc is killed (SIGKILL) at any point of a transfer, and started again: nothing else is done."""
+"""Either Orthanc is killed (SIGKILL) at any point of a transfer, and only started again."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ KILLS = [
     FaultPoint("push", "receiver", "bucket journalled, not answered", "PeerRoutes.put_ranges after", 50),
     FaultPoint("push", "receiver", "asked to commit", "PeerRoutes.commit_push_v2 before"),
     FaultPoint("push", "receiver", "commit answered, nothing verified", "Commit.run before"),
-    FaultPoint("push", "receiver", "verified, nothing noted", "Area.note_committing before"),
-    FaultPoint("push", "receiver", "verified and noted", "Area.note_committing after"),
+    FaultPoint("push", "receiver", "verified, nothing journalled", "Area.note_committing before"),
+    FaultPoint("push", "receiver", "verified and journalled", "Area.note_committing after"),
     FaultPoint("push", "receiver", "importing the first", "OrthancStore.add before"),
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20),
     FaultPoint("push", "receiver", "all is imported", "OrthancStore.add after", 46),
-    FaultPoint("push", "receiver", "outcome not noted", "Area.note_outcome before"),
-    FaultPoint("push", "receiver", "outcome noted, no report", "Area.note_outcome after"),
+    FaultPoint("push", "receiver", "outcome not journalled", "Area.note_outcome before"),
+    FaultPoint("push", "receiver", "outcome journalled, no report", "Area.note_outcome after"),
     FaultPoint("push", "receiver", "outcome not answered", "Reports.write after"),
     # Its sender.
     FaultPoint("push", "sender", "listed", "OrthancStore.beginning after"),
@@ -56,10 +56,10 @@ KILLS = [
     FaultPoint("pull", "receiver", "bucket written, not journalled", "Area.write after", 30),
     FaultPoint("pull", "receiver", "bucket journalled", "Area.note after", 50),
     FaultPoint("pull", "receiver", "all fetched, nothing verified", "Commit.run before"),
-    FaultPoint("pull", "receiver", "verified and noted", "Area.note_committing after"),
+    FaultPoint("pull", "receiver", "verified and journalled", "Area.note_committing after"),
     FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 20),
     FaultPoint("pull", "receiver", "all is imported", "Area.note_outcome before"),
-    FaultPoint("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    FaultPoint("pull", "receiver", "outcome journalled", "Area.note_outcome after"),
     # Its sender.
     FaultPoint("pull", "sender", "asked for the list", "PeerRoutes.lookup before"),
     FaultPoint("pull", "sender", "list not answered", "PeerRoutes.lookup after"),
@@ -80,9 +80,9 @@ KILLS = [
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
     FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push_v1 after", version=1),
     FaultPoint("push", "sender", "about to create", "RequestsTransport.send POST push before", version=1),
-    FaultPoint("push", "sender", "creation noted", "AckLog.write after", version=1),
-    FaultPoint("push", "sender", "bucket answered, not noted", "AckLog.note before", 50, version=1),
-    FaultPoint("push", "sender", "buckets noted", "AckLog.note after", 50, version=1),
+    FaultPoint("push", "sender", "creation journalled", "AckLog.write after", version=1),
+    FaultPoint("push", "sender", "bucket answered, not journalled", "AckLog.note before", 50, version=1),
+    FaultPoint("push", "sender", "buckets journalled", "AckLog.note after", 50, version=1),
     FaultPoint("push", "sender", "about to commit", "RequestsTransport.send POST commit before", version=1),
     FaultPoint("push", "sender", "commit answered", "RequestsTransport.send POST commit after", version=1),
     FaultPoint("pull", "receiver", "bucket written, not journalled", "Area.write after", 20, version=1),

@@ -1,4 +1,4 @@
-"""Limits on pushes, their time, their number, their bytes and their instances; and senders that die."""
+"""Limits on pushes: idle time, number, bytes and instances; and senders that die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 IDLE = 2
 """Seconds of PushIdleTimeout."""
-PLACES = 2
+SLOTS = 2
 INSTANCES = 100
 STAGING_MB = 4
 
@@ -36,7 +36,7 @@ def shared(
 ) -> Iterator[ProtocolMatrix]:
     folder = tmp_path_factory.mktemp("limits")
     limits = {
-        "MaxPushTransactions": PLACES,
+        "MaxPushTransactions": SLOTS,
         "PushIdleTimeout": IDLE,
         "MaxStagingSize": STAGING_MB,
         "MaxManifestInstances": INSTANCES,
@@ -69,9 +69,9 @@ def metrics(server: OrthancServer) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^orthanc_transfers_(\w+) (\S+)", text, re.M)}
 
 
-def test_a_push_of_version_2_that_finds_no_place_is_told_when_to_come_again(matrix: ProtocolMatrix) -> None:
-    pushes = [RawPush(matrix.b, 2, files()) for _ in range(PLACES + 1)]
-    for push in pushes[:PLACES]:
+def test_a_push_of_version_2_that_finds_no_slot_is_told_when_to_come_again(matrix: ProtocolMatrix) -> None:
+    pushes = [RawPush(matrix.b, 2, files()) for _ in range(SLOTS + 1)]
+    for push in pushes[:SLOTS]:
         assert push.create().status_code == 200
     refused = pushes[-1].create()
     assert refused.status_code == 503
@@ -81,9 +81,9 @@ def test_a_push_of_version_2_that_finds_no_place_is_told_when_to_come_again(matr
     assert pushes[-1].create().status_code == 200
 
 
-def test_a_push_of_version_1_that_finds_no_place_is_held_until_there_is_one(matrix: ProtocolMatrix) -> None:
-    pushes = [RawPush(matrix.b, 1, files()) for _ in range(PLACES + 1)]
-    for push in pushes[:PLACES]:
+def test_a_push_of_version_1_that_finds_no_slot_is_held_until_there_is_one(matrix: ProtocolMatrix) -> None:
+    pushes = [RawPush(matrix.b, 1, files()) for _ in range(SLOTS + 1)]
+    for push in pushes[:SLOTS]:
         assert push.create().status_code == 200
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(pushes[-1].create)
@@ -94,8 +94,8 @@ def test_a_push_of_version_1_that_finds_no_place_is_held_until_there_is_one(matr
 
 
 @pytest.mark.parametrize("variant", ["push-1", "push-2"])
-def test_more_pushes_than_places_all_go_through(matrix: ProtocolMatrix, variant: str) -> None:
-    studies = [store(matrix.a, files(5)) for _ in range(3 * PLACES)]
+def test_more_pushes_than_slots_all_go_through(matrix: ProtocolMatrix, variant: str) -> None:
+    studies = [store(matrix.a, files(5)) for _ in range(3 * SLOTS)]
     transfers = [matrix.start(variant, resources) for resources in studies]
     for transfer in transfers:
         transfer.succeed()
@@ -103,9 +103,7 @@ def test_more_pushes_than_places_all_go_through(matrix: ProtocolMatrix, variant:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_push_that_nobody_continues_expires_with_all_its_bytes(
-    matrix: ProtocolMatrix, version: int
-) -> None:
+def test_an_abandoned_push_expires_with_all_its_bytes(matrix: ProtocolMatrix, version: int) -> None:
     push = RawPush(matrix.b, version, files())
     push.create()
     push.put(0)
@@ -120,7 +118,7 @@ def test_a_push_that_is_continued_now_and_then_does_not_expire(matrix: ProtocolM
     push = RawPush(matrix.b, version, files())
     push.create()
     for _ in range(2):
-        # Others, that nobody continues, come and go meanwhile.
+        # Others, that are abandoned, come and go meanwhile.
         other = RawPush(matrix.b, 3 - version, files())
         other.create()
         wait_until(lambda: push.put(0).status_code != 200 or not folder(matrix, other).exists(), "expiry")  # noqa: B023
@@ -184,12 +182,12 @@ def test_reports_older_than_their_retention_go_when_others_come(matrix: Protocol
 
 
 @pytest.mark.parametrize("variant", ["push-1", "push-2"])
-def test_senders_that_are_slow_or_dead_keep_nobody_waiting_for_long(
+def test_senders_that_are_slow_or_dead_do_not_delay_others_for_long(
     matrix: ProtocolMatrix, variant: str
 ) -> None:
     resources = store(matrix.a, files(5))
     with ExitStack() as stack:
-        for number in range(PLACES):
+        for number in range(SLOTS):
             dead = RawPush(matrix.b, 1 + number % 2, files())
             assert dead.create().status_code == 200
         for _ in range(20):
@@ -201,9 +199,7 @@ def test_senders_that_are_slow_or_dead_keep_nobody_waiting_for_long(
     assert matrix.b.md5s() == matrix.a.md5s()
 
 
-def test_a_thousand_pushes_that_nobody_continues_leave_nothing_behind(
-    make_server: MakeServer, tmp_path: Path
-) -> None:
+def test_a_thousand_abandoned_pushes_leave_nothing_behind(make_server: MakeServer, tmp_path: Path) -> None:
     half = 500
     options = {
         "StagingDirectory": str(tmp_path / "staging"),

@@ -1,4 +1,4 @@
-"""The link between two hosts is dead for half a minute: no answer, no refusal, packets vanish."""
+"""The link is dead for half a minute: packets vanish, without a refusal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def link() -> Iterator[WanLink]:
         yield link
 
 
-def test_transfers_wait_while_the_line_is_dead_and_go_on_afterwards(
+def test_transfers_wait_while_the_link_is_dead_and_go_on_afterwards(
     link: WanLink, make_server: MakeServer
 ) -> None:
     a, b = (

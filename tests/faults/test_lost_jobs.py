@@ -1,4 +1,4 @@
-"""What becomes of a transfer that nobody knows of any more after a crash.
+"""A transfer whose job was lost in a crash: what becomes of it.
 
 Orthanc writes a new job into its database about 0.1 s after it was submitted, and all of them every 10 s. If it
 is killed before that, the job does not come back: as if ``SaveJobs`` were off, which these tests use.
@@ -17,7 +17,7 @@ from tests.support.fixtures import MakeServer
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 IDLE = 6
-"""Seconds that a push is kept which nobody continues."""
+"""Seconds that an abandoned push is kept."""
 
 
 @pytest.fixture(scope="module")

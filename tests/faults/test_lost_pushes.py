@@ -19,7 +19,7 @@ from tests.support.fixtures import MakeServer
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 IDLE = 6
-"""Seconds that a push is kept which nobody continues."""
+"""Seconds that an abandoned push is kept."""
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +56,25 @@ def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_
     failpoint = Failpoint(rig.a, "AckLog.note after", "kill 30")
     transfer.start_saved()
     failpoint.wait_killed()
-    token, noted = on_disk(rig)
+    token, recorded = on_disk(rig)
     answered = buckets(transfer)
-    assert len(noted) >= 30
-    assert 0 <= len(set(answered) - noted) < 4 * THREADS
+    assert len(recorded) >= 30
+    assert 0 <= len(set(answered) - recorded) < 4 * THREADS
 
     failpoint = Failpoint(rig.a, "AckLog.note after", "kill 30")
     rig.a.start()
     failpoint.wait_killed()
     again = buckets(transfer)[len(answered) :]
-    assert not noted & set(again)
-    assert on_disk(rig) == (token, noted | on_disk(rig)[1])
-    noted = on_disk(rig)[1]
-    assert len(noted) >= 60
+    assert not recorded & set(again)
+    assert on_disk(rig) == (token, recorded | on_disk(rig)[1])
+    recorded = on_disk(rig)[1]
+    assert len(recorded) >= 60
 
     answered = buckets(transfer)
     rig.a.start()
     transfer.succeed()
     again = buckets(transfer)[len(answered) :]
-    assert not noted & set(again)
+    assert not recorded & set(again)
     assert len(set(again)) == len(again)
     transfer.is_whole()
     assert transfer.sent_again() <= 2 * transfer.in_flight()
@@ -91,6 +91,6 @@ def buckets(transfer: Transfer) -> list[int]:
 
 
 def on_disk(rig: Rig) -> tuple[str, set[int]]:
-    """What the sender has noted of its only push: its token, and the buckets that arrived."""
+    """What the sender has recorded of its only push: its token, and the buckets that arrived."""
     (path,) = (staging(rig.a) / "sent").iterdir()
     return path.name, ResumeState({"Token": path.name}, AckLogs(path.parent)).completed()

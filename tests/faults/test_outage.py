@@ -1,4 +1,4 @@
-"""The peer is away for a while, or for too long: the job waits and says so, and hears of pause and cancel meanwhile."""
+"""The peer is unreachable, for a while or for too long: the job waits, says so, and obeys pause and cancel."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def waits(transfer: Transfer, least: int = 0) -> re.Match[str]:
 
 
 @pytest.mark.parametrize("variant", PUSH_VARIANTS)
-def test_a_push_that_finds_no_place_waits_until_there_is_one(
+def test_a_push_that_finds_no_slot_waits_until_there_is_one(
     matrix: ProtocolMatrix[FaultProxy], variant: str
 ) -> None:
-    # Pushes that were canceled while nobody could hear of it may have a place still.
+    # Pushes that were canceled while the peer was unreachable may hold a slot still.
     others: list[RawPush] = []
     while (other := RawPush(matrix.b, 2, list(ct_study(1, size=32)))).create().status_code == 200:
         others.append(other)
@@ -152,7 +152,7 @@ def test_jobs_that_wait_hear_of_pause_and_cancel_long_before_their_next_attempt(
 
 
 @pytest.mark.parametrize("method", ["send", "pull"])
-def test_a_peer_that_is_away_for_longer_than_max_outage_fails_the_job_which_says_so(
+def test_a_peer_that_is_unreachable_for_longer_than_max_outage_fails_the_job_which_says_so(
     make_server: MakeServer, method: str
 ) -> None:
     a = make_server("a", configuration={"Transfers": {"MaxOutage": MAX_OUTAGE}})

@@ -1,4 +1,4 @@
-"""The machine of either Orthanc loses its power during a transfer: what had not reached its disk is lost."""
+"""Power failure of either machine during a transfer: what had not reached its disk is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 Reached = Literal["nothing", "names", "journal", "all but Orthanc's files"]
-"""What reached the disk in time, besides what was forced there. ``names``: which files there are; ``journal``: what the
+"""What reached the disk in time, besides what was fsynced. ``names``: which files there are; ``journal``: what the
 journals say of them, ours and that of Orthanc's index, but not their bytes."""
 
 REACHED: tuple[Reached, ...] = ("nothing", "names", "journal")
@@ -90,15 +90,15 @@ def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFa
 CUTS = [
     FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_v2 after"),
     FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_ranges after", 25),
-    FaultPoint("push", "receiver", "verified and noted", "Area.note_committing after"),
+    FaultPoint("push", "receiver", "verified and journalled", "Area.note_committing after"),
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 11),
-    FaultPoint("push", "receiver", "outcome not noted", "Area.note_outcome before"),
-    FaultPoint("push", "receiver", "outcome noted, not answered", "Area.note_outcome after"),
+    FaultPoint("push", "receiver", "outcome not journalled", "Area.note_outcome before"),
+    FaultPoint("push", "receiver", "outcome journalled, not answered", "Area.note_outcome after"),
     FaultPoint("push", "sender", "half has arrived", "RequestsTransport.send PUT push after", 25),
     FaultPoint("push", "sender", "knows the outcome", "RequestsTransport.send GET push after"),
     FaultPoint("pull", "receiver", "half has arrived", "Area.note after", 25),
     FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
-    FaultPoint("pull", "receiver", "outcome noted", "Area.note_outcome after"),
+    FaultPoint("pull", "receiver", "outcome journalled", "Area.note_outcome after"),
     FaultPoint("pull", "sender", "half has been read", "PeerRoutes.post_chunks after", 25),
     FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_bucket after", 25, version=1),
     FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push_v1 after", version=1),
@@ -114,7 +114,7 @@ CUTS = [
     [(cut, reached) for cut in CUTS for reached in (REACHED if cut.side == "receiver" else REACHED[:1])],
     ids=str,
 )
-def test_a_transfer_goes_on_after_a_loss_of_power(
+def test_a_transfer_goes_on_after_a_power_failure(
     machines: Machines, cut: FaultPoint, reached: Reached
 ) -> None:
     transfer = machines.transfer(cut.mode, cut.version)
@@ -130,7 +130,7 @@ def test_a_transfer_goes_on_after_a_loss_of_power(
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("mode", ["push", "pull"])
-def test_what_was_reported_as_received_is_there_after_a_loss_of_power(
+def test_what_was_reported_as_received_is_there_after_a_power_failure(
     machines: Machines, mode: Mode, version: int
 ) -> None:
     transfer = machines.transfer(mode, version)
@@ -167,7 +167,7 @@ def stand_still(server: OrthancServer) -> None:
 @pytest.mark.parametrize(
     ("name", "nth"), [("OrthancStore.remove after", 4), ("Area.note_receiving after", 1)]
 )
-def test_an_import_that_was_undone_is_whole_or_not_there_after_a_loss_of_power(
+def test_an_import_that_was_undone_is_whole_or_not_there_after_a_power_failure(
     machines: Machines, name: str, nth: int
 ) -> None:
     transfer = machines.transfer("pull")

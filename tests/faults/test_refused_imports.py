@@ -1,4 +1,4 @@
-"""Orthanc takes some instances of a transfer and refuses another: all is undone, and nothing else is touched."""
+"""Orthanc refuses one instance of a transfer: all of it is undone, and nothing else is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What strangers send: without a password, with paths for names, with bombs for bodies."""
+"""Hostile clients: without a password, with paths for names, with decompression bombs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 MB = 1024 * 1024
-NOBODY = "00000000-00000000-00000000-00000000-00000000"
-ID, NUMBER, PLACES = "([.0-9a-f-]+)", "([0-9]+)", "((?:/[0-9]+/[0-9]+)+)"
+UNKNOWN_ID = "00000000-00000000-00000000-00000000-00000000"
+ID, NUMBER, RANGES = "([.0-9a-f-]+)", "([0-9]+)", "((?:/[0-9]+/[0-9]+)+)"
 
 INSTANCES = 1000
 """Of MaxManifestInstances: memory is promised to so many."""
@@ -94,13 +94,13 @@ def table() -> RouteTable:
     return routes(Mock(), Mock(), Mock())
 
 
-def requests(identifier: str = NOBODY, number: str = "0") -> Iterator[tuple[str, str]]:
+def requests(identifier: str = UNKNOWN_ID, number: str = "0") -> Iterator[tuple[str, str]]:
     """Method and path of a request to every route."""
     for route in table():
         path = (
             route.pattern.replace(ID, identifier)
             .replace(NUMBER, number)
-            .replace(PLACES, f"/{number}/{number}")
+            .replace(RANGES, f"/{number}/{number}")
         )
         assert "([" not in path
         for method in route.methods:
@@ -170,9 +170,9 @@ def watched(server: OrthancServer, staging: Path) -> Iterator[None]:
     position = journal.stat().st_size
     yield
     own = str(staging)
-    # Opened to be forced to disk when something was imported (host/durability.py), and never for writing.
+    # Opened to be fsynced when something was imported (host/durability.py), and never for writing.
     index = server.folder / "storage"
-    forced = {
+    fsynced = {
         f"('open', ('{path}', None, {os.O_RDONLY | os.O_CLOEXEC}))" for path in (index, index / "index-wal")
     }
     for line in journal.read_text(errors="replace")[position:].splitlines():
@@ -181,7 +181,7 @@ def watched(server: OrthancServer, staging: Path) -> Iterator[None]:
             read_only = (
                 line.startswith("('open'") and "'r'" in line and absolute.endswith((".py", ".pyc", ".so"))
             )
-            assert absolute.startswith(own) or absolute in READ or read_only or line in forced, line
+            assert absolute.startswith(own) or absolute in READ or read_only or line in fsynced, line
             assert ".." not in named, line
             assert "passwd" not in named, line
     after = tree(folder), tree(server.folder), sorted(os.listdir("/"))
@@ -196,7 +196,7 @@ def test_no_identifier_in_an_address_reaches_the_file_system(server: OrthancServ
         kept = tree(staging)
         plain = set(requests())
         for evil in EVIL:
-            for address in (requests(evil), requests(f"{NOBODY}/{evil}"), requests(number=evil)):
+            for address in (requests(evil), requests(f"{UNKNOWN_ID}/{evil}"), requests(number=evil)):
                 for method, path in address:
                     if (method, path) not in plain:
                         status, said = raw_request(server, method, path, b"{}")
@@ -219,7 +219,7 @@ def bodies(evil: str) -> Iterator[tuple[str, Any]]:
             {"Resources": resources, "Peer": "a", "SenderTransferID": evil, "Originator": evil},
         )
         yield f"/transfers/{route}", {"Resources": resources, "Peer": "a", "Compression": evil}
-        yield f"/transfers/{route}", {"Resources": [{"Level": evil, "ID": NOBODY}], "Peer": "a"}
+        yield f"/transfers/{route}", {"Resources": [{"Level": evil, "ID": UNKNOWN_ID}], "Peer": "a"}
     yield "/transfers/lookup", resources
     yield "/transfers/push", {"Compression": "none", "Instances": instances, "Buckets": buckets}
     yield "/transfers/push", {"Compression": evil, "Instances": instances, "Buckets": buckets}
@@ -241,8 +241,8 @@ def test_no_identifier_in_a_message_reaches_the_file_system(server: OrthancServe
                 assert b"\nX-Evil" not in said
                 if status == 200 and "push" in path:
                     push = json.loads(said.partition(b"\r\n\r\n")[2])["Path"]
-                    place = "0" if "/v2/" not in push else "0/3"
-                    raw_request(server, "PUT", f"{push}/{place}", b"abc")
+                    range_ = "0" if "/v2/" not in push else "0/3"
+                    raw_request(server, "PUT", f"{push}/{range_}", b"abc")
                     raw_request(server, "POST", f"{push}/commit")
         wait_until(lambda: not list(staging.glob("*/area")) or dropped(server), "the end of all pushes")
     assert server.instances() == []
@@ -275,7 +275,7 @@ def test_the_identifier_of_a_push_cannot_be_guessed(server: OrthancServer) -> No
         push_1.drop()
     assert len(set(found)) == len(found)
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in found)
-    # 80 digits at each place: that fewer than 8 of 16 are among them happens once in many billions of runs.
+    # 80 digits at each index: that fewer than 8 of 16 are among them happens once in many billions of runs.
     assert all(len(set(digits)) >= 8 for digits in zip(*found, strict=True))
 
 
@@ -321,7 +321,7 @@ def zstd_claiming(size: int, content: bytes) -> bytes:
 @pytest.mark.parametrize("size", [1000, 500 * MB, 2**31 - 1])
 def test_a_gzip_bomb_of_version_1_needs_no_memory(server: OrthancServer, size: int) -> None:
     push = RawPush(server, 1, [])
-    push.instances = [{"ID": NOBODY, "Size": str(size), "MD5": "0" * 32}]
+    push.instances = [{"ID": UNKNOWN_ID, "Size": str(size), "MD5": "0" * 32}]
     answer = push.create()
     if answer.status_code == 507:
         pytest.skip(f"no disk space for this: {answer.json()['Details']}")
@@ -337,14 +337,14 @@ def test_a_bucket_of_version_1_that_is_larger_than_what_is_decoded_at_once_arriv
 ) -> None:
     size = 150 * MB
     push = RawPush(server, 1, [])
-    push.instances = [{"ID": NOBODY, "Size": str(size), "MD5": md5_of_zeros(size)}]
+    push.instances = [{"ID": UNKNOWN_ID, "Size": str(size), "MD5": md5_of_zeros(size)}]
     assert push.create().status_code == 200
     with little_memory(server, 260 * MB):
         assert server.request("PUT", f"{push.path}/0", data=gzip_of_zeros(size)).status_code == 200
         # All its bytes are there, and right; only Orthanc does not take them for DICOM.
         said = push.commit()
     assert said.status_code == 500
-    assert f"instance {NOBODY} was refused, nothing was kept: Orthanc reports" in said.text
+    assert f"instance {UNKNOWN_ID} was refused, nothing was kept: Orthanc reports" in said.text
 
 
 def gzip_of_zeros(size: int) -> bytes:
@@ -439,7 +439,7 @@ def test_numbers_that_are_none_or_beyond_everything_are_refused(
     for path in (f"{push.path}/{number}/1", f"{push.path}/0/{number}", f"{push.path}/{number}/{number}"):
         assert raw_request(server, "PUT", path, b"x")[0] in (0, 400, 404, 413)
     for key in ("offset", "size"):
-        status, _ = raw_request(server, "GET", f"/transfers/chunks/{NOBODY}?{key}={number}")
+        status, _ = raw_request(server, "GET", f"/transfers/chunks/{UNKNOWN_ID}?{key}={number}")
         assert status in (0, 400, 404)
     assert raw_request(server, "GET", f"{push.path}?wait={number}")[0] in (0, 200, 400)
     assert push.drop().status_code == 200
@@ -447,7 +447,7 @@ def test_numbers_that_are_none_or_beyond_everything_are_refused(
 
 
 @pytest.mark.parametrize(
-    "chunk", [[NOBODY, 0, 2**63], [NOBODY, -1, 1], [NOBODY, 0, 1e400], [NOBODY, 2**64, 2**64]]
+    "chunk", [[UNKNOWN_ID, 0, 2**63], [UNKNOWN_ID, -1, 1], [UNKNOWN_ID, 0, 1e400], [UNKNOWN_ID, 2**64, 2**64]]
 )
 def test_chunks_beyond_everything_are_refused(server: OrthancServer, chunk: list[Any]) -> None:
     body = json.dumps({"Chunks": [chunk], "Codecs": ["none"]}).replace("Infinity", "1e400").encode()
@@ -460,9 +460,7 @@ def test_chunks_beyond_everything_are_refused(server: OrthancServer, chunk: list
 @pytest.mark.parametrize(
     "value", [b"a\nX-Evil: 1", b"a\rX-Evil: 1", b"a\0b", b"\xff\xfe", b"x" * 8000, b"a\r\n folded"]
 )
-def test_headers_with_anything_in_them_harm_nobody(
-    server: OrthancServer, staging: Path, value: bytes
-) -> None:
+def test_headers_with_anything_in_them_do_no_harm(server: OrthancServer, staging: Path, value: bytes) -> None:
     push = RawPush(server, 2, list(small_instances(1)))
     body = json.dumps(push.creation()).encode()
     for name in ("sender-transfer-id", "transfers-codec", "transfers-xxh3", "Cookie", "Content-Type"):

@@ -1,4 +1,4 @@
-"""An Orthanc is told to stop (SIGTERM) in any phase of a transfer: it does so soon, and the transfer goes on later."""
+"""An Orthanc gets SIGTERM in any phase of a transfer: it stops soon, and the transfer goes on later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 5.0
 """Seconds from SIGTERM to the end of the process: the promise itself."""
 
 TROUBLE = re.compile(
-    # The core complains with the first of these if a client is gone before its answer.
+    # Orthanc complains with the first of these if a client is gone before its answer.
     "(?!Exception while invoking plugin service [0-9]+: Error in the network protocol)"
     "(Traceback|Exception|Fatal Python error|Segmentation|terminate called|core dumped).*"
 )

@@ -6,7 +6,7 @@ The seed decides all that is tried, round by round; what comes of it also depend
 ``--rounds`` try some rounds of a seed again. Ends with status 1 at the first violation of an invariant:
 
 - each transfer is whole or not there, with the MD5s of its sender; one that says ``Success`` is there;
-- nothing that was there before is gone, nothing is there that nobody sent;
+- nothing that was there before is gone, nothing is there that was not sent;
 - a job ends; if it failed it says in one sentence why, and goes through once nothing is broken any more;
 - nothing is left in staging but the outcomes that are remembered for a while;
 - no Orthanc crashes or hangs at its end, and in rounds without kills none gains threads, file descriptors or memory.
@@ -49,7 +49,7 @@ LASTING = 400
 
 TIMEOUT = 2
 EXPIRY = 10
-"""Seconds after which a push that nobody continues is dropped."""
+"""Seconds after which an abandoned push is dropped."""
 
 PATIENCE = 120.0
 """Seconds within which all has to come to its end once nothing is broken any more."""
@@ -152,7 +152,7 @@ class Torture:
             below.setdefault(("Study", stored["ParentStudy"]), set()).add(stored["ID"])
         if dice.random() < 0.5:
             matrix.b.upload_all(dice.sample(files, dice.randrange(len(files))))
-        # And something that nobody transfers.
+        # And something that is not transferred.
         matrix.b.upload_all(ct_study(2, size=32))
         this.sent, this.there = matrix.a.md5s(), matrix.b.md5s()
         for _ in range(dice.randint(1, 4)):

@@ -1,4 +1,4 @@
-"""A configuration that cannot be used: one clear sentence in the log, and Orthanc without the plugin."""
+"""An invalid configuration: one clear sentence in the log, and Orthanc runs without the plugin."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_a_bad_option_is_named_and_orthanc_starts_without_the_plugin(
     assert_absent(server)
 
 
-@pytest.mark.parametrize("place", ["before", "after", "in a folder"])
+@pytest.mark.parametrize("position", ["before", "after", "in a folder"])
 def test_beside_the_plugin_in_c_plus_plus_ours_says_so_and_keeps_away(
-    make_server: MakeServer, tmp_path: Path, place: str
+    make_server: MakeServer, tmp_path: Path, position: str
 ) -> None:
     # Any plugin will do under that name: this one adds no route unless it is told to.
     other = tmp_path / "others" / "libOrthancTransfers.so"
@@ -92,7 +92,7 @@ def test_beside_the_plugin_in_c_plus_plus_ours_says_so_and_keeps_away(
         "after": [python_plugin(), other],
         "in a folder": [python_plugin(), other.parent],
     }
-    server.configuration["Plugins"] = [str(path) for path in plugins[place]]
+    server.configuration["Plugins"] = [str(path) for path in plugins[position]]
     server.start()
     (complaint,) = complaints(server)
     assert "C++ transfers plugin" in complaint
@@ -103,7 +103,7 @@ def test_beside_the_plugin_in_c_plus_plus_ours_says_so_and_keeps_away(
 def test_a_staging_directory_that_cannot_be_made_keeps_the_plugin_from_loading(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
-    # Below a file nobody can make a folder, root included.
+    # Below a file no user can make a folder, root included.
     file = tmp_path / "file"
     file.write_text("")
     server = make_server("a", configuration={"Transfers": {"StagingDirectory": str(file / "staging")}})

@@ -1,4 +1,4 @@
-"""Our active side with a peer that is the C++ plugin on the wire: what we send, and how its answers are taken."""
+"""Transfers with a peer that is the C++ plugin on the wire: what is sent, and how its responses are taken."""
 
 from __future__ import annotations
 
@@ -237,11 +237,11 @@ def test_a_commit_that_outlived_its_sender_is_looked_at_and_nothing_is_sent_agai
             wait_until(committing, "the commit")
             wait_until(lambda: is_saved(a, job), "the job is in the database")
             a.kill()
-        wait_until(lambda: peer.stored, "the import, of which nobody is told")
+        wait_until(lambda: peer.stored, "the import, which is not reported")
         a.start()
         succeeded(a, job)
-        places = [asked.target for asked in peer.of("PUT", PUT)]
-        assert len(places) == len(set(places)) > 3
+        paths = [asked.target for asked in peer.of("PUT", PUT)]
+        assert len(paths) == len(set(paths)) > 3
         assert len(peer.of("POST", "/transfers/push")) == 1
         assert len(peer.of("POST", COMMIT)) == 2
         assert len(peer.of("POST", "/transfers/lookup")) == 1

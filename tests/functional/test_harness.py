@@ -1,4 +1,4 @@
-"""The harness itself: Orthancs start, stop, die and come back, and nothing of them stays."""
+"""The test harness: Orthancs start, stop, die and come back, and leave nothing behind."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ BUCKET = 64 * KB
 THREADS = 2
 AT_ONCE = 4
 
-# Requests under way at one moment at most: on a slow line there are up to four times the configured connections.
+# Requests under way at one moment at most: on a slow link there are up to four times the configured connections.
 AT_ONE_MOMENT = 4 * THREADS
 
 SLICES = 12
@@ -36,7 +36,7 @@ KINDS = [("send", "b1"), ("send", "b2"), ("pull", "b1"), ("pull", "b2")]
 
 @dataclass(frozen=True)
 class World:
-    """``a`` sends to and fetches from ``b``, over a slow line, behind a proxy for each version."""
+    """``a`` sends to and fetches from ``b``, over a slow link, behind a proxy for each version."""
 
     a: OrthancServer
     b: OrthancServer
@@ -123,7 +123,7 @@ def error_of(server: OrthancServer, job: str) -> str:
     return str(known["Content"]["Error"])
 
 
-def places_left(server: OrthancServer) -> int:
+def slots_left(server: OrthancServer) -> int:
     metrics = server.request("GET", "tools/metrics-prometheus").text
     (line,) = (line for line in metrics.splitlines() if line.startswith("orthanc_transfers_available_push_"))
     return int(float(line.split()[1]))
@@ -149,7 +149,7 @@ def bytes_carried(proxy: RecordingProxy) -> int:
 def in_flight(proxy: RecordingProxy, methods: Container[str] = ("PUT", "GET", "POST")) -> int:
     """Bytes that may have been under way, and arrived or not, when a transfer was interrupted.
 
-    Buckets follow the line: the largest requests may all have run at that moment.
+    Buckets follow the link: the largest requests may all have run at that moment.
     """
     sizes = sorted(size_carried(seen) for seen in carried(proxy) if seen.method in methods)
     return sum(sizes[-AT_ONE_MOMENT:])
@@ -212,13 +212,13 @@ def test_no_bucket_is_sent_twice_but_those_that_a_pause_cut(world: World, peer: 
         paused(world.a, job)
         world.a.post(f"jobs/{job}/resume")
     done = succeeded(world.a, job)
-    places = [seen.uri for seen in carried(proxy)]
-    assert len(places) - len(set(places)) <= 2 * THREADS
+    paths = [seen.uri for seen in carried(proxy)]
+    assert len(paths) - len(set(paths)) <= 2 * THREADS
     # One creation of version 1 serves for all; version 2 asks again what is missing.
     creations = [seen for seen in proxy.of("POST") if seen.uri.endswith("/push")]
     assert len(creations) == (1 if peer == "b1" else 3)
     if peer == "b1":  # version 2 cuts what is missing anew
-        assert done["Content"]["CompletedHttpQueries"] == len(set(places))
+        assert done["Content"]["CompletedHttpQueries"] == len(set(paths))
     size = size_of(world.a)
     assert size - bytes_cut(proxy) <= bytes_carried(proxy) <= size + 2 * in_flight(proxy)
     assert world.b.md5s() == world.a.md5s()
@@ -251,10 +251,10 @@ def test_a_canceled_push_is_deleted_on_the_receiver_and_can_be_resubmitted(world
     proxy = world.proxies[peer]
     job = started(world, "send", peer, SenderTransferID="canceled")
     under_way(world.a, job)
-    assert places_left(world.b) == 3
+    assert slots_left(world.b) == 3
     world.a.post(f"jobs/{job}/cancel")
     world.a.wait_for_job(job, ["Failure"])
-    wait_until(lambda: places_left(world.b) == 4, "the receiver has its place again")
+    wait_until(lambda: slots_left(world.b) == 4, "the receiver's slot is free again")
     (deletion,) = proxy.wait_for("DELETE", "push")
     assert deletion.transfer == "canceled"
     staged = [path for path in (world.b.storage / "Transfers").rglob("*") if path.is_file()]
@@ -265,7 +265,7 @@ def test_a_canceled_push_is_deleted_on_the_receiver_and_can_be_resubmitted(world
     done = succeeded(world.a, job)
     assert "Error" not in done["Content"]
     assert world.b.md5s() == world.a.md5s()
-    wait_until(lambda: places_left(world.b) == 4, "the receiver has its place again")
+    wait_until(lambda: slots_left(world.b) == 4, "the receiver's slot is free again")
 
 
 def test_a_canceled_pull_leaves_nothing_and_can_be_resubmitted(world: World) -> None:
@@ -339,7 +339,7 @@ def test_a_wrong_password_is_told_without_the_password(world: World) -> None:
             assert secret not in world.a.log
 
 
-def test_a_peer_that_is_away_is_waited_for_and_then_named(world: World) -> None:
+def test_an_unreachable_peer_is_waited_for_and_then_named(world: World) -> None:
     stored(world.a, small_instances(1))
     job = started(world, "send", "away")
     wait_for_content(world.a, job, lambda content: "Waiting" in content)

@@ -1,4 +1,4 @@
-"""What is known to speak to the C++ plugin speaks to ours: its public test suite's world, and orthanc-api-client."""
+"""Clients written for the C++ plugin work with this one: the setting of its public tests, and orthanc-api-client."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def succeeded(server: OrthancServer, identifier: str) -> dict[str, Any]:
 # -- The world of the public tests ---------------------------------------------------------------------
 
 
-def test_peers_that_are_oneself_are_asked_while_one_is_away(server: OrthancServer) -> None:
+def test_peers_that_are_oneself_are_asked_while_one_is_unreachable(server: OrthancServer) -> None:
     assert server.get("transfers/peers") == {
         "peer": "disabled",
         "self": "installed",

@@ -157,7 +157,7 @@ def test_two_orthancs_on_one_database_are_one_peer(make_server: MakeServer, tmp_
                 assert first.md5s() == second.md5s() == a.md5s()
                 first.clear()
             balanced.send(study, "by-transfer-2")
-            # A fetch asks whoever is next, and all have the same.
+            # A fetch asks the next server, and all have the same.
             a.clear()
             for peer in PEERS:
                 job = a.wait_for_job(a.pull([study], peer)["ID"])

@@ -1,4 +1,4 @@
-"""A link whose round trip takes long: a connection that is lost there costs round trips, and a slow beginning."""
+"""A link with a long round trip, where a lost connection costs round trips and a slow start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An instance that is stored anew with other bytes (OverwriteInstances): what is sent of it is what is there now."""
+"""An instance is overwritten with other bytes (OverwriteInstances): what is sent is the current version."""
 
 from __future__ import annotations
 

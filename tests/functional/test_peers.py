@@ -1,4 +1,4 @@
-"""Every way to write a peer down, and every way to reach it; secrets stay secret."""
+"""Every way to configure a peer, and every way to reach it; secrets stay secret."""
 
 from __future__ import annotations
 
@@ -337,6 +337,6 @@ def test_no_secret_is_in_a_log_or_in_a_job(world: World) -> None:
         told[f"jobs of {server.name}"] = json.dumps(server.get("jobs?expand"), ensure_ascii=False)
         # Orthanc itself tells at its start which proxy it uses, password included.
         told[f"log of {server.name}"] = server.log.replace(proxy_of_orthanc, "")
-    for place, text in told.items():
+    for where, text in told.items():
         for secret in SECRETS:
-            assert secret not in text, f"in the {place}"
+            assert secret not in text, f"in the {where}"

@@ -22,7 +22,7 @@ from tests.support.recording_proxy import RecordingProxy
 pytestmark = pytest.mark.orthanc
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-NOBODY = "00000000-00000000-00000000-00000000-00000000"
+UNKNOWN_ID = "00000000-00000000-00000000-00000000-00000000"
 KB = 1024
 MB = 1024 * KB
 BUCKET = 16 * KB
@@ -42,7 +42,7 @@ BROKEN = r"location ~ ^/transfers/push/[^/]+/1$ { return 400; }"
 
 @dataclass(frozen=True)
 class World:
-    """``a`` is ours, ``b`` its peer behind ``proxy`` (also as ``broken``), ``c`` is somebody else."""
+    """``a`` is ours, ``b`` its peer behind ``proxy`` (also as ``broken``), ``c`` is a third server."""
 
     a: OrthancServer
     b: OrthancServer
@@ -467,16 +467,16 @@ def test_keys_that_are_not_known_are_accepted(world: World) -> None:
 
 def test_a_resource_that_is_missing_here_fails_the_job_of_a_push(world: World) -> None:
     resources = stored(world.a, small_instances(1))
-    answer = world.a.send([*resources, resource("Series", NOBODY)], "b")
-    assert NOBODY in failed(world.a, answer["ID"])
+    answer = world.a.send([*resources, resource("Series", UNKNOWN_ID)], "b")
+    assert UNKNOWN_ID in failed(world.a, answer["ID"])
     assert world.proxy.of("POST", "push") == []
 
 
 def test_a_resource_that_is_missing_there_fails_the_job_of_a_pull(world: World) -> None:
     resources = stored(world.b, small_instances(1))
-    answer = world.a.pull([*resources, resource("Patient", NOBODY)], "b")
+    answer = world.a.pull([*resources, resource("Patient", UNKNOWN_ID)], "b")
     error = failed(world.a, answer["ID"])
-    assert NOBODY in error
+    assert UNKNOWN_ID in error
     assert "peer b " in error
     assert world.a.instances() == []
 

@@ -1,4 +1,4 @@
-"""Version 1 of the protocol as a C++ peer meets it: golden requests and answers on a real Orthanc."""
+"""Version 1 of the protocol as a C++ peer sees it: golden requests and responses on a real Orthanc."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.raw_http import raw_request
 pytestmark = pytest.mark.orthanc
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-NOBODY = "00000000-00000000-00000000-00000000-00000000"
+UNKNOWN_ID = "00000000-00000000-00000000-00000000-00000000"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def create(
 # -- Identification -----------------------------------------------------------------------------------
 
 
-def test_the_plugin_is_among_the_plugins_of_the_core(server: OrthancServer) -> None:
+def test_the_plugin_is_among_the_plugins_of_orthanc(server: OrthancServer) -> None:
     plugins = server.get("plugins")
     assert "transfers" in plugins
     assert "python" in plugins
@@ -95,7 +95,7 @@ def test_the_plugin_describes_itself_as_1_7_or_later(server: OrthancServer) -> N
     assert isinstance(plugin["Description"], str)
 
 
-def test_other_plugins_are_still_described_by_the_core(server: OrthancServer) -> None:
+def test_other_plugins_are_still_described_by_orthanc(server: OrthancServer) -> None:
     assert server.get("plugins/python")["ID"] == "python"
 
 
@@ -154,7 +154,7 @@ def test_a_lookup_takes_all_levels_in_any_spelling_and_counts_an_instance_once(
         (b'[{"Level": "Study", "ID": ""}]', 404, 17),
         (b'[{"Level": "Study", "ID": "nope"}]', 404, 17),
         (b'[{"Level": "Study", "ID": "../../system"}]', 404, 17),
-        (b'[{"Level": "Instance", "ID": "' + NOBODY.encode() + b'"}]', 404, 17),
+        (b'[{"Level": "Instance", "ID": "' + UNKNOWN_ID.encode() + b'"}]', 404, 17),
         (b"[" * 100000, 400, 15),
     ],
 )
@@ -210,7 +210,7 @@ def test_identifiers_behind_the_last_byte_asked_for_are_not_looked_at(
     server: OrthancServer, files: list[bytes]
 ) -> None:
     identifier = server.upload(files[0])["ID"]
-    answer = server.request("GET", f"transfers/chunks/{identifier}.{NOBODY}?size=100")
+    answer = server.request("GET", f"transfers/chunks/{identifier}.{UNKNOWN_ID}?size=100")
     assert answer.content == files[0][:100]
 
 
@@ -234,7 +234,7 @@ def test_bad_arguments_of_chunks_are_refused(
     assert server.request("GET", f"transfers/chunks/{identifier}{query}").status_code == status
 
 
-@pytest.mark.parametrize("identifiers", [NOBODY, "...", "..", "a", NOBODY.upper()])
+@pytest.mark.parametrize("identifiers", [UNKNOWN_ID, "...", "..", "a", UNKNOWN_ID.upper()])
 def test_chunks_of_unknown_instances_are_not_found(server: OrthancServer, identifiers: str) -> None:
     assert server.request("GET", f"transfers/chunks/{identifiers}").status_code == 404
 
@@ -314,12 +314,12 @@ def test_an_empty_instance_is_in_no_bucket_and_keeps_the_push_from_being_committ
     server: OrthancServer, files: list[bytes]
 ) -> None:
     listed, _ = described(server, files[:1])
-    empty = {"ID": NOBODY, "Size": "0", "MD5": hashlib.md5(b"").hexdigest()}
+    empty = {"ID": UNKNOWN_ID, "Size": "0", "MD5": hashlib.md5(b"").hexdigest()}
     path = create(server, [empty, *listed], [one_bucket(listed)])
     assert call(server, "PUT", f"{path}/0", files[0]).status_code == 200
     answer = call(server, "POST", f"{path}/commit", b"")
     assert answer.status_code == 500
-    assert NOBODY in answer.json()["Details"]
+    assert UNKNOWN_ID in answer.json()["Details"]
     assert server.instances() == []
     assert nothing_staged(server)
 
@@ -381,7 +381,7 @@ def test_bad_buckets_are_refused_and_lose_nothing(server: OrthancServer, files: 
     size = len(files[0])
     buckets = [
         one_bucket(listed),
-        [{"ID": NOBODY, "Offset": "0", "Size": "5"}],
+        [{"ID": UNKNOWN_ID, "Offset": "0", "Size": "5"}],
         [{"ID": one["ID"], "Offset": str(size - 1), "Size": "5"}],
         [{"ID": one["ID"], "Offset": "9223372036854775807", "Size": "5"}],
     ]
@@ -460,7 +460,11 @@ def test_a_file_that_is_no_dicom_undoes_the_whole_push(server: OrthancServer, fi
     listed, stored = described(server, files)
     there = server.upload(stored[listed[0]["ID"]])["ID"]
     text = b"this is no DICOM file" * 100
-    fake = {"ID": "f" * 8 + "-" + NOBODY[9:], "Size": str(len(text)), "MD5": hashlib.md5(text).hexdigest()}
+    fake = {
+        "ID": "f" * 8 + "-" + UNKNOWN_ID[9:],
+        "Size": str(len(text)),
+        "MD5": hashlib.md5(text).hexdigest(),
+    }
     listed.append(fake)
     stored[fake["ID"]] = text
     path = create(server, listed, [one_bucket(listed)])
@@ -532,11 +536,11 @@ def test_the_metrics_are_those_of_the_c_plugin_and_count_pushes(
         ("GET", "transfers/pull", "POST"),
         ("POST", "transfers/peers", "GET"),
         ("GET", "transfers/lookup", "POST"),
-        ("POST", f"transfers/chunks/{NOBODY}", "GET"),
+        ("POST", f"transfers/chunks/{UNKNOWN_ID}", "GET"),
         ("GET", "transfers/push", "POST"),
-        ("GET", f"transfers/push/{NOBODY}", "DELETE"),
-        ("POST", f"transfers/push/{NOBODY}/0", "PUT"),
-        ("GET", f"transfers/push/{NOBODY}/commit", "POST"),
+        ("GET", f"transfers/push/{UNKNOWN_ID}", "DELETE"),
+        ("POST", f"transfers/push/{UNKNOWN_ID}/0", "PUT"),
+        ("GET", f"transfers/push/{UNKNOWN_ID}/commit", "POST"),
         ("DELETE", "plugins", "GET"),
     ],
 )
@@ -552,7 +556,7 @@ def test_another_method_is_not_allowed(server: OrthancServer, method: str, path:
         "transfers",
         "transfers/other",
         "transfers/push/UPPER/0",
-        f"transfers/push/{NOBODY}/0/1",
+        f"transfers/push/{UNKNOWN_ID}/0/1",
         "transfers/push/..%2f..%2fx/0",
         "transfers/push/a b/0",
     ],

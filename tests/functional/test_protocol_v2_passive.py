@@ -1,4 +1,4 @@
-"""Version 2 of the protocol as another of our plugins meets it: golden requests and answers on a real Orthanc."""
+"""Version 2 of the protocol as a peer sees it: golden requests and responses on a real Orthanc."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 
-NOBODY = "00000000-00000000-00000000-00000000-00000000"
+UNKNOWN_ID = "00000000-00000000-00000000-00000000-00000000"
 MB = 1024 * 1024
 STATUS = {"ID", "Path", "State", "Missing", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize"}
 
@@ -72,10 +72,10 @@ ENCODERS = {
 }
 
 
-def put(push: RawPush, places: str, body: bytes, codec: str = "none", **headers: str) -> requests.Response:
+def put(push: RawPush, ranges: str, body: bytes, codec: str = "none", **headers: str) -> requests.Response:
     checksum = {"transfers-xxh3": xxhash.xxh3_64_hexdigest(body)}
     sent = {"transfers-codec": codec, **checksum, **headers}
-    return push.server.request("PUT", f"{push.path}/{places}", data=body, headers=sent)
+    return push.server.request("PUT", f"{push.path}/{ranges}", data=body, headers=sent)
 
 
 def committed(push: RawPush) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_a_push_is_created_filled_and_committed(push: RawPush, codec: str) -> No
     assert status["Report"] == {"Stored": 3, "AlreadyStored": 0, "FilteredOut": 0}
     assert push.server.md5s() == {one["ID"]: one["MD5"] for one in push.instances}
     assert nothing_staged(push.server)
-    # Whoever lost the answer may ask again, for all of it.
+    # A sender that lost the response may ask again, for all of it.
     assert push.commit().json() == status
     assert push.drop().json() == {}
     assert push.status() == status
@@ -228,7 +228,7 @@ def test_a_range_of_an_instance_with_a_wrong_md5_is_missing_again(push: RawPush)
 
 def test_what_orthanc_refuses_undoes_the_whole_push(push: RawPush) -> None:
     text = b"this is no DICOM file"
-    fake = {"ID": "f" * 8 + NOBODY[8:], "Size": str(len(text)), "MD5": hashlib.md5(text).hexdigest()}
+    fake = {"ID": "f" * 8 + UNKNOWN_ID[8:], "Size": str(len(text)), "MD5": hashlib.md5(text).hexdigest()}
     push.instances.append(fake)
     push.files.append(text)
     push.create()
@@ -291,8 +291,8 @@ def test_a_bad_creation_is_refused(push: RawPush, changes: dict[str, Any], statu
 @pytest.mark.parametrize(
     ("method", "rest"), [("GET", ""), ("DELETE", ""), ("PUT", "/0/1"), ("POST", "/commit")]
 )
-def test_a_push_that_nobody_knows_is_not_found(server: OrthancServer, method: str, rest: str) -> None:
-    refused(server.request(method, f"transfers/v2/push/{NOBODY}{rest}", data=b"x"), 404, 17)
+def test_an_unknown_push_is_not_found(server: OrthancServer, method: str, rest: str) -> None:
+    refused(server.request(method, f"transfers/v2/push/{UNKNOWN_ID}{rest}", data=b"x"), 404, 17)
 
 
 def test_a_push_of_one_version_is_not_known_in_the_other(push: RawPush) -> None:
@@ -328,7 +328,7 @@ def test_chunks_are_answered_in_one_codec_with_their_checksum(
 @pytest.mark.parametrize(
     ("wanted", "status", "code"),
     [
-        ([[NOBODY, 0, 5]], 404, 17),
+        ([[UNKNOWN_ID, 0, 5]], 404, 17),
         ([["a/../b", 0, 5]], 404, 17),
         ([["$", -1, 5]], 400, 3),
         ([["$", 0, 10**7]], 400, 3),

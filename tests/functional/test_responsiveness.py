@@ -1,4 +1,4 @@
-"""A slow client, or a large commit, keeps nobody else waiting."""
+"""A slow client, or a large commit, delays no other client."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ def read_slowly(server: OrthancServer, path: str) -> Iterator[SlowReader]:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_a_slow_reader_of_chunks_keeps_nobody_waiting(server: OrthancServer, compression: str) -> None:
+def test_a_slow_reader_of_chunks_delays_no_other_client(server: OrthancServer, compression: str) -> None:
     stored = server.upload(multi_frame(40 * MB))
     with read_slowly(server, f"transfers/chunks/{stored['ID']}?compression={compression}") as reader:
         assert b" 200 OK" in reader.head
         assert_responsive(server, busy=lambda: reader.is_alive() and reader.received < 8 * MB)
 
 
-def test_several_slow_readers_at_once_keep_nobody_waiting(server: OrthancServer) -> None:
+def test_several_slow_readers_at_once_delay_no_other_client(server: OrthancServer) -> None:
     path = f"transfers/chunks/{server.upload(multi_frame(16 * MB))['ID']}"
     with (
         read_slowly(server, path) as one,
@@ -121,7 +121,7 @@ def test_several_slow_readers_at_once_keep_nobody_waiting(server: OrthancServer)
         assert_responsive(server, busy=lambda: all(reader.is_alive() for reader in readers))
 
 
-def test_a_long_commit_keeps_nobody_waiting(server: OrthancServer) -> None:
+def test_a_long_commit_delays_no_other_client(server: OrthancServer) -> None:
     files = list(small_instances(INSTANCES))
     stored = {item["ID"]: data for item, data in zip(server.upload_all(files), files, strict=True)}
     listed = [

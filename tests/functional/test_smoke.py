@@ -1,4 +1,4 @@
-"""The whole way, once each: real DICOM, between two real Orthancs, as `make demo` shows it."""
+"""Each kind of transfer once, end to end: real DICOM between two real Orthancs, as `make demo` shows it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_over_https_with_a_certificate_that_is_checked(make_server: MakeServer, 
         assert a.md5s() == b.md5s()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(make_server: MakeServer, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_refused(make_server: MakeServer, tmp_path: Path) -> None:
     a, b = (
         make_server("a", configuration={"Transfers": {"MaxHttpRetries": 0, "MaxOutage": 0}}),
         make_server("b"),

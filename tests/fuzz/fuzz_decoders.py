@@ -101,8 +101,8 @@ def fuzz_codec(data: bytes) -> None:
     encoded = b"".join(encode([body[:cut], memoryview(body)[cut:]], codec))
     assert decode(encoded, codec, len(body)) == body
     if encoded:
-        place = size % len(encoded)
-        damaged = encoded[:place] + bytes([encoded[place] ^ (data[0] | 1)]) + encoded[place + 1 :]
+        index = size % len(encoded)
+        damaged = encoded[:index] + bytes([encoded[index] ^ (data[0] | 1)]) + encoded[index + 1 :]
         with refused():
             assert decode(damaged, codec, len(body)).nbytes == len(body)
 
@@ -142,8 +142,8 @@ def fuzz_journal(data: bytes) -> None:
 def check_history(journal: bytes) -> None:
     history = replay(read_records(journal), _MANIFEST)
     assert all(item.stop <= _MANIFEST.size for item in history.have)
-    for places in (history.stored, history.absent or frozenset()):
-        assert all(0 <= place < len(_MANIFEST) for place in places)
+    for indices in (history.stored, history.absent or frozenset()):
+        assert all(0 <= index < len(_MANIFEST) for index in indices)
 
 
 def fuzz_sent(data: bytes) -> None:
@@ -184,7 +184,7 @@ def fuzz_ranges(data: bytes) -> None:
         item, numbers = Range(start, start + size), range(start, start + size)
         assert (
             ranges.prefix(item)
-            == next((place for place in numbers if place not in model), start + size) - start
+            == next((number for number in numbers if number not in model), start + size) - start
         )
         assert ranges.missing(item).size == len(set(numbers) - model)
         if change % 2:
@@ -193,7 +193,7 @@ def fuzz_ranges(data: bytes) -> None:
         else:
             ranges.discard(item)
             model.difference_update(numbers)
-        assert {place for kept in ranges for place in range(kept.start, kept.stop)} == model
+        assert {byte for kept in ranges for byte in range(kept.start, kept.stop)} == model
     edges = [edge for item in ranges for edge in (item.start, item.stop)]
     assert edges == sorted(set(edges))
 
@@ -238,7 +238,7 @@ def fuzz_dicom(data: bytes) -> None:
 
 
 def any_json(data: bytes) -> Any:
-    """JSON that somebody else has parsed already."""
+    """JSON that is parsed already."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What fuzzing found, and examples of everything that is read: each file of the corpus through its target."""
+"""Runs each file of the corpus, found by fuzzing or an example of a format, through its target."""
 
 from __future__ import annotations
 

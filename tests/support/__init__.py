@@ -1,1 +1,1 @@
-"""What tests, the demo and the benchmark share. Nothing here imports pytest but ``fixtures``."""
+"""Shared by the tests, the demo and the benchmark. Only ``fixtures`` imports pytest."""

@@ -1,4 +1,4 @@
-"""What answers have in common, whichever the route."""
+"""Assertions on HTTP responses that hold for all routes."""
 
 from __future__ import annotations
 

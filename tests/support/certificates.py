@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that signs itself, for Orthancs and proxies that speak HTTPS."""
+"""Self-signed certificates for 127.0.0.1, for Orthancs and proxies that speak HTTPS."""
 
 from __future__ import annotations
 

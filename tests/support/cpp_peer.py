@@ -1,7 +1,7 @@
-"""A peer as the C++ plugin is one on the wire, in version 1 and nothing else, and less forgiving than any.
+"""A fake peer with the C++ plugin: version 1 of the protocol to the letter, and stricter than the original.
 
-It takes the place of what cannot be had here: its answers are those of version 1 to the letter, and a request
-that the C++ plugin would not understand is refused. What was asked is written down whole.
+It stands in for the C++ plugin, which is not available here: a request that the C++ plugin would not understand is
+refused, and every request is recorded whole.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DICOM files for tests, the demo and the benchmark: quick to make, and like real ones to a codec."""
+"""DICOM files for the tests, the demo and the benchmark: quick to make, and compressible like real ones."""
 
 from __future__ import annotations
 

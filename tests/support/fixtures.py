@@ -1,4 +1,4 @@
-"""Fixtures for all folders of tests: servers that end with their test and tell their log when it fails."""
+"""Fixtures for all folders of tests: servers that end with their test and show their log when it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP proxy as companies have it: forwards plain requests, and tunnels the encrypted ones."""
+"""A forward HTTP proxy, as companies have it: forwards plain requests, tunnels encrypted ones."""
 
 from __future__ import annotations
 

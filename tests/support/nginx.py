@@ -1,4 +1,4 @@
-"""nginx in front of an Orthanc: HTTPS, limits and time-outs as administrators set them."""
+"""nginx as a reverse proxy in front of an Orthanc: HTTPS, limits and time-outs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The REST API of an Orthanc, as tests use it."""
+"""Client of Orthanc's REST API."""
 
 from __future__ import annotations
 

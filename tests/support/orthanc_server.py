@@ -49,7 +49,7 @@ def python_plugin() -> Path:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, never the same twice in one process."""
+    """A free TCP port, never the same twice in one process."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -223,7 +223,7 @@ class OrthancServer(OrthancClient):
                 stderr=subprocess.STDOUT,
                 # A crash within Python says where in the log.
                 env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment},
-                # A group of its own: Ctrl-C in a terminal reaches whoever started this alone, who stops it.
+                # A group of its own: Ctrl-C in a terminal reaches only the parent, which stops it.
                 start_new_session=True,
             )
         self._told_to_end = False

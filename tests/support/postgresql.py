@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, for Orthancs that share an index."""
+"""A PostgreSQL server of its own, for Orthancs that share an index."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A disk that can lose its power: an ext4 file system in a file. Needs root, a loop device and e2fsprogs.
 
-What programs write is in the memory of the kernel first. It reaches the file when somebody forces it (``fsync``), or
+What programs write is in the page cache first. It reaches the file when it is fsynced, or
 when the kernel comes round to it, after 5 to 30 s: a copy of the file is what a disk has at that moment, and all
-that a loss of power leaves of it.
+that a power failure leaves of it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PowerFailureDisk:
     def fail_power(self, end: Callable[[], None]) -> None:
         """Take away what has not reached the disk, and mount it again as after the next start of its machine.
 
-        Whoever uses it must be stopped (SIGSTOP), so that this is one moment, and is ended by ``end``.
+        The process that uses it must be stopped (SIGSTOP), so that this is one moment, and is ended by ``end``.
         """
         left = self._file.with_suffix(".left")
         wait_until(lambda: self._copied(left), f"a moment at which nothing is written to {self._file}")
@@ -63,7 +63,7 @@ class PowerFailureDisk:
         self._mount()
 
     def close(self) -> None:
-        """Unmount it. Nobody may use it any more."""
+        """Unmount it. No process may use it any more."""
         if self._mounted:
             _run("umount", str(self.path))
             self._mounted = False

@@ -1,4 +1,4 @@
-"""What the kernel knows of a process: its files, threads and memory."""
+"""Files, threads and memory of a process, from /proc."""
 
 from __future__ import annotations
 

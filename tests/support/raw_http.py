@@ -1,4 +1,4 @@
-"""HTTP requests as no library would send them."""
+"""HTTP requests that no library would send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A push by hand, in either version of the protocol: as a sender that the plugin did not write."""
+"""A push made request by request, in either version of the protocol."""
 
 from __future__ import annotations
 

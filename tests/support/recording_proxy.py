@@ -1,4 +1,4 @@
-"""nginx in front of an Orthanc that writes down each request: what a peer asked, and in which words."""
+"""nginx in front of an Orthanc that records each request of a peer."""
 
 from __future__ import annotations
 

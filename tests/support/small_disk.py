@@ -1,4 +1,4 @@
-"""A disk of a few MB, which can be full, or read-only: a tmpfs of its own. Needs root."""
+"""A disk of a few MB that can be full or read-only: a tmpfs. Needs root."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SmallDisk:
         self._unmount()
 
     def close(self) -> None:
-        """Unmount it, whoever uses it."""
+        """Unmount it, even while it is in use."""
         while self._mounted:
             self._unmount()
 

@@ -1,4 +1,4 @@
-"""Waiting for something that happens elsewhere."""
+"""Polls until a condition holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tests/wanlab`` from Python: two network namespaces with a link between them. Needs root, a compiler and TUN."""
+"""``tests/wanlab`` from Python: two network namespaces with an emulated link. Needs root, a compiler and TUN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that jumps, for one process: libfaketime, from Debian's package faketime."""
+"""A clock that jumps, for one process, by libfaketime (Debian's package faketime)."""
 
 from __future__ import annotations
 
