@@ -15,7 +15,7 @@ from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.interfaces import PeerRequest, PeerTransport
 from orthanc_transfers.net.requests_transport import RequestsTransport
 from tests.contract.fake_transport import Asked, Behaviour, FakeTransport, Reply
-from tests.contract.loopback import LoopbackServer
+from tests.contract.http_server import BehaviourServer
 from tests.support.certificates import make_certificate
 
 Connect = Callable[[Behaviour], PeerTransport]
@@ -34,7 +34,7 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]
                 verify = str(make_certificate(tmp_path))
                 tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 tls.load_cert_chain(verify)
-            server = stack.enter_context(LoopbackServer(behaviour, tls))
+            server = stack.enter_context(BehaviourServer(behaviour, tls))
             transport = RequestsTransport(
                 Peer("real", server.url),
                 connections=4,

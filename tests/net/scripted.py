@@ -107,3 +107,11 @@ def well(line: Line) -> None:
     """Answers every request with 200 and ``{}``."""
     while line.whole():
         line.say(OK)
+
+
+def answering(data: bytes) -> Serve:
+    def serve(line: Line) -> None:
+        line.whole()
+        line.say(data)
+
+    return serve

@@ -12,7 +12,7 @@ from typing import Any
 from tests.contract.fake_transport import Asked, Behaviour
 
 
-class LoopbackServer:
+class BehaviourServer:
     """Serves a behaviour over HTTP/1.1 while its context lasts. ``connections`` counts all there were."""
 
     def __init__(self, behaviour: Behaviour, tls: ssl.SSLContext | None = None) -> None:
@@ -71,7 +71,7 @@ class LoopbackServer:
         self.port = self._server.server_port
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> LoopbackServer:
+    def __enter__(self) -> BehaviourServer:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 

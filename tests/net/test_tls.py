@@ -1,0 +1,121 @@
+"""Which certificates are accepted, and how this server shows its own."""
+
+from __future__ import annotations
+
+import ssl
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from orthanc_transfers.core.errors import (
+    ConfigurationError,
+    PeerError,
+    PeerUntrusted,
+)
+from orthanc_transfers.interfaces import PeerRequest
+from tests.net.peers import Connect, server_tls
+from tests.support.certificates import make_certificate
+
+
+def test_a_certificate_is_checked_with_the_configured_authorities(
+    serve: Any, connect: Connect, certificate: Path, tmp_path: Path
+) -> None:
+    server = serve(tls=server_tls(certificate))
+    other = make_certificate(tmp_path, "other")
+
+    assert connect(server.url, verify=str(certificate)).send(PeerRequest("GET", "/")).body == b"{}"
+    for verify in (True, str(other)):
+        with pytest.raises(PeerUntrusted, match="certificate verify failed: ") as raised:
+            connect(server.url, verify=verify).send(PeerRequest("GET", "/"))
+        assert not raised.value.retryable
+        assert isinstance(raised.value, PeerError)
+
+
+# An address of the same server that is not in its certificate.
+ELSEWHERE = "https://127.1"
+
+
+def test_a_certificate_for_another_host_is_refused(serve: Any, connect: Connect, certificate: Path) -> None:
+    server = serve(tls=server_tls(certificate))
+    with pytest.raises(PeerUntrusted, match="mismatch"):
+        connect(f"{ELSEWHERE}:{server.port}", verify=str(certificate)).send(PeerRequest("GET", "/"))
+
+
+def test_without_verification_every_certificate_is_taken_without_a_warning(
+    serve: Any, connect: Connect, certificate: Path
+) -> None:
+    server = serve(tls=server_tls(certificate))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transport = connect(f"{ELSEWHERE}:{server.port}", verify=False)
+        assert transport.send(PeerRequest("GET", "/")).body == b"{}"
+
+
+def test_http_where_https_is_expected_is_hopeless(serve: Any, connect: Connect) -> None:
+    with pytest.raises(PeerUntrusted, match="wrong version number"):
+        connect(serve().url.replace("http", "https")).send(PeerRequest("GET", "/"))
+
+
+def client_key(certificate: Path, password: str) -> Path:
+    """The key of a PEM file, encrypted."""
+    key = serialization.load_pem_private_key(certificate.read_bytes(), None)
+    file = certificate.with_suffix(".key")
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(password.encode()),
+        )
+    )
+    return file
+
+
+def test_a_client_certificate_with_an_encrypted_key_is_shown_to_the_peer(
+    serve: Any, connect: Connect, certificate: Path, tmp_path: Path
+) -> None:
+    client = make_certificate(tmp_path, "client")
+    tls = server_tls(certificate)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(client)
+    server = serve(tls=tls)
+    key = client_key(client, "swordfish")
+    transport = connect(
+        server.url,
+        verify=str(certificate),
+        certificate_file=str(client),
+        certificate_key_file=str(key),
+        certificate_key_password="swordfish",
+    )
+
+    assert transport.send(PeerRequest("GET", "/")).body == b"{}"
+    with pytest.raises(PeerUntrusted, match="certificate required"):
+        connect(server.url, verify=str(certificate)).send(PeerRequest("GET", "/"))
+
+
+@pytest.mark.parametrize("password", ["", "marlin"])
+def test_a_wrong_password_of_a_key_is_said_without_saying_it(
+    connect: Connect, certificate: Path, password: str
+) -> None:
+    key = client_key(certificate, "swordfish")
+    with pytest.raises(ConfigurationError, match="'far'") as raised:
+        connect(
+            "https://127.0.0.1",
+            certificate_file=str(certificate),
+            certificate_key_file=str(key),
+            certificate_key_password=password,
+        )
+
+    assert "marlin" not in str(raised.value)
+
+
+def test_authorities_that_cannot_be_read_are_named(connect: Connect, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"missing\.pem.*no such file"):
+        connect("https://127.0.0.1", verify=str(tmp_path / "missing.pem"))
+
+
+def test_what_only_orthanc_can_do_is_refused(connect: Connect) -> None:
+    with pytest.raises(ConfigurationError, match="PKCS#11"):
+        connect("https://127.0.0.1", pkcs11=True)
