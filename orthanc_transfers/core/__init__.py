@@ -1,1 +1,1 @@
-"""Pure: no Orthanc, thread, file, socket or clock."""
+"""Pure functions and values: no Orthanc, thread, file, socket or clock."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt, if there is to be one."""
+"""Exponential backoff with jitter: the delay before the next attempt, or none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from orthanc_transfers.core.errors import TransferError
 MAX_RETRY_AFTER = 3600.0
 """Seconds. A peer that asks for more than this gets this: its clock or its proxy may be wrong."""
 
-# Any first delay has long passed any ceiling by then, and a float can still hold the power.
-_MOST_DOUBLINGS = 64
+# Any first delay is beyond any ceiling by then, and a float can still hold the power.
+_MAX_DOUBLINGS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class Backoff:
         """Seconds to wait after ``error``; ``None``: give up.
 
         ``attempt`` is the number of retries made before, 0 after the first failure. ``jitter``, from 0 to
-        1, spreads the delay from half to all of what the attempt is worth, so that several senders do not
+        1, spreads the delay from half to all of the attempt's full delay, so that several senders do not
         come back at the same moment. The delay is never shorter than what the error asks for as its
         ``retry_after``.
         """
         if attempt >= self.retries or not error.retryable:
             return None
-        whole = min(self.ceiling, self.first * 2.0 ** min(attempt, _MOST_DOUBLINGS))
+        full = min(self.ceiling, self.first * 2.0 ** min(attempt, _MAX_DOUBLINGS))
         asked: float | None = getattr(error, "retry_after", None)
-        return max(whole * (0.5 + 0.5 * jitter), min(asked or 0.0, MAX_RETRY_AFTER))
+        return max(full * (0.5 + 0.5 * jitter), min(asked or 0.0, MAX_RETRY_AFTER))

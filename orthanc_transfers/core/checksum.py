@@ -1,4 +1,4 @@
-"""The two checksums of a transfer: MD5 of each file, XXH3 of each bucket on the wire."""
+"""Checksums: MD5 of each file, XXH3 of each bucket on the wire."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Bytes of a bucket <-> bytes on the wire, and which codec suits which bytes.
+"""Bucket codecs (bytes of a bucket <-> bytes on the wire), and the choice of the codec for given bytes.
 
 A new codec is a member of ``Codec``, a branch in ``encode`` and in ``decode``, and a rule in ``choose``.
 
 ``split16+zstd`` puts the bytes at even positions before those at odd positions, so that the high bytes of
 16-bit pixels, nearly all alike, stand together. ``delta16+zstd`` does so with the differences between neighbours
-(see ``differences.py``), which on CT and MR makes 5 to 22 % fewer bytes still. DICOM elements have even length
+(see ``delta16.py``), which on CT and MR makes 5 to 22 % fewer bytes still. DICOM elements have even length
 (PS3.5, 7.1), so pixels keep their alignment when files are laid end to end.
 """
 
@@ -54,7 +54,7 @@ def rule_out(codec: Codec) -> None:
 
 
 class Compression(enum.Enum):
-    """What a user asks for."""
+    """Value of ``Compression`` in a user's request."""
 
     AUTO = "auto"
     NONE = "none"
@@ -63,21 +63,21 @@ class Compression(enum.Enum):
 
 
 LEVEL = 1
-"""Of zstd, where processors are the limit."""
+"""Level of zstd where processors are the limit."""
 
 SLOW_LINK_LEVEL = 3
-"""Of zstd, where the line is: 4 to 20 % fewer bytes for twice the time (measured on CT, MR and RGB). Split words
-gain 1 % by it, which is not worth the time."""
+"""Level of zstd where the link is the limit: 4 to 20 % fewer bytes for twice the time (measured on CT, MR and RGB).
+Split words gain 1 % by it, which is not worth the time."""
 
-_SLOW_LINE = 30_000_000
+_SLOW_LINK = 30_000_000
 
 
 def level_for(speed: float) -> int:
-    """The level of zstd for a line that carries ``speed`` bytes a second; 0: not known yet.
+    """The level of zstd for a link that carries ``speed`` bytes a second; 0: not known yet.
 
-    One core compresses to twice what a slow line takes even at the higher level.
+    One processor compresses twice as fast as a slow link sends, even at the higher level.
     """
-    return SLOW_LINK_LEVEL if 0 < speed < _SLOW_LINE else LEVEL
+    return SLOW_LINK_LEVEL if 0 < speed < _SLOW_LINK else LEVEL
 
 
 # As fast as level 1 both ways, for 2 to 10 % fewer bytes (measured on CT, MR and RGB).
@@ -85,10 +85,10 @@ _ISAL_LEVEL = 2
 # wbits of zlib: a window of 32 KB, in a gzip member.
 _GZIP = 31
 MAX_PART_SIZE = 64 * 1024 * 1024
-"""Bytes that are decoded at once at most, where a whole bucket may be larger."""
+"""Most bytes decoded at once, where a whole bucket may be larger."""
 
 _INPUT = 1024 * 1024
-# Its type hints take the class for an instance.
+# isal's type hints take the class for an instance.
 _GZIP_ERROR = cast("type[Exception]", isal_zlib.error)
 
 
@@ -115,7 +115,7 @@ def encode(pieces: Sequence[Buffer], codec: Codec, level: int = LEVEL) -> list[B
 def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
     """The ``size`` bytes that were encoded.
 
-    Raises ``BadFile`` if the body is not of that codec, is cut short or goes on behind its end, or if the codec was
+    Raises ``BadFile`` if the body is not of that codec, is cut short or followed by other bytes, or if the codec was
     ruled out; ``WrongSize`` if it holds another number of bytes. Never allocates much more than ``size`` bytes,
     whatever the body claims.
     """
@@ -140,19 +140,19 @@ def decode(body: Buffer, codec: Codec, size: int) -> memoryview:
 
 
 def check_gzip(body: Buffer, size: int) -> None:
-    """See that a gzip body is whole and right, and holds ``size`` bytes. Raises as ``decode``."""
+    """Check that a gzip body is complete and valid, and holds ``size`` bytes. Raises as ``decode``."""
     found = sum(part.nbytes for part in gunzip_parts(body, MAX_PART_SIZE))
     if found != size:
         raise _wrong_size(found, size)
 
 
 def gunzip_parts(body: Buffer, part: int) -> Iterator[memoryview]:
-    """What a gzip body holds, in parts of at most ``part`` bytes, none of which is kept. Raises ``BadFile``."""
+    """Decode a gzip body in parts of at most ``part`` bytes, none of which is kept. Raises ``BadFile``."""
     decompressor = isal_zlib.decompressobj(_GZIP)
     view = memoryview(body)
     for start in range(0, view.nbytes, _INPUT):
         if decompressor.eof:
-            raise BadFile("a gzip body goes on behind its end")
+            raise BadFile("a gzip body is followed by other bytes")
         waiting: Buffer = view[start : start + _INPUT]
         full = True
         while full and not decompressor.eof:
@@ -162,12 +162,12 @@ def gunzip_parts(body: Buffer, part: int) -> Iterator[memoryview]:
                 raise BadFile(f"a body is not gzip: {error}") from None
             yield memoryview(decoded)
             waiting = decompressor.unconsumed_tail
-            # It may hold back what found no room.
+            # The decompressor may hold back what found no room.
             full = len(waiting) > 0 or len(decoded) == part
     if not decompressor.eof:
         raise BadFile("a gzip body is cut short")
     if decompressor.unused_data:
-        raise BadFile("a gzip body goes on behind its end")
+        raise BadFile("a gzip body is followed by other bytes")
 
 
 def content_type(codec: Codec) -> str:
@@ -176,9 +176,9 @@ def content_type(codec: Codec) -> str:
 
 
 def choose(compression: Compression, pieces: Sequence[Buffer], accepted: Collection[Codec]) -> Codec:
-    """The codec for these bytes, out of the ``accepted`` ones; ``NONE`` if none of them is of use.
+    """The codec for these bytes, out of the ``accepted`` ones; ``NONE`` if none of them helps.
 
-    ``AUTO`` takes what a trial on samples finds best. ``ZSTD`` does so too, but always compresses.
+    ``AUTO`` takes the best one by a trial on samples. ``ZSTD`` does so too, but always compresses.
     """
     return next((codec for codec in _preferences(compression, pieces) if codec in accepted), Codec.NONE)
 
@@ -189,18 +189,18 @@ def _preferences(compression: Compression, pieces: Sequence[Buffer]) -> tuple[Co
     if compression is Compression.GZIP:
         return (Codec.GZIP,)
     samples = _samples(pieces)
-    tried = [codec for codec in _TRIED if codec in _usable]
+    tried = [codec for codec in _CANDIDATES if codec in _usable]
     sizes = {codec: len(encode([samples], codec)[0]) for codec in tried}
     if compression is Compression.AUTO and min(sizes.values()) > _WORTHWHILE * len(samples):
         return ()
-    best = sorted(tried, key=lambda codec: sizes[codec] * (_FAR_SIGHT if codec is Codec.ZSTD else 1))
+    best = sorted(tried, key=lambda codec: sizes[codec] * (_LONG_RANGE_GAIN if codec is Codec.ZSTD else 1))
     return (*best, Codec.GZIP)
 
 
-# Plain zstd finds more in a bucket than in samples, for what it looks back on is whole there (measured on RGB).
-_FAR_SIGHT = 0.93
+# Plain zstd gains more on a bucket than on samples, since its matches reach further back there (measured on RGB).
+_LONG_RANGE_GAIN = 0.93
 
-_TRIED = (Codec.ZSTD, Codec.SPLIT16_ZSTD, Codec.DELTA16_ZSTD)
+_CANDIDATES = (Codec.ZSTD, Codec.SPLIT16_ZSTD, Codec.DELTA16_ZSTD)
 
 
 # Compressed pixels shrink by up to 5 %, which is not worth the time on either side.
@@ -222,15 +222,15 @@ def _samples(pieces: Sequence[Buffer]) -> bytes:
     for view in views:
         stop = start + view.nbytes
         while wanted and wanted[0] < stop:
-            place = wanted.popleft() - start
-            sample = view[place : place + _SAMPLE_SIZE]
+            offset = wanted.popleft() - start
+            sample = view[offset : offset + _SAMPLE_SIZE]
             taken.append(sample[: sample.nbytes & ~1])
         start = stop
     return b"".join(taken)
 
 
 class _Contexts(Generic[T]):
-    """Contexts of zstd for one thread at a time: making one costs as much as a tenth of a bucket.
+    """Pool of zstd contexts, each for one thread at a time: creating one costs as much as a tenth of a bucket.
 
     The methods of ``deque`` that are used are atomic.
     """
@@ -264,18 +264,18 @@ def _compress(data: Buffer, level: int) -> bytes:
 
 
 def content_size(body: Buffer) -> int:
-    """Bytes that a frame of zstd says to hold. Raises ``BadFile`` if it does not say, or is none."""
+    """Bytes that a zstd frame declares to hold. Raises ``BadFile`` if it declares none, or is no zstd frame."""
     try:
         announced: int = zstandard.frame_content_size(body)
     except zstandard.ZstdError as error:
         raise _not_zstd(error) from None
     if announced == -1:
-        raise BadFile("a zstd frame does not say the size of its content")
+        raise BadFile("a zstd frame does not declare the size of its content")
     return announced
 
 
 def _decompress(body: Buffer, size: int) -> bytes:
-    # Looked at first, because python-zstandard allocates what the frame says.
+    # Checked first, because python-zstandard allocates what the frame declares.
     announced = content_size(body)
     if announced != size:
         raise _wrong_size(announced, size)
@@ -289,7 +289,7 @@ def _decompress(body: Buffer, size: int) -> bytes:
 def _gunzip(body: Buffer, size: int) -> bytes:
     decompressor = isal_zlib.decompressobj(_GZIP)
     try:
-        # One byte more than is wanted, for zlib takes 0 for no limit, and to see whether there is more.
+        # One byte more than expected, since zlib takes 0 for no limit, and to see whether there is more.
         decoded = decompressor.decompress(body, size + 1)
     except _GZIP_ERROR as error:
         raise BadFile(f"a body is not gzip: {error}") from None
@@ -298,7 +298,7 @@ def _gunzip(body: Buffer, size: int) -> bytes:
     if not decompressor.eof:
         raise BadFile("a gzip body is cut short")
     if decompressor.unused_data:
-        raise BadFile("a gzip body goes on behind its end")
+        raise BadFile("a gzip body is followed by other bytes")
     return decoded
 
 
@@ -310,19 +310,19 @@ def _split16(pieces: Sequence[Buffer]) -> bytearray:
     views = [memoryview(piece) for piece in pieces]
     size = sum(view.nbytes for view in views)
     out = bytearray(size)
-    # Where the next byte of an even position and of an odd one belongs.
-    here, there = 0, (size + 1) // 2
+    # Index in ``out`` of the next byte of an even position, and of an odd one.
+    even, odd = 0, (size + 1) // 2
     for view in views:
         for start in range(0, view.nbytes, _BLOCK):
             # A slice with a step is three times as fast of a bytearray as of bytes, and 30 times as of a view.
             block = bytearray(view[start : start + _BLOCK])
             first, second = block[0::2], block[1::2]
-            out[here : here + len(first)] = first
-            out[there : there + len(second)] = second
-            here += len(first)
-            there += len(second)
+            out[even : even + len(first)] = first
+            out[odd : odd + len(second)] = second
+            even += len(first)
+            odd += len(second)
             if len(block) % 2:
-                here, there = there, here
+                even, odd = odd, even
     return out
 
 
@@ -344,7 +344,7 @@ def _joined(pieces: Sequence[Buffer]) -> Buffer:
 
 
 def _not_zstd(error: Exception) -> BadFile:
-    return BadFile(f"a body is not one frame of zstd: {error}")
+    return BadFile(f"a body is not one zstd frame: {error}")
 
 
 def _wrong_size(found: int, size: int) -> WrongSize:

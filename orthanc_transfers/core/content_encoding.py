@@ -1,6 +1,6 @@
-"""JSON that names many instances, made small for a long line: HTTP's ``Content-Encoding: zstd`` (RFC 8878).
+"""HTTP's ``Content-Encoding: zstd`` (RFC 8878), for JSON that names many instances.
 
-A connection begins with some 14 KB per round trip (RFC 6928): at 100 ms, half the bytes save one trip or two.
+A connection starts with some 14 KB per round trip (RFC 6928): at 100 ms, half the bytes save one round trip or two.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ ACCEPT_ENCODING = "accept-encoding"
 ZSTD = "zstd"
 
 
-MOST = 64 * 1024 * 1024
-"""Bytes that an encoded text may hold: longer ones are sent as they are."""
+MAX_SIZE = 64 * 1024 * 1024
+"""Most bytes that an encoded text may hold: longer ones are sent as they are."""
 
 # Bytes that fit into the first round trip anyway.
 _SMALL = 8 * 1024
 
 
 def shrink(text: bytes) -> tuple[Buffer, dict[str, str]]:
-    """What to send for a text, and the headers that say how it is encoded."""
-    if not _SMALL < len(text) <= MOST:
+    """The body to send for a text, and the headers that declare its encoding."""
+    if not _SMALL < len(text) <= MAX_SIZE:
         return text, {}
     (body,) = encode([text], Codec.ZSTD)
     return body, {CONTENT_ENCODING: ZSTD}
@@ -33,15 +33,15 @@ def restore(body: Buffer, encoding: str | None) -> Buffer:
     """The text of a body with that header ``Content-Encoding``.
 
     Raises ``BadFile`` for another encoding than zstd, and if it is not that; ``TooLarge`` if it holds more than
-    ``MOST`` bytes, before they take any memory.
+    ``MAX_SIZE`` bytes, before they take any memory.
     """
     if encoding is None or encoding.lower() in ("", "identity"):
         return body
     if encoding.lower() != ZSTD:
         raise BadFile(f"unknown Content-Encoding: {encoding[:40]!r} (zstd is known)")
     size = content_size(body)
-    if size > MOST:
-        raise TooLarge(f"an encoded text of {size} bytes is longer than {MOST}")
+    if size > MAX_SIZE:
+        raise TooLarge(f"an encoded text of {size} bytes is longer than {MAX_SIZE}")
     return decode(body, Codec.ZSTD, size)
 
 

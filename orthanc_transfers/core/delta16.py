@@ -1,4 +1,4 @@
-"""Words of 16 bits <-> the differences between neighbours, low bytes before high ones.
+"""Delta + zigzag + byte shuffle of 16-bit words: differences between neighbours, low bytes before high ones.
 
 Neighbouring pixels are alike, so most differences are small; with 0, -1, 1, -2, 2… written as 0, 1, 2, 3, 4… their
 high bytes are nearly all zero, and compress well.
@@ -48,7 +48,7 @@ def spread(data: Buffer) -> bytearray:
 
 
 def gather(data: Buffer) -> bytearray:
-    """What was ``spread``."""
+    """The inverse of ``spread``."""
     size = memoryview(data).nbytes
     count = size // 2
     low, high = np.frombuffer(data, np.uint8, count), np.frombuffer(data, np.uint8, count, count)

@@ -1,4 +1,4 @@
-"""What little the core needs to know of a DICOM file: the transfer syntax."""
+"""Reads the transfer syntax of a DICOM file."""
 
 from __future__ import annotations
 

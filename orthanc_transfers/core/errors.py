@@ -1,7 +1,7 @@
-"""The tree of errors.
+"""The error tree.
 
-Each knows three things: the HTTP status it answers with, the code of Orthanc it stands for
-(``OrthancPluginErrorCode`` of the SDK), and whether doing the same thing again may help.
+Each error carries three things: the HTTP status of the response, the code of Orthanc it stands for
+(``OrthancPluginErrorCode`` of the SDK), and whether a retry may help.
 Its text is one sentence for a user: what failed, on which peer or instance, what to do.
 
     TransferError
@@ -16,7 +16,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     ├── WrongSize             500   a body of another size than announced (error 9)
     ├── Corrupted             500   a checksum differs (error 20)
     ├── ImportRefused         500   Orthanc did not take an instance; the commit was undone
-    ├── Busy                  503   no place for another push now; carries retry_after
+    ├── Busy                  503   no slot for another push now; carries retry_after
     ├── NoSpace               507   not enough room for staging
     ├── Canceled              500   the job was canceled or paused while this ran
     ├── ConfigurationError          a value of the configuration; keeps the plugin from loading
@@ -25,7 +25,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
         ├── PeerUnreachable         refused, reset, DNS, time-out            (retryable)
         │   └── PeerUntrusted       no agreement on TLS                      (not retryable)
         ├── PeerStatus              an HTTP status that is not 200; carries it
-        ├── PeerInvalidResponse              an answer that makes no sense (HTML, wrong size…) (retryable)
+        ├── PeerInvalidResponse              an invalid response (HTML, wrong size…) (retryable)
         └── PeerMismatch            the peer is not the one expected (originator)
 """
 
@@ -108,7 +108,7 @@ class ImportRefused(TransferError):
 
 
 class Busy(TransferError):
-    """No place for one more push now. ``retry_after`` is in seconds."""
+    """No slot for one more push now. ``retry_after`` is in seconds."""
 
     status = 503
     code = 36
@@ -147,7 +147,7 @@ class HostError(TransferError):
 
 
 class PeerError(TransferError):
-    """Something about the other Orthanc. ``peer`` is its name in the configuration."""
+    """The other Orthanc failed. ``peer`` is its name in the configuration."""
 
     code = 9
 
@@ -171,7 +171,7 @@ class PeerUntrusted(PeerUnreachable):
 class PeerStatus(PeerError):
     """The peer answered with a status other than 200.
 
-    ``peer_status`` is that status, ``body`` what it said (cut at a few KB), ``headers`` have
+    ``peer_status`` is that status, ``body`` its text (cut at a few KB), ``headers`` have
     lower-case names, ``retry_after`` is in seconds (``None`` if the peer named none).
     """
 
@@ -193,7 +193,7 @@ class PeerStatus(PeerError):
 
     @property
     def outage(self) -> bool:
-        """Whether the server behind a proxy is away: to be waited for, as when it is unreachable."""
+        """Whether the server behind a proxy is unreachable: to be waited for, as when the peer itself is."""
         return self.peer_status in (502, 503, 504)
 
     @property
@@ -202,10 +202,10 @@ class PeerStatus(PeerError):
 
 
 class PeerInvalidResponse(PeerError):
-    """An answer of 200 that cannot be used: not JSON, missing keys, a wrong number of bytes."""
+    """A response of 200 that cannot be used: not JSON, missing keys, a wrong number of bytes."""
 
     retryable = True
 
 
 class PeerMismatch(PeerError):
-    """The peer that answers is not the one that was expected."""
+    """The peer that responded is not the one that was expected."""

@@ -1,4 +1,4 @@
-"""Strict parsers of JSON fields, which the messages of both versions are made of.
+"""Strict parsers of JSON fields, for the messages of both versions.
 
 Each raises ``BadFile`` or ``BadRequest`` (both 400) with a sentence that names the key.
 """
@@ -17,16 +17,14 @@ from orthanc_transfers.core.model import Instance
 MAX_SIZE = 2**63 - 1
 """Bytes; the largest size and offset that a message may hold."""
 
-
 _COMPRESSIONS = {compression.value: compression for compression in Compression}
 
-
-# Of MAX_SIZE; what has more is not even converted.
-_MOST_DIGITS = 19
+# Digits of MAX_SIZE; what has more is not even converted.
+_MAX_DIGITS = 19
 
 
 def shown(value: Any) -> str:
-    # repr of something deep or long is cut before it is made.
+    """A value for an error message; cut before anything deep or long is formatted."""
     match value:
         case dict():
             return "an object"
@@ -74,7 +72,7 @@ def string_field(body: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def natural(value: Any, name: str) -> int:
+def natural_number(value: Any, name: str) -> int:
     if type(value) is not int:
         raise BadFile(f"{name} must be an integer, and is {shown(value)}")
     if not 0 <= value <= MAX_SIZE:
@@ -82,8 +80,8 @@ def natural(value: Any, name: str) -> int:
     return value
 
 
-def decimal(value: Any, key: str) -> int:
-    if isinstance(value, str) and len(value) <= _MOST_DIGITS and value.isascii() and value.isdigit():
+def decimal_string(value: Any, key: str) -> int:
+    if isinstance(value, str) and len(value) <= _MAX_DIGITS and value.isascii() and value.isdigit():
         number = int(value)
         if number <= MAX_SIZE:
             return number
@@ -113,7 +111,7 @@ def instances_field(body: Mapping[str, Any]) -> tuple[Instance, ...]:
     for item in array_field(body, "Instances"):
         instance = json_object(item, 'each of "Instances"')
         identifier = string_field(instance, "ID")
-        size = decimal(required_field(instance, "Size"), "Size")
+        size = decimal_string(required_field(instance, "Size"), "Size")
         found[identifier] = Instance(identifier, size, string_field(instance, "MD5").lower())
     if sum(instance.size for instance in found.values()) > MAX_SIZE:
         raise BadRequest('the sizes of "Instances" must be below 2^63 together')
@@ -121,7 +119,7 @@ def instances_field(body: Mapping[str, Any]) -> tuple[Instance, ...]:
 
 
 def more_field(body: Mapping[str, Any]) -> int:
-    return natural(body.get("More", 0), '"More"')
+    return natural_number(body.get("More", 0), '"More"')
 
 
 def instances_to_json(instances: Iterable[Instance]) -> list[dict[str, str]]:

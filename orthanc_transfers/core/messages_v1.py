@@ -16,7 +16,7 @@ from orthanc_transfers.core.errors import BadFile, BadRequest
 from orthanc_transfers.core.json_fields import (
     array_field,
     compression_field,
-    decimal,
+    decimal_string,
     instances_field,
     instances_to_json,
     json_array,
@@ -31,7 +31,7 @@ from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resou
 from orthanc_transfers.core.safe_json import MAX_NESTING
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
-
+"""Header: what the sender calls its transfer."""
 
 _MB = 1024 * 1024
 
@@ -41,7 +41,7 @@ class TransferRequest:
     """``POST /transfers/send`` and ``/transfers/pull``.
 
     ``resources_json`` is the value of ``Resources`` as the user wrote it. ``sender_transfer_id`` is ``None``
-    if the user named none, ``originator`` if nobody is expected in particular.
+    if the user named none, ``originator`` if no particular process is expected.
     """
 
     resources: tuple[Resource, ...]
@@ -97,7 +97,7 @@ def parse_resources(value: Any) -> tuple[Resource, ...]:
 
 @dataclass(frozen=True, slots=True)
 class LookupResponse:
-    """The answer to ``POST /transfers/lookup``. ``originator`` is the identifier of the answering process.
+    """The response to ``POST /transfers/lookup``. ``originator`` is the identifier of the responding process.
 
     ``more`` is the number of instances that come after these, if only the first were asked for.
     """
@@ -108,8 +108,8 @@ class LookupResponse:
 
     @classmethod
     def parse(cls, value: Any) -> LookupResponse:
-        """What matters; the counts and sums are not looked at. An instance named twice counts once."""
-        body = json_object(value, "the answer")
+        """Counts and sums are ignored. An instance named twice counts once."""
+        body = json_object(value, "the response")
         return cls(instances_field(body), string_field(body, "Originator"), more_field(body))
 
     def to_json(self) -> dict[str, Any]:
@@ -161,14 +161,14 @@ class PushCreationV1:
 
 @dataclass(frozen=True, slots=True)
 class PushCreated:
-    """The answer to ``POST /transfers/push``. ``path`` is relative to the root of the peer."""
+    """The response to ``POST /transfers/push``. ``path`` is relative to the root of the peer."""
 
     id: str
     path: str
 
     @classmethod
     def parse(cls, value: Any) -> PushCreated:
-        body = json_object(value, "the answer")
+        body = json_object(value, "the response")
         return cls(string_field(body, "ID"), path_field(body))
 
     def to_json(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _header_value(body: Mapping[str, Any], key: str) -> str | None:
     if key not in body:
         return None
     value = string_field(body, key)
-    # It travels in a header of HTTP.
+    # It travels in an HTTP header.
     if not (value.isascii() and value.isprintable()):
         raise BadRequest(f'"{key}" must be printable ASCII, and is {shown(value)}')
     return value
@@ -214,8 +214,8 @@ def _bucket(value: Any) -> tuple[Chunk, ...]:
         chunks.append(
             Chunk(
                 string_field(chunk, "ID"),
-                decimal(required_field(chunk, "Offset"), "Offset"),
-                decimal(required_field(chunk, "Size"), "Size"),
+                decimal_string(required_field(chunk, "Offset"), "Offset"),
+                decimal_string(required_field(chunk, "Size"), "Size"),
             )
         )
     return tuple(chunks)

@@ -15,12 +15,12 @@ from orthanc_transfers.core.errors import BadFile, BadRequest
 from orthanc_transfers.core.json_fields import (
     array_field,
     compression_field,
-    decimal,
+    decimal_string,
     instances_field,
     instances_to_json,
     json_object,
     more_field,
-    natural,
+    natural_number,
     path_field,
     required_field,
     shown,
@@ -31,20 +31,18 @@ from orthanc_transfers.core.paths import push_v2
 from orthanc_transfers.core.ranges import Range
 
 CODEC_HEADER = "transfers-codec"
-
-
+"""Name of a bucket's codec."""
 FIRST_HEADER = "transfers-first"
-
-
+"""In a lookup: only so many instances are asked for, the first ones."""
 XXH3_HEADER = "transfers-xxh3"
-
-
+"""XXH3 of the body as it is on the wire, 16 hexadecimal digits."""
 ENCODING_HEADER = "transfers-encoding-seconds"
+"""Seconds that encoding took; in a response to ``POST …/chunks``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """The answer to ``GET /transfers/capabilities``. Codecs that are not known here are left out."""
+    """The response to ``GET /transfers/capabilities``. Unknown codecs are left out."""
 
     protocols: tuple[int, ...]
     version: str
@@ -62,14 +60,14 @@ class Capabilities:
 
     @classmethod
     def parse(cls, value: Any) -> Capabilities:
-        body = json_object(value, "the answer")
+        body = json_object(value, "the response")
         protocols = array_field(body, "Protocols")
         return cls(
-            tuple(natural(protocol, 'each of "Protocols"') for protocol in protocols),
+            tuple(natural_number(protocol, 'each of "Protocols"') for protocol in protocols),
             string_field(body, "Version"),
             string_field(body, "Originator"),
             _codecs(body),
-            natural(required_field(body, "MaxBodySize"), '"MaxBodySize"'),
+            natural_number(required_field(body, "MaxBodySize"), '"MaxBodySize"'),
             _flag(body, "Growing"),
         )
 
@@ -110,7 +108,7 @@ class PushCreationV2:
 
 @dataclass(frozen=True, slots=True)
 class PushStatus:
-    """Where a push of version 2 stands: the answer to its creation, to ``GET`` and to ``POST …/commit``."""
+    """State of a push of version 2: the response to its creation, to ``GET`` and to ``POST …/commit``."""
 
     id: str
     path: str
@@ -130,7 +128,7 @@ class PushStatus:
 
     @classmethod
     def parse(cls, value: Any) -> PushStatus:
-        body = json_object(value, "the answer")
+        body = json_object(value, "the response")
         identifier = string_field(body, "ID")
         state = string_field(body, "State")
         if state not in _STATES:
@@ -140,11 +138,13 @@ class PushStatus:
             path=path_field(body) if "Path" in body else push_v2(identifier),
             state=_STATES[state],
             missing=tuple(map(_range, array_field(body, "Missing"))),
-            imported=natural(body.get("Imported", 0), '"Imported"'),
-            total=natural(body.get("Total", 0), '"Total"'),
-            already_stored=natural(body.get("AlreadyStored", 0), '"AlreadyStored"'),
+            imported=natural_number(body.get("Imported", 0), '"Imported"'),
+            total=natural_number(body.get("Total", 0), '"Total"'),
+            already_stored=natural_number(body.get("AlreadyStored", 0), '"AlreadyStored"'),
             already_stored_size=(
-                decimal(body["AlreadyStoredSize"], "AlreadyStoredSize") if "AlreadyStoredSize" in body else 0
+                decimal_string(body["AlreadyStoredSize"], "AlreadyStoredSize")
+                if "AlreadyStoredSize" in body
+                else 0
             ),
             error=string_field(body, "Error") if "Error" in body else None,
             report=_report(body["Report"]) if "Report" in body else None,
@@ -170,7 +170,7 @@ class PushStatus:
 
 @dataclass(frozen=True, slots=True)
 class ChunksRequest:
-    """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, but for those not known here.
+    """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, without unknown ones.
 
     ``level`` is of zstd.
     """
@@ -187,9 +187,9 @@ class ChunksRequest:
         for item in array_field(body, "Chunks"):
             if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str):
                 raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {shown(item)}')
-            offset, size = (natural(number, 'each offset and size of "Chunks"') for number in item[1:])
+            offset, size = (natural_number(number, 'each offset and size of "Chunks"') for number in item[1:])
             chunks.append(Chunk(item[0], offset, size))
-        level = natural(body.get("Level", LEVEL), '"Level"')
+        level = natural_number(body.get("Level", LEVEL), '"Level"')
         if level not in (LEVEL, SLOW_LINK_LEVEL):
             raise BadRequest(f'"Level" must be {LEVEL} or {SLOW_LINK_LEVEL}, and is {shown(level)}')
         return cls(tuple(chunks), _codecs(body), compression_field(body), level)
@@ -204,7 +204,7 @@ class ChunksRequest:
 
 
 def parse_seconds(text: str | None) -> float:
-    """The value of a header that says how long something took; 0 where it says nothing sensible."""
+    """The value of a header with a duration in seconds; 0 if it is absent or invalid."""
     if text is None or not _SECONDS.fullmatch(text):
         return 0.0
     return float(text)
@@ -212,9 +212,7 @@ def parse_seconds(text: str | None) -> float:
 
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 
-
 _STATES = {state.value: state for state in PushState}
-
 
 _KNOWN_CODECS = {codec.value: codec for codec in Codec}
 
@@ -236,7 +234,7 @@ def _flag(body: Mapping[str, Any], key: str) -> bool:
 def _range(value: Any) -> Range:
     if not isinstance(value, list) or len(value) != 2:
         raise BadFile(f'each of "Missing" must be [start, stop], and one is {shown(value)}')
-    start, stop = (natural(number, 'each of "Missing"') for number in value)
+    start, stop = (natural_number(number, 'each of "Missing"') for number in value)
     if start > stop:
         raise BadRequest(f'each of "Missing" must be [start, stop], and one is [{start}, {stop}]')
     return Range(start, stop)
@@ -244,5 +242,6 @@ def _range(value: Any) -> Range:
 
 def _report(value: Any) -> dict[str, int]:
     return {
-        key: natural(number, 'each of "Report"') for key, number in json_object(value, '"Report"').items()
+        key: natural_number(number, 'each of "Report"')
+        for key, number in json_object(value, '"Report"').items()
     }

@@ -1,4 +1,4 @@
-"""The words of the project: Instance, Manifest, Chunk, Bucket. Frozen, with their invariants."""
+"""The model: Instance, Manifest, Chunk, Bucket. Frozen, with their invariants."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ class Manifest:
         return identifier in self._indices
 
     def starts_with(self, beginning: Manifest) -> bool:
-        """Whether its first instances are those of another one: both have the same area up to there."""
+        """Whether its first instances are those of ``beginning``: both have the same area up to there."""
         return self.instances[: len(beginning)] == beginning.instances
 
     def fingerprint(self) -> str:
-        """The same for equal manifests, and no others."""
+        """A SHA-256 that is equal for equal manifests only."""
         rows = [[instance.id, instance.size, instance.md5] for instance in self.instances]
         return sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -177,7 +177,7 @@ class Beginning:
 
 
 class PushState(enum.Enum):
-    """Where a push stands on the receiver."""
+    """State of a push on the receiver."""
 
     RECEIVING = "receiving"
     COMMITTING = "committing"
@@ -185,17 +185,17 @@ class PushState(enum.Enum):
     FAILED = "failed"
 
 
-_NAMED = 3
+_MAX_NAMED = 3
 
 
 def name_missing(manifest: Manifest, missing: Iterable[Range]) -> str:
-    """The instances that have missing bytes."""
+    """Names the instances that have missing bytes, for an error message."""
     found = {instance.id: None for item in missing for instance, _ in manifest.overlapping(item)}
     return name_instances(list(found))
 
 
 def name_instances(identifiers: Collection[str]) -> str:
-    """The first few of some instances, and how many others there are."""
-    named = "instance " + ", ".join(list(identifiers)[:_NAMED])
-    others = len(identifiers) - _NAMED
+    """The first few of some instances, and the number of others, for an error message."""
+    named = "instance " + ", ".join(list(identifiers)[:_MAX_NAMED])
+    others = len(identifiers) - _MAX_NAMED
     return f"{named} and {others} more" if others > 0 else named

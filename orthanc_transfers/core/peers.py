@@ -1,4 +1,4 @@
-"""The section ``OrthancPeers`` of Orthanc's configuration -> ``Peer``. Secrets are never shown."""
+"""Parses the section ``OrthancPeers`` of Orthanc's configuration into ``Peer``. Secrets are never shown."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def parse_peers(section: Any) -> dict[str, Peer]:
 
 
 def join(url: str, path: str) -> str:
-    """An address below a peer's root, with one slash in between however the two are written."""
+    """A URL below a peer's root, with one slash in between however the two are written."""
     return url.rstrip("/") + "/" + path.lstrip("/")
 
 
 def without_credentials(url: str) -> str:
-    """An address without the ``user:password@`` that it may hold."""
+    """A URL without the ``user:password@`` that it may hold."""
     return re.sub(r"^([a-zA-Z]+://)[^/?#]*@", r"\1", url)
 
 
@@ -146,7 +146,7 @@ def _parse_object(name: str, value: Mapping[str, Any]) -> Peer:
 def _url(value: Any) -> str:
     if isinstance(value, str):
         scheme, separator, rest = value.partition("://")
-        # As Orthanc, which takes addresses without a scheme too (tried on 1.10.1).
+        # As Orthanc, which accepts URLs without a scheme too (tried on 1.10.1).
         if not separator:
             scheme, rest = "http", value
         if scheme in ("http", "https") and rest and not rest.startswith("/"):

@@ -1,4 +1,4 @@
-"""What has to travel -> buckets: what each HTTP request carries.
+"""Plans buckets, what each HTTP request carries, from a manifest and its missing ranges.
 
 Cuts lie at even offsets, so that 16-bit pixels stay whole in a bucket.
 """
@@ -14,12 +14,12 @@ from orthanc_transfers.core.paths import CHUNKS_V1
 from orthanc_transfers.core.ranges import Range, RangeSet
 
 MAX_PATH = 1999
-"""Characters of the path of a pull with its query, as C++ peers have it: 43 instances."""
+"""Most characters in the path and query of a pull, as for C++ peers: 43 instances."""
 
 MAX_RANGES = 32
-"""Ranges in one bucket of version 2: its address names each."""
+"""Most ranges in one bucket of version 2: its URL path names each."""
 
-# Of several whole instances: they are small, and start at their beginning.
+# The query for several complete instances: they are small, and start at offset 0.
 _LONGEST_QUERY = len("?offset=0&size=1234567890&compression=gzip")
 
 
@@ -59,8 +59,8 @@ def plan_pull(manifest: Manifest, target: int, missing: RangeSet | None = None) 
 class RangePlan:
     """The buckets of version 2: the missing bytes in order, as ranges of the area, cut when they are taken.
 
-    ``target`` says, given the bytes that are left, how many a bucket should have at that moment; none has more than
-    one and a half times as many. What is missing here and there shares a bucket. Taken by one thread at a time;
+    ``target`` returns, given the bytes that are left, how many a bucket should have at that moment; none has more than
+    one and a half times as many. Scattered ranges share a bucket. To be iterated by one thread at a time;
     any may ask ``total``.
     """
 
@@ -72,7 +72,7 @@ class RangePlan:
         self._taken = 0
 
     def extend(self, missing: Iterable[Range]) -> None:
-        """More bytes, behind all others; also after the last bucket was taken. For the thread that takes."""
+        """Append bytes; also after the last bucket was taken. For the thread that iterates."""
         added = [item for item in missing if item.size]
         self._missing += added
         self._left += sum(item.size for item in added)
@@ -103,7 +103,7 @@ class RangePlan:
 
     @property
     def total(self) -> int:
-        """Buckets taken so far, and about as many as the rest will make; exact in the end."""
+        """Buckets taken so far, plus an estimate for the rest; exact in the end."""
         if not self._left:
             return self._taken
         shared = -(-(len(self._missing) - self._index) // MAX_RANGES)
@@ -122,7 +122,7 @@ def _alone(chunks: Iterable[Chunk], target: int) -> Iterator[tuple[Chunk, ...]]:
 
 
 def _grouped(chunks: Iterable[Chunk], target: int, room: int | None = None) -> Iterator[tuple[Chunk, ...]]:
-    """Until a group has ``target`` bytes, or its identifiers, with a dot each, more than ``room`` characters."""
+    """Groups of up to ``target`` bytes, whose identifiers, with a dot each, have ``room`` characters at most."""
     group: list[Chunk] = []
     size = characters = 0
     for chunk in chunks:
@@ -147,7 +147,7 @@ def _nearest(size: int, target: int) -> int:
 
 
 def _cut(item: Range, count: int) -> Iterator[Range]:
-    """A range in ``count`` parts of the same size, but for cuts being even and for the rest in the last."""
+    """Cut a range into ``count`` equal parts, but at even offsets, and with the rest in the last."""
     step = -(-item.size // count) if count else 0
     start = item.start
     while start < item.stop:

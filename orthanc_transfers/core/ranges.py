@@ -1,4 +1,4 @@
-"""Sets of bytes of an area, as sorted, disjoint, non-empty ranges."""
+"""Sets of byte ranges of an area: sorted, disjoint, non-empty."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RangeSet:
         return sum(self._stops) - sum(self._starts)
 
     def add(self, item: Range) -> None:
-        """Put the bytes of ``item`` in; those already there stay."""
+        """Add the bytes of ``item``; those present stay."""
         if not item.size:
             return
         # Ranges that touch the new one merge with it.
@@ -68,7 +68,7 @@ class RangeSet:
         self._stops[first:last] = [stop]
 
     def discard(self, item: Range) -> None:
-        """Take the bytes of ``item`` out; those not there do not matter."""
+        """Remove the bytes of ``item``; absent ones do not matter."""
         if not item.size:
             return
         first = bisect_right(self._stops, item.start)
@@ -87,14 +87,14 @@ class RangeSet:
         self._stops[first:last] = stops
 
     def prefix(self, item: Range) -> int:
-        """How many bytes from ``item.start`` on, within ``item``, are in without a gap."""
+        """How many bytes from ``item.start`` on, within ``item``, are present without a gap."""
         index = bisect_right(self._starts, item.start) - 1
         if index < 0:
             return 0
         return max(0, min(self._stops[index], item.stop) - item.start)
 
     def missing(self, within: Range) -> RangeSet:
-        """The bytes of ``within`` that are not in, in ascending order."""
+        """The bytes of ``within`` that are absent, in ascending order."""
         gaps = RangeSet([within])
         first = bisect_right(self._stops, within.start)
         last = bisect_left(self._starts, within.stop)

@@ -1,4 +1,4 @@
-"""JSON text -> values, safe for whatever a stranger sends."""
+"""Bounded JSON parsing, safe for text from any client or peer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import BadFile, TooLarge
 
 MAX_NESTING = 16
-"""Levels of arrays and objects; no message of ours has more than five."""
+"""Most levels of arrays and objects; no message of ours has more than five."""
 
 MAX_VALUES = 16_000_000
-"""Values in one text: five for each of more instances than any message names. Each takes some 64 bytes."""
+"""Most values in one text: five for each of more instances than any message names. Each takes some 64 bytes."""
 
 _BRACKETS = b"[]{}"
 _ALL_ELSE = bytes(set(range(256)) - set(_BRACKETS))
-# Brackets within strings are not told from others: so many may be left over.
-_MOST_LEFT_OVER = 16
+# Brackets within strings are not told from others: so many may remain unmatched.
+_MAX_UNMATCHED = 16
 
 
 def parse_json(text: Buffer, max_values: int = MAX_VALUES) -> Any:
@@ -35,7 +35,7 @@ def parse_json(text: Buffer, max_values: int = MAX_VALUES) -> Any:
         if not brackets:
             break
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    if brackets.count(b"[") + brackets.count(b"{") > _MOST_LEFT_OVER:
+    if brackets.count(b"[") + brackets.count(b"{") > _MAX_UNMATCHED:
         raise BadFile("the JSON is nested too deep, or its brackets do not match")
     try:
         return json.loads(text)

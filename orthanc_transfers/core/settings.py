@@ -1,4 +1,4 @@
-"""The section ``Transfers`` of Orthanc's configuration -> ``Settings``. Every bad value is named.
+"""Parses the section ``Transfers`` of Orthanc's configuration into ``Settings``. Every bad value is named.
 
 The first eight options are those of the C++ plugin, with its meaning; the defaults are its own except
 where a comment says otherwise.
@@ -40,7 +40,7 @@ class Settings:
     max_http_retries: int = 5
     """Retries of one request after an error of the network. 0 in the C++ plugin."""
     peer_connectivity_timeout: int | None = 2
-    """Seconds, for ``GET /transfers/peers``; ``None``: as for any other request (written 0)."""
+    """Seconds, for ``GET /transfers/peers``; ``None``: as for any other request (configured as 0)."""
     peer_commit_timeout: int | None = 600
     """Seconds that a sender waits for a creation or a commit of version 1; ``None`` as above."""
     commit_threads_count: int = 4
@@ -56,7 +56,7 @@ class Settings:
     push_idle_timeout: int = 3600
     """Seconds without a request after which a push being received is dropped."""
     max_outage: int = 600
-    """Seconds that a job waits for a peer that does not answer before it fails; 0: it does not wait."""
+    """Seconds that a job waits for an unreachable peer before it fails; 0: it does not wait."""
     report_retention: int = 30
     """Days that commit reports are kept."""
     max_bandwidth: int = 0
@@ -68,7 +68,7 @@ class Settings:
 
     @property
     def max_values(self) -> int:
-        """How many values the JSON of a message that names instances may have, before it takes memory."""
+        """Most values in the JSON of a message that names instances, a bound on the memory that it takes."""
         return _VALUES_OF_INSTANCE * self.max_manifest_instances + _MORE_VALUES
 
 
@@ -123,7 +123,7 @@ def _timeout(value: Any) -> int | None:
 
 
 def _bandwidth(value: Any) -> int:
-    # Fractions, for there are lines of less than 1 Mbit/s.
+    # Fractions, for there are links of less than 1 Mbit/s.
     if type(value) not in (int, float) or not (value == 0 or 0.001 <= value <= 1_000_000):
         raise ValueError("0 or a number of Mbit/s from 0.001 to 1000000")
     number: float = value
@@ -148,11 +148,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-_MOST_THREADS = 256
+_MAX_THREADS = 256
 _YEAR = 366 * 24 * 3600
 
 _OPTIONS: dict[str, _Option] = {
-    "Threads": _Option("threads", _integer(1, _MOST_THREADS)),
+    "Threads": _Option("threads", _integer(1, _MAX_THREADS)),
     # A chunk may be twice as large, and its size must stay below 2^31 for C++ peers.
     "BucketSize": _Option("bucket_size", _integer(1, 512 * 1024, KB)),
     "CacheSize": _Option("cache_size", _integer(1, 1024 * 1024, MB)),
@@ -160,7 +160,7 @@ _OPTIONS: dict[str, _Option] = {
     "MaxHttpRetries": _Option("max_http_retries", _integer(0, 1_000_000)),
     "PeerConnectivityTimeout": _Option("peer_connectivity_timeout", _timeout),
     "PeerCommitTimeout": _Option("peer_commit_timeout", _timeout),
-    "CommitThreadsCount": _Option("commit_threads_count", _integer(1, _MOST_THREADS)),
+    "CommitThreadsCount": _Option("commit_threads_count", _integer(1, _MAX_THREADS)),
     "StagingDirectory": _Option("staging_directory", _path),
     "MaxStagingSize": _Option("max_staging_size", _integer(0, 2**40, MB)),
     "MaxManifestInstances": _Option("max_manifest_instances", _integer(1, 2**31 - 1)),

@@ -125,7 +125,7 @@ class RunContext:
 
 
 class TransferJob(ABC):
-    """Implements ``ports.Job``; what is to be done is said by ``work`` and ``undo``."""
+    """Implements ``interfaces.Job``; what is to be done is said by ``work`` and ``undo``."""
 
     type: ClassVar[str]
     bytes_key: ClassVar[str]

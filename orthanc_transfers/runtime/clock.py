@@ -6,7 +6,7 @@ import time
 
 
 class SystemClock:
-    """``ports.Clock`` as the operating system tells it."""
+    """``interfaces.Clock`` as the operating system tells it."""
 
     def now(self) -> float:
         """Seconds since the epoch."""

@@ -34,7 +34,7 @@ Behaviour = Callable[[Asked], Reply | None]
 
 
 class FakeTransport:
-    """``ports.PeerTransport`` to a behaviour. ``asked`` are all requests so far, in order."""
+    """``interfaces.PeerTransport`` to a behaviour. ``asked`` are all requests so far, in order."""
 
     def __init__(self, behaviour: Behaviour, peer: str = "fake") -> None:
         self.name = peer

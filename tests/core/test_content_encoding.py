@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_transfers.core import content_encoding
-from orthanc_transfers.core.content_encoding import CONTENT_ENCODING, MOST, accepts, restore, shrink
+from orthanc_transfers.core.content_encoding import CONTENT_ENCODING, MAX_SIZE, accepts, restore, shrink
 from orthanc_transfers.core.errors import BadFile, TooLarge
 
 TEXT = b'{"ID": "46c5e02e-1cd4b53f-1ac9ba1c-6a1c7a33-73fb4bdb"}' * 1000
@@ -27,7 +27,7 @@ def test_a_text_of_one_round_trip_is_sent_as_it_is() -> None:
 
 
 def test_a_text_that_nobody_would_decode_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content_encoding, "MOST", len(TEXT) - 1)
+    monkeypatch.setattr(content_encoding, "MAX_SIZE", len(TEXT) - 1)
     assert shrink(TEXT) == (TEXT, {})
 
 
@@ -44,15 +44,15 @@ def test_other_encodings_are_refused(encoding: str) -> None:
 
 
 def test_a_bomb_is_refused_by_what_it_announces() -> None:
-    frame = zstandard.ZstdCompressor(level=3).compress(bytes(MOST + 1))
+    frame = zstandard.ZstdCompressor(level=3).compress(bytes(MAX_SIZE + 1))
     assert len(frame) < 10_000
-    with pytest.raises(TooLarge, match=str(MOST + 1)):
+    with pytest.raises(TooLarge, match=str(MAX_SIZE + 1)):
         restore(frame, "zstd")
 
 
 def test_a_frame_that_hides_its_size_is_refused() -> None:
     hiding = zstandard.ZstdCompressor(write_content_size=False).compress(TEXT)
-    with pytest.raises(BadFile, match="does not say"):
+    with pytest.raises(BadFile, match="does not declare"):
         restore(hiding, "zstd")
 
 

@@ -87,7 +87,7 @@ def identify(data: Buffer) -> str:
 
 
 class MemoryStore:
-    """``ports.InstanceStore``: files in a dictionary, in one study, or each by itself."""
+    """``interfaces.InstanceStore``: files in a dictionary, in one study, or each by itself."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -313,7 +313,7 @@ def once(part: str, instead: PeerResponse) -> Callable[[str, PeerResponse], Peer
 
 
 class LoopbackTransport:
-    """``ports.PeerTransport`` that calls a ``Server``."""
+    """``interfaces.PeerTransport`` that calls a ``Server``."""
 
     def __init__(self, server: Server, line: Line) -> None:
         self.name = server.name
@@ -354,7 +354,7 @@ class LoopbackTransport:
 
 
 class LoopbackPeers:
-    """``ports.Peers``: every server that is in ``servers``, over one line."""
+    """``interfaces.Peers``: every server that is in ``servers``, over one line."""
 
     def __init__(self, servers: Iterable[Server], line: Line) -> None:
         self._servers = {server.name: server for server in servers}

@@ -9,7 +9,7 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 
 class FakeClock:
-    """``ports.Clock``; starts in 2026."""
+    """``interfaces.Clock``; starts in 2026."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
