@@ -70,6 +70,8 @@ if [ ! -e "$tree/etc/debian_version" ]; then
     mv "$tree.new" "$tree"
 fi
 
+# A mount of its own, as a root folder is: what is started inside may want a mount namespace (`unshare --mount`).
+mount --bind "$tree" "$tree"
 mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
 mount -t tmpfs tmpfs "$tree/tmp"
