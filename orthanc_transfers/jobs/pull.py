@@ -28,6 +28,7 @@ from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.pipeline.executor import BucketExecutor, Moved
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES, MAX_ROUNDS, Listing, Schedule
 from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.registry import OpenRequest
 
 KIND = "pull"
 
@@ -104,14 +105,16 @@ def _list(drive: RunContext, capabilities: Capabilities | None, first: int | Non
 
 def _open(drive: RunContext, listed: Beginning) -> IncomingTransfer:
     return drive.environment.receptions.open(
-        drive.continuation.token,
-        listed.manifest,
-        kind=KIND,
-        check_stored=True,
-        more=listed.more,
-        peer=drive.order.peer,
-        aliases=[drive.order.sender_transfer_id or ""],
-        cancellation=drive.cancellation,
+        OpenRequest(
+            token=drive.continuation.token,
+            manifest=listed.manifest,
+            kind=KIND,
+            check_stored=True,
+            more=listed.more,
+            peer=drive.order.peer,
+            aliases=[drive.order.sender_transfer_id or ""],
+        ),
+        drive.cancellation,
     )
 
 

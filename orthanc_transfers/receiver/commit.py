@@ -1,16 +1,11 @@
 """All or nothing: verify an area, import it, or undo; through a crash as well.
 
-    verify what is not verified yet ─▶ note on disk what Orthanc does not have ─▶ import ─▶ (outcome)
-                                                     │                             │
-                                     a process that dies from here on              └─▶ undo
-                                     rolls forward at its next start
+    verify what is not verified yet ─▶ journal what Orthanc does not have ─▶ import ─▶ (outcome)
+                                                     │                         │
+                                  a process that dies from here on             └─▶ undo
+                                  rolls forward at its next start
 
-What Orthanc was given is forced to disk before anything is noted that rests on it: the outcome, or that all is undone.
-
-Rolling forward, what is not in Orthanc yet is verified once more, because the bytes of the area are not
-forced to disk (``area.py`` says why). If some turn out to be broken, what was imported is undone, and the
-reception goes on receiving, or fails where the sender (version 1) cannot send anything again. What is in Orthanc is
-verified too: a loss of power may leave an instance in its index whose file is gone.
+Orthanc's index is fsynced before the outcome, or the undo, is journalled. Rolling forward is in ``recovery.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orthanc_transfers.core import checksum
 from orthanc_transfers.core.commit_report import InstanceOutcome
 from orthanc_transfers.core.errors import Canceled, Corrupted, ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
@@ -59,18 +53,18 @@ class CommitSummary:
 
     @classmethod
     def parse(cls, value: dict[str, Any]) -> CommitSummary:
-        """The inverse of ``to_json``."""
+        """The inverse of ``to_json``. Raises ``KeyError``, ``TypeError``."""
         return cls(
             value["Stored"], value["AlreadyStored"], value["FilteredOut"], tuple(value.get("Warnings", ()))
         )
 
 
-def same_places(
+def same_indices(
     instances: Iterable[Instance], stored: Mapping[str, str | None], first: int = 0
 ) -> frozenset[int]:
-    """The places, ``first`` being that of the first, of the instances that are stored with the MD5 they should have."""
+    """The indices, counted from ``first``, of the instances that are stored with the announced MD5."""
     return frozenset(
-        place for place, instance in enumerate(instances, first) if stored.get(instance.id) == instance.md5
+        index for index, instance in enumerate(instances, first) if stored.get(instance.id) == instance.md5
     )
 
 
@@ -78,28 +72,31 @@ class Commit:
     """One attempt at committing an area, to which nothing is written any more.
 
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
-    ``closing``: the server stops; everything is left as it is then. ``overlaps`` knows the commits beside it.
+    ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits.
     """
+
+    resumed = False
+    """Whether an earlier process began the import."""
 
     def __init__(
         self,
         area: Area,
-        intake: AreaWriter,
+        writer: AreaWriter,
         store: InstanceStore,
         *,
         resumable: bool,
         threads: int,
         closing: Cancellation,
-        overlaps: SharedInstances,
+        shared: SharedInstances,
     ) -> None:
         self._area = area
         self._manifest = area.manifest
-        self._intake = intake
+        self._writer = writer
         self._store = store
         self._resumable = resumable
         self._threads = threads
         self._closing = closing
-        self._overlaps = overlaps
+        self._shared = shared
         self._claim: Claim | None = None
         self._importer: Importer | None = None
 
@@ -132,23 +129,22 @@ class Commit:
         Raises ``Corrupted``, naming an instance whose bytes are missing or wrong: undone; they are missing
         now, to be sent again.
         Raises ``Canceled``: undone, with all bytes kept; unless the server stops, then ``begun`` tells
-        whether there is something to go on with.
+        whether there is an import to resume.
         """
         try:
-            report = self._run(cancellation)
+            summary = self._run(cancellation)
         except BaseException:
             self._release()
             raise
         assert self._claim is not None
-        self._overlaps.succeed(self._claim)
-        return report
+        self._shared.succeed(self._claim)
+        return summary
 
     def _run(self, cancellation: Cancellation) -> CommitSummary:
-        resumed = self.begun
         try:
-            self._intake.quiesce()
-            stored = self._store_before_restart(cancellation) if resumed else self._prepare(cancellation)
-            return self._import(stored, resumed, cancellation)
+            self._writer.quiesce()
+            stored = self._prepare(cancellation)
+            return self._import(stored, cancellation)
         except Canceled:
             if not self._closing.requested:
                 self._undo()
@@ -156,115 +152,83 @@ class Commit:
         except Corrupted as error:
             if not self._resumable and self.begun:
                 raise self._refusal(error) from error
-            if self._resumable and not self._intake.missing():
-                raise self._refusal(error) from error  # an empty file whose MD5 is not that of nothing
+            if self._resumable and not self._writer.missing():
+                raise self._refusal(error) from error  # an empty file with an MD5 that no empty file has
             self._undo()
             raise
         except Exception as error:
             raise self._refusal(error) from error
 
     def _prepare(self, cancellation: Cancellation) -> dict[str, str | None]:
-        """Verify everything, note what is absent. Answers what Orthanc has."""
-        self._require_whole()
+        """Verify everything, journal what is absent. Returns the MD5s of what Orthanc has."""
+        self._require_complete()
         self._verify(range(len(self._manifest)), cancellation)
-        self._require_whole()
-        stored = self._stored(cancellation)
+        self._require_complete()
+        stored = self._look_up(cancellation)
         self._lose_vanished(stored)
-        self._begin(frozenset(place for place, one in enumerate(self._manifest) if one.id not in stored))
+        self._begin(frozenset(index for index, one in enumerate(self._manifest) if one.id not in stored))
         return stored
 
     def _begin(self, absent: frozenset[int]) -> None:
-        """Note what was absent before, but for what other commits leave to this one or keep, now and later."""
+        """Journal what was absent, adjusted by what concurrent commits leave to this one or keep, now and later."""
         claim = self._claim
         assert claim is not None
 
-        def note() -> None:
-            brought = (absent | self._places(claim.inherited)) - self._places(claim.kept)
+        def journal() -> None:
+            brought = (absent | self._indices(claim.inherited)) - self._indices(claim.kept)
             if brought != self._area.absent:
-                self._area.note_committing(brought)
+                self._area.journal_committing(brought)
 
-        def note_change() -> None:
+        def journal_change() -> None:
             try:
-                note()
+                journal()
             except TransferError as error:
                 # It is known in memory; only the death of the process before the end of this commit would matter.
                 log.warning(
-                    "a change of transfer %s by another one cannot be noted: %s", self._area.id, error
+                    "transfer %s: a change made by a concurrent commit could not be journalled; should this"
+                    " server be killed before the commit ends, an instance may be left over or missing: %s",
+                    self._area.id,
+                    error,
                 )
 
-        note()
-        self._overlaps.begin(claim, note_change)
+        journal()
+        self._shared.begin(claim, journal_change)
 
-    def _places(self, identifiers: Iterable[str]) -> set[int]:
+    def _indices(self, identifiers: Iterable[str]) -> set[int]:
         return {self._manifest.index_of(identifier) for identifier in identifiers}
 
     def _release(self) -> None:
-        """It counts on nothing any more, and what others left to it goes."""
+        """Give the claim up, and remove what other commits left to this one."""
         claim, self._claim = self._claim, None
         if claim is None:
             return
-        self._overlaps.fail(claim, self._remove_inherited)
+        self._shared.fail(claim, self._remove_inherited)
         if claim.inherited and not self._closing.requested:
             with contextlib.suppress(TransferError):
                 self._store.sync()
 
-    def _store_before_restart(self, cancellation: Cancellation) -> dict[str, str | None]:
-        try:
-            stored = self._stored(cancellation)
-            assert self._area.absent is not None
-            self._begin(self._area.absent)
-            lost = self._delete_spoilt(stored, cancellation)
-        except Exception:
-            # What was imported before the restart cannot be known: whatever was absent then has to go.
-            self._new_importer(resumed=True).undo(self._closing, blindly=True)
-            raise
-        return {identifier: md5 for identifier, md5 in stored.items() if identifier not in lost}
-
-    def _delete_spoilt(self, stored: Mapping[str, str | None], cancellation: Cancellation) -> set[str]:
-        """What this commit imported before the restart, and whose file is not what Orthanc's index says.
-
-        A loss of power leaves such: during an undoing the file may be gone, and the index not know it yet.
-        """
-        spoilt: set[str] = set()
-
-        def read_tcp_info(place: int) -> None:
-            instance = self._manifest.instances[place]
-            try:
-                whole = checksum.md5(self._store.read(instance.id)) == (stored[instance.id] or instance.md5)
-            except TransferError:
-                whole = False
-            if not whole:
-                log.warning("the file of instance %s is lost or spoilt: imported again", instance.id)
-                self._store.remove(instance.id)
-                spoilt.add(instance.id)
-
-        assert self._area.absent is not None
-        brought = [place for place in self._area.absent if self._manifest.instances[place].id in stored]
-        threads.run_all("transfers-verify", self._threads, brought, read_tcp_info, cancellation)
-        return spoilt
-
-    def _import(
-        self, stored: Mapping[str, str | None], resumed: bool, cancellation: Cancellation
-    ) -> CommitSummary:
-        same = same_places(self._manifest, stored)
-        wanted = [place for place in range(len(self._manifest)) if place not in same]
-        present = frozenset(place for place in wanted if self._manifest.instances[place].id in stored)
-        importer = self._importer = self._new_importer(resumed)
+    def _import(self, stored: Mapping[str, str | None], cancellation: Cancellation) -> CommitSummary:
+        same = same_indices(self._manifest, stored)
+        wanted = [index for index in range(len(self._manifest)) if index not in same]
+        present = frozenset(index for index in wanted if self._manifest.instances[index].id in stored)
+        importer = self._importer = self._new_importer()
         importer.found(same, present)
-        if resumed:
-            self._lose_vanished(stored)
-            self._verify(wanted, cancellation)
-            self._require_whole()
+        self._verify_again(stored, wanted, cancellation)
         importer.run(wanted, present, cancellation)
-        return self._report(importer)
+        return self._summary(importer)
 
-    def _new_importer(self, resumed: bool) -> Importer:
+    def _verify_again(
+        self, stored: Mapping[str, str | None], wanted: Iterable[int], cancellation: Cancellation
+    ) -> None:
+        """Look once more at what an earlier process verified; nothing to do if this one has done so."""
+
+    def _new_importer(self) -> Importer:
         assert self._area.absent is not None
         return Importer(
             self._area,
             self._store,
             absent=self._area.absent,
-            resumed=resumed,
+            resumed=self.resumed,
             strict=self._resumable,
             threads=self._threads,
             take_back=self._take_back,
@@ -272,7 +236,7 @@ class Commit:
 
     def _take_back(self, identifier: str) -> None:
         assert self._claim is not None
-        self._overlaps.take_back(self._claim, identifier, self._store.remove)
+        self._shared.take_back(self._claim, identifier, self._store.remove)
 
     def _remove_inherited(self, identifier: str) -> None:
         if self._closing.requested:
@@ -282,36 +246,37 @@ class Commit:
         except Exception as error:  # noqa: BLE001  the others still have to go
             log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
 
-    def _stored(self, cancellation: Cancellation) -> dict[str, str | None]:
-        # Before it looks: what goes from now on is known to be gone.
-        self._claim = self._overlaps.claim(self._manifest)
+    def _look_up(self, cancellation: Cancellation) -> dict[str, str | None]:
+        """Claim the instances, and return the MD5s of those that Orthanc has."""
+        # Claimed before the look: what is deleted from now on is known to be.
+        self._claim = self._shared.claim(self._manifest)
         return self._store.md5s([instance.id for instance in self._manifest], cancellation)
 
-    def _verify(self, places: Iterable[int], cancellation: Cancellation) -> None:
-        unchecked = self._intake.unchecked(places)
-        threads.run_all("transfers-verify", self._threads, unchecked, self._intake.check, cancellation)
+    def _verify(self, indices: Iterable[int], cancellation: Cancellation) -> None:
+        unchecked = self._writer.unchecked(indices)
+        threads.run_all("transfers-verify", self._threads, unchecked, self._writer.check, cancellation)
 
-    def _require_whole(self) -> None:
-        flaw = self._intake.flaw()
+    def _require_complete(self) -> None:
+        flaw = self._writer.flaw()
         if flaw is not None:
             raise Corrupted(f"{flaw}; nothing was imported")
 
     def _lose_vanished(self, stored: Mapping[str, str | None]) -> None:
         # Instances whose bytes were not asked for, because Orthanc had them then.
-        vanished = self._intake.stored - same_places(self._manifest, stored)
+        vanished = self._writer.stored - same_indices(self._manifest, stored)
         if vanished:
-            self._intake.lose(sorted(vanished))
-            self._require_whole()
+            self._writer.lose(sorted(vanished))
+            self._require_complete()
 
     def _undo(self) -> None:
         if self._importer is not None:
             self._importer.undo(self._closing)
         self._release()
         if self.begun:
-            self._area.note_receiving()
+            self._area.journal_receiving()
 
     def _refusal(self, error: Exception) -> ImportRefused:
-        # What goes wrong while everything is being closed is no outcome.
+        # An error while everything is being closed is no outcome.
         self._closing.check()
         if self._importer is not None:
             self._importer.undo(self._closing)
@@ -319,11 +284,11 @@ class Commit:
             log.error("the commit of transfer %s failed", self._area.id, exc_info=error)
         return ImportRefused(str(error) or type(error).__name__)
 
-    def _report(self, importer: Importer) -> CommitSummary:
+    def _summary(self, importer: Importer) -> CommitSummary:
         warnings = tuple(
-            f"instance {self._manifest.instances[place].id}: {reason}"
-            for place, reason in sorted(importer.reasons.items())
-            if importer.verdicts[place] == Verdict.ALREADY_THERE
+            f"instance {self._manifest.instances[index].id}: {reason}"
+            for index, reason in sorted(importer.reasons.items())
+            if importer.verdicts[index] == Verdict.ALREADY_THERE
         )
         return CommitSummary(
             importer.verdicts.count(Verdict.STORED),

@@ -1,7 +1,7 @@
-"""Bringing the instances of an area into Orthanc, and taking them back.
+"""Imports the instances of an area into Orthanc, and undoes that.
 
-What Orthanc says of each instance is judged at once, in the thread that imported it; the first refusal stops
-all threads, and ``undo`` takes back exactly what this commit brought.
+What Orthanc returns for each instance is judged at once, in the thread that imported it; the first refusal stops
+all threads, and ``undo`` deletes exactly what this commit imported.
 
     Success                                    stored
     AlreadyStored, same MD5                    already there
@@ -32,9 +32,9 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 log = logging.getLogger(__name__)
 
 _MAPPED_FROM = 4 * 1024 * 1024
-"""Bytes. Smaller instances are read into a buffer that their thread uses again: cheaper than a mapping."""
+"""Bytes. Smaller instances are read into a buffer that their thread reuses: cheaper than a mapping."""
 _LONG = 16 * 1024 * 1024
-"""Bytes. Instances from here on are imported first, lest one thread is left alone with one at the end."""
+"""Bytes. Instances from this size on are imported first, lest one thread is left alone with one at the end."""
 
 
 class Verdict(enum.IntEnum):
@@ -61,9 +61,9 @@ VERDICT_TEXTS = {
 class Importer:
     """The import of one area.
 
-    ``absent`` are the places of the instances that were not in Orthanc before, ``resumed`` says that an
-    earlier import of this area was cut short by the end of its process. ``strict``: a conflict is a refusal.
-    ``take_back`` deletes an instance that was brought.
+    Instances are named by their indices in the manifest. ``absent`` were not in Orthanc before; ``resumed``: an
+    earlier import of this area was interrupted by the end of its process. ``strict``: a conflict is a refusal.
+    ``take_back`` deletes an instance that was imported, by its identifier.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Importer:
         self._active = 0
         self._done = 0
         self.verdicts = bytearray(len(self._manifest))
-        """A ``Verdict`` for each place of the manifest."""
+        """A ``Verdict`` for each instance, by index."""
         self.reasons: dict[int, str] = {}
-        """One sentence for those places that need one."""
+        """One sentence for those instances that need one, by index."""
 
     @property
     def done(self) -> int:
@@ -101,67 +101,67 @@ class Importer:
         return self._done
 
     def found(self, same: Iterable[int], present: Iterable[int]) -> None:
-        """Say which instances are in Orthanc: with the right MD5, so that they need no import; with another.
+        """Mark the instances that are in Orthanc: with the right MD5, so that they need no import; with another.
 
-        What was absent when this commit began, and is there after a crash, is what this commit brought.
+        What was absent when this commit began, and is there after a crash, was imported by this commit.
         """
-        for place in same:
-            self.verdicts[place] = Verdict.STORED if self._brought_before(place) else Verdict.ALREADY_THERE
+        for index in same:
+            self.verdicts[index] = Verdict.STORED if self._imported_before(index) else Verdict.ALREADY_THERE
             self._done += 1
-        for place in present:
-            if self._brought_before(place):
-                self.verdicts[place] = Verdict.STORED
+        for index in present:
+            if self._imported_before(index):
+                self.verdicts[index] = Verdict.STORED
 
-    def _brought_before(self, place: int) -> bool:
-        return self._resumed and place in self._absent
+    def _imported_before(self, index: int) -> bool:
+        return self._resumed and index in self._absent
 
-    def run(self, places: Iterable[int], suspects: frozenset[int], cancellation: Cancellation) -> None:
-        """Import instances, and see them safe from a loss of power.
+    def run(self, indices: Iterable[int], suspects: frozenset[int], cancellation: Cancellation) -> None:
+        """Import instances, and fsync Orthanc's index.
 
-        ``suspects`` are stored with another MD5: what fails should fail early.
+        ``suspects`` are stored with another MD5, and go first: what fails should fail early.
         Raises ``ImportRefused``, naming the instance and the reason; ``Canceled``.
         """
         threads.run_all(
             "transfers-import",
             self._threads,
-            self._ordered(list(places), suspects),
+            self._ordered(list(indices), suspects),
             self._import_one,
             cancellation,
         )
         self._store.sync()
 
-    def _ordered(self, places: Sequence[int], suspects: frozenset[int]) -> list[int]:
+    def _ordered(self, indices: Sequence[int], suspects: frozenset[int]) -> list[int]:
         # The rest in the order of the area, which is how the kernel reads ahead.
-        def urgency(place: int) -> int:
-            if place in suspects:
+        def urgency(index: int) -> int:
+            if index in suspects:
                 return 0
-            return 1 if self._manifest.instances[place].size >= _LONG else 2
+            return 1 if self._manifest.instances[index].size >= _LONG else 2
 
-        return sorted(places, key=urgency)
+        return sorted(indices, key=urgency)
 
     def undo(self, closing: Cancellation, *, blindly: bool = False) -> None:
-        """Delete what this commit brought. ``blindly``: whatever was absent before, if it is there or not.
+        """Delete what this commit imported. ``blindly``: whatever was absent before, whether it is there or not.
 
-        What Orthanc cannot delete is logged and named in the reasons.
+        What Orthanc cannot delete is logged and named in ``reasons``.
         Raises ``Canceled`` if the server stops.
         """
         self._quiesce(closing)
         mine = [
-            place
-            for place in range(len(self._manifest))
-            if place in self._absent and (blindly or self.verdicts[place] == Verdict.STORED)
+            index
+            for index in range(len(self._manifest))
+            if index in self._absent and (blindly or self.verdicts[index] == Verdict.STORED)
         ]
-        identifiers = [(place, self._manifest.instances[place].id) for place in mine]
+        identifiers = [(index, self._manifest.instances[index].id) for index in mine]
         identifiers += [(-1, identifier) for identifier in self._foreign]
         threads.run_all("transfers-undo", self._threads, identifiers, self._remove, closing)
         try:
-            # Or a loss of power may bring them back, without their files, when nobody looks after them any more.
+            # Or a power failure may bring them back, without their files, when nothing knows of them any more.
             self._store.sync()
         except TransferError as error:
-            log.error("the deletions of an undone commit may not survive a loss of power: %s", error)
+            log.error("the deletions of an undone commit may not survive a power failure: %s", error)
 
     def _quiesce(self, closing: Cancellation) -> None:
-        # After a cancellation an import may still be under way, and what it brings has to go as well.
+        # After a cancellation an import may still be under way, and what it stores has to go as well.
         def wake() -> None:
             with self._quiet:
                 self._quiet.notify_all()
@@ -175,50 +175,50 @@ class Importer:
         closing.check()
 
     def _remove(self, item: tuple[int, str]) -> None:
-        place, identifier = item
+        index, identifier = item
         try:
             self._take_back(identifier)
         except Exception as error:  # noqa: BLE001  the others still have to go
             log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
-            if place >= 0:
-                self.reasons[place] = f"imported, and could not be deleted again: {error}"
+            if index >= 0:
+                self.reasons[index] = f"imported, and could not be deleted again: {error}"
             return
-        if place >= 0:
-            self.verdicts[place] = Verdict.UNDONE
+        if index >= 0:
+            self.verdicts[index] = Verdict.UNDONE
 
     # --- one instance
 
-    def _import_one(self, place: int) -> None:
+    def _import_one(self, index: int) -> None:
         with self._quiet:
             self._active += 1
         try:
-            self._import_and_judge(place)
+            self._import_and_judge(index)
         finally:
             with self._quiet:
                 self._active -= 1
                 self._quiet.notify_all()
 
-    def _import_and_judge(self, place: int) -> None:
-        instance = self._manifest.instances[place]
+    def _import_and_judge(self, index: int) -> None:
+        instance = self._manifest.instances[index]
         try:
             with self._bytes(instance) as data:
                 imported = self._store.add(data)
-                verdict = self._judge(place, instance, data, imported)
+                verdict = self._judge(index, instance, data, imported)
         except ImportRefused as error:
-            self._refuse(place, str(error))
+            self._refuse(index, str(error))
         except TransferError as error:
-            self._refuse(place, f"it could not be imported: {error}")
+            self._refuse(index, f"it could not be imported: {error}")
         else:
-            self.verdicts[place] = verdict
+            self.verdicts[index] = verdict
             with self._quiet:
                 self._done += 1
 
-    def _refuse(self, place: int, reason: str) -> None:
-        # What was stored all the same must be known to the undoing.
-        if self.verdicts[place] != Verdict.STORED:
-            self.verdicts[place] = Verdict.REFUSED
-        self.reasons[place] = reason
-        identifier = self._manifest.instances[place].id
+    def _refuse(self, index: int, reason: str) -> None:
+        # What was stored all the same must be known to the undo.
+        if self.verdicts[index] != Verdict.STORED:
+            self.verdicts[index] = Verdict.REFUSED
+        self.reasons[index] = reason
+        identifier = self._manifest.instances[index].id
         raise ImportRefused(f"instance {identifier} was refused, nothing was kept: {reason}") from None
 
     @contextmanager
@@ -236,40 +236,40 @@ class Importer:
             buffer = self._buffers.value = memoryview(bytearray(max(item.size, 64 * 1024)))
         return self._area.read(item, buffer)
 
-    def _judge(self, place: int, instance: Instance, data: memoryview, imported: Imported) -> Verdict:
+    def _judge(self, index: int, instance: Instance, data: memoryview, imported: Imported) -> Verdict:
         if imported.status is ImportStatus.FILTERED_OUT:
-            self.reasons[place] = "this server's policy does not keep it"
+            self.reasons[index] = "this server's policy does not keep it"
             return Verdict.FILTERED
         if imported.id != instance.id:
             if imported.status is ImportStatus.SUCCESS:
-                self._keep_in_mind(imported.id)
-            raise ImportRefused(f"it is not what it was announced as, but instance {imported.id}")
+                self._remember_foreign(imported.id)
+            raise ImportRefused(f"its content is that of another instance, {imported.id}")
         if imported.status is ImportStatus.SUCCESS:
             return Verdict.STORED
-        return self._judge_present(place, instance, data)
+        return self._judge_present(index, instance, data)
 
-    def _keep_in_mind(self, identifier: str) -> None:
-        # What nobody announced, or another instance of the same transfer.
+    def _remember_foreign(self, identifier: str) -> None:
+        # An instance that was not announced, or another one of the same transfer.
         if identifier not in self._manifest or self._manifest.index_of(identifier) in self._absent:
             self._foreign.append(identifier)
 
-    def _judge_present(self, place: int, instance: Instance, data: memoryview) -> Verdict:
+    def _judge_present(self, index: int, instance: Instance, data: memoryview) -> Verdict:
         stored = self._store.md5s([instance.id]).get(instance.id)
         if stored is None:
             # The index holds no MD5s (StoreMD5ForAttachments is off): the file tells.
             stored = checksum.md5(self._store.read(instance.id))
         if stored == instance.md5:
-            return Verdict.STORED if self._brought_before(place) else Verdict.ALREADY_THERE
-        if self._brought_before(place):
-            self.reasons[place] = "stored before a restart, and changed on import by this server"
+            return Verdict.STORED if self._imported_before(index) else Verdict.ALREADY_THERE
+        if self._imported_before(index):
+            self.reasons[index] = "stored before a restart, and changed on import by this server"
             return Verdict.STORED
         theirs, ours = self._store.transfer_syntax(instance.id), dicom.transfer_syntax(data)
         if theirs is not None and ours is not None and theirs != ours:
-            self.reasons[place] = f"stored in another transfer syntax, {theirs} instead of {ours}"
+            self.reasons[index] = f"stored in another transfer syntax, {theirs} instead of {ours}"
             return Verdict.ALREADY_THERE
         reason = "it is stored here already with other content, and Orthanc keeps the one it has"
         if self._strict:
             raise ImportRefused(reason)
         log.warning("instance %s: %s", instance.id, reason)
-        self.reasons[place] = reason
+        self.reasons[index] = reason
         return Verdict.ALREADY_THERE

@@ -1,4 +1,4 @@
-"""Numbers about received pushes, for Orthanc's metrics."""
+"""Push counters, for Orthanc's metrics."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass
 class PushMetrics:
-    """All grow from the start of the plugin on, but ``available``. Thread-safe by ``add``."""
+    """All but ``available`` only grow, from the start of the plugin on. Thread-safe by ``add``."""
 
     available: int = 0
     """Pushes that could be created now."""
     created: int = 0
     """Pushes created."""
     committed: int = 0
-    """Pushes whose instances were all imported."""
+    """Pushes committed."""
     aborted: int = 0
     """Pushes dropped by their sender, expired, or undone."""
     received_bytes: int = 0
@@ -36,7 +36,7 @@ class PushMetrics:
         reception_ms: int = 0,
         commit_ms: int = 0,
     ) -> None:
-        """Let numbers grow."""
+        """Increase counters."""
         with self._lock:
             self.created += created
             self.committed += committed

@@ -1,4 +1,4 @@
-"""Commit reports on disk: what became of every instance of a transfer."""
+"""Commit reports on disk, found by the identifiers of transfers and jobs; expired after some days."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Reports:
         self._next_sweep = 0.0
 
     def write(self, report: Mapping[str, Any], aliases: Iterable[str] = ()) -> None:
-        """Keep a report under its ``ID``, and let it be found by other identifiers too.
+        """Keep a report (``core/commit_report.py``) under its ``ID``, and let it be found by other identifiers too.
 
         Raises ``OSError``.
         """
@@ -45,9 +45,9 @@ class Reports:
         self.expire()
 
     def alias(self, identifier: str, alias: str) -> None:
-        """Let the report ``identifier`` be found as ``alias``, also if it is not written yet.
+        """Let the report ``identifier`` be found as ``alias``, even if it is not written yet.
 
-        An alias may come from a stranger: it never hides the report of another transfer.
+        An alias may come from the network: it never hides the report of another transfer.
         """
         known = self._read(alias)
         if alias != identifier and (known is None or "See" in known):
@@ -77,11 +77,11 @@ class Reports:
         return self._directory / f"{hashlib.sha256(identifier.encode('utf-8', 'replace')).hexdigest()}.json"
 
     def _write(self, identifier: str, content: Mapping[str, Any]) -> None:
-        # The mode is of the last folder only, and what is around may have been deleted.
+        # The mode applies to the last folder only, and its parents may have been deleted.
         self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.mkdir(mode=0o700, exist_ok=True)
         path = self._path(identifier)
-        # The age of a file is told by the clock that will judge it.
+        # The age of a file is measured by the clock that will judge it.
         files.replace(path, json.dumps(content).encode(), synced=True, modified=self._clock.now())
 
     def _read(self, identifier: str) -> dict[str, Any] | None:
@@ -90,6 +90,8 @@ class Reports:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            log.warning("a commit report cannot be read: %s", error)
+            log.warning(
+                "the commit report of %.80s cannot be read, it is shown as missing: %s", identifier, error
+            )
             return None
         return content if isinstance(content, dict) else None

@@ -1,7 +1,8 @@
-"""Commits that run at the same time and have instances in common: what one brought and takes back, others may count on.
+"""Instances shared by concurrent commits: what one imported, and takes back, others may count on.
 
-What a commit brought goes with the last of those that count on it, and stays if one of them succeeds. Each commit that
-has begun notes on disk what that makes of its own instances, so that it holds after the death of the process too.
+What a commit imported is deleted with the last of those that count on it, and stays if one of them succeeds (a
+reference count, in effect). Each commit that has begun journals what that makes of its own instances, so that it holds
+after the death of the process too.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from orthanc_transfers.core.model import Manifest
 
 
 class Claim:
-    """That a commit counts on the instances of its manifest, from before it looks for them in Orthanc to its end."""
+    """A commit counts on the instances of its manifest, from before it looks them up in Orthanc to its end."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self.kept: set[str] = set()
         """Instances that another commit succeeded with meanwhile."""
         self.inherited: set[str] = set()
-        """Instances that another commit brought, and left to this one to take back if need be."""
-        self.note: Callable[[], None] = lambda: None
+        """Instances that another commit imported, and left to this one to delete if it is undone."""
+        self.journal: Callable[[], None] = lambda: None
         """To be called when one of these has changed."""
 
 
 class SharedInstances:
     """The commits of this server that are running. Thread-safe.
 
-    The lock is held while an instance is deleted: whoever begins to count on it then finds that it is gone.
+    The lock is held while an instance is deleted: a commit that begins to count on it then finds that it is gone.
     """
 
     def __init__(self) -> None:
@@ -42,14 +43,14 @@ class SharedInstances:
             self._claims.append(claim)
         return claim
 
-    def begin(self, claim: Claim, note: Callable[[], None]) -> None:
-        """An import begins. ``note`` writes down what ``kept`` and ``inherited`` mean to it, now and after each change.
+    def begin(self, claim: Claim, journal: Callable[[], None]) -> None:
+        """An import begins. ``journal`` records what ``kept`` and ``inherited`` mean to it, now and after each change.
 
         It must not raise after the first time.
         """
         with self._lock:
-            note()
-            claim.note = note
+            journal()
+            claim.journal = journal
 
     def succeed(self, claim: Claim) -> None:
         """A commit ends, and all its instances stay."""
@@ -60,17 +61,17 @@ class SharedInstances:
                 other.kept |= common
                 other.inherited -= common
                 if common:
-                    other.note()
+                    other.journal()
 
     def fail(self, claim: Claim, remove: Callable[[str], None]) -> None:
-        """A commit ends undone: what it inherited is left to others, or taken back by ``remove``."""
+        """A commit ends undone: what it inherited is left to others, or deleted by ``remove``."""
         with self._lock:
             self._claims.remove(claim)
             for identifier in claim.inherited:
                 self._leave(claim, identifier, remove)
 
     def take_back(self, claim: Claim, identifier: str, remove: Callable[[str], None]) -> None:
-        """``remove`` what a commit brought, unless another counts on it."""
+        """``remove`` what a commit imported, unless another counts on it."""
         with self._lock:
             if identifier not in claim.kept:
                 self._leave(claim, identifier, remove)
@@ -79,6 +80,6 @@ class SharedInstances:
         for other in self._claims:
             if other is not claim and identifier in other.manifest:
                 other.inherited.add(identifier)
-                other.note()
+                other.journal()
                 return
         remove(identifier)

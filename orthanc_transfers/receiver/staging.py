@@ -1,10 +1,10 @@
-"""The folder of everything that is being received: room for new areas, and those found again after a restart.
+"""The staging directory: its lock, its quota, and the transfers found in it after a restart.
 
 root/
   lock                 held by the Orthanc that uses this folder
-  <32 hex digits>/     one reception: area, manifest, journal (see ``area.py``)
-  sent/                pushes of version 1 that this server sends (see ``sent.py``)
-  set-aside/           what was found here and is not a reception of this version
+  <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
+  sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
+  set-aside/           what was found here and is not a transfer of this version
   server-N/            the same again, for another Orthanc that shares the folder
 """
 
@@ -25,25 +25,26 @@ from typing import Any
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.interfaces import Clock
-from orthanc_transfers.receiver.area import MAKE_ROOM, Area, disk_error
+from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.disk_errors import MAKE_ROOM, disk_error
 
 log = logging.getLogger(__name__)
 
 SET_ASIDE = "set-aside"
 SENT = "sent"
-"""Folder of what jobs note of version-1 pushes that this server sends (``jobs/ack_log.py``)."""
+"""Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
 _LOCK = "lock"
 _KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|server-[0-9]+|{SET_ASIDE}")
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
-_RECEPTION = re.compile(r"[0-9a-f]{32}")
-_MOST_SERVERS = 64
+_TRANSFER = re.compile(r"[0-9a-f]{32}")
+_MAX_SERVERS = 64
 
 
 class Staging:
     """The areas below one folder.
 
-    ``max_size`` is the most bytes that all areas may have together, 0 for no limit but the disk's.
-    Raises ``ConfigurationError`` if the folder cannot be made or written.
+    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's.
+    Raises ``ConfigurationError`` if the folder cannot be created or written.
     """
 
     def __init__(self, root: Path, *, max_size: int = 0, clock: Clock) -> None:
@@ -76,7 +77,7 @@ class Staging:
         with self._lock:
             if (self.root / _LOCK).exists():
                 return
-            log.warning("the staging directory %s was deleted, it is made again", self.root)
+            log.warning("the staging directory %s was deleted, it is created again", self.root)
             try:
                 root, lock_file = _claim(self._given)
             except OSError as error:
@@ -85,7 +86,7 @@ class Staging:
             self.root, self._lock_file = root, lock_file
 
     def promise(self, identifier: str, needed: int) -> None:
-        """See that ``needed`` further bytes can be written to an area. Raises ``NoSpace``."""
+        """Reserve ``needed`` further bytes for an area. Raises ``NoSpace``."""
         try:
             disk = os.statvfs(self.root)
         except OSError as error:
@@ -109,15 +110,15 @@ class Staging:
             self._promised[identifier] = self._promised.get(identifier, 0) + needed
 
     def forget(self, identifier: str) -> None:
-        """Say that an area takes no room any more."""
+        """Release what is reserved for an area."""
         with self._lock:
             self._promised.pop(identifier, None)
             self._areas.pop(identifier, None)
 
     def reopen(self) -> list[Area]:
-        """The receptions on disk, to be called once, at the start.
+        """The transfers on disk, to be called once, at the start.
 
-        What else is found is moved to ``set-aside`` with a warning. Never raises because of it.
+        Anything else is moved to ``set-aside`` with a warning. Never raises because of it.
         """
         areas: list[Area] = []
         for path in sorted(self.root.iterdir()):
@@ -127,22 +128,27 @@ class Staging:
                 shutil.rmtree(path, ignore_errors=True)
                 continue
             try:
-                if not _RECEPTION.fullmatch(path.name):
-                    raise BadFile("it is not a reception")
+                if not _TRANSFER.fullmatch(path.name):
+                    raise BadFile("it is not an incoming transfer")
                 area = Area.reopen(path)
             except BadFile as error:
                 self.set_aside(path, str(error))
                 continue
             if area.history.outcome is None:
-                stored = sum(area.manifest.instances[place].size for place in area.history.stored)
+                stored = sum(area.manifest.instances[index].size for index in area.history.stored)
                 self._promised[area.id] = area.manifest.size - stored
                 self._areas[area.id] = area
             areas.append(area)
         return areas
 
     def set_aside(self, path: Path, reason: str) -> None:
-        """Move something out of the way, for a human to look at."""
-        log.warning("%s is set aside in %s: %s", path, self.root / SET_ASIDE, reason)
+        """Move something out of the way, for the administrator to look at."""
+        log.warning(
+            "%s is set aside in %s, to be examined and deleted: %s",
+            path,
+            self.root / SET_ASIDE,
+            reason,
+        )
         try:
             (self.root / SET_ASIDE).mkdir(mode=0o700, exist_ok=True)
             os.rename(path, self.root / SET_ASIDE / f"{path.name}-{uuid.uuid4().hex[:8]}")
@@ -150,12 +156,12 @@ class Staging:
             log.warning("%s cannot be set aside: %s", path, error)
 
     def close(self) -> None:
-        """Let another process use the folder."""
+        """Unlock the folder for another process."""
         self._lock_file.close()
 
 
 class _LockFile:
-    """A lock on a folder that the kernel takes back when the process ends, however it ends."""
+    """A lock on a folder that the kernel releases when the process ends, however it ends."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -165,7 +171,11 @@ class _LockFile:
             os.close(self._fd)
             raise
         except OSError as error:
-            log.warning("%s: no locks here (%s); two servers must not share this folder", path, error)
+            log.warning(
+                "%s: no file locks here (%s); two servers must not share this folder",
+                path,
+                error,
+            )
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -176,9 +186,11 @@ class _LockFile:
 def _claim(root: Path) -> tuple[Path, _LockFile]:
     # Several Orthancs may share one storage folder: none may touch what another is receiving.
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number in range(1, _MOST_SERVERS + 1):
+    for number in range(1, _MAX_SERVERS + 1):
         folder = root if number == 1 else root / f"server-{number}"
         folder.mkdir(mode=0o700, exist_ok=True)
         with contextlib.suppress(BlockingIOError):
             return folder, _LockFile(folder / _LOCK)
-    raise ConfigurationError(f"{_MOST_SERVERS} servers use the staging directory {root} already")
+    raise ConfigurationError(
+        f"StagingDirectory {root} is used by {_MAX_SERVERS} servers already: choose another one"
+    )

@@ -31,6 +31,8 @@ from orthanc_transfers.core.messages_v2 import (
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
+from orthanc_transfers.receiver.protocol_v1 import PushV1
+from orthanc_transfers.receiver.protocol_v2 import PushV2
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.rest.http import Request, Response, compact_json_response, json_response
@@ -62,6 +64,7 @@ class PeerRoutes:
         self._store = store
         self._reader = reader
         self._pushes = pushes
+        self._v1, self._v2 = PushV1(pushes), PushV2(pushes)
         self._reports = reports
         self._originator = originator
         self._tune = tune
@@ -70,7 +73,7 @@ class PeerRoutes:
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
-        resources = parse_resources(request.json(self._pushes.max_values))
+        resources = parse_resources(request.json(self._pushes.settings.max_values))
         first = request.headers.get(FIRST_HEADER)
         with _busy_when_stopping():
             if first is None:
@@ -123,19 +126,19 @@ class PeerRoutes:
     def create_push_v1(self, request: Request) -> Response:
         """``POST /transfers/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        creation = PushCreationV1.parse(request.json(self._pushes.max_values))
-        identifier = self._pushes.create_v1(creation, sender)
+        creation = PushCreationV1.parse(request.json(self._pushes.settings.max_values))
+        identifier = self._v1.create(creation, sender)
         return json_response(PushCreated(identifier, paths.push_v1(identifier)).to_json())
 
     def put_bucket(self, request: Request) -> Response:
         """``PUT /transfers/push/{push}/{bucket index}``."""
         identifier, index = request.groups
-        self._pushes.put_v1(identifier, _natural("the index of a bucket", index), request.body)
+        self._v1.put(identifier, _natural("the index of a bucket", index), request.body)
         return json_response({})
 
     def commit_push_v1(self, request: Request) -> Response:
         """``POST /transfers/push/{push}/commit``: responds when all is imported."""
-        self._pushes.commit_v1(request.groups[0])
+        self._v1.commit(request.groups[0])
         return json_response({})
 
     def drop_push(self, request: Request) -> Response:
@@ -154,9 +157,9 @@ class PeerRoutes:
     def create_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
-        creation = PushCreationV2.parse(request.json(self._pushes.max_values))
+        creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
         with _busy_when_stopping():
-            return json_response(self._pushes.create(creation, sender).to_json())
+            return json_response(self._v2.create(creation, sender).to_json())
 
     def put_ranges(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
@@ -167,7 +170,7 @@ class PeerRoutes:
         if size > MAX_BODY_SIZE:
             # The memory for it is taken before it is known whether the body holds as much.
             raise TooLarge(f"{size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}")
-        self._pushes.put(
+        self._v2.put(
             identifier,
             ranges,
             _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
@@ -179,11 +182,11 @@ class PeerRoutes:
     def push_status(self, request: Request) -> Response:
         """``GET /transfers/v2/push/{push}?wait=``: responds when its commit ends, or after ``wait`` seconds."""
         wait = min(_natural("wait", request.query.get("wait", "0")), MAX_WAIT)
-        return json_response(self._pushes.status(request.groups[0], wait).to_json())
+        return json_response(self._v2.status(request.groups[0], wait).to_json())
 
     def commit_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push/{push}/commit``: starts it, and responds at once."""
-        return json_response(self._pushes.commit(request.groups[0]).to_json())
+        return json_response(self._v2.commit(request.groups[0]).to_json())
 
     def post_chunks(self, request: Request) -> Response:
         """``POST /transfers/v2/chunks``."""

@@ -1,4 +1,4 @@
-"""Telling work to stop: one flag, on which a wait ends at once."""
+"""Cancellation token: one flag that ends waits at once and calls back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cancellation:
         return self._event.is_set()
 
     def cancel(self) -> None:
-        """Ask everything that looks at this to end."""
+        """Set the flag, and call the callbacks. Once; later calls do nothing."""
         with self._lock:
             if self._event.is_set():
                 return
@@ -31,17 +31,17 @@ class Cancellation:
             callback()
 
     def check(self) -> None:
-        """Raise ``Canceled`` if it was asked for."""
+        """Raise ``Canceled`` if it was requested."""
         if self._event.is_set():
             raise Canceled("stopped on request")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless and until canceled: then raise ``Canceled``."""
+        """Sleep; raise ``Canceled`` at once when it is, or was, requested."""
         if self._event.wait(seconds):
             raise Canceled("stopped on request")
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Run something when canceled (at once if it already is). Answers a function that takes it back."""
+        """Run something when canceled (at once if it already is). Returns a function that unregisters it."""
         with self._lock:
             if not self._event.is_set():
                 self._callbacks.append(callback)

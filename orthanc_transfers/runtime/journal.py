@@ -1,8 +1,8 @@
-"""An append-only file of small, self-checking records: what happened to one reception, or one push.
+"""Append-only log of CRC-checked records: what happened to one incoming transfer, or to one push.
 
 A record is ``MAGIC kind length CRC-32 payload``. Appending is one ``write`` on a file opened for appending,
-so threads need no lock among themselves. What a killed process left half written fails its checksum and
-counts as not there; the reader then looks for the next record, so that damage costs the damaged record only.
+so threads need no lock among themselves. A record that a killed process left half written fails its
+checksum and is skipped; the reader then looks for the next one, so that damage costs the damaged record only.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Kind(enum.IntEnum):
     LOST = 2
     """A range is missing again: its instance had another MD5, or is no longer stored."""
     STORED = 3
-    """Bits of the instances that were already stored when the reception began."""
+    """Bits of the instances that were already stored when the transfer began."""
     COMMITTING = 4
     """Bits of the instances that were absent from Orthanc when the import began."""
     RECEIVING = 5
-    """A commit was undone and its reception goes on."""
+    """A commit was undone and its transfer goes on."""
     OUTCOME = 6
     """JSON: how it ended."""
     SENDING = 7
-    """JSON: how a receiver knows a push of version 1, and which buckets of it arrived."""
+    """JSON: how the receiver knows a push of version 1, and which of its buckets were acknowledged."""
     SENT = 8
-    """A range of such buckets arrived."""
+    """A range of bucket indices was acknowledged."""
 
 
 class Record(NamedTuple):
@@ -72,7 +72,7 @@ def encode_range(kind: Kind, item: Range) -> bytes:
 
 
 def read_records(data: bytes) -> Iterator[Record]:
-    """All records that are whole. Never raises, whatever the bytes are."""
+    """All complete records. Never raises, whatever the bytes are."""
     position = data.find(MAGIC)
     while position >= 0:
         record, position = _read_record(data, position)
@@ -95,7 +95,7 @@ def _read_record(data: bytes, position: int) -> tuple[Record | None, int]:
 
 
 class Journal:
-    """The journal of one reception, open for appending. Thread-safe, without a lock."""
+    """A journal open for appending. Thread-safe, without a lock."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -103,15 +103,17 @@ class Journal:
     def append(self, records: bytes) -> None:
         """Write one or several encoded records at once. Survives the death of the process.
 
-        Raises ``NoSpace`` if they did not fit whole; the reader passes over the part that did.
+        Raises ``NoSpace`` if they did not fit completely; the reader skips the part that did.
         """
         if os.write(self._fd, records) != len(records):
-            raise NoSpace("the journal of a reception cannot grow, the disk of the staging directory is full")
+            raise NoSpace(
+                "the journal cannot grow, the disk of the staging directory is full: make room there"
+            )
 
     def sync(self) -> None:
-        """Make all that was appended survive a loss of power."""
+        """Fsync it: all that was appended survives a power failure."""
         os.fsync(self._fd)
 
     def close(self) -> None:
-        """Give the file back. Nobody may append afterwards."""
+        """Close the file. Nothing may be appended afterwards."""
         os.close(self._fd)

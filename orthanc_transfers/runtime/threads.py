@@ -1,4 +1,4 @@
-"""The only file that starts threads. All are daemons: none keeps Orthanc from stopping."""
+"""Starts all threads of the plugin. All are daemons: none keeps Orthanc from stopping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 T = TypeVar("T")
 
-# Seconds that a cancellation waits for workers inside something that cannot be cut: the look-up of a name…
+# Seconds that a cancellation waits for workers in a call that cannot be interrupted, such as a DNS look-up.
 GRACE = 1.0
 
 # Seconds after which a number of workers that may change is asked for again although no item ended.
@@ -46,11 +46,11 @@ def run_all(
     work: Callable[[T], None],
     cancellation: Cancellation,
 ) -> None:
-    """Do ``work`` with each item, several at once; answers when all are done.
+    """Do ``work`` with each item, several at once; returns when all are done.
 
     ``items`` may be lazy: an item is taken when a worker is free for it, by one thread at a time; taking must
-    not block. ``count`` is the most threads; as a function, which must not block either, it is asked again
-    and again, and their number follows it during the run. There are never more threads than items.
+    not block. ``count`` is the maximum number of threads; as a function, which must not block either, it is called
+    again and again, and their number follows it during the run. There are never more threads than items.
 
     The first error wins: no more items are taken, and it is raised once every worker has ended.
     Raises ``Canceled`` about ``GRACE`` seconds after a cancellation at the latest, whatever the workers do.
@@ -59,7 +59,7 @@ def run_all(
 
 
 class Later(Generic[T]):
-    """What a function will have answered or raised, run from now on in a thread of that name."""
+    """The result of a function that runs from now on in a thread of that name."""
 
     def __init__(self, name: str, function: Callable[[], T]) -> None:
         self._outcome = Future[T]()
@@ -78,7 +78,7 @@ class Later(Generic[T]):
         return self._outcome.done()
 
     def result(self, cancellation: Cancellation) -> T:
-        """What it answered or raised, once it has. Raises ``Canceled`` instead if that comes before."""
+        """What it returned or raised, once it has. Raises ``Canceled`` if that comes first."""
         woken = threading.Event()
         self._outcome.add_done_callback(lambda _: woken.set())
         forget = cancellation.on_cancel(woken.set)
@@ -134,10 +134,10 @@ class Periodic:
 
 
 class Pool:
-    """Threads that run one function after the other, each for somebody who waits for it.
+    """Threads that run one function after the other, each for a caller that waits for it.
 
-    There are as many as callers at the same moment, and none ends before ``close``: a call costs two
-    switches between threads, not the start of one.
+    There are as many as concurrent callers, and none ends before ``close``: a call costs two context
+    switches, not the start of a thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -147,7 +147,7 @@ class Pool:
         self._started = itertools.count(1)
 
     def call(self, function: Callable[[], T]) -> T:
-        """What the function answers or raises, run in a thread of the pool."""
+        """What the function returns or raises, run in a thread of the pool."""
         outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
 
         def run() -> None:
@@ -249,7 +249,7 @@ class _Run(Generic[T]):
             self._changed.notify_all()
 
     def _grow(self) -> None:
-        # Each thread is born with an item in its hands: there is none without work.
+        # Each thread starts with an item: none is without work.
         while self._may_grow:
             try:
                 taken = self._take()

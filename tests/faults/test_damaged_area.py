@@ -36,7 +36,7 @@ def test_bytes_that_cannot_be_read_any_more_are_an_error_and_not_the_end_of_orth
     # Large files are read in another way.
     patient = next(source.upload(multi_frame(size))["ParentPatient"] for _ in range(3))
     order = rig.a.send if mode == "push" else rig.a.pull
-    with Failpoint(target, "Area.note_committing after", "wait"):
+    with Failpoint(target, "Area.journal_committing after", "wait"):
         job = order([resource("Patient", patient)], f"b{version}")["ID"]
         (area,) = wait_until(lambda: committing(staging(target)), "the beginning of the import")
         os.truncate(area, 0)

@@ -90,19 +90,19 @@ def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFa
 CUTS = [
     FaultPoint("push", "receiver", "created, not answered", "PeerRoutes.create_push_v2 after"),
     FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_ranges after", 25),
-    FaultPoint("push", "receiver", "verified and journalled", "Area.note_committing after"),
+    FaultPoint("push", "receiver", "verified and journalled", "Area.journal_committing after"),
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 11),
-    FaultPoint("push", "receiver", "outcome not journalled", "Area.note_outcome before"),
-    FaultPoint("push", "receiver", "outcome journalled, not answered", "Area.note_outcome after"),
+    FaultPoint("push", "receiver", "outcome not journalled", "Area.journal_outcome before"),
+    FaultPoint("push", "receiver", "outcome journalled, not answered", "Area.journal_outcome after"),
     FaultPoint("push", "sender", "half has arrived", "RequestsTransport.send PUT push after", 25),
     FaultPoint("push", "sender", "knows the outcome", "RequestsTransport.send GET push after"),
-    FaultPoint("pull", "receiver", "half has arrived", "Area.note after", 25),
+    FaultPoint("pull", "receiver", "half has arrived", "Area.journal_ranges after", 25),
     FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 11),
-    FaultPoint("pull", "receiver", "outcome journalled", "Area.note_outcome after"),
+    FaultPoint("pull", "receiver", "outcome journalled", "Area.journal_outcome after"),
     FaultPoint("pull", "sender", "half has been read", "PeerRoutes.post_chunks after", 25),
     FaultPoint("push", "receiver", "half has arrived", "PeerRoutes.put_bucket after", 25, version=1),
     FaultPoint("push", "receiver", "commit not answered", "PeerRoutes.commit_push_v1 after", version=1),
-    FaultPoint("pull", "receiver", "half has arrived", "Area.note after", 25, version=1),
+    FaultPoint("pull", "receiver", "half has arrived", "Area.journal_ranges after", 25, version=1),
     FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 11, version=1),
     FaultPoint("pull", "sender", "half has been read", "PeerRoutes.get_chunks after", 25, version=1),
 ]
@@ -165,7 +165,7 @@ def stand_still(server: OrthancServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nth"), [("OrthancStore.remove after", 4), ("Area.note_receiving after", 1)]
+    ("name", "nth"), [("OrthancStore.remove after", 4), ("Area.journal_receiving after", 1)]
 )
 def test_an_import_that_was_undone_is_whole_or_not_there_after_a_power_failure(
     machines: Machines, name: str, nth: int
@@ -207,7 +207,7 @@ def test_a_job_that_was_submitted_seconds_ago_survives(machines: Machines, mode:
 
 def test_a_pull_whose_job_was_not_on_the_disk_yet_is_whole_or_not_there(machines: Machines) -> None:
     transfer = machines.transfer("pull")
-    failpoint = Failpoint(transfer.target, "Area.note after", "stop 25")
+    failpoint = Failpoint(transfer.target, "Area.journal_ranges after", "stop 25")
     job = transfer.start()
     failpoint.wait_stopped()
     machines.reach(transfer.target, "names")

@@ -45,7 +45,8 @@ with instrumented:
     from orthanc_transfers.core.safe_json import parse_json
     from orthanc_transfers.jobs.ack_log import AckLogs
     from orthanc_transfers.jobs.resume import ResumeState, parse_order
-    from orthanc_transfers.receiver.area import AREA, JOURNAL, MANIFEST, Area, replay
+    from orthanc_transfers.receiver.area import AREA, JOURNAL, MANIFEST, Area
+    from orthanc_transfers.receiver.history import replay
     from orthanc_transfers.runtime.journal import Kind, encode_record, read_records
 
 MESSAGES: tuple[Any, ...] = (

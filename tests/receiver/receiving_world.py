@@ -22,8 +22,10 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Imported, ImportStatus
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.metrics import PushMetrics
+from orthanc_transfers.receiver.protocol_v1 import PushV1
+from orthanc_transfers.receiver.protocol_v2 import PushV2
 from orthanc_transfers.receiver.pushes import PushService
-from orthanc_transfers.receiver.registry import Registry
+from orthanc_transfers.receiver.registry import OpenRequest, Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -65,9 +67,9 @@ class MemoryStore:
         self.keeps_md5s = True
         self.before_add: Callable[[str], None] = lambda identifier: None
         self.before_md5s: Callable[[Cancellation], None] = lambda cancellation: None
-        self.before_harden: Callable[[], None] = lambda: None
-        self.hardened: set[str] = set()
-        """Those that a loss of power leaves."""
+        self.before_sync: Callable[[], None] = lambda: None
+        self.synced: set[str] = set()
+        """Those that a power failure leaves."""
         self.added: list[str] = []
         self.removed: list[str] = []
         self._lock = threading.Lock()
@@ -120,8 +122,8 @@ class MemoryStore:
             self.removed.append(identifier)
 
     def sync(self) -> None:
-        self.before_harden()
-        self.hardened = set(self.files)
+        self.before_sync()
+        self.synced = set(self.files)
 
     def transfer_syntax(self, identifier: str) -> str | None:
         return transfer_syntax(self.files[identifier])
@@ -157,24 +159,33 @@ class World:
     def start(self) -> None:
         self.reports = Reports(self.root / "reports", self.settings.report_retention, self.clock)
         self.staging = Staging(self.root, max_size=self.settings.max_staging_size, clock=self.clock)
-        self.receptions = Registry(self.staging, self.store, self.reports, self.settings, self.clock)
-        self.counters = PushMetrics()
-        self.transactions = PushService(self.receptions, self.settings, self.clock, self.counters)
+        self.registry = Registry(self.staging, self.store, self.reports, self.settings, self.clock)
+        self.metrics = PushMetrics()
+        self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)
+        self.v1, self.v2 = PushV1(self.pushes), PushV2(self.pushes)
 
     def stop(self) -> None:
-        self.transactions.close()
+        self.pushes.close()
 
     def restart(self) -> None:
         self.stop()
         self.start()
 
+    def open(
+        self,
+        manifest: Manifest,
+        token: str = "a" * 32,
+        cancellation: Cancellation | None = None,
+        **options: Any,
+    ) -> IncomingTransfer:
+        request = {"kind": "pull", "check_stored": True, **options}
+        return self.registry.open(OpenRequest(token=token, manifest=manifest, **request), cancellation)
+
     def pull(self, files: Sequence[bytes], token: str = "a" * 32, **options: Any) -> IncomingTransfer:
-        return self.receptions.open(
-            token, manifest_of(files), **{"kind": "pull", "check_stored": True, **options}
-        )
+        return self.open(manifest_of(files), token, **options)
 
     def leftovers(self) -> set[str]:
-        """Names below the root that belong to a reception, or were set aside."""
+        """Names in the staging directory that belong to a transfer, or were set aside."""
         return {path.name for path in self.root.iterdir()} - {"lock", "reports"}
 
 
@@ -191,11 +202,11 @@ def manifest_of(files: Sequence[bytes]) -> Manifest:
     return Manifest(Instance(identify(data), len(data), md5(data)) for data in files)
 
 
-def fill(reception: IncomingTransfer, files: Sequence[bytes]) -> None:
+def fill(transfer: IncomingTransfer, files: Sequence[bytes]) -> None:
     """Bring what is missing."""
     area = memoryview(b"".join(files))
-    for item in reception.missing():
-        reception.write([item], area[item.start : item.stop])
+    for item in transfer.missing():
+        transfer.write([item], area[item.start : item.stop])
 
 
 def creation_of(files: Sequence[bytes], *buckets: Sequence[Chunk], gzip: bool = False) -> PushCreationV1:

@@ -9,7 +9,7 @@ from tests.receiver.receiving_world import PATIENCE, wait_until
 
 
 def test_there_are_as_many_places_as_the_limit_says() -> None:
-    places = FifoSemaphore(2, waiting=8)
+    places = FifoSemaphore(2, max_queued=8)
     assert places.take(0)
     assert places.take(0)
     assert not places.take(0)
@@ -21,7 +21,7 @@ def test_there_are_as_many_places_as_the_limit_says() -> None:
 
 
 def test_places_are_given_in_the_order_of_asking_and_nobody_overtakes() -> None:
-    places = FifoSemaphore(1, waiting=8)
+    places = FifoSemaphore(1, max_queued=8)
     assert places.take(0)
     served: list[int] = []
 
@@ -42,7 +42,7 @@ def test_places_are_given_in_the_order_of_asking_and_nobody_overtakes() -> None:
 
 
 def test_who_gave_up_waiting_loses_no_place() -> None:
-    places = FifoSemaphore(1, waiting=8)
+    places = FifoSemaphore(1, max_queued=8)
     assert places.take(0)
     assert not places.take(0.01)
     places.free()
@@ -50,7 +50,7 @@ def test_who_gave_up_waiting_loses_no_place() -> None:
 
 
 def test_only_so_many_may_wait() -> None:
-    places = FifoSemaphore(1, waiting=1)
+    places = FifoSemaphore(1, max_queued=1)
     assert places.take(0)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(places.take, PATIENCE)
@@ -61,7 +61,7 @@ def test_only_so_many_may_wait() -> None:
 
 
 def test_places_taken_before_a_restart_may_exceed_the_limit() -> None:
-    places = FifoSemaphore(1, waiting=8)
+    places = FifoSemaphore(1, max_queued=8)
     places.occupy()
     places.occupy()
     assert places.available == 0
@@ -72,7 +72,7 @@ def test_places_taken_before_a_restart_may_exceed_the_limit() -> None:
 
 
 def test_closing_sends_those_who_wait_away() -> None:
-    places = FifoSemaphore(1, waiting=8)
+    places = FifoSemaphore(1, max_queued=8)
     assert places.take(0)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(places.take, PATIENCE)

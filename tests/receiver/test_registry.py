@@ -50,83 +50,83 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_what_was_received_is_imported(world: World) -> None:
-    reception = world.pull(FILES)
-    assert reception.state is PushState.RECEIVING
-    fill(reception, FILES)
-    report = reception.commit()
-    assert reception.state is PushState.COMMITTED
+    transfer = world.pull(FILES)
+    assert transfer.state is PushState.RECEIVING
+    fill(transfer, FILES)
+    report = transfer.commit()
+    assert transfer.state is PushState.COMMITTED
     assert (report.stored, report.already_stored, report.filtered_out) == (12, 0, 0)
     assert sorted(world.store.files.values()) == sorted(FILES)
-    assert reception.imported == 12
+    assert transfer.imported == 12
 
 
 def test_asked_again_a_commit_has_the_same_outcome_and_imports_nothing(world: World) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    first = reception.commit()
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    first = transfer.commit()
     added = list(world.store.added)
-    assert reception.commit() == first
+    assert transfer.commit() == first
     assert world.store.added == added
 
 
 def test_a_transfer_of_nothing_succeeds(world: World) -> None:
-    reception = world.pull([])
-    assert reception.missing() == []
-    assert reception.commit().stored == 0
+    transfer = world.pull([])
+    assert transfer.missing() == []
+    assert transfer.commit().stored == 0
 
 
 def test_an_empty_file_needs_no_bytes(world: World) -> None:
-    reception = world.pull([b"", FILES[0]])
-    fill(reception, [b"", FILES[0]])
-    assert reception.commit().stored == 2
+    transfer = world.pull([b"", FILES[0]])
+    fill(transfer, [b"", FILES[0]])
+    assert transfer.commit().stored == 2
 
 
 def test_an_empty_file_with_a_wrong_md5_fails_for_good(world: World) -> None:
     manifest = Manifest([Instance(identify(b""), 0, "0" * 32)])
-    reception = world.receptions.open("a" * 32, manifest, kind="pull", check_stored=True)
+    transfer = world.open(manifest)
     with pytest.raises(ImportRefused, match=identify(b"")):
-        reception.commit()
-    assert reception.state is PushState.FAILED
+        transfer.commit()
+    assert transfer.state is PushState.FAILED
 
 
 def test_ranges_may_come_in_any_order_and_size_scattered_and_twice(world: World) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     data = b"".join(FILES)
     pieces = [Range(start, min(start + 777, len(data))) for start in range(0, len(data), 777)]
     pieces = pieces[::-2] + pieces[::2]
     while pieces:
         some, pieces = pieces[:5], pieces[5:]
-        reception.write(some, memoryview(b"".join(data[one.start : one.stop] for one in some)))
-    reception.write([Range(0, len(data))], memoryview(data))
-    assert reception.missing() == []
-    assert reception.commit().stored == 12
+        transfer.write(some, memoryview(b"".join(data[one.start : one.stop] for one in some)))
+    transfer.write([Range(0, len(data))], memoryview(data))
+    assert transfer.missing() == []
+    assert transfer.commit().stored == 12
     assert sorted(world.store.files.values()) == sorted(FILES)
 
 
 def test_many_threads_write_at_once(world: World) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     data = memoryview(b"".join(FILES))
     pieces = [Range(start, min(start + 501, len(data))) for start in range(0, len(data), 251)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda one: reception.write([one], data[one.start : one.stop]), pieces))
-    assert reception.missing() == []
-    assert reception.commit().stored == 12
+        list(pool.map(lambda one: transfer.write([one], data[one.start : one.stop]), pieces))
+    assert transfer.missing() == []
+    assert transfer.commit().stored == 12
     assert sorted(world.store.files.values()) == sorted(FILES)
 
 
 def test_what_is_verified_cannot_be_overwritten(world: World) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    reception.write([reception.manifest.area], memoryview(b"\0" * reception.manifest.size))
-    assert reception.commit().stored == 12
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    transfer.write([transfer.manifest.area], memoryview(b"\0" * transfer.manifest.size))
+    assert transfer.commit().stored == 12
     assert sorted(world.store.files.values()) == sorted(FILES)
 
 
 def test_files_larger_than_the_read_buffer_are_imported_too(world: World) -> None:
     files = [dicom("large", 9_000_001), dicom("small", 100), dicom("huge", 17_000_000)]
-    reception = world.pull(files)
-    fill(reception, files)
-    assert reception.commit().stored == 3
+    transfer = world.pull(files)
+    fill(transfer, files)
+    assert transfer.commit().stored == 3
     assert sorted(world.store.files.values()) == sorted(files)
 
 
@@ -136,11 +136,11 @@ def test_files_larger_than_the_read_buffer_are_imported_too(world: World) -> Non
 def test_what_is_stored_already_is_neither_asked_for_nor_imported(world: World) -> None:
     for data in FILES[:5]:
         world.store.put(data)
-    reception = world.pull(FILES)
-    assert reception.already_stored == (5, sum(map(len, FILES[:5])))
-    assert sum(item.size for item in reception.missing()) == sum(map(len, FILES[5:]))
-    fill(reception, FILES)
-    report = reception.commit()
+    transfer = world.pull(FILES)
+    assert transfer.already_stored == (5, sum(map(len, FILES[:5])))
+    assert sum(item.size for item in transfer.missing()) == sum(map(len, FILES[5:]))
+    fill(transfer, FILES)
+    report = transfer.commit()
     assert (report.stored, report.already_stored) == (7, 5)
     assert len(world.store.added) == 7
 
@@ -148,16 +148,16 @@ def test_what_is_stored_already_is_neither_asked_for_nor_imported(world: World) 
 def test_what_was_stored_and_vanished_before_the_commit_is_missing_again(world: World) -> None:
     for data in FILES[:5]:
         world.store.put(data)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     del world.store.files[identify(FILES[2])]
     with pytest.raises(Corrupted, match=identify(FILES[2])):
-        reception.commit()
-    assert reception.state is PushState.RECEIVING
-    assert reception.missing() == [reception.manifest.range_of(identify(FILES[2]))]
+        transfer.commit()
+    assert transfer.state is PushState.RECEIVING
+    assert transfer.missing() == [transfer.manifest.range_of(identify(FILES[2]))]
     assert world.store.added == []
-    fill(reception, FILES)
-    assert reception.commit().stored == 8
+    fill(transfer, FILES)
+    assert transfer.commit().stored == 8
 
 
 def test_stored_with_other_bytes_is_not_taken_for_the_same(world: World) -> None:
@@ -168,10 +168,10 @@ def test_stored_with_other_bytes_is_not_taken_for_the_same(world: World) -> None
 def test_without_md5s_in_the_index_everything_is_sent_and_the_files_are_compared(world: World) -> None:
     world.store.keeps_md5s = False
     world.store.put(FILES[0])
-    reception = world.pull(FILES)
-    assert reception.already_stored == (0, 0)
-    fill(reception, FILES)
-    report = reception.commit()
+    transfer = world.pull(FILES)
+    assert transfer.already_stored == (0, 0)
+    fill(transfer, FILES)
+    report = transfer.commit()
     assert (report.stored, report.already_stored) == (11, 1)
 
 
@@ -179,37 +179,37 @@ def test_without_md5s_in_the_index_everything_is_sent_and_the_files_are_compared
 
 
 def test_a_commit_of_missing_bytes_names_an_instance_and_goes_on_receiving(world: World) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     data = memoryview(b"".join(FILES))
-    hole = reception.manifest.range_of(identify(FILES[7]))
-    reception.write([Range(0, hole.start)], data[: hole.start])
-    reception.write([Range(hole.start + 1, len(data))], data[hole.start + 1 :])
-    with pytest.raises(Corrupted, match=f"{identify(FILES[7])} was not received whole"):
-        reception.commit()
-    assert reception.state is PushState.RECEIVING
-    assert reception.missing() == [Range(hole.start, hole.start + 1)]
+    hole = transfer.manifest.range_of(identify(FILES[7]))
+    transfer.write([Range(0, hole.start)], data[: hole.start])
+    transfer.write([Range(hole.start + 1, len(data))], data[hole.start + 1 :])
+    with pytest.raises(Corrupted, match=f"{identify(FILES[7])} was not received completely"):
+        transfer.commit()
+    assert transfer.state is PushState.RECEIVING
+    assert transfer.missing() == [Range(hole.start, hole.start + 1)]
     assert world.store.files == {}
 
 
 @pytest.mark.parametrize("parts", [1, 2], ids=["whole", "in parts"])
 def test_an_instance_with_a_wrong_md5_is_missing_again(world: World, parts: int) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     bad = [*FILES[:3], bytes(len(FILES[3])), *FILES[4:]]
-    whole = reception.manifest.range_of(identify(FILES[3]))
+    whole = transfer.manifest.range_of(identify(FILES[3]))
     data = memoryview(b"".join(bad))
-    reception.write([Range(0, whole.start)], data[: whole.start])
+    transfer.write([Range(0, whole.start)], data[: whole.start])
     for item in [whole] if parts == 1 else halves(whole):
-        reception.write([item], data[item.start : item.stop])
-    reception.write([Range(whole.stop, len(data))], data[whole.stop :])
-    assert reception.missing() == [whole]
+        transfer.write([item], data[item.start : item.stop])
+    transfer.write([Range(whole.stop, len(data))], data[whole.stop :])
+    assert transfer.missing() == [whole]
     with pytest.raises(Corrupted, match=f"MD5 of instance {identify(FILES[3])}"):
-        reception.commit()
-    fill(reception, FILES)
-    assert reception.commit().stored == 12
+        transfer.commit()
+    fill(transfer, FILES)
+    assert transfer.commit().stored == 12
 
 
 def test_bytes_beyond_a_full_disk_are_not_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
 
     def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")
@@ -217,10 +217,10 @@ def test_bytes_beyond_a_full_disk_are_not_claimed(world: World, monkeypatch: pyt
     with monkeypatch.context() as patched:
         patched.setattr("os.pwrite", full)
         with pytest.raises(NoSpace, match="full"):
-            fill(reception, FILES)
-    assert reception.missing() == [reception.manifest.area]
-    fill(reception, FILES)
-    assert reception.commit().stored == 12
+            fill(transfer, FILES)
+    assert transfer.missing() == [transfer.manifest.area]
+    fill(transfer, FILES)
+    assert transfer.commit().stored == 12
 
 
 # --- what Orthanc says
@@ -230,14 +230,14 @@ def test_a_refusal_undoes_everything_and_says_which_instance_and_why(world: Worl
     before = world.store.put(dicom("another", 10))
     world.store.put(FILES[1])
     world.store.refused[identify(FILES[9])] = "the disk of the storage is full"
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused, match=f"{identify(FILES[9])}.*the disk of the storage is full"):
-        reception.commit()
-    assert reception.state is PushState.FAILED
+        transfer.commit()
+    assert transfer.state is PushState.FAILED
     assert set(world.store.files) == {before, identify(FILES[1])}
     with pytest.raises(ImportRefused, match="the disk of the storage is full"):
-        reception.commit()
+        transfer.commit()
 
 
 def test_an_error_of_the_store_itself_undoes_everything(world: World) -> None:
@@ -246,39 +246,39 @@ def test_an_error_of_the_store_itself_undoes_everything(world: World) -> None:
             raise RuntimeError("out of order")
 
     world.store.before_add = fail
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused, match="out of order"):
-        reception.commit()
+        transfer.commit()
     assert world.store.files == {}
-    assert reception.state is PushState.FAILED
+    assert transfer.state is PushState.FAILED
 
 
 def test_what_the_policy_of_this_server_filters_out_counts_and_is_named(world: World) -> None:
     world.store.filtered.add(identify(FILES[4]))
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    report = reception.commit()
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    report = transfer.commit()
     assert (report.stored, report.filtered_out) == (11, 1)
-    row = world.reports.read(reception.id)["Instances"][4]  # type: ignore[index]
+    row = world.reports.read(transfer.id)["Instances"][4]  # type: ignore[index]
     assert (row["ID"], row["Outcome"]) == (identify(FILES[4]), "filtered")
 
 
 def test_other_content_of_the_same_instance_is_a_conflict(world: World) -> None:
     other = dicom("file-4", 50)
     world.store.put(other)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused, match=f"{identify(other)}.*other content"):
-        reception.commit()
+        transfer.commit()
     assert list(world.store.files.values()) == [other]
 
 
 def test_for_a_sender_that_cannot_understand_a_conflict_it_is_a_warning(world: World) -> None:
     world.store.put(dicom("file-4", 50))
-    reception = world.pull(FILES, resumable=False)
-    fill(reception, FILES)
-    report = reception.commit()
+    transfer = world.pull(FILES, resumable=False)
+    fill(transfer, FILES)
+    report = transfer.commit()
     assert (report.stored, report.already_stored) == (11, 1)
     assert len(report.warnings) == 1
     assert identify(FILES[4]) in report.warnings[0]
@@ -286,9 +286,9 @@ def test_for_a_sender_that_cannot_understand_a_conflict_it_is_a_warning(world: W
 
 def test_the_same_instance_in_another_transfer_syntax_is_there_already(world: World) -> None:
     world.store.put(dicom("file-4", 50, syntax="1.2.840.10008.1.2.4.70"))
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    report = reception.commit()
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    report = transfer.commit()
     assert (report.stored, report.already_stored) == (11, 1)
     assert "1.2.840.10008.1.2.4.70" in report.warnings[0]
 
@@ -297,10 +297,10 @@ def test_a_file_that_is_not_what_it_was_announced_as_is_refused_and_undone(world
     files = [*FILES[:3], dicom("impostor", 500)]
     honest = manifest_of(FILES[:3])
     lie = Instance("f" * 40, len(files[3]), md5(files[3]))
-    reception = world.receptions.open("a" * 32, Manifest([*honest, lie]), kind="pull", check_stored=True)
-    fill(reception, files)
+    transfer = world.open(Manifest([*honest, lie]))
+    fill(transfer, files)
     with pytest.raises(ImportRefused, match=f"{lie.id}.*{identify(files[3])}"):
-        reception.commit()
+        transfer.commit()
     assert world.store.files == {}
 
 
@@ -308,10 +308,10 @@ def test_an_instance_that_was_overwritten_is_not_deleted_by_the_undoing(world: W
     world.store.overwrites = True
     world.store.put(dicom("file-0", 50))
     world.store.refused[identify(FILES[11])] = "no"
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused):
-        reception.commit()
+        transfer.commit()
     assert set(world.store.files) == {identify(FILES[0])}
 
 
@@ -324,11 +324,11 @@ def test_an_instance_that_cannot_be_deleted_again_is_named(
         raise RuntimeError("locked")
 
     monkeypatch.setattr(world.store, "remove", stubborn)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused):
-        reception.commit()
-    rows = world.reports.read(reception.id)["Instances"]  # type: ignore[index]
+        transfer.commit()
+    rows = world.reports.read(transfer.id)["Instances"]  # type: ignore[index]
     assert any("could not be deleted again: locked" in row.get("Reason", "") for row in rows)
 
 
@@ -360,72 +360,72 @@ def test_no_outcome_is_noted_before_orthanc_was_made_to_keep_what_it_rests_on(
     if refused:
         world.store.refused[identify(FILES[11])] = "no"
     outcomes: list[list[str]] = []
-    world.store.before_harden = lambda: outcomes.append(_outcomes(world))
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    world.store.before_sync = lambda: outcomes.append(_outcomes(world))
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused) if refused else nullcontext():
-        reception.commit()
+        transfer.commit()
     assert outcomes == [[]]
-    assert world.store.hardened == set(world.store.files)
+    assert world.store.synced == set(world.store.files)
     assert _outcomes(world) == ["failed" if refused else "committed"]
 
 
 def test_what_orthanc_cannot_be_made_to_keep_is_no_success(world: World) -> None:
     def fail() -> None:
-        raise HostError("the index cannot be forced to disk", 14)
+        raise HostError("the index cannot be fsynced", 14)
 
-    world.store.before_harden = fail
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    with pytest.raises(ImportRefused, match="forced to disk"):
-        reception.commit()
-    assert reception.state is PushState.FAILED
+    world.store.before_sync = fail
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    with pytest.raises(ImportRefused, match="fsynced"):
+        transfer.commit()
+    assert transfer.state is PushState.FAILED
     assert world.store.files == {}
 
 
 def test_a_canceled_commit_is_undone_and_keeps_its_bytes(world: World) -> None:
     begun, go_on = _hold_imports(world)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     cancellation = Cancellation()
     with ThreadPoolExecutor(1) as pool:
-        commit = pool.submit(reception.commit, cancellation)
+        commit = pool.submit(transfer.commit, cancellation)
         assert begun.wait(PATIENCE)
         with pytest.raises(Conflict):
-            reception.discard()
+            transfer.discard()
         cancellation.cancel()
         go_on.set()
         with pytest.raises(Canceled):
             commit.result(PATIENCE)
     assert world.store.files == {}
-    assert reception.state is PushState.RECEIVING
-    assert reception.missing() == []
-    assert reception.commit().stored == 12
+    assert transfer.state is PushState.RECEIVING
+    assert transfer.missing() == []
+    assert transfer.commit().stored == 12
 
 
 def test_while_it_commits_no_bytes_are_taken_and_others_wait_for_the_same_outcome(world: World) -> None:
     begun, go_on = _hold_imports(world)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with ThreadPoolExecutor(3) as pool:
-        commits = [pool.submit(reception.commit) for _ in range(3)]
+        commits = [pool.submit(transfer.commit) for _ in range(3)]
         assert begun.wait(PATIENCE)
-        assert reception.state is PushState.COMMITTING
+        assert transfer.state is PushState.COMMITTING
         with pytest.raises(Conflict, match="committing"):
-            reception.write([Range(0, 1)], memoryview(b"x"))
+            transfer.write([Range(0, 1)], memoryview(b"x"))
         go_on.set()
         assert {commit.result(PATIENCE).stored for commit in commits} == {12}
     assert len(world.store.added) == 12
     with pytest.raises(Conflict, match="committed"):
-        reception.write([Range(0, 1)], memoryview(b"x"))
+        transfer.write([Range(0, 1)], memoryview(b"x"))
 
 
 def test_a_server_that_stops_leaves_the_commit_to_its_next_start(world: World) -> None:
     begun, go_on = _hold_imports(world)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with ThreadPoolExecutor(1) as pool:
-        commit = pool.submit(reception.commit)
+        commit = pool.submit(transfer.commit)
         assert begun.wait(PATIENCE)
         world.stop()
         go_on.set()
@@ -435,47 +435,47 @@ def test_a_server_that_stops_leaves_the_commit_to_its_next_start(world: World) -
     assert world.store.removed == []
     world.store.before_add = lambda identifier: None
     world.start()
-    again = world.receptions.find("pull", "a" * 32)
+    again = world.registry.find("pull", "a" * 32)
     assert again is not None
     assert again.state is PushState.COMMITTING
-    world.transactions.recover()
+    world.pushes.recover()
     wait_until(lambda: again.state is PushState.COMMITTED)
     assert sorted(world.store.files.values()) == sorted(FILES)
     assert again.commit().stored == 12
 
 
 def test_after_discarding_nothing_is_left_and_nothing_works(world: World) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    reception.discard()
-    reception.discard()
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    transfer.discard()
+    transfer.discard()
     assert world.leftovers() == set()
     with pytest.raises(UnknownTransaction):
-        reception.write([Range(0, 1)], memoryview(b"x"))
+        transfer.write([Range(0, 1)], memoryview(b"x"))
     with pytest.raises(UnknownTransaction):
-        reception.commit()
-    assert world.receptions.find("pull", "a" * 32) is None
+        transfer.commit()
+    assert world.registry.find("pull", "a" * 32) is None
 
 
 # --- restarts
 
 
 def test_after_a_restart_receiving_goes_on_where_it_was(world: World) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     data = memoryview(b"".join(FILES))
-    reception.write([Range(0, 1000), Range(5000, 9000)], data[:5000])
-    missing = reception.missing()
+    transfer.write([Range(0, 1000), Range(5000, 9000)], data[:5000])
+    missing = transfer.missing()
     world.restart()
     again = world.pull(FILES)
-    assert again.id == reception.id
+    assert again.id == transfer.id
     assert again.missing() == missing
 
 
 def test_after_a_restart_bytes_are_verified_again(world: World) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     world.stop()
-    area = world.root / reception.id / "area"
+    area = world.root / transfer.id / "area"
     damaged = bytearray(area.read_bytes())
     damaged[100] ^= 1
     area.write_bytes(damaged)
@@ -496,12 +496,12 @@ def test_what_was_stored_already_is_still_known_after_a_restart(world: World) ->
 
 
 def _crash_while_importing(world: World, *, resumable: bool) -> str:
-    """A process that dies when some instances are imported; answers the reception's identifier."""
+    """A process that dies when some instances are imported; answers the transfer's identifier."""
     begun, go_on = _hold_imports(world)
-    reception = world.pull(FILES, kind="push", resumable=resumable, meta={"version": 0})
-    fill(reception, FILES)
+    transfer = world.pull(FILES, kind="push", resumable=resumable, meta={"version": 0})
+    fill(transfer, FILES)
     with ThreadPoolExecutor(1) as pool:
-        commit = pool.submit(reception.commit)
+        commit = pool.submit(transfer.commit)
         assert begun.wait(PATIENCE)
         world.stop()
         go_on.set()
@@ -512,11 +512,11 @@ def _crash_while_importing(world: World, *, resumable: bool) -> str:
         if thread.name.startswith("transfers-import"):
             thread.join(PATIENCE)
     world.store.before_add = lambda identifier: None
-    return reception.id
+    return transfer.id
 
 
-def _lose_power(world: World, identifier: str) -> None:
-    """What was never forced to disk may be anything."""
+def _power_failure(world: World, identifier: str) -> None:
+    """What was never fsynced may be anything."""
     area = world.root / identifier / "area"
     area.write_bytes(bytes(area.stat().st_size))
 
@@ -527,9 +527,9 @@ def test_rolling_forward_over_a_broken_area_undoes_what_was_imported(world: Worl
     identifier = _crash_while_importing(world, resumable=resumable)
     stored = set(world.store.files) - {before}
     assert 0 < len(stored) < 12
-    _lose_power(world, identifier)
+    _power_failure(world, identifier)
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     with pytest.raises(Corrupted if resumable else ImportRefused):
         again.commit()
     assert set(world.store.files) == {before}
@@ -551,20 +551,20 @@ def test_if_all_was_imported_before_the_crash_a_broken_area_does_not_matter(worl
     identifier = _crash_while_importing(world, resumable=True)
     for data in FILES:
         world.store.put(data)
-    _lose_power(world, identifier)
+    _power_failure(world, identifier)
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     assert again.commit().stored == 12
 
 
-def test_what_a_loss_of_power_spoilt_in_orthanc_is_imported_again(world: World) -> None:
+def test_what_a_power_failure_spoilt_in_orthanc_is_imported_again(world: World) -> None:
     _crash_while_importing(world, resumable=True)
     spoilt = next(iter(world.store.files))
     index = world.store.md5s([identify(data) for data in FILES])
     world.store.files[spoilt] = b""
     world.store.md5s = lambda identifiers, _=None: {one: index[one] for one in identifiers if one in index}  # type: ignore[method-assign]
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     assert again.commit().stored == 12
     assert world.store.removed == [spoilt]
     assert world.store.files == {identify(data): data for data in FILES}
@@ -575,7 +575,7 @@ def test_a_refusal_while_rolling_forward_undoes_what_was_imported_before_the_cra
     last = next(data for data in FILES if identify(data) not in world.store.files)
     world.store.refused[identify(last)] = "no"
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     with pytest.raises(ImportRefused):
         again.commit()
     assert world.store.files == {}
@@ -590,7 +590,7 @@ def test_if_orthanc_cannot_tell_while_rolling_forward_all_that_was_absent_goes(w
 
     world.store.before_md5s = fail
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     with pytest.raises(ImportRefused, match="no database"):
         again.commit()
     assert set(world.store.files) == {before}
@@ -600,19 +600,19 @@ def test_if_orthanc_cannot_tell_while_rolling_forward_all_that_was_absent_goes(w
 def test_the_outcome_is_remembered_over_a_restart_without_the_bytes(world: World, committed: bool) -> None:
     if not committed:
         world.store.refused[identify(FILES[3])] = "no"
-    reception = world.pull(FILES, kind="push", meta={"version": 0})
-    fill(reception, FILES)
+    transfer = world.pull(FILES, kind="push", meta={"version": 0})
+    fill(transfer, FILES)
     if committed:
-        reception.commit()
+        transfer.commit()
     else:
         with pytest.raises(ImportRefused):
-            reception.commit()
-    assert not (world.root / reception.id / "area").exists()
+            transfer.commit()
+    assert not (world.root / transfer.id / "area").exists()
     world.restart()
-    again = world.receptions.find("push", "a" * 32)
+    again = world.registry.find("push", "a" * 32)
     assert again is not None
     if committed:
-        assert again.commit() == reception.commit()
+        assert again.commit() == transfer.commit()
     else:
         with pytest.raises(ImportRefused, match="no"):
             again.commit()
@@ -623,8 +623,8 @@ def test_the_outcome_is_remembered_over_a_restart_without_the_bytes(world: World
 
 def test_the_same_token_gives_the_same_reception(world: World) -> None:
     with ThreadPoolExecutor(8) as pool:
-        receptions = list(pool.map(lambda _: world.pull(FILES), range(8)))
-    assert len({reception.id for reception in receptions}) == 1
+        transfers = list(pool.map(lambda _: world.pull(FILES), range(8)))
+    assert len({transfer.id for transfer in transfers}) == 1
     assert len(world.leftovers()) == 1
 
 
@@ -645,10 +645,10 @@ def test_a_pull_whose_manifest_changed_starts_over(world: World) -> None:
 
 def test_a_pull_that_failed_can_be_tried_again(world: World) -> None:
     world.store.refused[identify(FILES[3])] = "no"
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     with pytest.raises(ImportRefused):
-        reception.commit()
+        transfer.commit()
     world.store.refused.clear()
     again = world.pull(FILES)
     fill(again, FILES)
@@ -695,11 +695,11 @@ def test_a_transfer_that_is_canceled_does_not_look_any_further_what_is_there(wor
 
 @pytest.mark.parametrize("stops", [True, False], ids=["the server stops", "it is canceled"])
 def test_a_commit_does_not_look_any_further_what_is_there_before_it_begins(world: World, stops: bool) -> None:
-    reception, cancellation = world.pull(FILES), Cancellation()
-    fill(reception, FILES)
+    transfer, cancellation = world.pull(FILES), Cancellation()
+    fill(transfer, FILES)
     begun = _hold_looks(world)
     with ThreadPoolExecutor(1) as pool:
-        commit = pool.submit(reception.commit, cancellation)
+        commit = pool.submit(transfer.commit, cancellation)
         assert begun.wait(PATIENCE)
         world.stop() if stops else cancellation.cancel()
         with pytest.raises(Canceled):
@@ -707,9 +707,9 @@ def test_a_commit_does_not_look_any_further_what_is_there_before_it_begins(world
     world.store.before_md5s = lambda cancellation: None
     if stops:
         world.start()
-        (reception,) = world.receptions.all()
-    assert reception.state is PushState.RECEIVING
-    assert reception.commit().stored == 12
+        (transfer,) = world.registry.all()
+    assert transfer.state is PushState.RECEIVING
+    assert transfer.commit().stored == 12
 
 
 def test_a_server_that_stops_before_it_knows_what_was_imported_before_a_crash_undoes_nothing(
@@ -719,7 +719,7 @@ def test_a_server_that_stops_before_it_knows_what_was_imported_before_a_crash_un
     imported = dict(world.store.files)
     begun = _hold_looks(world)
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     with ThreadPoolExecutor(1) as pool:
         commit = pool.submit(again.commit)
         assert begun.wait(PATIENCE)
@@ -729,7 +729,7 @@ def test_a_server_that_stops_before_it_knows_what_was_imported_before_a_crash_un
     assert world.store.files == imported
     world.store.before_md5s = lambda cancellation: None
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     assert again.commit().stored == 12
 
 
@@ -740,7 +740,7 @@ def test_a_commit_that_is_canceled_before_it_knows_what_was_imported_before_a_cr
     _crash_while_importing(world, resumable=True)
     begun, cancellation = _hold_looks(world), Cancellation()
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     with ThreadPoolExecutor(1) as pool:
         commit = pool.submit(again.commit, cancellation)
         assert begun.wait(PATIENCE)
@@ -757,7 +757,7 @@ def test_a_commit_that_is_canceled_while_it_looks_at_what_was_imported_before_a_
     before = world.store.put(FILES[3])
     _crash_while_importing(world, resumable=True)
     world.start()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     cancellation, read = Cancellation(), world.store.read
 
     def cancel(identifier: str) -> memoryview:
@@ -797,11 +797,11 @@ def test_an_idle_pull_outlives_an_idle_push_but_not_for_ever(world: World) -> No
     push = world.pull(FILES, kind="push", meta={"version": 0})
     pull = world.pull(FILES)
     world.clock.seconds += world.settings.push_idle_timeout + 1
-    world.receptions.expire()
+    world.registry.expire()
     assert push.dropped
     assert not pull.dropped
     world.clock.seconds += 8 * 86400
-    world.receptions.expire()
+    world.registry.expire()
     assert pull.dropped
     assert world.leftovers() == set()
 
@@ -811,7 +811,7 @@ def test_bytes_that_arrive_keep_a_reception_alive(world: World) -> None:
     for _ in range(5):
         world.clock.seconds += world.settings.push_idle_timeout - 1
         push.write([Range(0, 10)], memoryview(FILES[0])[:10])
-        world.receptions.expire()
+        world.registry.expire()
     assert not push.dropped
 
 
@@ -820,5 +820,5 @@ def test_a_remembered_outcome_expires_too(world: World) -> None:
     fill(pull, FILES)
     pull.commit()
     world.clock.seconds += world.settings.push_idle_timeout + 1
-    world.receptions.expire()
+    world.registry.expire()
     assert world.leftovers() == set()

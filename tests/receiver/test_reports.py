@@ -84,13 +84,13 @@ def test_a_commit_reports_every_instance(tmp_path: Path) -> None:
     with receiver(tmp_path) as world:
         world.store.put(FILES[0])
         world.store.filtered.add(identify(FILES[1]))
-        reception = world.pull(FILES, peer="hospital", aliases=["transfer-7", ""])
-        fill(reception, FILES)
+        transfer = world.pull(FILES, peer="hospital", aliases=["transfer-7", ""])
+        fill(transfer, FILES)
         world.clock.seconds += 5
-        reception.commit()
+        transfer.commit()
         report = world.reports.read("transfer-7")
         assert report is not None
-        assert report["ID"] == reception.id
+        assert report["ID"] == transfer.id
         assert (report["Kind"], report["Peer"], report["State"]) == ("pull", "hospital", "committed")
         assert report["Finished"] - report["Created"] == 5
         assert (report["TotalInstances"], report["TotalSize"]) == (4, str(sum(map(len, FILES))))
@@ -107,11 +107,11 @@ def test_a_commit_reports_every_instance(tmp_path: Path) -> None:
 def test_a_failed_commit_reports_what_was_undone_and_why(tmp_path: Path) -> None:
     with receiver(tmp_path, commit_threads_count=1) as world:
         world.store.refused[identify(FILES[2])] = "bad file"
-        reception = world.pull(FILES)
-        fill(reception, FILES)
+        transfer = world.pull(FILES)
+        fill(transfer, FILES)
         with pytest.raises(ImportRefused):
-            reception.commit()
-        report = world.reports.read(reception.id)
+            transfer.commit()
+        report = world.reports.read(transfer.id)
         assert report is not None
         assert report["State"] == "failed"
         assert identify(FILES[2]) in report["Error"]
@@ -127,9 +127,9 @@ def test_a_failed_commit_reports_what_was_undone_and_why(tmp_path: Path) -> None
 def test_a_report_that_cannot_be_kept_does_not_fail_the_commit(tmp_path: Path) -> None:
     with receiver(tmp_path) as world:
         (tmp_path / "reports").write_text("in the way")
-        reception = world.pull(FILES)
-        fill(reception, FILES)
-        assert reception.commit().stored == 4
+        transfer = world.pull(FILES)
+        fill(transfer, FILES)
+        assert transfer.commit().stored == 4
 
 
 def test_the_name_that_a_sender_gives_its_transfer_hides_no_other_report(tmp_path: Path) -> None:

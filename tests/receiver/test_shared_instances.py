@@ -12,7 +12,8 @@ import pytest
 
 from orthanc_transfers.core.errors import Canceled, ImportRefused
 from orthanc_transfers.core.model import PushState
-from orthanc_transfers.receiver.incoming import FINISHED, IncomingTransfer
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.states import FINISHED
 from tests.receiver.receiving_world import PATIENCE, World, dicom, fill, identify, receiver, wait_until
 
 COMMON = dicom("common", 3000)
@@ -62,9 +63,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def receive(world: World, token: str, *files: bytes) -> IncomingTransfer:
-    reception = world.pull(files, token * 32)
-    fill(reception, files)
-    return reception
+    transfer = world.pull(files, token * 32)
+    fill(transfer, files)
+    return transfer
 
 
 def fails(commit: Future[object]) -> None:
@@ -147,17 +148,17 @@ def test_what_was_there_before_stays_however_many_are_undone(world: World, pool:
 def restart(world: World, pool: ThreadPoolExecutor, gates: Gates, commit: Future[object]) -> None:
     """Stop in the middle of the import of ``SECOND``, as a killed process would, and go on."""
     stopping = pool.submit(world.stop)
-    wait_until(lambda: world.receptions._closing.requested)
+    wait_until(lambda: world.registry._closing.requested)
     gates.open(SECOND)
     with pytest.raises(Canceled):
         commit.result(PATIENCE)
     stopping.result(PATIENCE)
     world.start()
-    world.transactions.recover()
+    world.pushes.recover()
 
 
-def ended(world: World, reception: IncomingTransfer) -> PushState:
-    (again,) = [one for one in world.receptions.all() if one.id == reception.id]
+def ended(world: World, transfer: IncomingTransfer) -> PushState:
+    (again,) = [one for one in world.registry.all() if one.id == transfer.id]
     wait_until(lambda: again.state in FINISHED)
     return again.state
 

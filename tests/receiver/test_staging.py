@@ -15,7 +15,8 @@ import pytest
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, UnknownTransaction
 from orthanc_transfers.core.model import Instance, Manifest, PushState
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.receiver.area import Area, from_bits, replay, to_bits
+from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.history import from_bits, replay, to_bits
 from orthanc_transfers.receiver.staging import SET_ASIDE, Staging
 from orthanc_transfers.runtime.journal import Kind, Record
 from tests.receiver.receiving_world import TestClock, World, dicom, fill, identify, manifest_of, receiver
@@ -37,7 +38,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_an_area_is_private_sparse_and_named_by_nobody_else(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "new" / "root", clock=TestClock())
     area = staging.create(MANIFEST, {}, MANIFEST.size)
-    area.note(Kind.RECEIVED, [Range(0, 1)])
+    area.journal_ranges(Kind.RECEIVED, [Range(0, 1)])
     assert len(area.id) == 32
     assert set(area.id) <= set("0123456789abcdef")
     assert area.directory.stat().st_mode & 0o777 == 0o700
@@ -94,23 +95,23 @@ def _history_of_a_life(folder: Path) -> tuple[Path, list[tuple[int, RangeSet, bo
         states.append((size, RangeSet(have), committing, ended))
 
     for item in (Range(0, 1000), Range(1000, 1100), Range(2000, MANIFEST.size), Range(1100, 2000)):
-        area.note(Kind.RECEIVED, [item])
+        area.journal_ranges(Kind.RECEIVED, [item])
         have.add(item)
         remember()
-    area.note(Kind.LOST, [Range(0, 500)])
+    area.journal_ranges(Kind.LOST, [Range(0, 500)])
     have.discard(Range(0, 500))
     remember()
-    area.note(Kind.RECEIVED, [Range(0, 500)])
+    area.journal_ranges(Kind.RECEIVED, [Range(0, 500)])
     have.add(Range(0, 500))
     remember()
-    area.note_committing(frozenset({0, 2}))
+    area.journal_committing(frozenset({0, 2}))
     remember(committing=True)
-    area.note_receiving()
+    area.journal_receiving()
     remember()
-    area.note_committing(frozenset({0, 2}))
+    area.journal_committing(frozenset({0, 2}))
     remember(committing=True)
     shutil.copy(area.directory / "area", folder / "area")
-    area.note_outcome({"State": "committed"})
+    area.journal_outcome({"State": "committed"})
     remember(committing=True, ended=True)
     shutil.move(folder / "area", area.directory / "area")
     return area.directory, states
@@ -134,18 +135,18 @@ def test_a_journal_cut_at_any_byte_tells_what_was_written_before_and_no_more(tmp
 def test_a_file_of_a_reception_cut_anywhere_never_keeps_the_server_from_starting(
     world: World, name: str
 ) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     world.stop()
-    path = world.root / reception.id / name
+    path = world.root / transfer.id / name
     whole = path.read_bytes()
     for cut in range(0, len(whole), 1 + len(whole) // 60):
         folder = world.root / ".." / f"cut-{cut}"
         shutil.copytree(world.root, folder)
-        (folder / reception.id / name).write_bytes(whole[:cut])
+        (folder / transfer.id / name).write_bytes(whole[:cut])
         with receiver(folder) as other:
             again = other.pull(FILES)
-            assert (again.id == reception.id) == (name == "journal")
+            assert (again.id == transfer.id) == (name == "journal")
             assert bool(other.leftovers() & {SET_ASIDE}) == (name != "journal")
             fill(again, FILES)
             assert again.commit().stored == len(FILES)
@@ -155,19 +156,19 @@ def test_a_file_of_a_reception_cut_anywhere_never_keeps_the_server_from_starting
 
 def test_records_that_do_not_fit_the_manifest_count_for_nothing(tmp_path: Path) -> None:
     area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
-    area.note(Kind.RECEIVED, [Range(0, 10), Range(10, MANIFEST.size + 1)])
+    area.journal_ranges(Kind.RECEIVED, [Range(0, 10), Range(10, MANIFEST.size + 1)])
     area.close()
     assert list(Area.reopen(area.directory).history.have) == [Range(0, 10)]
 
 
 @pytest.mark.parametrize("outcome", [{"State": "unheard of"}, {}, {"State": "committed"}])
 def test_an_outcome_of_another_version_is_set_aside(world: World, outcome: dict[str, str]) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     world.stop()
-    area = Area.reopen(world.root / reception.id)
-    area.note_outcome(outcome)
+    area = Area.reopen(world.root / transfer.id)
+    area.journal_outcome(outcome)
     world.start()
-    assert world.receptions.all() == []
+    assert world.registry.all() == []
     assert world.leftovers() == {SET_ASIDE}
 
 
@@ -181,16 +182,16 @@ def test_an_area_that_was_not_complete_when_its_process_died_is_swept_away(world
 
 
 def test_bytes_that_were_not_let_go_after_the_outcome_are_let_go_at_the_next_start(world: World) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    area = world.root / reception.id / "area"
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    area = world.root / transfer.id / "area"
     kept = area.read_bytes()
-    reception.commit()
+    transfer.commit()
     world.stop()
     area.write_bytes(kept)
     world.start()
     assert not area.exists()
-    assert [one.state for one in world.receptions.all()] == [PushState.COMMITTED]
+    assert [one.state for one in world.registry.all()] == [PushState.COMMITTED]
 
 
 def test_a_creation_that_fails_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +211,7 @@ def test_a_creation_that_fails_leaves_nothing(world: World, monkeypatch: pytest.
 def test_garbage_is_set_aside_with_a_warning_and_what_is_good_is_kept(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reception = world.pull(FILES)
+    transfer = world.pull(FILES)
     world.stop()
     (world.root / "README.txt").write_text("hello")
     (world.root / "folder").mkdir()
@@ -218,18 +219,18 @@ def test_garbage_is_set_aside_with_a_warning_and_what_is_good_is_kept(
     (world.root / ("d" * 32)).write_text("a file")
     os.symlink("/nowhere", world.root / ("e" * 32))
     later = world.root / ("f" * 32)
-    shutil.copytree(world.root / reception.id, later)
+    shutil.copytree(world.root / transfer.id, later)
     first, _, rest = (later / "manifest").read_bytes().partition(b"\n")
     (later / "manifest").write_bytes(first.replace(b"manifest-1", b"manifest-2") + b"\n" + rest)
     with caplog.at_level(logging.WARNING):
         world.start()
-    assert [one.id for one in world.receptions.all()] == [reception.id]
-    assert world.leftovers() == {reception.id, SET_ASIDE}
+    assert [one.id for one in world.registry.all()] == [transfer.id]
+    assert world.leftovers() == {transfer.id, SET_ASIDE}
     aside = {path.name.rpartition("-")[0] for path in (world.root / SET_ASIDE).iterdir()}
     assert aside == {"README.txt", "folder", *(letter * 32 for letter in "cdef")}
     assert sum("set aside" in message for message in caplog.messages) == 6
     world.restart()
-    assert [one.id for one in world.receptions.all()] == [reception.id]
+    assert [one.id for one in world.registry.all()] == [transfer.id]
 
 
 def test_a_manifest_that_hides_another_content_is_damaged(tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ def test_all_transfers_together_stay_below_the_limit(tmp_path: Path) -> None:
         world.store.files.clear()
         world.pull(FILES, token="e" * 32).discard()
         world.restart()
-        assert len(world.receptions.all()) == 2
+        assert len(world.registry.all()) == 2
         world.pull(dicom_pair(), token="f" * 32)
         with pytest.raises(NoSpace):
             world.pull(FILES, token="e" * 32)
@@ -333,8 +334,8 @@ def test_two_servers_that_share_the_folder_do_not_touch_each_other(tmp_path: Pat
         assert first.id != second.id
         one.restart()
         two.restart()
-        assert [reception.id for reception in one.receptions.all()] == [first.id]
-        assert [reception.id for reception in two.receptions.all()] == [second.id]
+        assert [transfer.id for transfer in one.registry.all()] == [first.id]
+        assert [transfer.id for transfer in two.registry.all()] == [second.id]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_configuration(tmp_path: Path) -> None:
@@ -345,37 +346,37 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_configuration(tmp_path:
 
 def test_identifiers_from_the_network_never_name_a_file(world: World) -> None:
     files = [dicom("../../escape", 100)]
-    reception = world.pull(files, token="../../token")
-    fill(reception, files)
-    reception.commit()
+    transfer = world.pull(files, token="../../token")
+    fill(transfer, files)
+    transfer.commit()
     assert identify(files[0]) in world.store.files
-    assert world.leftovers() == {reception.id}
+    assert world.leftovers() == {transfer.id}
 
 
 def test_on_a_full_disk_the_bytes_make_room_for_the_outcome(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     really_write = os.write
 
     def nearly_full(fd: int, data: bytes) -> int:
-        if b"committed" in data and (world.root / reception.id / "area").exists():
+        if b"committed" in data and (world.root / transfer.id / "area").exists():
             raise OSError(28, "No space left on device")
         return really_write(fd, data)
 
     monkeypatch.setattr("os.write", nearly_full)
-    assert reception.commit().stored == len(FILES)
+    assert transfer.commit().stored == len(FILES)
     world.restart()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     assert again.commit().stored == len(FILES)
 
 
 def test_an_outcome_that_cannot_be_noted_is_told_all_the_same_and_found_again(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reception = world.pull(FILES)
-    fill(reception, FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
     really_write = os.write
 
     def broken(fd: int, data: bytes) -> int:
@@ -385,10 +386,10 @@ def test_an_outcome_that_cannot_be_noted_is_told_all_the_same_and_found_again(
 
     with monkeypatch.context() as patched:
         patched.setattr("os.write", broken)
-        assert reception.commit().stored == len(FILES)
-    assert "cannot be noted" in caplog.text
+        assert transfer.commit().stored == len(FILES)
+    assert "cannot be journalled" in caplog.text
     world.restart()
-    (again,) = world.receptions.all()
+    (again,) = world.registry.all()
     assert again.commit().stored == len(FILES)
     assert len(world.store.added) == len(FILES)
 
@@ -404,6 +405,6 @@ def test_a_file_system_that_does_not_sync_directories_is_good_enough(
         really_sync(fd)
 
     monkeypatch.setattr("os.fsync", picky)
-    reception = world.pull(FILES)
-    fill(reception, FILES)
-    assert reception.commit().stored == len(FILES)
+    transfer = world.pull(FILES)
+    fill(transfer, FILES)
+    assert transfer.commit().stored == len(FILES)

@@ -36,9 +36,9 @@ def nobody_minds() -> None:
     """An open gate."""
 
 
-def write(intake: AreaWriter, *ranges: Range, data: memoryview = BYTES) -> None:
+def write(writer: AreaWriter, *ranges: Range, data: memoryview = BYTES) -> None:
     pieces = b"".join(data[item.start : item.stop] for item in ranges)
-    intake.write(ranges, memoryview(pieces), nobody_minds)
+    writer.write(ranges, memoryview(pieces), nobody_minds)
 
 
 def slow_disk(
@@ -61,57 +61,57 @@ def slow_disk(
 def test_whole_instances_are_verified_from_the_buffer_that_brings_them(
     area: Area, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
 
     def never(*arguments: object) -> int:
         raise AssertionError("read back from the disk")
 
     monkeypatch.setattr(os, "preadv", never)
-    write(intake, MANIFEST.area)
-    assert intake.unchecked(EVERYTHING) == []
-    assert intake.flaw() is None
+    write(writer, MANIFEST.area)
+    assert writer.unchecked(EVERYTHING) == []
+    assert writer.flaw() is None
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_when_the_last_byte_arrives_nothing_is_left_to_be_verified(area: Area, seed: int) -> None:
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
     pieces = [Range(start, min(start + 123_457, len(BYTES))) for start in range(0, len(BYTES), 123_457)]
     random.Random(seed).shuffle(pieces)
     for piece in pieces:
-        assert intake.flaw() is not None
-        write(intake, piece)
-    assert intake.unchecked(EVERYTHING) == []
-    assert intake.missing() == []
+        assert writer.flaw() is not None
+        write(writer, piece)
+    assert writer.unchecked(EVERYTHING) == []
+    assert writer.missing() == []
 
 
 def test_an_instance_in_parts_is_hashed_while_others_arrive(area: Area) -> None:
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
     pieces = [Range(start, min(start + 50_000, len(BYTES))) for start in range(0, len(BYTES), 50_000)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda piece: write(intake, piece), pieces))
-    for place in intake.unchecked(EVERYTHING):
-        intake.check(place)
-    assert intake.unchecked(EVERYTHING) == []
-    assert intake.flaw() is None
+        list(pool.map(lambda piece: write(writer, piece), pieces))
+    for place in writer.unchecked(EVERYTHING):
+        writer.check(place)
+    assert writer.unchecked(EVERYTHING) == []
+    assert writer.flaw() is None
 
 
 def test_what_memory_believes_the_disk_says_too(area: Area) -> None:
-    intake = AreaWriter(area)
-    write(intake, Range(0, 100), Range(5000, 6000))
-    assert AreaWriter(Area.reopen(area.directory)).missing() == intake.missing()
+    writer = AreaWriter(area)
+    write(writer, Range(0, 100), Range(5000, 6000))
+    assert AreaWriter(Area.reopen(area.directory)).missing() == writer.missing()
 
 
 def test_a_wrong_instance_is_lost_on_the_disk_too(area: Area) -> None:
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
     bad = memoryview(bytes(len(BYTES)))
     first, second = halves(TWO)
-    write(intake, first)
-    write(intake, second, data=bad)
-    assert TWO in intake.missing() or Range(0, len(BYTES)) in intake.missing()
-    assert AreaWriter(Area.reopen(area.directory)).missing() == intake.missing()
-    assert "MD5 of instance" in str(intake.flaw())
-    write(intake, MANIFEST.area)
-    assert intake.flaw() is None
+    write(writer, first)
+    write(writer, second, data=bad)
+    assert TWO in writer.missing() or Range(0, len(BYTES)) in writer.missing()
+    assert AreaWriter(Area.reopen(area.directory)).missing() == writer.missing()
+    assert "MD5 of instance" in str(writer.flaw())
+    write(writer, MANIFEST.area)
+    assert writer.flaw() is None
 
 
 @pytest.mark.parametrize("late_is_bad", [True, False])
@@ -122,53 +122,53 @@ def test_two_writers_of_the_same_bytes_never_make_a_wrong_instance_right(
     bad = memoryview(bytes(len(BYTES)))
     late, early = (bad, BYTES) if late_is_bad else (BYTES, bad)
     begun, go_on = slow_disk(monkeypatch, lambda data: bytes(data) == bytes(late))
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(write, intake, MANIFEST.area, data=late)
+        slow = pool.submit(write, writer, MANIFEST.area, data=late)
         assert begun.wait(PATIENCE)
-        write(intake, MANIFEST.area, data=early)
+        write(writer, MANIFEST.area, data=early)
         # Nothing is settled while somebody may still change it.
-        assert intake.unchecked([0, 1, 3]) == [0, 1, 3]
+        assert writer.unchecked([0, 1, 3]) == [0, 1, 3]
         go_on.set()
         slow.result(PATIENCE)
-    for place in intake.unchecked(EVERYTHING):
-        intake.check(place)
-    assert (intake.flaw() is not None) == late_is_bad
-    write(intake, MANIFEST.area)
-    assert intake.flaw() is None
+    for place in writer.unchecked(EVERYTHING):
+        writer.check(place)
+    assert (writer.flaw() is not None) == late_is_bad
+    write(writer, MANIFEST.area)
+    assert writer.flaw() is None
     assert (area.directory / "area").read_bytes() == bytes(BYTES)
 
 
 def test_quiescing_waits_for_writes_that_passed_the_gate(area: Area, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = slow_disk(monkeypatch, lambda data: True)
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
     with ThreadPoolExecutor(2) as pool:
-        writing = pool.submit(write, intake, MANIFEST.area)
+        writing = pool.submit(write, writer, MANIFEST.area)
         assert begun.wait(PATIENCE)
-        quiet = pool.submit(intake.quiesce)
+        quiet = pool.submit(writer.quiesce)
         assert not quiet.done()
         go_on.set()
         quiet.result(PATIENCE)
         writing.result(PATIENCE)
-    assert intake.missing() == []
+    assert writer.missing() == []
 
 
 def test_a_closed_gate_lets_no_byte_through(area: Area) -> None:
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
 
     def closed() -> None:
         raise Conflict("too late")
 
     with pytest.raises(Conflict):
-        intake.write([MANIFEST.area], BYTES, closed)
-    assert intake.missing() == [MANIFEST.area]
-    intake.quiesce()
+        writer.write([MANIFEST.area], BYTES, closed)
+    assert writer.missing() == [MANIFEST.area]
+    writer.quiesce()
 
 
 def test_a_disk_that_cannot_be_read_does_not_spoil_the_md5(
     area: Area, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intake = AreaWriter(area)
+    writer = AreaWriter(area)
     first, second = halves(TWO)
 
     def broken(*arguments: object) -> int:
@@ -177,32 +177,32 @@ def test_a_disk_that_cannot_be_read_does_not_spoil_the_md5(
     with monkeypatch.context() as patched:
         patched.setattr(os, "preadv", broken)
         with pytest.raises(TransferError, match="Input/output error"):
-            write(intake, first)
-    write(intake, second)
-    write(intake, Range(0, TWO.start), Range(TWO.stop, len(BYTES)))
-    assert intake.unchecked(EVERYTHING) == []
+            write(writer, first)
+    write(writer, second)
+    write(writer, Range(0, TWO.start), Range(TWO.stop, len(BYTES)))
+    assert writer.unchecked(EVERYTHING) == []
 
 
 def test_known_bytes_are_not_written_again(area: Area, monkeypatch: pytest.MonkeyPatch) -> None:
-    intake = AreaWriter(area)
-    write(intake, Range(100, 200))
+    writer = AreaWriter(area)
+    write(writer, Range(100, 200))
     offsets: list[tuple[int, int]] = []
     monkeypatch.setattr(files, "write_at", lambda fd, data, offset: offsets.append((offset, len(data))))
-    write(intake, Range(50, 150), Range(150, 300))
+    write(writer, Range(50, 150), Range(150, 300))
     assert offsets == [(50, 50), (200, 100)]
 
 
 def test_what_is_stored_already_takes_no_bytes(area: Area) -> None:
-    intake = AreaWriter(area)
-    intake.skip(frozenset({1}))
-    assert intake.stored_count == (1, TWO.size)
-    write(intake, MANIFEST.area, data=memoryview(bytes(len(BYTES))))
+    writer = AreaWriter(area)
+    writer.skip(frozenset({1}))
+    assert writer.stored_count == (1, TWO.size)
+    write(writer, MANIFEST.area, data=memoryview(bytes(len(BYTES))))
     assert area.written == 0
-    write(intake, MANIFEST.area)
+    write(writer, MANIFEST.area)
     assert area.written == len(BYTES) - TWO.size
-    assert intake.flaw() is None
+    assert writer.flaw() is None
     assert AreaWriter(Area.reopen(area.directory)).stored == {1}
-    intake.lose([1])
-    assert intake.stored_count == (0, 0)
-    assert intake.missing() == [TWO]
+    writer.lose([1])
+    assert writer.stored_count == (0, 0)
+    assert writer.missing() == [TWO]
     assert AreaWriter(Area.reopen(area.directory)).missing() == [TWO]

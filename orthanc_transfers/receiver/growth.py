@@ -1,0 +1,68 @@
+"""Adds to an incoming transfer the instances that its sender announces later, and looks up which are stored already."""
+
+from __future__ import annotations
+
+from orthanc_transfers.core.errors import Conflict, NoSpace, TooLarge, TransferError
+from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.interfaces import InstanceStore
+from orthanc_transfers.receiver.commit import same_indices
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.staging import Staging
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+
+class Growth:
+    """Thread-safe. ``max_instances`` is the limit of one transfer."""
+
+    def __init__(self, staging: Staging, store: InstanceStore, max_instances: int) -> None:
+        self._staging = staging
+        self._store = store
+        self._max_instances = max_instances
+
+    def check_count(self, count: int) -> None:
+        """Raise ``TooLarge`` if no transfer may have so many instances."""
+        if count > self._max_instances:
+            raise TooLarge(
+                f"{count} instances in one transfer are more than MaxManifestInstances, {self._max_instances}:"
+                " send them in several transfers, or raise the limit on the receiving server"
+            )
+
+    def look_up(
+        self, manifest: Manifest, first: int, cancellation: Cancellation
+    ) -> tuple[frozenset[int], int]:
+        """Which instances, from index ``first`` on, Orthanc has with the announced MD5; and the bytes of the others.
+
+        Raises ``Canceled``.
+        """
+        new = manifest.instances[first:]
+        stored = self._store.md5s([instance.id for instance in new], cancellation)
+        same = same_indices(new, stored, first)
+        return same, sum(instance.size for index, instance in enumerate(new, first) if index not in same)
+
+    def grow(
+        self, transfer: IncomingTransfer, manifest: Manifest, more: int, cancellation: Cancellation
+    ) -> None:
+        """Add the instances that ``manifest`` has behind the transfer's own; ``more`` are still to be announced.
+
+        Raises ``Conflict`` if it does not begin with those; ``NoSpace``, ``TooLarge``: the transfer is dropped then;
+        ``UnknownTransaction``: it was dropped before.
+        """
+        with transfer.growth:
+            if not transfer.growing or (more and len(manifest) <= transfer.count):
+                return  # another request was faster
+            if not manifest.starts_with(transfer.manifest):
+                raise Conflict(
+                    f"the instances of transfer {transfer.id} have changed since they were announced: send again"
+                )
+            try:
+                self.check_count(len(manifest) + more)
+                stored, needed = self.look_up(manifest, transfer.count, cancellation)
+                self._staging.promise(transfer.id, needed)
+                transfer.grow(manifest, stored, growing=more > 0)
+            except TransferError as error:
+                if transfer.dropped:
+                    self._staging.forget(transfer.id)
+                elif isinstance(error, (NoSpace, TooLarge)):
+                    # It will never be complete, and takes room.
+                    transfer.discard()
+                raise

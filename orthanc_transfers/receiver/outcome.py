@@ -1,0 +1,85 @@
+"""The outcome of an incoming transfer: remembered in its journal, and told in a commit report."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from orthanc_transfers.core.commit_report import CommitReport
+from orthanc_transfers.core.errors import ImportRefused, TransferError
+from orthanc_transfers.core.model import PushState
+from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.commit import Commit, CommitSummary
+from orthanc_transfers.receiver.reports import Reports
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Exactly one of the two is given."""
+
+    summary: CommitSummary | None = None
+    """Of a commit that succeeded."""
+    error: str | None = None
+    """Why it failed, one sentence."""
+
+    @classmethod
+    def failure(cls, error: Exception) -> Outcome:
+        """That of a commit which raised ``error``."""
+        return cls(error=str(error) or type(error).__name__)
+
+    @property
+    def state(self) -> PushState:
+        """``COMMITTED`` or ``FAILED``."""
+        return PushState.COMMITTED if self.summary is not None else PushState.FAILED
+
+    def to_json(self, finished: float) -> dict[str, Any]:
+        """As journalled; ``finished`` in seconds since the epoch."""
+        content: dict[str, Any] = {"State": self.state.value, "Finished": finished}
+        if self.summary is not None:
+            content["Report"] = self.summary.to_json()
+        if self.error is not None:
+            content["Error"] = self.error
+        return content
+
+    @classmethod
+    def parse(cls, content: dict[str, Any]) -> Outcome:
+        """The inverse of ``to_json``. Raises ``KeyError``, ``TypeError``, ``ValueError``."""
+        if PushState(content["State"]) is PushState.COMMITTED:
+            return cls(summary=CommitSummary.parse(content["Report"]))
+        return cls(error=content.get("Error") or "the commit failed")
+
+    def as_future(self) -> Future[CommitSummary]:
+        """As a commit that ends so would return it, or raise it."""
+        future = Future[CommitSummary]()
+        if self.summary is not None:
+            future.set_result(self.summary)
+        else:
+            future.set_exception(ImportRefused(self.error or "the commit failed"))
+        return future
+
+
+def keep_outcome(area: Area, commit: Commit, outcome: Outcome, reports: Reports, clock: Clock) -> None:
+    """Journal the outcome and write the report. Never raises: the commit is over, whatever becomes of these."""
+    content = outcome.to_json(clock.now())
+    try:
+        area.journal_outcome(content)
+    except TransferError as trouble:
+        # The next start will roll forward and come to the same end.
+        log.warning(
+            "the outcome of transfer %s cannot be journalled, its commit is repeated at the next start: %s",
+            area.id,
+            trouble,
+        )
+    meta = area.meta
+    report = CommitReport(
+        area.id, str(meta["kind"]), meta["peer"], meta["created"], content, commit.outcomes()
+    )
+    try:
+        reports.write(report.to_json(), meta["aliases"])
+    except OSError as trouble:
+        log.warning("the commit report of transfer %s cannot be written: %s", area.id, trouble)

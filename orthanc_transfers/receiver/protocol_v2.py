@@ -1,0 +1,130 @@
+"""Receives pushes of protocol version 2: create by token, PUT any ranges, status, commit in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orthanc_transfers.core import checksum, codec
+from orthanc_transfers.core.codec import Codec
+from orthanc_transfers.core.errors import BadRequest, Corrupted
+from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
+from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.pushes import Push, PushService
+from orthanc_transfers.receiver.registry import OpenRequest
+from orthanc_transfers.receiver.states import FINISHED
+
+PATH = "/transfers/v2/push/"
+
+
+class PushV2:
+    """The requests of version 2. Thread-safe."""
+
+    def __init__(self, pushes: PushService) -> None:
+        self._pushes = pushes
+
+    def create(self, creation: PushCreationV2, sender: str | None = None) -> PushStatus:
+        """A new push, or the one of the same token. ``sender`` is the transfer's identifier, as its sender says.
+
+        Raises ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at once.
+        """
+        registry, slots = self._pushes.registry, self._pushes.slots
+        # Before it asks for a slot.
+        registry.check_count(len(creation.manifest) + creation.more)
+        known = registry.find("push", creation.token)
+        if known is None:
+            slots.take(0)
+        try:
+            transfer = registry.open(
+                OpenRequest(
+                    token=creation.token,
+                    manifest=creation.manifest,
+                    kind="push",
+                    check_stored=True,
+                    more=creation.more,
+                    meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
+                    peer=sender,
+                    aliases=[sender or ""],
+                )
+            )
+        except BaseException:
+            if known is None:
+                slots.free()
+            raise
+        new = self._pushes.register(Push(transfer, 2, Codec.NONE, (), has_slot=True, live=True))
+        if known is None and not new:
+            slots.free()  # the same creation, twice at once: one slot is enough
+        elif known is not None and new:
+            slots.occupy()  # the known one expired meanwhile
+        return _status(transfer)
+
+    def put(
+        self,
+        identifier: str,
+        ranges: Sequence[tuple[int, int]],
+        encoding: Codec,
+        xxh3: str | None,
+        body: memoryview,
+    ) -> None:
+        """One bucket: ranges of the area, each an offset and a size, end to end as they were on the wire in ``body``.
+
+        ``xxh3`` is the checksum of the body, if its sender computed one. Raises ``UnknownTransaction``,
+        ``BadRequest``, ``BadFile``, ``WrongSize``, ``Corrupted``, ``Conflict``.
+        """
+        push = self._pushes.find(identifier, 2)
+        transfer = push.transfer
+        transfer.touch()
+        for offset, size in ranges:
+            if offset < 0 or size < 0 or offset + size > transfer.size:
+                raise BadRequest(
+                    f"bytes {offset} to {offset + size} lie beyond the end of push {identifier},"
+                    f" which has {transfer.size}"
+                )
+        self._pushes.refuse_if_over(push)
+        self._pushes.in_use(push, received_bytes=len(body))
+        if xxh3 is not None and checksum.xxh3([body]) != xxh3.lower():
+            raise Corrupted(
+                f"the bytes from {ranges[0][0]} on were damaged on the way to push {identifier}: send them again"
+            )
+        area_ranges = [Range(offset, offset + size) for offset, size in ranges]
+        transfer.write(area_ranges, codec.decode(body, encoding, sum(item.size for item in area_ranges)))
+
+    def status(self, identifier: str, wait: float = 0.0) -> PushStatus:
+        """How far it is; while it is being committed, only after its end or after ``wait`` seconds.
+
+        Raises ``UnknownTransaction``.
+        """
+        transfer = self._pushes.find(identifier, 2).transfer
+        transfer.await_commit(wait)
+        return _status(transfer)
+
+    def commit(self, identifier: str) -> PushStatus:
+        """Begin the commit, once, unless bytes are missing; returns at once.
+
+        Raises ``UnknownTransaction``; ``Conflict`` while instances are still to be announced.
+        """
+        push = self._pushes.find(identifier, 2)
+        self._pushes.in_use(push)
+        transfer = push.transfer
+        if transfer.growing or (not transfer.missing() and transfer.state not in FINISHED):
+            transfer.commit_in_background()
+        return _status(transfer)
+
+
+def _status(transfer: IncomingTransfer) -> PushStatus:
+    transfer.touch()
+    state = transfer.state
+    outcome = transfer.outcome if state in FINISHED else None
+    stored, stored_size = transfer.already_stored
+    return PushStatus(
+        id=transfer.id,
+        path=PATH + transfer.id,
+        state=state,
+        missing=tuple(transfer.missing()),
+        imported=transfer.imported,
+        total=transfer.count,
+        already_stored=stored,
+        already_stored_size=stored_size,
+        error=outcome.error if outcome is not None else None,
+        report=outcome.summary.counts() if outcome is not None and outcome.summary is not None else None,
+    )
