@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.dicom import transfer_syntax
-from orthanc_transfers.core.errors import ImportRefused, UnknownResource
+from orthanc_transfers.core.errors import Canceled, ImportRefused, UnknownResource
 from orthanc_transfers.core.messages_v1 import PushCreationV1
 from orthanc_transfers.core.messages_v2 import PushCreationV2
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, Resource
@@ -234,3 +237,52 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.005)
     raise AssertionError("it did not happen")
+
+
+def hold_imports(
+    world: World, after: int = 0, *, hang: bool = False
+) -> tuple[threading.Event, threading.Event]:
+    """From now on imports wait, once so many are done, until the second event; the first one says that one waits.
+
+    A server that stops lets them go on, once its commits have been told to stop: none begins another import then.
+    ``hang``: it does not.
+    """
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(identifier: str) -> None:
+        if len(world.store.added) >= after:
+            begun.set()
+            go_on.wait(PATIENCE)
+
+    world.store.before_add = hold
+    if not hang:
+        # Called after those of the commits that begin from now on: the last added is called first.
+        world.registry._closing.on_cancel(go_on.set)
+    return begun, go_on
+
+
+def hold_lookups(world: World) -> threading.Event:
+    """From now on a look-up of what Orthanc has takes until it is canceled; the event says that one has begun."""
+    begun = threading.Event()
+
+    def look_up(cancellation: Cancellation) -> None:
+        begun.set()
+        cancellation.wait(PATIENCE)
+
+    world.store.before_md5s = look_up
+    return begun
+
+
+def crash_while_importing(world: World, files: Sequence[bytes], *, resumable: bool = True) -> str:
+    """A process that dies when some of the files are imported; returns the transfer's identifier."""
+    begun, _ = hold_imports(world, after=3)
+    transfer = world.pull(files, kind="push", resumable=resumable, meta={"version": 0})
+    fill(transfer, files)
+    with ThreadPoolExecutor(1) as pool:
+        commit = pool.submit(transfer.commit)
+        assert begun.wait(PATIENCE)
+        world.stop()
+        with pytest.raises(Canceled):
+            commit.result(PATIENCE)
+    world.store.before_add = lambda identifier: None
+    return transfer.id

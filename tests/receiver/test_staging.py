@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -12,13 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, UnknownTransaction
-from orthanc_transfers.core.model import Instance, Manifest, PushState
-from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.core.errors import ConfigurationError, NoSpace
+from orthanc_transfers.core.model import PushState
+from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.history import from_bits, replay, to_bits
 from orthanc_transfers.receiver.staging import SET_ASIDE, Staging
-from orthanc_transfers.runtime.journal import Kind, Record
+from orthanc_transfers.runtime.journal import Kind
 from tests.receiver.receiving_world import TestClock, World, dicom, fill, identify, manifest_of, receiver
 
 FILES = [dicom(f"file-{number}", 900) for number in range(4)]
@@ -35,7 +33,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 # --- one area
 
 
-def test_an_area_is_private_sparse_and_named_by_nobody_else(tmp_path: Path) -> None:
+def test_an_area_is_private_sparse_and_has_a_name_chosen_here(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "new" / "root", clock=TestClock())
     area = staging.create(MANIFEST, {}, MANIFEST.size)
     area.journal_ranges(Kind.RECEIVED, [Range(0, 1)])
@@ -51,88 +49,11 @@ def test_an_area_is_private_sparse_and_named_by_nobody_else(tmp_path: Path) -> N
     staging.close()
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
-def test_places_survive_their_bits(count: int) -> None:
-    for places in (frozenset[int](), frozenset(range(count)), frozenset(range(0, count, 3))):
-        assert from_bits(to_bits(places, count), count) == places
-    with pytest.raises(ValueError, match="another manifest"):
-        from_bits(to_bits(frozenset(), count), count + 9)
-
-
-def test_an_area_in_use_is_closed_only_when_its_last_user_has_left(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
-    area.write([(Range(0, len(BYTES)), 0)], memoryview(BYTES))
-    reading = area.blocks(MANIFEST.area, memoryview(bytearray(100)))
-    first = bytes(next(reading))
-    area.discard()
-    # Its names are gone, and its bytes are still there for whoever is reading.
-    assert not area.directory.exists()
-    assert first + b"".join(bytes(block) for block in reading) == BYTES
-    with pytest.raises(UnknownTransaction):
-        area.write([(Range(0, 1), 0)], memoryview(b"x"))
-
-
-def test_a_mapping_shows_any_range(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
-    area.write([(Range(0, len(BYTES)), 0)], memoryview(BYTES))
-    for item in (Range(0, len(BYTES)), Range(1, 2), Range(1000, 2001)):
-        with area.mapped(item) as view:
-            assert bytes(view) == BYTES[item.start : item.stop]
-    area.close()
-
-
 # --- crashes
 
 
-def _history_of_a_life(folder: Path) -> tuple[Path, list[tuple[int, RangeSet, bool, bool]]]:
-    """A journal with everything in it, and after each record: its length, bytes, committing, ended."""
-    area = Area.create(folder / ("a" * 32), MANIFEST, {})
-    have = RangeSet()
-    states: list[tuple[int, RangeSet, bool, bool]] = []
-
-    def remember(*, committing: bool = False, ended: bool = False) -> None:
-        size = (area.directory / "journal").stat().st_size
-        states.append((size, RangeSet(have), committing, ended))
-
-    for item in (Range(0, 1000), Range(1000, 1100), Range(2000, MANIFEST.size), Range(1100, 2000)):
-        area.journal_ranges(Kind.RECEIVED, [item])
-        have.add(item)
-        remember()
-    area.journal_ranges(Kind.LOST, [Range(0, 500)])
-    have.discard(Range(0, 500))
-    remember()
-    area.journal_ranges(Kind.RECEIVED, [Range(0, 500)])
-    have.add(Range(0, 500))
-    remember()
-    area.journal_committing(frozenset({0, 2}))
-    remember(committing=True)
-    area.journal_receiving()
-    remember()
-    area.journal_committing(frozenset({0, 2}))
-    remember(committing=True)
-    shutil.copy(area.directory / "area", folder / "area")
-    area.journal_outcome({"State": "committed"})
-    remember(committing=True, ended=True)
-    shutil.move(folder / "area", area.directory / "area")
-    return area.directory, states
-
-
-def test_a_journal_cut_at_any_byte_tells_what_was_written_before_and_no_more(tmp_path: Path) -> None:
-    directory, states = _history_of_a_life(tmp_path)
-    journal = (directory / "journal").read_bytes()
-    assert len(journal) == states[-1][0]
-    states.insert(0, (0, RangeSet(), False, False))
-    for cut in range(len(journal) + 1):
-        (directory / "journal").write_bytes(journal[:cut])
-        _, have, committing, ended = next(state for state in reversed(states) if state[0] <= cut)
-        history = Area.reopen(directory).history
-        assert history.have == have
-        assert (history.absent is not None) == committing
-        assert (history.outcome is not None) == ended
-
-
 @pytest.mark.parametrize("name", ["manifest", "area", "journal"])
-def test_a_file_of_a_reception_cut_anywhere_never_keeps_the_server_from_starting(
+def test_a_file_of_a_transfer_cut_anywhere_never_keeps_the_server_from_starting(
     world: World, name: str
 ) -> None:
     transfer = world.pull(FILES)
@@ -152,13 +73,6 @@ def test_a_file_of_a_reception_cut_anywhere_never_keeps_the_server_from_starting
             assert again.commit().stored == len(FILES)
         shutil.rmtree(folder)
     world.start()
-
-
-def test_records_that_do_not_fit_the_manifest_count_for_nothing(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
-    area.journal_ranges(Kind.RECEIVED, [Range(0, 10), Range(10, MANIFEST.size + 1)])
-    area.close()
-    assert list(Area.reopen(area.directory).history.have) == [Range(0, 10)]
 
 
 @pytest.mark.parametrize("outcome", [{"State": "unheard of"}, {}, {"State": "committed"}])
@@ -181,7 +95,7 @@ def test_an_area_that_was_not_complete_when_its_process_died_is_swept_away(world
     assert world.leftovers() == set()
 
 
-def test_bytes_that_were_not_let_go_after_the_outcome_are_let_go_at_the_next_start(world: World) -> None:
+def test_bytes_that_were_not_deleted_after_the_outcome_are_deleted_at_the_next_start(world: World) -> None:
     transfer = world.pull(FILES)
     fill(transfer, FILES)
     area = world.root / transfer.id / "area"
@@ -231,35 +145,6 @@ def test_garbage_is_set_aside_with_a_warning_and_what_is_good_is_kept(
     assert sum("set aside" in message for message in caplog.messages) == 6
     world.restart()
     assert [one.id for one in world.registry.all()] == [transfer.id]
-
-
-def test_a_manifest_that_hides_another_content_is_damaged(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {"kind": "push"})
-    path = area.directory / "manifest"
-    content = path.read_bytes()
-    path.write_bytes(content.replace(json.dumps("push").encode(), json.dumps("pull").encode()))
-    with pytest.raises(BadFile, match="damaged"):
-        Area.reopen(area.directory)
-
-
-def test_an_area_that_is_too_small_is_not_trusted(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
-    (area.directory / "area").write_bytes(b"short")
-    with pytest.raises(BadFile, match="smaller than"):
-        Area.reopen(area.directory)
-
-
-def test_an_area_that_grew_before_its_manifest_did_is_found_again(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
-    os.truncate(area.directory / "area", MANIFEST.size + 1000)
-    (area.directory / ".new-manifest").write_bytes(b"half")
-    assert Area.reopen(area.directory).manifest == MANIFEST
-
-
-def test_what_was_stored_is_known_though_the_process_died_just_after_the_manifest_grew() -> None:
-    whole = Manifest(Instance(f"{number}", 10, "") for number in range(20))
-    records = [Record(Kind.STORED, to_bits({1}, 3))]
-    assert replay(iter(records), whole).stored == {1}
 
 
 # --- room
@@ -372,7 +257,7 @@ def test_on_a_full_disk_the_bytes_make_room_for_the_outcome(
     assert again.commit().stored == len(FILES)
 
 
-def test_an_outcome_that_cannot_be_noted_is_told_all_the_same_and_found_again(
+def test_an_outcome_that_cannot_be_journalled_is_told_all_the_same_and_found_again(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     transfer = world.pull(FILES)
