@@ -98,4 +98,7 @@ class OrthancTransport:
         sentence = f"peer {self.name!r} answered {request.method} {request.path[:100]} with {status}"
         if status in (401, 403):
             sentence += "; check the user and the password of this peer"
+        if status == 403:
+            # Orthanc's client does not tell the body, which says so.
+            sentence += ", and whether ReadOnly is set there"
         return PeerStatus(sentence, self.name, status)

@@ -11,10 +11,19 @@ from email.utils import parsedate_to_datetime
 import requests
 
 from orthanc_transfers.core.errors import PeerStatus
+from orthanc_transfers.core.peers import without_credentials
 from orthanc_transfers.net.error_text import FOREIGN
 
 # Bytes kept of the body.
 MAX_BODY = 64 * 1024
+
+# Characters shown of a header.
+MAX_SHOWN = 200
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+# What proxies say of a method that their configuration does not allow.
+_FORBIDDEN = (403, 405, 501)
 
 
 def error_of(peer: str, request: str, response: requests.Response) -> PeerStatus:
@@ -24,12 +33,38 @@ def error_of(peer: str, request: str, response: requests.Response) -> PeerStatus
         body = response.raw.read(MAX_BODY)
     headers = last_headers(response)
     status = response.status_code
-    sentence = f"peer {peer!r} answered {request} with {status}"
-    if reason := _orthanc_error(body) or response.reason:
-        sentence += f": {reason}"
-    if status in (401, 403):
-        sentence += "; check the user and the password of this peer"
+    location = headers.get("location")
+    if status in _REDIRECTS and location:
+        sentence = (
+            f"peer {peer!r} redirects {request} to {_shown(without_credentials(location))} ({status}),"
+            " which is not followed: correct the Url of this peer"
+        )
+    else:
+        reason = _orthanc_error(body)
+        sentence = f"peer {peer!r} answered {request} with {status}"
+        if reason or response.reason:
+            sentence += f": {reason or response.reason}"
+        if not reason:
+            sentence += _advice(request.partition(" ")[0], status, headers, body)
     return PeerStatus(sentence, peer, status, headers=headers, body=body, retry_after=_retry_after(headers))
+
+
+def _advice(method: str, status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """What to do about a response in which Orthanc itself gives no reason; empty if that is not known."""
+    advice = ""
+    # Orthanc says 405 and 403 without a body, and all else in JSON.
+    if status in _FORBIDDEN and body:
+        server = headers.get("server")
+        who = f"{_shown(server)} in front of it" if server else "something in front of it"
+        advice = f"; that is not Orthanc, but {who}: allow {method} below /transfers/ there"
+    if status in (401, 403):
+        advice += f"{', or' if advice else ';'} check the user and the password of this peer"
+    return advice
+
+
+def _shown(text: str) -> str:
+    """A text of a stranger, quoted."""
+    return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
 
 
 def last_headers(response: requests.Response) -> dict[str, str]:
