@@ -128,12 +128,12 @@ class Plugin:
             store=store,
             peers=OrthancPeers(sdk, configuration, settings),
             reader=self._chunk_reader,
-            receptions=self._registry,
+            registry=self._registry,
             reports=reports,
-            sent=self._ack_logs,
+            ack_logs=self._ack_logs,
             settings=settings,
             clock=clock,
-            negotiation=CapabilitiesCache(clock),
+            capabilities=CapabilitiesCache(clock),
             originator=originator,
         )
 

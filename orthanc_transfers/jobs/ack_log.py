@@ -1,8 +1,9 @@
-"""What the receivers of pushes of version 1 have acknowledged, on disk bucket by bucket.
+"""Buckets of version-1 pushes that their receivers acknowledged, on disk.
 
 A receiver of version 1 cannot be asked what it has, and Orthanc saves a job every ten seconds at most: a sender that
 is killed would send again what was acknowledged meanwhile. So each such push has a small file of its own, named
-after its token, for as long as it can go on. It is a comfort: whatever happens to the file, the push goes through.
+after its token, for as long as it can go on. Nothing depends on it but what is sent again: without the file, the push
+succeeds as well.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from orthanc_transfers.runtime.journal import Kind, encode_range, encode_record,
 log = logging.getLogger(__name__)
 
 FOLDER = "sent"
-"""Below the folder of staging."""
+"""Name of the folder, below that of staging."""
 
 OLDEST = 86400.0
-"""Seconds after which a file is of no use any more: Orthanc has saved the job of a push that stands still."""
+"""Seconds after which a file is deleted: of a push that stands still, Orthanc has saved the job."""
 
 
 class AckLog:
-    """The file of one push. Thread-safe. Nothing raises: what cannot be written is warned of, once a push.
+    """The file of one push. Thread-safe. Nothing raises: a failure to write is logged, once per push.
 
-    A ``state`` is what ``ResumeState.to_json`` says of a push: ``Transaction``, ``Plan``, ``Cookie``, ``Completed``.
+    A ``state`` is what ``ResumeState.to_json`` has of a push: ``Transaction``, ``Plan``, ``Cookie``, ``Completed``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,18 +42,21 @@ class AckLog:
         self._warned = False
 
     def read(self) -> dict[str, Any]:
-        """The state of the push, empty if there is no file, or none that makes sense."""
+        """The state of the push, empty if there is no valid file."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return {}
         except OSError as error:
-            log.warning("what was sent by an interrupted push cannot be read: %s", error)
+            log.warning(
+                "the acknowledged buckets of an interrupted push cannot be read, and are sent again: %s",
+                error,
+            )
             return {}
         state: dict[str, Any] = {}
         completed: list[Any] = []
         for record in read_records(data):
-            # What makes no sense counts as not there.
+            # A record that is not valid counts as absent.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 if record.kind is Kind.SENDING:
                     parsed = json.loads(record.payload)
@@ -63,17 +67,17 @@ class AckLog:
         return {**state, "Completed": completed} if state else {}
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """The receiver knows the push, and has that much of it."""
+        """Write the file anew: the receiver knows the push, and has that much of it."""
         with self._lock:
             self._warned = False
             self._write(state)
 
-    def note(self, index: int, state: Callable[[], Mapping[str, Any] | None]) -> None:
-        """A bucket arrived. A file that has vanished is written anew from ``state``, unless that is ``None``."""
+    def append(self, index: int, state: Callable[[], Mapping[str, Any] | None]) -> None:
+        """Record that a bucket arrived. A file that vanished is written anew from ``state``, if that has any."""
         record = encode_range(Kind.SENT, Range(index, index + 1))
         with self._lock:
             try:
-                self._append(record)
+                self._append_record(record)
             except FileNotFoundError:
                 whole = state()
                 if whole is not None:
@@ -82,11 +86,11 @@ class AckLog:
                 self._warn(error)
 
     def delete(self) -> None:
-        """The push is over, or has to start over."""
+        """Delete the file: the push is over, or has to start over."""
         with self._lock, contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _append(self, record: bytes) -> None:
+    def _append_record(self, record: bytes) -> None:
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             # Cut short by a full disk, it fails its checksum: the bucket counts as not sent.
@@ -106,28 +110,28 @@ class AckLog:
         if not self._warned:
             self._warned = True
             log.warning(
-                "should this server be killed, a push would send some buckets again: "
-                "what was sent cannot be noted: %s",
+                "the acknowledged buckets of a push cannot be written to disk: "
+                "should this server be killed, the push would send some of them again: %s",
                 error,
             )
 
 
 class AckLogs:
-    """The files of all pushes of this server, in a folder that no other uses."""
+    """The files of all pushes of this server, in a folder of their own."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._found: list[Path] = []
-        """What an earlier process left."""
+        """Files of an earlier process."""
         with contextlib.suppress(OSError):
             self._found = list(directory.iterdir())
 
     def of(self, token: str) -> AckLog:
-        """The record of a push by its token, 32 hexadecimal digits. Nothing is read or written yet."""
+        """The log of a push by its token, 32 hexadecimal digits. Nothing is read or written yet."""
         return AckLog(self._directory / token)
 
     def drop_lost(self, tokens: Collection[str]) -> None:
-        """Delete what an earlier process left, but for ``tokens``, whose jobs Orthanc has reloaded."""
+        """Delete the files of an earlier process, except those of ``tokens``, whose jobs Orthanc has reloaded."""
         for path in self._found:
             if path.name not in tokens:
                 with contextlib.suppress(OSError):

@@ -17,16 +17,16 @@ _MB = 1024 * 1024
 
 
 class Importing(Protocol):
-    """An import that goes on."""
+    """An import in progress."""
 
     @property
     def imported(self) -> int:
-        """Instances that it is done with."""
+        """Instances done so far."""
 
 
 @dataclass(slots=True)
-class Facts:
-    """What is known of a transfer. Written by its driver, read by any thread; each value by itself."""
+class TransferStatus:
+    """What is known of a transfer. Written by its run, read by any thread; each value by itself."""
 
     started: bool = False
     phase: str | None = None
@@ -35,29 +35,29 @@ class Facts:
     total_instances: int | None = None
     total_size: int = 0
     already_stored: int | None = None
-    """Instances that need not travel."""
+    """Instances that need not be sent."""
     resumed: int | None = None
     """Bytes that had arrived before this attempt."""
     imported: int | None = None
-    """Instances that the receiver is done with, at its last word."""
+    """Instances that the receiver was done with, when it said so last."""
     importing: Importing | None = None
-    """Who knows better, while the import goes on here."""
+    """The import, while it runs in this process: it knows better than ``imported``."""
     waiting: str | None = None
-    """For what, while nothing else can be done."""
+    """What the transfer waits for: one sentence, while nothing else can be done."""
     transaction: str | None = None
     error: str | None = None
     report: dict[str, int] | None = field(default=None)
 
-    def know(self, manifest: Manifest) -> None:
-        """All the instances are listed."""
+    def set_totals(self, manifest: Manifest) -> None:
+        """To be called when all the instances are listed."""
         self.total_size, self.total_instances = manifest.size, len(manifest)
 
 
 def describe(
-    order: TransferRequest, resources: list[Any], facts: Facts, progress: Progress, bytes_key: str
+    order: TransferRequest, resources: list[Any], status: TransferStatus, progress: Progress, bytes_key: str
 ) -> dict[str, Any]:
-    """``resources`` as of ``with_types``; ``bytes_key`` is ``UploadedSizeMB`` or ``DownloadedSizeMB``."""
-    if not facts.started:
+    """The content. ``resources`` as of ``with_types``; ``bytes_key`` is ``UploadedSizeMB`` or ``DownloadedSizeMB``."""
+    if not status.started:
         return {}
     content: dict[str, Any] = {
         "Resources": resources,
@@ -66,35 +66,35 @@ def describe(
     }
     if order.originator is not None:
         content["Originator"] = order.originator
-    if facts.total_instances is not None:
-        content["TotalInstances"] = facts.total_instances
-        content["TotalSizeMB"] = megabytes(facts.total_size)
+    if status.total_instances is not None:
+        content["TotalInstances"] = status.total_instances
+        content["TotalSizeMB"] = megabytes(status.total_size)
     if progress.planned:
         content["CompletedHttpQueries"] = progress.completed
         content[bytes_key] = megabytes(progress.wire)
         content["NetworkSpeedKBs"] = int(progress.speed() / 1024)
-    importing = facts.importing
+    importing = status.importing
     ratio, left = progress.ratio, progress.seconds_left()
     ours = {
-        "Protocol": facts.protocol,
+        "Protocol": status.protocol,
         "CompressionRatio": None if ratio is None else round(ratio, 2),
         "Codecs": progress.codecs or None,
-        "AlreadyStoredInstances": facts.already_stored,
-        "ResumedSizeMB": None if facts.resumed is None else megabytes(facts.resumed),
-        "Phase": facts.phase,
-        "ImportedInstances": facts.imported if importing is None else importing.imported,
+        "AlreadyStoredInstances": status.already_stored,
+        "ResumedSizeMB": None if status.resumed is None else megabytes(status.resumed),
+        "Phase": status.phase,
+        "ImportedInstances": status.imported if importing is None else importing.imported,
         "EstimatedSecondsLeft": None if left is None else round(left),
-        "Waiting": facts.waiting,
-        "Transaction": facts.transaction,
-        "Error": facts.error,
-        "Report": facts.report,
+        "Waiting": status.waiting,
+        "Transaction": status.transaction,
+        "Error": status.error,
+        "Report": status.report,
     }
     content.update((key, value) for key, value in ours.items() if value is not None)
     return content
 
 
 def megabytes(size: int) -> int:
-    """Rounded to the nearest."""
+    """Bytes to megabytes (2^20 bytes), rounded to the nearest."""
     return (size + _MB // 2) // _MB
 
 

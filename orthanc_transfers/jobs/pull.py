@@ -18,9 +18,10 @@ from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.core.model import Beginning, Manifest, name_missing
 from orthanc_transfers.interfaces import Job
+from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.fetcher import Fetcher
 from orthanc_transfers.jobs.handshake import Handshake
-from orthanc_transfers.jobs.job import RunContext, TransferJob
+from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
@@ -41,164 +42,164 @@ class PullJob(TransferJob):
     type = "PullTransfer"
     bytes_key = "DownloadedSizeMB"
 
-    def work(self, drive: RunContext) -> None:
-        drive.facts.phase = "Listing"
-        greeting = Handshake(drive)
-        # Only who speaks version 2 may be asked for the first ones, and answers at once.
-        capabilities = greeting.capabilities()
-        greeting.open_connections()
-        # What was begun is compared with all that the peer lists now.
-        begun = drive.environment.receptions.find(KIND, drive.continuation.token) is not None
+    def work(self, context: RunContext) -> None:
+        context.status.phase = "Listing"
+        handshake = Handshake(context)
+        # Only a peer of version 2 can be asked for the first instances, and responds at once.
+        capabilities = handshake.capabilities()
+        handshake.open_connections()
+        # A transfer that was begun before is compared with all that the peer lists now.
+        begun = context.services.registry.find(KIND, context.resume.token) is not None
         growing = capabilities is not None and capabilities.growing and not begun
-        beginning = _list(drive, capabilities, FIRST_INSTANCES if growing else None)
+        beginning = _list(context, capabilities, FIRST_INSTANCES if growing else None)
         if not len(beginning.manifest):
             return
         try:
-            _transfer(drive, beginning, capabilities)
+            _transfer(context, beginning, capabilities)
         except (Conflict, UnknownTransaction):
             if beginning.whole:
                 raise
             # The peer lists other instances than it did a moment ago.
-            _transfer(drive, _list(drive, capabilities), capabilities)
+            _transfer(context, _list(context, capabilities), capabilities)
 
-    def undo(self, continuation: ResumeState, *, failed: bool) -> None:
-        # What a failed pull has received is there for another attempt.
-        reception = self.environment.receptions.find(KIND, continuation.token)
-        if reception is not None and not failed:
-            reception.discard()
-
-
-def new_pull(environment: Services, request: TransferRequest) -> Job:
-    """A job that fetches what a user, or another Orthanc, asked for."""
-    return PullJob(environment, with_identifier(request))
+    def undo(self, resume: ResumeState, *, failed: bool) -> None:
+        # What a failed pull has received is kept for another attempt.
+        incoming = self.services.registry.find(KIND, resume.token)
+        if incoming is not None and not failed:
+            incoming.discard()
 
 
-def _list(drive: RunContext, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
-    """All that the peer has, or the ``first`` instances of it."""
-    order, peer = drive.order, drive.peer.name
+def new_pull(services: Services, request: TransferRequest) -> Job:
+    """A job that fetches what a user, or another Orthanc, ordered."""
+    return PullJob(services, with_identifier(request))
+
+
+def _list(context: RunContext, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
+    """All the instances that the peer has of the order, or the ``first`` of them."""
+    order, peer = context.order, context.peer.name
     # A C++ peer reads and hashes every file before it answers.
-    timeout = drive.environment.settings.peer_commit_timeout if capabilities is None else None
+    timeout = context.services.settings.peer_commit_timeout if capabilities is None else None
     try:
-        answer = drive.client.look_up(order.resources_json, timeout=timeout, first=first)
+        answer = context.peer.look_up(order.resources_json, timeout=timeout, first=first)
     except PeerStatus as error:
         if error.peer_status != 404:
             raise
         raise PeerError(
             f"peer {peer} lacks one of the resources, or the transfers accelerator: {error}", peer
         ) from error
-    if order.originator is not None and not drive.continuation.originator_verified:
+    if order.originator is not None and not context.resume.originator_verified:
         if answer.originator != order.originator:
             raise PeerMismatch(
                 f"peer {peer} is not the Orthanc that asked for this transfer: "
                 f"its RemoteSelf for this server names a wrong peer, or it was restarted since",
                 peer,
             )
-        drive.continuation.originator_verified = True
+        context.resume.originator_verified = True
     try:
         listed = Beginning(Manifest(answer.instances), answer.more)
     except ValueError as error:
         raise PeerInvalidResponse(f"peer {peer} lists instances that make no sense: {error}", peer) from error
     if listed.whole and len(listed.manifest):
-        drive.facts.know(listed.manifest)
+        context.status.set_totals(listed.manifest)
     return listed
 
 
-def _open(drive: RunContext, listed: Beginning) -> IncomingTransfer:
-    return drive.environment.receptions.open(
+def _open(context: RunContext, listed: Beginning) -> IncomingTransfer:
+    return context.services.registry.open(
         OpenRequest(
-            token=drive.continuation.token,
+            token=context.resume.token,
             manifest=listed.manifest,
             kind=KIND,
             check_stored=True,
             more=listed.more,
-            peer=drive.order.peer,
-            aliases=[drive.order.sender_transfer_id or ""],
+            peer=context.order.peer,
+            aliases=[context.order.sender_transfer_id or ""],
         ),
-        drive.cancellation,
+        context.cancellation,
     )
 
 
-def _transfer(drive: RunContext, listed: Beginning, capabilities: Capabilities | None) -> None:
+def _transfer(context: RunContext, listed: Beginning, capabilities: Capabilities | None) -> None:
     """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
-    reception = _open(drive, listed)
-    drive.enter(reception.id)
-    executor = drive.executor(KIND, capabilities)
+    incoming = _open(context, listed)
+    context.on_transaction(incoming.id)
+    executor = context.executor(KIND, capabilities)
     try:
         if capabilities is None:
-            _Pull(drive, reception, Fetcher1(drive, listed.manifest), executor, None, 0).run()
+            _Pull(context, incoming, Fetcher1(context, listed.manifest), executor, None, 0).run()
         else:
-            fetcher = Fetcher2(drive, reception, executor, capabilities.codecs)
-            _Pull(drive, reception, fetcher, executor, capabilities, listed.more).run()
+            fetcher = Fetcher2(context, incoming, executor, capabilities.codecs)
+            _Pull(context, incoming, fetcher, executor, capabilities, listed.more).run()
     except NoSpace:
         # What was fetched would keep the disk full until the job is tried again, if ever.
-        reception.discard()
+        incoming.discard()
         raise
 
 
 class _Pull(Generic[T]):
-    """Fetches what is missing, until all can be imported. ``more`` instances are still to be listed."""
+    """Fetches what is missing and imports it. ``more`` instances are still to be listed."""
 
     def __init__(
         self,
-        drive: RunContext,
-        reception: IncomingTransfer,
+        context: RunContext,
+        incoming: IncomingTransfer,
         fetcher: Fetcher[T],
         executor: BucketExecutor,
         capabilities: Capabilities | None,
         more: int,
     ) -> None:
-        self._drive = drive
-        self._reception = reception
+        self._context = context
+        self._incoming = incoming
         self._fetcher = fetcher
         self._executor = executor
         self._capabilities = capabilities
         self._more = more
 
     def run(self) -> None:
-        facts, reception = self._drive.facts, self._reception
-        there = reception.size - sum(item.size for item in reception.missing())
-        facts.already_stored, stored_size = reception.already_stored
-        facts.resumed = max(0, there - stored_size)
+        status, incoming = self._context.status, self._incoming
+        there = incoming.size - sum(item.size for item in incoming.missing())
+        status.already_stored, stored_size = incoming.already_stored
+        status.resumed = max(0, there - stored_size)
         for _ in range(MAX_ROUNDS):
             self._fetch()
-            facts.phase = "Importing"
-            facts.importing = reception
+            status.phase = "Importing"
+            status.importing = incoming
             try:
-                report = reception.commit(self._drive.cancellation)
+                report = incoming.commit(self._context.cancellation)
             except Corrupted:
                 continue
             finally:
-                facts.imported, facts.importing = reception.imported, None
-            facts.report = report.counts()
+                status.imported, status.importing = incoming.imported, None
+            status.report = report.counts()
             return
-        peer = self._drive.peer.name
+        peer = self._context.peer.name
         raise PeerError(
-            f"peer {peer} sends {name_missing(reception.manifest, reception.missing())} "
+            f"peer {peer} sends {name_missing(incoming.manifest, incoming.missing())} "
             f"with another MD5 than it announces, {MAX_ROUNDS} times now",
             peer,
         )
 
     def _fetch(self) -> None:
-        drive, reception, fetcher = self._drive, self._reception, self._fetcher
-        drive.facts.phase = "Fetching"
+        context, incoming, fetcher = self._context, self._incoming, self._fetcher
+        context.status.phase = "Fetching"
         schedule = Schedule(self._executor, fetcher, self._listing(), self._list_all)
 
         def fetch(bucket: T) -> Moved:
             fetched = fetcher.fetch(bucket)
-            reception.write(fetcher.ranges(bucket), fetched.data)
+            incoming.write(fetcher.ranges(bucket), fetched.data)
             return Moved(len(fetched.data), fetched.wire, fetched.codec, fetched.encoding)
 
         schedule.run(fetch)
 
     def _listing(self) -> Listing:
-        reception = self._reception
-        return Listing(reception.count, reception.size, reception.missing(), self._more)
+        incoming = self._incoming
+        return Listing(incoming.count, incoming.size, incoming.missing(), self._more)
 
     def _list_all(self) -> Listing:
-        """Learn of all the instances, while the first are being fetched."""
-        drive, reception = self._drive, self._reception
-        listed = _list(drive, self._capabilities)
-        drive.environment.receptions.grow(reception, listed.manifest, listed.more, drive.cancellation)
+        """Ask the peer for all the instances, while the first are being fetched."""
+        context, incoming = self._context, self._incoming
+        listed = _list(context, self._capabilities)
+        context.services.registry.grow(incoming, listed.manifest, listed.more, context.cancellation)
         self._more = 0
-        drive.facts.already_stored, _ = reception.already_stored
+        context.status.already_stored, _ = incoming.already_stored
         return self._listing()

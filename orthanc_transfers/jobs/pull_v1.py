@@ -8,7 +8,7 @@ from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.model import Bucket, Manifest
 from orthanc_transfers.core.planner import plan_pull
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.net.peer_client import Fetched
 from orthanc_transfers.pipeline.schedule import Plan
 
@@ -19,12 +19,12 @@ _WORTHWHILE = 0.03
 class Fetcher1:
     """Implements ``Fetcher`` with buckets."""
 
-    def __init__(self, drive: RunContext, manifest: Manifest) -> None:
-        self._client = drive.client
+    def __init__(self, context: RunContext, manifest: Manifest) -> None:
+        self._client = context.peer
         self._manifest = manifest
-        self._target = drive.environment.settings.bucket_size
+        self._target = context.services.settings.bucket_size
         # The first answer tells whether the data compresses: the peer has it, this side does not.
-        wanted = drive.order.compression
+        wanted = context.order.compression
         self._trying = wanted not in (Compression.NONE, Compression.GZIP)
         self._codec = Codec.NONE if wanted is Compression.NONE else Codec.GZIP
 

@@ -8,7 +8,7 @@ from orthanc_transfers.core.codec import Codec, level_for, usable
 from orthanc_transfers.core.messages_v2 import ChunksRequest
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet
-from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.net.peer_client import Fetched
 from orthanc_transfers.pipeline.executor import BucketExecutor
 from orthanc_transfers.pipeline.schedule import Plan
@@ -20,14 +20,14 @@ class Fetcher2:
 
     def __init__(
         self,
-        drive: RunContext,
-        reception: IncomingTransfer,
+        context: RunContext,
+        incoming: IncomingTransfer,
         executor: BucketExecutor,
         codecs: Collection[Codec],
     ) -> None:
-        self._client = drive.client
-        self._progress = drive.progress
-        self._reception = reception
+        self._client = context.peer
+        self._progress = context.progress
+        self._incoming = incoming
         self._executor = executor
         self._compress = Codec.ZSTD in codecs
 
@@ -43,7 +43,7 @@ class Fetcher2:
 
     def fetch(self, bucket: tuple[Range, ...]) -> Fetched:
         wanted = ChunksRequest(
-            tuple(chunk for item in bucket for chunk in self._reception.manifest.chunks(item)),
+            tuple(chunk for item in bucket for chunk in self._incoming.manifest.chunks(item)),
             usable(),
             self._executor.compression(),
             level_for(self._progress.speed()),

@@ -9,7 +9,7 @@ from typing import Any
 from orthanc_transfers.core.commit_report import CommitReport, InstanceOutcome
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.jobs.context import RunContext
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _LONGEST_REASON = 500
 
 
 def keep_report(
-    drive: RunContext,
+    context: RunContext,
     manifest: Manifest,
     identifier: str,
     outcome: Mapping[str, Any],
@@ -34,32 +34,32 @@ def keep_report(
     it did, in seconds since the epoch. ``ask``: the receiver has a report of
     its own, and is asked for it. Never raises: the transfer is over, whatever becomes of its report.
     """
-    environment = drive.environment
-    if environment.reports.read(identifier) is not None:
+    services = context.services
+    if services.reports.read(identifier) is not None:
         return  # the receiver is this very server
-    theirs = _ask(drive, identifier, len(manifest)) if ask else {}
+    theirs = _ask(context, identifier, len(manifest)) if ask else {}
     told = _rows(theirs.get("Instances"))
     # Version 1 tells no more than that it has them all.
     untold = "accepted" if outcome["State"] == "committed" else "not imported"
     report = CommitReport(
         id=identifier,
         kind="push",
-        peer=drive.order.peer,
+        peer=context.order.peer,
         created=began,
-        ending={**outcome, "Finished": environment.clock.now()},
+        ending={**outcome, "Finished": services.clock.now()},
         instances=[InstanceOutcome(one, *told.get(one.id, (untold, None))) for one in manifest],
     )
     try:
-        environment.reports.write(report.to_json(), [drive.order.sender_transfer_id or identifier])
+        services.reports.write(report.to_json(), [context.order.sender_transfer_id or identifier])
     except OSError as error:
         log.warning("the report of push %s cannot be written: %s", identifier, error)
 
 
-def _ask(drive: RunContext, identifier: str, count: int) -> dict[str, Any]:
+def _ask(context: RunContext, identifier: str, count: int) -> dict[str, Any]:
     try:
-        report = drive.client.report(identifier, limit=_FRAME + _ROW * count)
+        report = context.peer.report(identifier, limit=_FRAME + _ROW * count)
     except TransferError as error:
-        log.info("peer %s does not show its report of push %s: %s", drive.order.peer, identifier, error)
+        log.info("peer %s does not show its report of push %s: %s", context.order.peer, identifier, error)
         return {}
     return report if isinstance(report, dict) else {}
 

@@ -16,14 +16,14 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.messages_v1 import PushCreationV1
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest, name_instances
 from orthanc_transfers.core.planner import plan_buckets
-from orthanc_transfers.jobs.job import RunContext
+from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
 from orthanc_transfers.net.peer_client import orthanc_code
 from orthanc_transfers.pipeline.executor import Moved
 
 KNOWN_CODECS = frozenset({Codec.NONE, Codec.GZIP})
 
-_MOST_TRANSACTIONS = 2
+_MAX_TRANSACTIONS = 2
 _SAMPLES = 4
 _SAMPLE_SIZE = 256 * 1024
 
@@ -31,19 +31,19 @@ _SAMPLE_SIZE = 256 * 1024
 class Push:
     """One push to one peer."""
 
-    def __init__(self, drive: RunContext, manifest: Manifest) -> None:
-        self._drive = drive
+    def __init__(self, context: RunContext, manifest: Manifest) -> None:
+        self._context = context
         self._manifest = manifest
-        self._timeout = drive.environment.settings.peer_commit_timeout
-        self._buckets = plan_buckets(manifest, drive.environment.settings.bucket_size)
+        self._timeout = context.services.settings.peer_commit_timeout
+        self._buckets = plan_buckets(manifest, context.services.settings.bucket_size)
         self._codec = Codec.NONE
         self._sent_before = False
         """Whether all buckets had arrived before a pause or a restart: the commit may have begun then."""
-        self._began = drive.environment.clock.now()
+        self._began = context.services.clock.now()
 
     def run(self) -> None:
         """Send every bucket that the receiver does not have from before a pause, then commit."""
-        for left in reversed(range(_MOST_TRANSACTIONS)):
+        for left in reversed(range(_MAX_TRANSACTIONS)):
             path = self._resume() or self._create()
             try:
                 self._send(path)
@@ -54,12 +54,12 @@ class Push:
                     raise
                 if corrupted:
                     # Version 1 does not say which bucket was damaged on its way.
-                    self._drive.client.drop(path)
+                    self._context.peer.drop(path)
                 # Else the receiver does not know the push any more: it was restarted, or made room for another.
-                self._drive.continuation.end()
+                self._context.resume.end()
             else:
                 keep_report(
-                    self._drive,
+                    self._context,
                     self._manifest,
                     _identifier(path),
                     {"State": "committed"},
@@ -71,93 +71,93 @@ class Push:
     # --- the transaction
 
     def _resume(self) -> str | None:
-        path, plan = self._drive.continuation.path, self._drive.continuation.plan
+        path, plan = self._context.resume.path, self._context.resume.plan
         self._sent_before = False
         codec, _, fingerprint = (plan or "").partition(":")
         if path is None:
             return None
         if fingerprint != self._fingerprint:
             # What is to be sent changed during the pause.
-            self._drive.client.drop(path)
+            self._context.peer.drop(path)
             return None
         self._codec = Codec(codec)
-        self._sent_before = len(self._drive.continuation.completed()) == len(self._buckets)
-        self._settle(path)
+        self._sent_before = len(self._context.resume.completed()) == len(self._buckets)
+        self._begin(path)
         return path
 
     def _create(self) -> str:
-        drive = self._drive
-        drive.facts.phase = "Sending"
+        context = self._context
+        context.status.phase = "Sending"
         self._codec = self._choose()
         creation = PushCreationV1(
             Compression(self._codec.value), self._manifest, tuple(bucket.chunks for bucket in self._buckets)
         )
         try:
-            path, cookie = drive.client.create_push_v1(creation, self._timeout)
+            path, cookie = context.peer.create_push_v1(creation, self._timeout)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
-            peer = drive.peer.name
+            peer = context.peer.name
             raise PeerError(f"peer {peer} does not have the transfers accelerator", peer) from error
-        drive.continuation.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie)
-        self._settle(path)
+        context.resume.begin(path, f"{self._codec.value}:{self._fingerprint}", cookie)
+        self._begin(path)
         return path
 
     @cached_property
     def _fingerprint(self) -> str:
-        return f"{self._drive.environment.settings.bucket_size}:{self._manifest.fingerprint()}"
+        return f"{self._context.services.settings.bucket_size}:{self._manifest.fingerprint()}"
 
     def _choose(self) -> Codec:
         """One codec for the whole push: gzip if any of a few samples gains by it."""
-        wanted = self._drive.order.compression
+        wanted = self._context.order.compression
         if wanted in (Compression.NONE, Compression.GZIP):
             return Codec(wanted.value)
         instances = [instance for instance in self._manifest if instance.size]
         for instance in instances[:: max(1, len(instances) // _SAMPLES)][:_SAMPLES]:
             chunk = Chunk(instance.id, 0, min(instance.size, _SAMPLE_SIZE))
-            pieces = self._drive.environment.reader.read([chunk], self._manifest)
+            pieces = self._context.services.reader.read([chunk], self._manifest)
             if choose(Compression.AUTO, pieces, KNOWN_CODECS) is not Codec.NONE:
                 return Codec.GZIP
         return Codec.NONE
 
-    def _settle(self, path: str) -> None:
-        drive = self._drive
-        drive.enter(_identifier(path))
-        drive.facts.already_stored = 0
-        completed = drive.continuation.completed()
+    def _begin(self, path: str) -> None:
+        context = self._context
+        context.on_transaction(_identifier(path))
+        context.status.already_stored = 0
+        completed = context.resume.completed()
         left = sum(bucket.size for bucket in self._buckets if bucket.index not in completed)
-        drive.facts.resumed = self._manifest.size - left
-        drive.progress.plan(lambda: len(self._buckets), len(completed), left)
+        context.status.resumed = self._manifest.size - left
+        context.progress.plan(lambda: len(self._buckets), len(completed), left)
 
     # --- the buckets
 
     def _send(self, path: str) -> None:
-        drive = self._drive
-        drive.facts.phase = "Sending"
-        completed = drive.continuation.completed()
+        context = self._context
+        context.status.phase = "Sending"
+        completed = context.resume.completed()
 
         def move(bucket: Bucket) -> Moved:
-            body = encode(drive.environment.reader.read(bucket.chunks, self._manifest), self._codec)
-            drive.client.put_bucket(path, bucket.index, body)
+            body = encode(context.services.reader.read(bucket.chunks, self._manifest), self._codec)
+            context.peer.put_bucket(path, bucket.index, body)
             return Moved(bucket.size, size_of(body), self._codec)
 
-        drive.executor("push", None).run(
+        context.executor("push", None).run(
             [bucket for bucket in self._buckets if bucket.index not in completed],
             move,
-            lambda bucket: drive.continuation.complete(bucket.index),
+            lambda bucket: context.resume.complete(bucket.index),
         )
 
     # --- the commit
 
     def _commit(self, path: str) -> None:
-        drive = self._drive
-        drive.facts.phase = "Importing"
+        context = self._context
+        context.status.phase = "Importing"
         try:
-            drive.client.commit_v1(path, self._timeout, retry=False)
+            context.peer.commit_v1(path, self._timeout, retry=False)
         except (PeerUnreachable, PeerInvalidResponse) as error:
             lost: PeerError = error
         except PeerStatus as error:
-            if error.peer_status == 404 and self._sent_before and not self._not_there():
+            if error.peer_status == 404 and self._sent_before and not self._missing():
                 return  # a C++ peer knows nothing of a push after its commit
             if not error.outage:
                 raise
@@ -168,16 +168,16 @@ class Push:
         # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
         # finishes the first one, and then knows nothing of it.
         try:
-            drive.client.commit_v1(path, self._timeout, retry=True)
+            context.peer.commit_v1(path, self._timeout, retry=True)
         except PeerStatus as error:
             if error.peer_status != 404:
                 raise
             self._verify(lost)
 
     def _verify(self, lost: PeerError) -> None:
-        """Compare what the receiver has with what was sent. Raises ``PeerError`` unless all is there."""
-        peer = self._drive.peer.name
-        problem = self._not_there()
+        """Compare what the receiver has with what was sent. Raises ``PeerError`` unless it has all of it."""
+        peer = self._context.peer.name
+        problem = self._missing()
         if problem:
             raise PeerError(
                 f"the answer of peer {peer} to the commit was lost ({lost}), and it does not show "
@@ -185,12 +185,12 @@ class Push:
                 peer,
             ) from lost
 
-    def _not_there(self) -> list[str]:
+    def _missing(self) -> list[str]:
         """The instances that the receiver does not show as they were sent; all, if it shows none."""
-        drive = self._drive
+        context = self._context
         resources = [{"Level": "Instance", "ID": instance.id} for instance in self._manifest]
         try:
-            there = drive.client.look_up(resources, timeout=self._timeout)
+            there = context.peer.look_up(resources, timeout=self._timeout)
         except (PeerStatus, PeerInvalidResponse):
             return [instance.id for instance in self._manifest]
         stored = {instance.id: instance.md5 for instance in there.instances}

@@ -1,4 +1,4 @@
-"""The jobs, as the rest of the plugin meets them again after a restart."""
+"""Jobs that Orthanc reloads after a restart."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from orthanc_transfers.jobs.services import Services
 _JOBS = {job.type: job for job in (PushJob, PullJob)}
 
 
-def reload(environment: Services, type: str, serialized: Mapping[str, Any]) -> TransferJob:
-    """A job as it was saved, by this plugin or by the C++ one. Raises ``BadRequest`` if it makes no sense."""
+def reload(services: Services, type: str, serialized: Mapping[str, Any]) -> TransferJob:
+    """The job that this plugin, or the C++ one, saved. Raises ``BadRequest`` if it is not valid."""
     job = _JOBS.get(type)
     if job is None:
         raise BadRequest(f"unknown type of job: {type}")
-    return job(environment, parse_order(serialized), serialized)
+    return job(services, parse_order(serialized), serialized)

@@ -1,4 +1,4 @@
-"""What a job keeps over a pause, and over a restart of Orthanc."""
+"""Resume state of a job: kept over a pause, and saved with the job over a restart of Orthanc."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def _new_token() -> str:
 
 
 class ResumeState:
-    """Where a transfer stands, so that it goes on instead of starting over. Thread-safe.
+    """How far a transfer got, so that it goes on instead of starting over. Thread-safe.
 
-    ``saved`` is what Orthanc had saved of its job, ``sent`` knows more of a push of version 1.
+    ``saved`` is what Orthanc saved of the job; ``ack_logs`` know more of a push of version 1.
     """
 
-    def __init__(self, saved: Mapping[str, Any] | None = None, sent: AckLogs | None = None) -> None:
+    def __init__(self, saved: Mapping[str, Any] | None = None, ack_logs: AckLogs | None = None) -> None:
         saved = saved or {}
         self._lock = threading.Lock()
         token = saved.get("Token")
         self._token = token if isinstance(token, str) and _TOKEN.fullmatch(token) else _new_token()
-        self._sent = sent
-        self._record = sent.of(self._token) if sent is not None else None
-        # Orthanc saves a job now and then, a record is written at once: it is never the older one.
-        known = self._record.read() if self._record is not None else {}
+        self._ack_logs = ack_logs
+        self._log = ack_logs.of(self._token) if ack_logs is not None else None
+        # Orthanc saves a job now and then, the log is written at once: it is never the older one.
+        known = self._log.read() if self._log is not None else {}
         older, saved = saved, {**saved, **known}
         path = saved.get("Transaction")
         self._path = path if isinstance(path, str) and _PATH.fullmatch(path) else None
@@ -50,7 +50,7 @@ class ResumeState:
             for item in _parse_set(older.get("Completed")):
                 self._completed.add(item)
         self.originator_verified = saved.get("OriginatorVerified") is True
-        """Whether the peer was the expected one: its identifier is another one after a restart of it."""
+        """Whether the peer was the expected one: its identifier changes when it restarts."""
 
     @property
     def token(self) -> str:
@@ -58,11 +58,11 @@ class ResumeState:
         return self._token
 
     def renew_token(self) -> str:
-        """A new name: what the receiver (or our own staging) has under the old one is of no use."""
+        """Change the token: what the receiver (or our own staging) has under the old one is of no use."""
         self._forget()
         with self._lock:
             self._token = _new_token()
-            self._record = self._sent.of(self._token) if self._sent is not None else None
+            self._log = self._ack_logs.of(self._token) if self._ack_logs is not None else None
             return self._token
 
     @property
@@ -72,7 +72,7 @@ class ResumeState:
 
     @property
     def cookie(self) -> str | None:
-        """What a load balancer in front of the receiver set when the push began."""
+        """The cookie that a load balancer in front of the receiver set when the push began."""
         return self._cookie
 
     @property
@@ -81,7 +81,7 @@ class ResumeState:
         return self._plan
 
     def begin(self, path: str, plan: str | None = None, cookie: str | None = None) -> None:
-        """The receiver knows the push by that path; no bucket of version 1 was sent yet."""
+        """The receiver created the push at this path; no bucket of version 1 was sent yet."""
         with self._lock:
             self._path = path
             # A load balancer sets its cookie on the first request only.
@@ -91,11 +91,11 @@ class ResumeState:
         state = self._state()
         if state is None:
             self._forget()
-        elif self._record is not None:
-            self._record.write(state)
+        elif self._log is not None:
+            self._log.write(state)
 
     def end(self) -> None:
-        """The receiver has no such push any more, or needs not be told about it."""
+        """The receiver has no such push any more, or need not be told about it."""
         with self._lock:
             self._path = self._plan = None
             self._completed = RangeSet()
@@ -105,8 +105,8 @@ class ResumeState:
         """A bucket of a push of version 1 arrived."""
         with self._lock:
             self._completed.add(Range(index, index + 1))
-        if self._record is not None:
-            self._record.note(index, self._state)
+        if self._log is not None:
+            self._log.append(index, self._state)
 
     def completed(self) -> set[int]:
         """The buckets of a push of version 1 that arrived."""
@@ -114,7 +114,7 @@ class ResumeState:
             return {index for item in self._completed for index in range(item.start, item.stop)}
 
     def to_json(self) -> dict[str, Any]:
-        """What ``ResumeState`` takes. Never waits for a disk."""
+        """What ``ResumeState`` takes as ``saved``. Never waits for a disk."""
         with self._lock:
             value: dict[str, Any] = {"Token": self._token, **self._push()}
         if self.originator_verified:
@@ -133,17 +133,17 @@ class ResumeState:
         return value
 
     def _state(self) -> dict[str, Any] | None:
-        """What a record keeps; ``None`` unless there is a push of version 1."""
+        """What the ack log keeps; ``None`` unless there is a push of version 1."""
         with self._lock:
             return self._push() if self._plan is not None else None
 
     def _forget(self) -> None:
-        if self._record is not None:
-            self._record.delete()
+        if self._log is not None:
+            self._log.delete()
 
 
 def parse_order(saved: Mapping[str, Any]) -> TransferRequest:
-    """What was asked for, from a saved job of ours or of the C++ plugin.
+    """What the user ordered, from a saved job of ours or of the C++ plugin.
 
     Raises ``BadRequest``.
     """

@@ -1,7 +1,8 @@
-"""What the jobs work with."""
+"""The parts of the plugin that all jobs share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orthanc_transfers.core.settings import Settings
@@ -11,19 +12,22 @@ from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.runtime.cancellation import Cancellation
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Shared by all jobs. ``originator`` is the random identifier of this process (a UUID)."""
+    """Shared by all jobs. ``originator`` is a random UUID of this process, by which peers recognize it."""
 
     store: InstanceStore
     peers: Peers
     reader: ChunkReader
-    receptions: Registry
+    registry: Registry
     reports: Reports
-    sent: AckLogs
+    ack_logs: AckLogs
     settings: Settings
     clock: Clock
-    negotiation: CapabilitiesCache
+    capabilities: CapabilitiesCache
     originator: str
+    new_cancellation: Callable[[], Cancellation] = Cancellation
+    """Makes the token on which all waits of one run sleep."""

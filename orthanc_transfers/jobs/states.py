@@ -1,4 +1,4 @@
-"""The states of a transfer job, and what leads from one to another."""
+"""The states of a transfer job: a table of states and events."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import enum
 
 
 class State(enum.Enum):
-    """Where a job stands."""
+    """State of a job."""
 
     READY = enum.auto()
-    """The next step starts, or continues, the work: new, paused, or reset."""
+    """New, paused, or reset: the next step starts or continues the work."""
     RUNNING = enum.auto()
-    """A driver thread works."""
+    """The worker thread runs."""
     SUCCEEDED = enum.auto()
     FAILED = enum.auto()
     CANCELED = enum.auto()
     RELEASED = enum.auto()
-    """Orthanc ends, or forgets the job, before the work was done: nothing happens any more."""
+    """Orthanc stopped, or dropped the job, before the work was done: nothing happens any more."""
 
 
 class Event(enum.Enum):
     """What happens to a job."""
 
     START = enum.auto()
-    """A step found nothing that runs."""
+    """A step found no run in progress."""
     DONE = enum.auto()
-    """The driver did it all."""
+    """The worker thread finished the transfer."""
     BROKE = enum.auto()
-    """The driver met an error."""
+    """The worker thread met an error."""
     PAUSE = enum.auto()
     CANCEL = enum.auto()
     RESET = enum.auto()
@@ -37,7 +37,7 @@ class Event(enum.Enum):
 _TABLE: dict[State, dict[Event, State]] = {
     State.READY: {
         Event.START: State.RUNNING,
-        # The driver ended by itself in the moment of a pause: that must not be lost.
+        # The worker thread ended by itself at the moment of a pause: that must not be lost.
         Event.DONE: State.SUCCEEDED,
         Event.BROKE: State.FAILED,
         Event.PAUSE: State.READY,

@@ -103,7 +103,7 @@ class UserRoutes:
             compression = wanted.compression
             if (
                 compression in (Compression.AUTO, Compression.ZSTD)
-                and services.negotiation.capabilities(transport) is None
+                and services.capabilities.capabilities(transport) is None
             ):
                 compression = Compression.GZIP  # all that version 1 knows besides none
             message = {

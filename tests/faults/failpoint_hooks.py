@@ -53,7 +53,7 @@ METHODS = {
         ),
     ],
     "receiver.commit": ["Commit.run"],
-    "jobs.ack_log": ["AckLog.write", "AckLog.note"],
+    "jobs.ack_log": ["AckLog.write", "AckLog.append"],
     "jobs.pull": ["PullJob.work"],
     "jobs.push": ["PushJob.work"],
     "receiver.reports": ["Reports.write"],

@@ -53,7 +53,7 @@ def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_
     rig: Rig,
 ) -> None:
     transfer = rig.transfer("push", 1)
-    failpoint = Failpoint(rig.a, "AckLog.note after", "kill 30")
+    failpoint = Failpoint(rig.a, "AckLog.append after", "kill 30")
     transfer.start_saved()
     failpoint.wait_killed()
     token, recorded = on_disk(rig)
@@ -61,7 +61,7 @@ def test_a_push_of_version_1_sends_each_bucket_once_but_those_in_flight_however_
     assert len(recorded) >= 30
     assert 0 <= len(set(answered) - recorded) < 4 * THREADS
 
-    failpoint = Failpoint(rig.a, "AckLog.note after", "kill 30")
+    failpoint = Failpoint(rig.a, "AckLog.append after", "kill 30")
     rig.a.start()
     failpoint.wait_killed()
     again = buckets(transfer)[len(answered) :]

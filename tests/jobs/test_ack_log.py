@@ -29,11 +29,11 @@ def folder(tmp_path: Path) -> Path:
 
 def begun(sent: AckLogs, *indexes: int, token: str = TOKEN, path: str = PATH) -> ResumeState:
     """A push on its way, of which those buckets arrived."""
-    continuation = ResumeState({"Token": token}, sent)
-    continuation.begin(path, "gzip:plan", "server=b")
+    resume = ResumeState({"Token": token}, sent)
+    resume.begin(path, "gzip:plan", "server=b")
     for index in indexes:
-        continuation.complete(index)
-    return continuation
+        resume.complete(index)
+    return resume
 
 
 def test_a_killed_sender_knows_what_was_acknowledged_although_its_job_was_saved_before(
@@ -79,10 +79,10 @@ def test_other_transfers_have_other_records(sent: AckLogs, folder: Path) -> None
 
 
 def test_nothing_is_left_of_a_push_that_is_over(sent: AckLogs, folder: Path) -> None:
-    continuation = begun(sent, 1)
-    continuation.end()
+    resume = begun(sent, 1)
+    resume.end()
     # A worker that comes late.
-    continuation.complete(2)
+    resume.complete(2)
     assert list(folder.iterdir()) == []
     assert ResumeState({"Token": TOKEN}, sent).path is None
 
@@ -94,9 +94,9 @@ def test_nothing_is_left_of_a_push_that_goes_on_in_version_2(sent: AckLogs, fold
 
 
 def test_a_push_that_starts_over_forgets_what_arrived(sent: AckLogs) -> None:
-    continuation = begun(sent, 1)
-    continuation.begin("/transfers/push/2", "none:plan")
-    continuation.complete(4)
+    resume = begun(sent, 1)
+    resume.begin("/transfers/push/2", "none:plan")
+    resume.complete(4)
     again = ResumeState({"Token": TOKEN}, sent)
     assert (again.path, again.plan, again.completed()) == ("/transfers/push/2", "none:plan", {4})
 
@@ -111,10 +111,10 @@ def test_records_are_private(sent: AckLogs, folder: Path) -> None:
 
 
 def test_a_record_that_vanished_is_written_anew(sent: AckLogs, folder: Path) -> None:
-    continuation = begun(sent, 1, 2)
+    resume = begun(sent, 1, 2)
     (folder / TOKEN).unlink()
     folder.rmdir()
-    continuation.complete(7)
+    resume.complete(7)
     assert ResumeState({"Token": TOKEN}, sent).completed() == {1, 2, 7}
 
 
@@ -145,10 +145,10 @@ def test_a_note_behind_one_that_was_cut_short_is_read(
     tmp_path_factory: pytest.TempPathFactory, rest: bytes
 ) -> None:
     sent = AckLogs(folder := tmp_path_factory.mktemp("sent"))
-    continuation = begun(sent, 1)
+    resume = begun(sent, 1)
     with (folder / TOKEN).open("ab") as file:
         file.write(rest)
-    continuation.complete(2)
+    resume.complete(2)
     assert ResumeState({"Token": TOKEN}, sent).completed() == {1, 2}
 
 
@@ -163,14 +163,14 @@ def test_a_record_that_cannot_be_read_is_passed_over(
 def test_without_a_folder_one_warning_is_all_that_happens(
     sent: AckLogs, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    continuation = ResumeState({"Token": TOKEN}, sent)
+    resume = ResumeState({"Token": TOKEN}, sent)
     folder.parent.write_text("in its place")
-    continuation.begin(PATH, "gzip:plan")
+    resume.begin(PATH, "gzip:plan")
     for index in (1, 2, 3):
-        continuation.complete(index)
-    assert continuation.completed() == {1, 2, 3}
+        resume.complete(index)
+    assert resume.completed() == {1, 2, 3}
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "what was sent cannot be noted" in caplog.text
+    assert "acknowledged buckets of a push cannot be written to disk" in caplog.text
 
 
 # --- tidying

@@ -56,7 +56,7 @@ def test_a_list_that_fails_does_not_wait_for_the_question(both: World) -> None:
     assert finish(job) is StepOutcome.FAILURE
     assert "Waiting" not in str(job.content())
     # Neither does the question go on for nobody.
-    eventually(lambda: all(thread.name != "transfers-greeting" for thread in threading.enumerate()))
+    eventually(lambda: all(thread.name != "transfers-handshake" for thread in threading.enumerate()))
 
 
 def test_what_the_question_finds_ends_the_job(both: World) -> None:

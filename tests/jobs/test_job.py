@@ -238,7 +238,7 @@ def test_damage_to_what_we_save_besides_costs_a_fresh_start_only(pair: World, da
     for pair.there.version in (1, 2):
         job = reload(pair.env, "PushTransfer", saved)
         assert finish(job) is StepOutcome.SUCCESS
-        pair.env.negotiation.forget("there")
+        pair.env.capabilities.forget("there")
         pair.there.store.files.clear()
 
 
@@ -263,15 +263,15 @@ def test_an_unknown_type_of_job_is_refused(pair: World) -> None:
 
 
 def test_completed_buckets_are_saved_as_ranges() -> None:
-    continuation = ResumeState()
-    continuation.begin("/transfers/push/1", "gzip:plan")
+    resume = ResumeState()
+    resume.begin("/transfers/push/1", "gzip:plan")
     for index in (3, 0, 1, 7, 2):
-        continuation.complete(index)
-    saved = json.loads(json.dumps(continuation.to_json()))
+        resume.complete(index)
+    saved = json.loads(json.dumps(resume.to_json()))
     assert saved["Completed"] == [[0, 4], [7, 8]]
     assert ResumeState(saved).completed() == {0, 1, 2, 3, 7}
-    continuation.end()
-    assert ResumeState(continuation.to_json()).completed() == set()
+    resume.end()
+    assert ResumeState(resume.to_json()).completed() == set()
 
 
 def test_a_job_that_ended_shows_the_same_after_a_restart(pair: World) -> None:

@@ -176,7 +176,7 @@ def test_a_view_that_is_collected_in_the_middle_of_anything_does_no_harm(
 def test_room_is_made_before_a_file_is_read() -> None:
     """Eight threads that use every file for a moment: memory stays within the capacity and one bucket."""
     size = 4 * SMALL
-    store = FileStore(files_of(24, size))
+    store = FileStore(files_of(12, size))
     reader, cache = make(store, 4 * size)
     most = 0
 

@@ -1,0 +1,56 @@
+"""What one run of a job works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.jobs.content import TransferStatus
+from orthanc_transfers.jobs.resume import ResumeState
+from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.peer_client import PeerClient
+from orthanc_transfers.net.retry import RetryingTransport
+from orthanc_transfers.pipeline.auto_compression import AutoCompression
+from orthanc_transfers.pipeline.bucket_size import MAX_SIZE, BucketSize
+from orthanc_transfers.pipeline.concurrency import Concurrency
+from orthanc_transfers.pipeline.executor import BucketExecutor
+from orthanc_transfers.pipeline.progress import Progress
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run, from start or resume to pause or end; used by several threads."""
+
+    services: Services
+    order: TransferRequest
+    resume: ResumeState
+    progress: Progress
+    status: TransferStatus
+    cancellation: Cancellation
+    transport: RetryingTransport
+    peer: PeerClient
+    """The peer, over ``transport``."""
+    on_transaction: Callable[[str], None]
+    """To be called with the receiver's identifier of the transfer."""
+
+    def executor(self, name: str, capabilities: Capabilities | None) -> BucketExecutor:
+        """Moves buckets to or from a peer of these capabilities; ``name`` is that of the threads."""
+        settings, clock = self.services.settings, self.services.clock
+        max_size = MAX_SIZE if capabilities is None else capabilities.max_bucket_target
+
+        def round_trip() -> float | None:
+            return self.transport.round_trip
+
+        concurrency = Concurrency(settings.threads, clock, round_trip)
+        return BucketExecutor(
+            name,
+            concurrency,
+            BucketSize(settings.bucket_size, concurrency, max_size, round_trip),
+            AutoCompression(self.order.compression, concurrency, clock, round_trip),
+            self.progress,
+            self.cancellation,
+            clock,
+        )

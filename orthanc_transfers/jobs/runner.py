@@ -1,0 +1,128 @@
+"""The worker thread of a job: one run of its work, from start or resume to pause or end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orthanc_transfers.core.errors import PeerError, TransferError
+from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.interfaces import PeerTransport
+from orthanc_transfers.jobs.content import TransferStatus
+from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.resume import ResumeState
+from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.jobs.states import Event
+from orthanc_transfers.net.peer_client import PeerClient
+from orthanc_transfers.net.retry import RetryingTransport
+from orthanc_transfers.pipeline.concurrency import MAX_REQUESTS
+from orthanc_transfers.pipeline.progress import Progress
+from orthanc_transfers.runtime import threads
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """All that is known of one transfer since its start, or since it was resubmitted."""
+
+    resume: ResumeState
+    progress: Progress
+    status: TransferStatus = field(default_factory=TransferStatus)
+    undoing: threading.Event | None = None
+    """Set once what this attempt transferred is deleted, if it ever has to be."""
+
+
+class Runner:
+    """One run of an ``attempt``.
+
+    ``work`` is called in a thread of its own; ``on_transaction`` with the receiver's identifier of the transfer;
+    ``on_end`` with what happened and the error, if any. What happened is ``None`` after a cancellation. ``name`` is
+    that of the thread, and of the job in the log.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        services: Services,
+        order: TransferRequest,
+        attempt: Attempt,
+        work: Callable[[RunContext], None],
+        on_transaction: Callable[[Attempt, str], None],
+        on_end: Callable[[Attempt, Event | None, str | None], None],
+    ) -> None:
+        self.attempt = attempt
+        self.ended = threading.Event()
+        self._name = name
+        self._services = services
+        self._order = order
+        self._work = work
+        self._on_transaction = on_transaction
+        self._on_end = on_end
+        self._cancellation = services.new_cancellation()
+
+    def start(self) -> None:
+        """Start the thread."""
+        threads.start(f"{self._name}-runner", self._run)
+
+    def cancel(self) -> None:
+        """Ask the thread to end: cuts its requests, does not wait."""
+        self._cancellation.cancel()
+
+    def _run(self) -> None:
+        error: str | None = None
+        event: Event | None = Event.DONE
+        try:
+            self._transfer()
+        except TransferError as failure:
+            # What is cut may end with any error; a true one comes again after the pause.
+            event = None if self._cancellation.requested else Event.BROKE
+            error = str(failure)
+            if isinstance(failure, PeerError):
+                self._services.capabilities.forget(self._order.peer)
+        except Exception as unexpected:
+            log.exception("%s to or from peer %s failed unexpectedly", self._name, self._order.peer)
+            event, error = Event.BROKE, f"internal error: {unexpected!r}"
+        self._on_end(self.attempt, event, error)
+        self.ended.set()
+
+    def _transfer(self) -> None:
+        services, attempt = self._services, self.attempt
+        transport = services.peers.connect(self._order.peer, max(MAX_REQUESTS, services.settings.threads))
+        forget = self._cancellation.on_cancel(transport.abort)
+        retrying = self._retrying(transport)
+        try:
+            self._work(
+                RunContext(
+                    services,
+                    self._order,
+                    attempt.resume,
+                    attempt.progress,
+                    attempt.status,
+                    self._cancellation,
+                    retrying,
+                    PeerClient(retrying, self._order.sender_transfer_id, lambda: attempt.resume.cookie),
+                    lambda identifier: self._on_transaction(attempt, identifier),
+                )
+            )
+        finally:
+            forget()
+            # No caller waits any more for what a background thread still requests.
+            transport.abort()
+            retrying.close()
+
+    def _retrying(self, transport: PeerTransport) -> RetryingTransport:
+        def wait(sentence: str | None) -> None:
+            self.attempt.status.waiting = sentence
+
+        settings = self._services.settings
+        return RetryingTransport(
+            transport,
+            retries=settings.max_http_retries,
+            max_outage=settings.max_outage,
+            clock=self._services.clock,
+            cancellation=self._cancellation,
+            on_waiting=wait,
+        )
