@@ -13,6 +13,7 @@ from orthanc_transfers._startup import described
 from orthanc_transfers._version import __version__
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.explorer import javascript
@@ -115,7 +116,12 @@ class Plugin:
         reports = Reports(staging_directory / "reports", settings.report_retention, clock)
         staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=clock)
         self._registry = Registry(
-            staging=staging, store=store, settings=settings, clock=clock, reports=reports
+            staging=staging,
+            store=store,
+            settings=settings,
+            clock=clock,
+            reports=reports,
+            read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)

@@ -11,6 +11,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     │   ├── UnknownResource
     │   ├── UnknownPeer
     │   └── UnknownTransaction
+    ├── ReadOnly              403   this Orthanc may not store anything
     ├── Conflict              409   not possible in this state (PUT after commit…)
     ├── TooLarge              413   a manifest or a body beyond the limits
     ├── WrongSize             500   a body of another size than announced (error 9)
@@ -72,6 +73,18 @@ class UnknownPeer(NotFound):
 
 class UnknownTransaction(NotFound):
     """No such push: never created, dropped or expired."""
+
+
+class ReadOnly(TransferError):
+    """This Orthanc may not store anything, by its option of that name."""
+
+    status = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Orthanc has ReadOnly in its configuration and receives nothing:"
+            " set ReadOnly to false there, or choose another receiver"
+        )
 
 
 class Conflict(TransferError):

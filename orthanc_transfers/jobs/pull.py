@@ -43,6 +43,8 @@ class PullJob(TransferJob):
     bytes_key = "DownloadedSizeMB"
 
     def work(self, context: RunContext) -> None:
+        # A job of an earlier start, before the peer lists all for nothing.
+        context.services.registry.check_writable()
         context.status.phase = "Listing"
         handshake = Handshake(context)
         # Only a peer of version 2 can be asked for the first instances, and responds at once.

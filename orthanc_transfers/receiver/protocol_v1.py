@@ -31,9 +31,10 @@ class PushV1:
         """A new push; returns its identifier. Waits for a slot if none is free.
 
         ``sender`` is the transfer's identifier, as its sender says.
-        Raises ``TooLarge``, ``NoSpace``, ``Busy``.
+        Raises ``ReadOnly``, ``TooLarge``, ``NoSpace``, ``Busy``.
         """
         # Before it waits for a slot.
+        self._pushes.registry.check_writable()
         self._pushes.registry.check_count(len(creation.manifest))
         self._pushes.slots.take(self._patience())
         buckets = [[[chunk.id, chunk.offset, chunk.size] for chunk in bucket] for bucket in creation.buckets]

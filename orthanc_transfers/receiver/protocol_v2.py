@@ -26,10 +26,12 @@ class PushV2:
     def create(self, creation: PushCreationV2, sender: str | None = None) -> PushStatus:
         """A new push, or the one of the same token. ``sender`` is the transfer's identifier, as its sender says.
 
-        Raises ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at once.
+        Raises ``ReadOnly``, ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at
+        once.
         """
         registry, slots = self._pushes.registry, self._pushes.slots
         # Before it asks for a slot.
+        registry.check_writable()
         registry.check_count(len(creation.manifest) + creation.more)
         known = registry.find("push", creation.token)
         if known is None:

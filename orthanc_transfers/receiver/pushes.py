@@ -87,13 +87,18 @@ class PushService:
     # --- for the two protocol versions
 
     def find(self, identifier: str, version: int | None = None) -> Push:
-        """A push by its identifier, of that version only. Raises ``UnknownTransaction``."""
+        """A push by its identifier, of that version only.
+
+        Raises ``UnknownTransaction``; ``ReadOnly`` where Orthanc may not store what the push still brings.
+        """
         with self._lock:
             push = self._pushes.get(identifier)
         if push is None or version not in (None, push.version):
             raise UnknownTransaction(
                 f"there is no push {identifier}: it was never created, or was dropped or expired; start over"
             )
+        if version is not None and push.transfer.state not in FINISHED:
+            self.registry.check_writable()
         return push
 
     def register(self, push: Push) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from orthanc_transfers.core.errors import Conflict, TransferError
+from orthanc_transfers.core.errors import Conflict, ReadOnly, TransferError
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Clock, InstanceStore
@@ -74,12 +74,21 @@ class Registry:
     """All transfers that this server is receiving, or has received lately. Thread-safe.
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
+    ``read_only``: nothing is received, and what was being received rests until a start without it.
     """
 
     def __init__(
-        self, staging: Staging, store: InstanceStore, reports: Reports, settings: Settings, clock: Clock
+        self,
+        staging: Staging,
+        store: InstanceStore,
+        reports: Reports,
+        settings: Settings,
+        clock: Clock,
+        *,
+        read_only: bool = False,
     ) -> None:
         self._staging = staging
+        self._read_only = read_only
         self._settings = settings
         self._clock = clock
         self._closing = Cancellation()
@@ -115,6 +124,11 @@ class Registry:
         """Call ``listener`` with every transfer that is committed, fails or is discarded."""
         self._listeners.append(listener)
 
+    def check_writable(self) -> None:
+        """Raise ``ReadOnly`` if Orthanc may not store anything; ``open`` does so too."""
+        if self._read_only:
+            raise ReadOnly
+
     def check_count(self, count: int) -> None:
         """Raise ``TooLarge`` if no transfer may have so many instances; ``open`` and ``grow`` do so too."""
         self._growth.check_count(count)
@@ -123,9 +137,10 @@ class Registry:
         """The transfer of that token, also after a restart; a new one if there is none.
 
         ``cancellation`` stops the look-up of what Orthanc has, as the end of the server does: ``Canceled``.
-        Raises ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with another manifest (a pull
-        starts over then, unless it is being committed).
+        Raises ``ReadOnly``, ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with another manifest
+        (a pull starts over then, unless it is being committed).
         """
+        self.check_writable()
         key = (request.kind, request.token)
         cancellation = cancellation or self._closing
         while True:
@@ -231,7 +246,12 @@ class Registry:
     def recover(self) -> None:
         """Roll interrupted commits forward, in the background. To be called once Orthanc has started."""
         interrupted = [one for one in self.all() if one.state is PushState.COMMITTING]
-        if interrupted:
+        if interrupted and self._read_only:
+            log.warning(
+                "%d interrupted commits are resumed once this Orthanc is started without ReadOnly",
+                len(interrupted),
+            )
+        elif interrupted:
             threads.start("transfers-recover", lambda: self._recover(interrupted))
 
     def _recover(self, interrupted: Iterable[IncomingTransfer]) -> None:

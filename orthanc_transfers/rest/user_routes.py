@@ -53,7 +53,9 @@ class UserRoutes:
     def pull(self, request: Request) -> Response:
         """``POST /transfers/pull``: a pull job here."""
         wanted = self._parse(request)
-        self._services.peers.remote_self(wanted.peer)  # an unknown peer is reported now, not by the job
+        # Reported now, not by the job: an unknown peer, and that nothing may be received.
+        self._services.peers.remote_self(wanted.peer)
+        self._services.registry.check_writable()
         return self._submit(wanted, new_pull)
 
     def list_peers(self, request: Request) -> Response:

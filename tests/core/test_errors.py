@@ -22,6 +22,7 @@ CLASSES = [
         ("UnknownResource", 404),
         ("UnknownPeer", 404),
         ("UnknownTransaction", 404),
+        ("ReadOnly", 403),
         ("Conflict", 409),
         ("TooLarge", 413),
         ("WrongSize", 500),

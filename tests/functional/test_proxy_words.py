@@ -11,7 +11,8 @@ import pytest
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
-from tests.support.orthanc_server import OrthancServer, resource, start_together
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, start_together
 
 pytestmark = pytest.mark.orthanc
 

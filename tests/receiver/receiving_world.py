@@ -155,6 +155,7 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: TestClock = field(default_factory=TestClock)
     settings: Settings = field(default_factory=Settings)
+    read_only: bool = False
 
     def __post_init__(self) -> None:
         self.start()
@@ -162,7 +163,9 @@ class World:
     def start(self) -> None:
         self.reports = Reports(self.root / "reports", self.settings.report_retention, self.clock)
         self.staging = Staging(self.root, max_size=self.settings.max_staging_size, clock=self.clock)
-        self.registry = Registry(self.staging, self.store, self.reports, self.settings, self.clock)
+        self.registry = Registry(
+            self.staging, self.store, self.reports, self.settings, self.clock, read_only=self.read_only
+        )
         self.metrics = PushMetrics()
         self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)
         self.v1, self.v2 = PushV1(self.pushes), PushV2(self.pushes)
