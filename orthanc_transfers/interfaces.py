@@ -154,6 +154,9 @@ class Peers(Protocol):
     def remote_self(self, name: str) -> str | None:
         """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
 
+    def known(self, name: str) -> object:
+        """All that ``connect`` goes by, to be compared with what it was earlier. Raises ``UnknownPeer``."""
+
     def connect(self, name: str, connections: int) -> PeerTransport:
         """A new transport to that peer, with up to that many connections. Raises ``UnknownPeer``."""
 

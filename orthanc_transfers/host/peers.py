@@ -61,6 +61,11 @@ class OrthancPeers:
         """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
         return PeerList(self._sdk).user_property(name, "RemoteSelf")
 
+    def known(self, name: str) -> object:
+        """The address, and all else that Orthanc reveals. Raises ``UnknownPeer``."""
+        url = PeerList(self._sdk).url(name)
+        return url, self._peer(name, url)
+
     def connect(self, name: str, connections: int) -> PeerTransport:
         """A transport of its own for that peer. Raises ``UnknownPeer``, ``ConfigurationError``."""
         peers = PeerList(self._sdk)

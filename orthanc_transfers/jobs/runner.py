@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from orthanc_transfers.core.errors import PeerError, TransferError
 from orthanc_transfers.core.messages_v1 import TransferRequest
-from orthanc_transfers.interfaces import PeerTransport
 from orthanc_transfers.jobs.content import TransferStatus
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.resume import ResumeState
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.states import Event
+from orthanc_transfers.net.current_transport import CurrentTransport
 from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.concurrency import MAX_REQUESTS
@@ -90,7 +90,8 @@ class Runner:
 
     def _transfer(self) -> None:
         services, attempt = self._services, self.attempt
-        transport = services.peers.connect(self._order.peer, max(MAX_REQUESTS, services.settings.threads))
+        connections = max(MAX_REQUESTS, services.settings.threads)
+        transport = CurrentTransport(services.peers, self._order.peer, connections)
         forget = self._cancellation.on_cancel(transport.abort)
         retrying = self._retrying(transport)
         try:
@@ -113,7 +114,7 @@ class Runner:
             transport.abort()
             retrying.close()
 
-    def _retrying(self, transport: PeerTransport) -> RetryingTransport:
+    def _retrying(self, transport: CurrentTransport) -> RetryingTransport:
         def wait(sentence: str | None) -> None:
             self.attempt.status.waiting = sentence
 
@@ -125,4 +126,5 @@ class Runner:
             clock=self._services.clock,
             cancellation=self._cancellation,
             on_waiting=wait,
+            renew=transport.renew,
         )

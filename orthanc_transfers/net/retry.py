@@ -40,6 +40,9 @@ MIN_BUSY_DELAY = 1.0
 # protocol, not of HTTP.
 MIN_INVALID_RETRIES = 2
 
+# Seconds between two looks whether a peer that is waited for was changed or deleted.
+RENEWAL_PERIOD = 2.0
+
 T = TypeVar("T")
 
 
@@ -47,7 +50,9 @@ class RetryingTransport:
     """See the module. Raises what the last attempt raised, and ``Canceled`` in the middle of any wait.
 
     ``on_waiting`` is called with one sentence for each wait that a user should know of, and with ``None`` when the
-    peer responds again; it must not block. ``jitter`` returns numbers from 0 to 1.
+    peer responds again; it must not block. ``renew`` lets ``inner`` follow changes of its peer, returns whether there
+    was one, and raises what is to end the wait: asked every few seconds while there is something to wait for, and then
+    a changed peer is tried at once. ``jitter`` returns numbers from 0 to 1.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class RetryingTransport:
         clock: Clock,
         cancellation: Cancellation,
         on_waiting: Callable[[str | None], None] = lambda sentence: None,
+        renew: Callable[[], bool] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = inner.name
@@ -72,6 +78,7 @@ class RetryingTransport:
         self._clock = clock
         self._cancellation = cancellation
         self._on_waiting = on_waiting
+        self._renew = renew
         self._jitter = jitter
         self._changed = threading.Condition()
         self._outage: _Outage | None = None
@@ -91,7 +98,8 @@ class RetryingTransport:
         failures: _Failures | None = None
         try:
             while True:
-                self._wait_for_turn(failures)
+                if self._wait_for_turn(failures):
+                    failures = None
                 try:
                     response = self.without_retries.send(request)
                 except PeerError as error:
@@ -105,7 +113,7 @@ class RetryingTransport:
                         if delay is None:
                             raise
                         retries += 1
-                        self._cancellation.wait(delay)
+                        self._wait(delay)
                 else:
                     self._responded()
                     return response
@@ -141,8 +149,11 @@ class RetryingTransport:
         self._forget()
         self.without_retries.close()
 
-    def _wait_for_turn(self, failures: _Failures | None) -> None:
-        """Return when this thread should send: during an outage, as the only one that does."""
+    def _wait_for_turn(self, failures: _Failures | None) -> bool:
+        """Return when this thread should send: during an outage, as the only one that does.
+
+        Returns whether the peer was changed, so that earlier failures say nothing of it.
+        """
         me = threading.get_ident()
         with self._changed:
             while self._outage and self._prober not in (None, me) and not self._cancellation.requested:
@@ -153,13 +164,13 @@ class RetryingTransport:
                 self._prober = me
             waited_for = outage or failures
             if waited_for is None:
-                return
+                return False
             now = self._clock.monotonic()
             left = waited_for.began + self._max_outage - now
             if left <= 0:
                 if failures or now - waited_for.last < MAX_DELAY:
                     raise self._final_error(waited_for.error)
-                return  # an outage of long ago, and a request that was not sent yet
+                return False  # an outage of long ago, and a request that was not sent yet
             delay = self._outage_backoff.delay(waited_for.count - 1, waited_for.error, self._jitter())
             delay = left if delay is None else min(delay, left)
             if outage:
@@ -167,7 +178,22 @@ class RetryingTransport:
                     f"Waiting for peer {self.name!r} since {outage.since}, next attempt in {ceil(delay)} s:"
                     f" {outage.error}"
                 )
-        self._cancellation.wait(delay)
+        return self._wait(delay)
+
+    def _wait(self, delay: float) -> bool:
+        """Wait, but not for a peer that was changed. Returns whether it was."""
+        if self._renew is None:
+            self._cancellation.wait(delay)
+            return False
+        end = self._clock.monotonic() + delay
+        while not self._renew():
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return False
+            self._cancellation.wait(min(left, RENEWAL_PERIOD))
+        self.url = self.without_retries.url
+        self._responded()
+        return True
 
     def _failed(self, error: PeerError, failures: _Failures | None) -> _Failures:
         with self._changed:
@@ -189,7 +215,7 @@ class RetryingTransport:
         # Jitter, so that those who wait do not all come back at once.
         delay = min(max(delay, MIN_BUSY_DELAY), MAX_DELAY) * (1 + self._jitter() / 4)
         self._responded(f"Peer {self.name!r} is busy with other transfers, next attempt in {ceil(delay)} s")
-        self._cancellation.wait(delay)
+        self._wait(delay)
 
     def _responded(self, sentence: str | None = None) -> None:
         with self._changed:

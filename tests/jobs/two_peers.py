@@ -373,6 +373,11 @@ class LoopbackPeers:
     def remote_self(self, name: str) -> str | None:
         return None
 
+    def known(self, name: str) -> object:
+        if name not in self._servers:
+            raise UnknownPeer(f"unknown peer: {name}")
+        return self._servers[name]
+
     def connect(self, name: str, connections: int) -> LoopbackTransport:
         if name not in self._servers:
             raise UnknownPeer(f"unknown peer: {name}")

@@ -14,6 +14,7 @@ from orthanc_transfers.core.errors import (
     PeerStatus,
     PeerUnreachable,
     PeerUntrusted,
+    UnknownPeer,
 )
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.retry import RetryingTransport
@@ -298,6 +299,62 @@ def test_a_503_to_anything_but_a_post_is_an_outage() -> None:
     with pytest.raises(PeerStatus, match="given up after 60 s"):
         world.get()
     assert world.waiting.waits == [20, 20, 20]
+
+
+# --- a peer that is changed meanwhile
+
+
+class Changes:
+    """What ``renew`` finds: nothing before ``at`` looks, then a change, or what it raises."""
+
+    def __init__(self, inner: FakeTransport, at: int, error: Exception | None = None) -> None:
+        self.looks = 0
+        self._inner, self._at, self._error = inner, at, error
+
+    def __call__(self) -> bool:
+        self.looks += 1
+        if self.looks != self._at:
+            return False
+        if self._error is not None:
+            raise self._error
+        self._inner.url = "http://corrected"
+        return True
+
+
+def changing(replies: Iterable[Reply | None], at: int, error: Exception | None = None) -> World:
+    """Its peer is changed at a look, or ``error`` ends the wait."""
+    world = World(replies, max_outage=600)
+    world.transport = RetryingTransport(
+        world.inner,
+        retries=5,
+        max_outage=600,
+        clock=world.clock,
+        cancellation=world.waiting,
+        on_waiting=world.said.append,
+        renew=Changes(world.inner, at, error),
+        jitter=lambda: 1.0,
+    )
+    return world
+
+
+def test_a_changed_peer_is_tried_at_once_and_its_outage_begins_anew() -> None:
+    # Looks: one before each wait, and one each 2 s of it.
+    world = changing([AWAY] * 9 + [OK], at=15)
+    assert world.get() == b"{}"
+    assert world.transport.url == "http://corrected"
+    assert max(world.waiting.waits) == 2
+    assert sum(world.waiting.waits) < 20
+    last, *anew = [said for said in world.said if said is not None][-3:]
+    assert "next attempt in 8 s" in last
+    assert all("next attempt in 1 s" in said for said in anew)
+
+
+@pytest.mark.parametrize("reply", [AWAY, Reply(status=503, headers={"Retry-After": "20"}), Reply(status=500)])
+def test_a_deleted_peer_ends_the_wait(reply: Reply | None) -> None:
+    world = changing(forever(reply), at=5, error=UnknownPeer("deleted"))
+    with pytest.raises(UnknownPeer, match="deleted"):
+        world.post()
+    assert sum(world.waiting.waits) <= 8
 
 
 # --- cancellation
