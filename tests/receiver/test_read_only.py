@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from orthanc_transfers.core.errors import ReadOnly
 from orthanc_transfers.core.model import PushState
 from tests.receiver.push_client import FILES, create_any, outcome, put_all, send
 from tests.receiver.receiving_world import (
+    PATIENCE,
     World,
     creation2_of,
     creation_of,
@@ -86,19 +86,18 @@ def test_what_was_begun_before_can_be_dropped(world: World) -> None:
 def test_an_interrupted_commit_is_resumed_by_the_next_start_without_the_option(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun, _ = hold_imports(world, after=2)
+    begun, _ = hold_imports(world)
     status = world.v2.create(creation2_of(FILES))
     send(world, status)
     world.v2.commit(status.id)
-    assert begun.wait(20)
-    threading.Thread(target=world.stop).start()
-    wait_until(
-        lambda: not any(thread.name.startswith("transfers-commit") for thread in threading.enumerate())
-    )
+    assert begun.wait(PATIENCE)
+    # Those that are under way end, no other begins.
+    world.stop()
     world.store.before_add = lambda identifier: None
     stored = len(world.store.files)
     assert stored < len(FILES)
-    set_read_only(world)
+    world.read_only = True
+    world.start()
     with caplog.at_level(logging.WARNING):
         world.pushes.recover()
     assert "resumed once this Orthanc is started without ReadOnly" in caplog.text
