@@ -31,7 +31,7 @@ def test_what_was_being_received_is_found_by_its_token_and_misses_what_it_missed
     assert {instance.id: instance.md5 for instance in manifest} == recorded.md5s
     root = recorded.unpack(recorded.receiver, tmp_path / "storage") / "Transfers"
     with receiver(root) as world:
-        found = world.receptions.find(staged["Kind"], staged["Token"])
+        found = world.registry.find(staged["Kind"], staged["Token"])
         assert found is not None
         assert (found.id, found.state) == (staged["ID"], PushState.RECEIVING)
         assert list(found.manifest) == list(manifest)
@@ -43,7 +43,7 @@ def test_an_import_that_was_interrupted_is_known_as_such(tmp_path: Path) -> None
     staged = COMMITTING.staged
     root = COMMITTING.unpack("b", tmp_path / "storage") / "Transfers"
     with receiver(root) as world:
-        found = world.receptions.find("push", staged["Token"])
+        found = world.registry.find("push", staged["Token"])
         assert found is not None
         assert found.state is PushState.COMMITTING
         (area,) = root.glob("*/area")
@@ -58,7 +58,7 @@ def test_an_outcome_is_remembered(tmp_path: Path) -> None:
     staged = ENDED.staged
     root = ENDED.unpack("b", tmp_path / "storage") / "Transfers"
     with receiver(root) as world:
-        found = world.receptions.find("push", staged["Token"])
+        found = world.registry.find("push", staged["Token"])
         assert found is not None
         assert found.state is PushState.COMMITTED
         assert found.report is not None
