@@ -136,6 +136,22 @@ def test_the_readme_names_each_target_that_runs_tests() -> None:
     assert {target for target in targets if f"`make {target}`" not in readme} == set()
 
 
+def test_the_design_says_of_each_module_over_300_lines_why_it_is_whole() -> None:
+    package = CHECKOUT / "orthanc_transfers"
+    long = {
+        str(path.relative_to(package)): lines
+        for path in package.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 300
+    }
+    (section,) = re.findall(
+        r"^### Modules over 300 lines\n(.*?)^## ",
+        (CHECKOUT / "docs" / "design.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert set(long) - set(re.findall(r"^\| `([\w/]+\.py)`", section, re.MULTILINE)) == set()
+    assert {name for name, lines in long.items() if lines > 400} == set()
+
+
 def test_the_index_of_decisions_is_complete_and_they_are_numbered_without_gaps() -> None:
     pages = sorted(path.name for path in DECISIONS.glob("*.md") if path.name != "README.md")
     assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))

@@ -23,9 +23,6 @@ from orthanc_transfers.runtime.journal import Kind, encode_range, encode_record,
 
 log = logging.getLogger(__name__)
 
-FOLDER = "sent"
-"""Name of the folder, below that of staging."""
-
 OLDEST = 86400.0
 """Seconds after which a file is deleted: of a push that stands still, Orthanc has saved the job."""
 

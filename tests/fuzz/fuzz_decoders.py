@@ -1,4 +1,4 @@
-"""Everything that reads bytes of others, as targets for a fuzzer: what is not refused must make sense.
+"""Everything that reads bytes of others, as targets for a fuzzer: what is not refused must be valid.
 
 Whatever a target reads, it may raise errors of ``core/errors.py`` only. README.md beside this file says how to run
 the fuzzer; ``test_corpus.py`` runs the corpus through all targets.

@@ -38,7 +38,6 @@ from orthanc_transfers.interfaces import (
     StepOutcome,
     StopReason,
 )
-from orthanc_transfers.jobs.ack_log import FOLDER as SENT
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
@@ -51,7 +50,7 @@ from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.receiver.staging import Staging
+from orthanc_transfers.receiver.staging import SENT, Staging
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
