@@ -49,9 +49,16 @@ class InstanceStore(Protocol):
     def md5s(
         self, identifiers: Iterable[str], cancellation: Cancellation | None = None
     ) -> dict[str, str | None]:
-        """The MD5 in the index of those that are stored here; ``None`` where the index has none.
+        """The MD5s of those that are stored here, from the index; files are read where it has none.
 
-        An identifier that is missing from the result is not stored here. Raises ``Canceled``.
+        ``None`` where the file cannot be read either. An identifier that is missing from the result is not stored
+        here. Raises ``Canceled``.
+        """
+
+    def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
+        """Read the file of a stored instance: whether its MD5 is that in the index; where that has none, ``md5``.
+
+        Raises ``Canceled``.
         """
 
     def instance(self, identifier: str) -> Instance:

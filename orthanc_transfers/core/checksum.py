@@ -9,6 +9,9 @@ import xxhash
 
 from orthanc_transfers.core.buffers import Buffer
 
+MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
+"""Of 0 bytes. Orthanc's index has it for files of 2^31 bytes and more, too (1.10.1 to 1.12.7)."""
+
 
 def md5(data: Buffer) -> str:
     """MD5 as Orthanc's index has it: 32 lower-case hexadecimal digits."""

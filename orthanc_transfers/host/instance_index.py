@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from orthanc_transfers.core.checksum import MD5_OF_NOTHING
 from orthanc_transfers.core.errors import HostError, UnknownResource
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.host.native.sdk import Sdk
@@ -63,7 +64,7 @@ class IndexedFile(NamedTuple):
     size: int
     """Bytes."""
     md5: str | None
-    """``None`` where Orthanc keeps none (``StoreMD5ForAttachments``)."""
+    """``None`` where Orthanc keeps none (``StoreMD5ForAttachments``), or that of nothing (2^31 bytes or more)."""
     uuid: str | None
     """Of its attachment, if Orthanc stored it as it is."""
 
@@ -208,8 +209,7 @@ def unknown(level: Level, identifier: str) -> UnknownResource:
 
 def _parse(attachment: dict[str, Any]) -> IndexedFile:
     # The uncompressed ones: with StorageCompression, the others are of the file on Orthanc's disk.
-    size, md5 = int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5") or None
-    as_it_is = int(attachment["CompressedSize"]) == size and attachment.get("CompressedMD5", "") == (
-        md5 or ""
-    )
-    return IndexedFile(size, md5, attachment.get("Uuid") if as_it_is else None)
+    size, md5 = int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5", "")
+    as_it_is = int(attachment["CompressedSize"]) == size and attachment.get("CompressedMD5", "") == md5
+    unknown_md5 = not md5 or (size > 0 and md5 == MD5_OF_NOTHING)
+    return IndexedFile(size, None if unknown_md5 else md5, attachment.get("Uuid") if as_it_is else None)

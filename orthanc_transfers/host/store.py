@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.core.checksum import md5
-from orthanc_transfers.core.errors import HostError
+from orthanc_transfers.core.errors import Canceled, HostError, TransferError
 from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.file_hash import FileHashes
 from orthanc_transfers.host.instance_import import import_instance
 from orthanc_transfers.host.instance_index import (
     ABSENT,
@@ -26,6 +27,8 @@ from orthanc_transfers.interfaces import Imported
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
+log = logging.getLogger(__name__)
+
 _HASHING_THREADS = 4
 
 # Files in a row that were not in the storage folder, after which none is looked for there any more.
@@ -39,6 +42,7 @@ class OrthancStore:
         self._sdk = sdk
         self._index = InstanceIndex(sdk)
         self._storage_area = storage_area
+        self._hashes = FileHashes(storage_area, self.read)
         self._durability = durability
         self._listed = ListingCache[IndexedFile]()
         self._storage_misses = 0
@@ -87,10 +91,33 @@ class OrthancStore:
     def md5s(
         self, identifiers: Iterable[str], cancellation: Cancellation | None = None
     ) -> dict[str, str | None]:
-        """The MD5s in Orthanc's index, of those instances that are stored."""
+        """The MD5s in Orthanc's index, of those instances that are stored, or of their files."""
+        cancellation = cancellation or Cancellation()
         wanted = [identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier)]
-        files = self._index.files(wanted, cancellation or Cancellation())
-        return {identifier: file.md5 for identifier, file in files.items()}
+        files = self._index.files(wanted, cancellation)
+        md5s = {identifier: file.md5 for identifier, file in files.items()}
+
+        def work(identifier: str) -> None:
+            try:
+                md5s[identifier] = self._hashes.md5(identifier, files[identifier], cancellation)
+            except Canceled:
+                raise
+            except TransferError as error:
+                log.warning("instance %s cannot be hashed: %s", identifier, error)
+
+        self._hash(files, work, cancellation)
+        return md5s
+
+    def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
+        """Whether the file of a stored instance is as Orthanc's index says; where it has no MD5, has ``md5``."""
+        cancellation = cancellation or Cancellation()
+        try:
+            file = self._index.file(identifier)
+            return file is not None and self._hashes.hash(identifier, file, cancellation) == (file.md5 or md5)
+        except Canceled:
+            raise
+        except TransferError:
+            return False
 
     def instance(self, identifier: str) -> Instance:
         """As when it was listed, if it was."""
@@ -107,23 +134,23 @@ class OrthancStore:
 
     def _manifest_of(self, files: Mapping[str, IndexedFile], cancellation: Cancellation) -> Manifest:
         self._listed.add(files)
-        unhashed = [identifier for identifier, file in files.items() if file.md5 is None]
-        hashed = self._hash(unhashed, cancellation)
+        hashed: dict[str, str] = {}
+
+        def work(identifier: str) -> None:
+            hashed[identifier] = self._hashes.md5(identifier, files[identifier], cancellation)
+
+        self._hash(files, work, cancellation)
         return Manifest(
-            hashed.get(identifier) or Instance(identifier, file.size, file.md5 or "")
+            Instance(identifier, file.size, file.md5 or hashed[identifier])
             for identifier, file in sorted(files.items())
         )
 
-    def _hash(self, identifiers: Iterable[str], cancellation: Cancellation) -> dict[str, Instance]:
-        """Instances whose file had to be read, since Orthanc does not keep MD5s (StoreMD5ForAttachments)."""
-        hashed: dict[str, Instance] = {}
-
-        def work(identifier: str) -> None:
-            data = self.read(identifier)
-            hashed[identifier] = Instance(identifier, len(data), md5(data))
-
-        threads.run_all("hashing", _HASHING_THREADS, identifiers, work, cancellation)
-        return hashed
+    def _hash(
+        self, files: Mapping[str, IndexedFile], work: Callable[[str], None], cancellation: Cancellation
+    ) -> None:
+        """Let ``work`` hash those files of which Orthanc's index has no MD5."""
+        unhashed = [identifier for identifier, file in files.items() if file.md5 is None]
+        threads.run_all("hashing", _HASHING_THREADS, unhashed, work, cancellation)
 
     def _known(self, identifier: str) -> IndexedFile:
         file = self._listed.get(identifier) or self._index.file(identifier)

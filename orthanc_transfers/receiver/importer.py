@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from orthanc_transfers.core import checksum, dicom
+from orthanc_transfers.core import dicom
 from orthanc_transfers.core.errors import ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
 from orthanc_transfers.core.ranges import Range
@@ -255,9 +255,6 @@ class Importer:
 
     def _judge_present(self, index: int, instance: Instance, data: memoryview) -> Verdict:
         stored = self._store.md5s([instance.id]).get(instance.id)
-        if stored is None:
-            # The index holds no MD5s (StoreMD5ForAttachments is off): the file tells.
-            stored = checksum.md5(self._store.read(instance.id))
         if stored == instance.md5:
             return Verdict.STORED if self._imported_before(index) else Verdict.ALREADY_THERE
         if self._imported_before(index):
@@ -267,7 +264,10 @@ class Importer:
         if theirs is not None and ours is not None and theirs != ours:
             self.reasons[index] = f"stored in another transfer syntax, {theirs} instead of {ours}"
             return Verdict.ALREADY_THERE
-        reason = "it is stored here already with other content, and Orthanc keeps the one it has"
+        if stored is None:
+            reason = "it is stored here already, but its file cannot be read: delete it, then send it again"
+        else:
+            reason = "it is stored here already with other content, and Orthanc keeps the one it has"
         if self._strict:
             raise ImportRefused(reason)
         log.warning("instance %s: %s", instance.id, reason)

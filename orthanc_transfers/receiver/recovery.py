@@ -11,8 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
-from orthanc_transfers.core import checksum
-from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -47,11 +45,7 @@ class InterruptedCommit(Commit):
 
         def check(index: int) -> None:
             instance = self._manifest.instances[index]
-            try:
-                intact = checksum.md5(self._store.read(instance.id)) == (stored[instance.id] or instance.md5)
-            except TransferError:
-                intact = False
-            if not intact:
+            if not self._store.is_intact(instance.id, instance.md5, cancellation):
                 log.warning("the file of instance %s is lost or damaged: it is imported again", instance.id)
                 self._store.remove(instance.id)
                 broken.add(instance.id)

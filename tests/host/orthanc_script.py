@@ -186,6 +186,11 @@ def md5s(request: Request) -> Response:
     return json_response({"md5s": found, "seconds": time.perf_counter() - started})
 
 
+def intact(request: Request) -> Response:
+    """Whether the file of an instance is as the index says, or else has that MD5."""
+    return json_response({"intact": store.is_intact(request.groups[0], request.groups[1])})
+
+
 def interrupted(request: Request) -> Response:
     """How often the core was asked in all, if a cancellation comes after so many times."""
     kind, limit, wanted = request.groups[0], int(request.groups[1]), request.json()
@@ -303,6 +308,7 @@ Router(sdk).register(
         Route("/host/manifest", {"POST": manifest}),
         Route("/host/beginning/([0-9]*)", {"POST": beginning}),
         Route("/host/md5s", {"POST": md5s}),
+        Route("/host/intact/(.*)/(.*)", {"POST": intact}),
         Route("/host/interrupted/([a-z0-9]*)/([0-9]*)", {"POST": interrupted}),
         Route("/host/read-part/(.*)/([0-9]+)/([0-9]+)", {"GET": read_part}),
         Route("/host/read/(.*)", {"GET": read}),

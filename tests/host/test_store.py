@@ -173,12 +173,30 @@ def test_md5s_are_given_for_what_is_stored_and_nothing_else(
     assert answer == {stored[place]["ID"]: hashlib.md5(files[place]).hexdigest() for place in (0, 1)}
 
 
-def test_md5s_of_stored_instances_are_none_where_orthanc_does_not_keep_them(
+@pytest.mark.parametrize("compressed", [False, True])
+def test_md5s_that_orthanc_does_not_keep_are_those_of_the_files(
+    make_host: MakeHost, files: list[bytes], compressed: bool
+) -> None:
+    configuration = {"StoreMD5ForAttachments": False, "StorageCompression": compressed}
+    host = make_host("no-md5", **configuration).start()
+    identifier = host.upload(files[0])["ID"]
+    expected = {identifier: hashlib.md5(files[0]).hexdigest()}
+    assert host.post("host/md5s", [identifier, ABSENT])["md5s"] == expected
+
+
+def test_a_stored_instance_without_an_md5_and_without_its_file_has_none(
     make_host: MakeHost, files: list[bytes]
 ) -> None:
-    host = make_host("no-md5", StoreMD5ForAttachments=False).start()
+    host = make_host("no-file", StoreMD5ForAttachments=False).start()
     identifier = host.upload(files[0])["ID"]
-    assert host.post("host/md5s", [identifier, ABSENT])["md5s"] == {identifier: None}
+    assert host.post(f"host/intact/{identifier}/{hashlib.md5(files[0]).hexdigest()}") == {"intact": True}
+    assert host.post(f"host/intact/{identifier}/{hashlib.md5(files[1]).hexdigest()}") == {"intact": False}
+    (file,) = (path for path in host.storage.glob("??/??/*") if path.read_bytes() == files[0])
+    file.unlink()
+    host.restart()  # Orthanc has a cache of files
+    assert host.post("host/md5s", [identifier])["md5s"] == {identifier: None}
+    assert host.post(f"host/intact/{identifier}/{hashlib.md5(files[0]).hexdigest()}") == {"intact": False}
+    assert "cannot be hashed" in host.log
 
 
 MANY = 2500

@@ -141,6 +141,9 @@ class MemoryStore:
         self.before_md5s(cancellation or Cancellation())
         return {name: self._md5(name) for name in identifiers if name in self.files}
 
+    def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
+        return identifier in self.files
+
     def read(self, identifier: str) -> memoryview:
         if identifier not in self.files:
             raise UnknownResource(f"there is no instance {identifier}")

@@ -67,7 +67,8 @@ class MemoryStore:
         self.refused: dict[str, str] = {}
         self.filtered: set[str] = set()
         self.overwrites = False
-        self.keeps_md5s = True
+        self.unreadable: set[str] = set()
+        """Stored, but their files cannot be read."""
         self.before_add: Callable[[str], None] = lambda identifier: None
         self.before_md5s: Callable[[Cancellation], None] = lambda cancellation: None
         self.before_sync: Callable[[], None] = lambda: None
@@ -94,10 +95,14 @@ class MemoryStore:
     ) -> dict[str, str | None]:
         self.before_md5s(cancellation or Cancellation())
         return {
-            identifier: md5(self.files[identifier]) if self.keeps_md5s else None
+            identifier: None if identifier in self.unreadable else md5(self.files[identifier])
             for identifier in identifiers
             if identifier in self.files
         }
+
+    def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
+        known = self.md5s([identifier])[identifier]
+        return known is not None and hashlib.md5(self.read(identifier)).hexdigest() == known
 
     def read(self, identifier: str) -> memoryview:
         if identifier not in self.files:

@@ -152,14 +152,14 @@ def test_stored_with_other_bytes_is_not_taken_for_the_same(world: World) -> None
     assert world.pull(FILES).already_stored == (0, 0)
 
 
-def test_without_md5s_in_the_index_everything_is_sent_and_the_files_are_compared(world: World) -> None:
-    world.store.keeps_md5s = False
-    world.store.put(FILES[0])
+def test_an_instance_that_is_there_without_a_readable_file_is_sent_and_refused(world: World) -> None:
+    world.store.unreadable.add(world.store.put(FILES[0]))
     transfer = world.pull(FILES)
     assert transfer.already_stored == (0, 0)
     fill(transfer, FILES)
-    report = transfer.commit()
-    assert (report.stored, report.already_stored) == (11, 1)
+    with pytest.raises(ImportRefused, match="its file cannot be read"):
+        transfer.commit()
+    assert set(world.store.files) == {identify(FILES[0])}
 
 
 # --- bytes that are wrong or missing

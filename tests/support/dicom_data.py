@@ -79,6 +79,26 @@ def multi_frame(size: int, *, name: str = "Phantom^Multi-frame", seed: int = 0) 
     return header + b"".join(_slice(512, seed, frame) for frame in range(frames))
 
 
+def write_large(path: Path, frames: int, *, name: str = "Phantom^Large") -> None:
+    """Write one instance of ``frames`` frames of 512 x 512 pixels of 16 bits (0.5 MiB each).
+
+    4200 are more than 2^31 bytes. The frames are alike but for their number in the first pixels of each 64 KB, so
+    that none can be taken for another, and all is written within seconds.
+    """
+    dataset = _image(MULTI_FRAME_STORAGE, name, new_uid(), new_uid(), 512)
+    dataset.Modality = "OT"
+    dataset.NumberOfFrames = frames
+    dataset.InstanceNumber = 1
+    header = _header(dataset, frames * 512 * 512 * 2).replace(_INSTANCE.encode(), new_uid().encode())
+    frame = bytearray(_slice(512, 0, 0))
+    with path.open("wb") as file:
+        file.write(header)
+        for number in range(frames):
+            for offset in range(0, len(frame), 64 * 1024):
+                frame[offset : offset + 4] = number.to_bytes(4, "little")
+            file.write(frame)
+
+
 def real_files() -> list[Path]:
     """Small real DICOM files, one per instance, of many syntaxes and modalities, that any Orthanc stores.
 
