@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
+from orthanc_transfers.core.storage_limits import Kept, StorageLimits
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 
@@ -87,6 +88,18 @@ class InstanceStore(Protocol):
 
     def transfer_syntax(self, identifier: str) -> str | None:
         """UID of the transfer syntax of a stored instance, ``None`` if unknown."""
+
+
+class Capacity(Protocol):
+    """The limits of this Orthanc on what it stores."""
+
+    limits: StorageLimits
+
+    def kept(self, cancellation: Cancellation) -> Kept:
+        """What it deletes for no import, as far as it tells in good time. Raises ``Canceled``."""
+
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> set[str]:
+        """Identifiers of the patients of those resources, of any level, that are stored. Raises ``Canceled``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
+from orthanc_transfers.core.storage_limits import StorageLimits
 from orthanc_transfers.explorer import javascript
 from orthanc_transfers.host import lifecycle, logs
+from orthanc_transfers.host.capacity import OrthancCapacity
 from orthanc_transfers.host.cpu import why_no_numpy
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_paths import native_path, path_option
@@ -122,6 +124,7 @@ class Plugin:
             clock=clock,
             reports=reports,
             read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
+            capacity=OrthancCapacity(sdk, StorageLimits.parse(configuration)),
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)

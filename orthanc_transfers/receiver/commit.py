@@ -22,6 +22,7 @@ from orthanc_transfers.core.model import Instance
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.importer import VERDICT_TEXTS, Importer, Verdict
+from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime import threads
@@ -72,7 +73,8 @@ class Commit:
     """One attempt at committing an area, to which nothing is written any more.
 
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
-    ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits.
+    ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits,
+    ``recycling`` the limits of Orthanc, if it has some.
     """
 
     resumed = False
@@ -88,6 +90,7 @@ class Commit:
         threads: int,
         closing: Cancellation,
         shared: SharedInstances,
+        recycling: Recycling | None = None,
     ) -> None:
         self._area = area
         self._manifest = area.manifest
@@ -97,6 +100,7 @@ class Commit:
         self._threads = threads
         self._closing = closing
         self._shared = shared
+        self._recycling = recycling
         self._claim: Claim | None = None
         self._importer: Importer | None = None
 
@@ -214,7 +218,12 @@ class Commit:
         importer = self._importer = self._new_importer()
         importer.found(same, present)
         self._verify_again(stored, wanted, cancellation)
-        importer.run(wanted, present, cancellation)
+        ranks = None
+        if self._recycling is not None:
+            ranks = self._recycling.ranks(self._area, wanted, same, cancellation)
+        importer.run(wanted, present, cancellation, ranks)
+        if self._recycling is not None:
+            self._recycling.require_kept(self._manifest, importer, cancellation)
         return self._summary(importer)
 
     def _verify_again(

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from orthanc_transfers.core.errors import Conflict, NoSpace, TooLarge, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.commit import same_indices
 from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 
 class Growth:
-    """Thread-safe. ``max_instances`` is the limit of one transfer."""
+    """Thread-safe. ``max_instances`` is the limit of one transfer; ``recycling`` knows Orthanc's, if it has some."""
 
-    def __init__(self, staging: Staging, store: InstanceStore, max_instances: int) -> None:
+    def __init__(
+        self,
+        staging: Staging,
+        store: InstanceStore,
+        max_instances: int,
+        recycling: Recycling | None = None,
+    ) -> None:
         self._staging = staging
         self._store = store
         self._max_instances = max_instances
+        self._recycling = recycling
 
     def check_count(self, count: int) -> None:
         """Raise ``TooLarge`` if no transfer may have so many instances."""
@@ -26,6 +36,13 @@ class Growth:
                 f"{count} instances in one transfer are more than MaxManifestInstances, {self._max_instances}:"
                 " send them in several transfers, or raise the limit on the receiving server"
             )
+
+    def check_capacity(
+        self, manifest: Manifest, patients: Collection[str] | None, cancellation: Cancellation
+    ) -> None:
+        """Raise ``TooLarge`` if Orthanc's own limits have no room for that, whatever it recycles; ``Canceled``."""
+        if self._recycling is not None:
+            self._recycling.check_announced(manifest, patients, cancellation)
 
     def look_up(
         self, manifest: Manifest, first: int, cancellation: Cancellation
@@ -56,6 +73,7 @@ class Growth:
                 )
             try:
                 self.check_count(len(manifest) + more)
+                self.check_capacity(manifest, None, cancellation)
                 stored, needed = self.look_up(manifest, transfer.count, cancellation)
                 self._staging.promise(transfer.id, needed)
                 transfer.grow(manifest, stored, growing=more > 0)

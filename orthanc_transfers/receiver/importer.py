@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from orthanc_transfers.core import dicom
@@ -46,6 +46,7 @@ class Verdict(enum.IntEnum):
     FILTERED = 3
     REFUSED = 4
     UNDONE = 5
+    RECYCLED = 6
 
 
 VERDICT_TEXTS = {
@@ -55,6 +56,7 @@ VERDICT_TEXTS = {
     Verdict.FILTERED: "filtered",
     Verdict.REFUSED: "refused",
     Verdict.UNDONE: "undone",
+    Verdict.RECYCLED: "recycled",
 }
 
 
@@ -115,27 +117,35 @@ class Importer:
     def _imported_before(self, index: int) -> bool:
         return self._resumed and index in self._absent
 
-    def run(self, indices: Iterable[int], suspects: frozenset[int], cancellation: Cancellation) -> None:
+    def run(
+        self,
+        indices: Iterable[int],
+        suspects: frozenset[int],
+        cancellation: Cancellation,
+        ranks: Mapping[int, int] | None = None,
+    ) -> None:
         """Import instances, and fsync Orthanc's index.
 
-        ``suspects`` are stored with another MD5, and go first: what fails should fail early.
+        ``suspects`` are stored with another MD5, and go first: what fails should fail early. ``ranks``: those of a
+        lower rank before others.
         Raises ``ImportRefused``, naming the instance and the reason; ``Canceled``.
         """
         threads.run_all(
             "transfers-import",
             self._threads,
-            self._ordered(list(indices), suspects),
+            self._ordered(list(indices), suspects, ranks or {}),
             self._import_one,
             cancellation,
         )
         self._store.sync()
 
-    def _ordered(self, indices: Sequence[int], suspects: frozenset[int]) -> list[int]:
+    def _ordered(
+        self, indices: Sequence[int], suspects: frozenset[int], ranks: Mapping[int, int]
+    ) -> list[int]:
         # The rest in the order of the area, which is how the kernel reads ahead.
-        def urgency(index: int) -> int:
-            if index in suspects:
-                return 0
-            return 1 if self._manifest.instances[index].size >= _LONG else 2
+        def urgency(index: int) -> tuple[bool, int, bool]:
+            short = self._manifest.instances[index].size < _LONG
+            return index not in suspects, ranks.get(index, 0), short
 
         return sorted(indices, key=urgency)
 

@@ -27,6 +27,7 @@ from orthanc_transfers.receiver.commit import Commit, CommitSummary
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
 from orthanc_transfers.receiver.recovery import InterruptedCommit
+from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
 from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
@@ -51,6 +52,8 @@ class ReceiverServices:
     shared_instances: SharedInstances
     ended: Callable[[IncomingTransfer], None]
     """Called once when a transfer is committed, fails or is discarded."""
+    recycling: Recycling | None = None
+    """If Orthanc limits what it stores."""
 
 
 class IncomingTransfer:
@@ -253,6 +256,7 @@ class IncomingTransfer:
             threads=self._services.threads,
             closing=self._services.closing,
             shared=self._services.shared_instances,
+            recycling=self._services.recycling,
         )
         try:
             summary = commit.run(cancellation)

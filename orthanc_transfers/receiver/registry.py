@@ -14,10 +14,11 @@ from typing import Any
 from orthanc_transfers.core.errors import Conflict, ReadOnly, TransferError
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Clock, InstanceStore
+from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, ReceiverServices
+from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
 from orthanc_transfers.receiver.staging import Staging
@@ -49,6 +50,8 @@ class OpenRequest:
     more: int = 0
     """Number of instances to be announced later, behind these: by the same token with all of them. It is not
     committed before."""
+    patients: Collection[str] | None = None
+    """Identifiers of the patients of all these instances, if known."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """JSON that is kept on disk for the client."""
     peer: str | None = None
@@ -75,6 +78,7 @@ class Registry:
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
     ``read_only``: nothing is received, and what was being received rests until a start without it.
+    ``capacity``: of Orthanc, whose limits are without effect here if there is none.
     """
 
     def __init__(
@@ -86,13 +90,15 @@ class Registry:
         clock: Clock,
         *,
         read_only: bool = False,
+        capacity: Capacity | None = None,
     ) -> None:
         self._staging = staging
         self._read_only = read_only
         self._settings = settings
         self._clock = clock
         self._closing = Cancellation()
-        self._growth = Growth(staging, store, settings.max_manifest_instances)
+        self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
+        self._growth = Growth(staging, store, settings.max_manifest_instances, self._recycling)
         self._services = ReceiverServices(
             store,
             reports,
@@ -101,6 +107,7 @@ class Registry:
             self._closing,
             SharedInstances(),
             self._ended,
+            self._recycling,
         )
         self._lock = threading.Lock()
         self._transfers: dict[str, IncomingTransfer] = {}
@@ -128,6 +135,11 @@ class Registry:
         """Raise ``ReadOnly`` if Orthanc may not store anything; ``open`` does so too."""
         if self._read_only:
             raise ReadOnly
+
+    @property
+    def limited(self) -> bool:
+        """Whether Orthanc has limits: then a transfer is announced as a whole, with its patients."""
+        return self._recycling is not None
 
     def check_count(self, count: int) -> None:
         """Raise ``TooLarge`` if no transfer may have so many instances; ``open`` and ``grow`` do so too."""
@@ -196,6 +208,7 @@ class Registry:
     def _create(self, request: OpenRequest, cancellation: Cancellation) -> IncomingTransfer:
         manifest = request.manifest
         self._growth.check_count(len(manifest) + request.more)
+        self._growth.check_capacity(manifest, request.patients, cancellation)
         stored, needed = frozenset[int](), manifest.size
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)

@@ -22,7 +22,7 @@ from orthanc_transfers.core.messages_v2 import PushCreationV2
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, Resource
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Imported, ImportStatus
+from orthanc_transfers.interfaces import Capacity, Imported, ImportStatus
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.protocol_v1 import PushV1
@@ -161,6 +161,7 @@ class World:
     clock: TestClock = field(default_factory=TestClock)
     settings: Settings = field(default_factory=Settings)
     read_only: bool = False
+    capacity: Capacity | None = None
 
     def __post_init__(self) -> None:
         self.start()
@@ -169,7 +170,13 @@ class World:
         self.reports = Reports(self.root / "reports", self.settings.report_retention, self.clock)
         self.staging = Staging(self.root, max_size=self.settings.max_staging_size, clock=self.clock)
         self.registry = Registry(
-            self.staging, self.store, self.reports, self.settings, self.clock, read_only=self.read_only
+            self.staging,
+            self.store,
+            self.reports,
+            self.settings,
+            self.clock,
+            read_only=self.read_only,
+            capacity=self.capacity,
         )
         self.metrics = PushMetrics()
         self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)
