@@ -40,6 +40,7 @@ from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
@@ -143,6 +144,7 @@ class Plugin:
             settings=settings,
             clock=clock,
             capabilities=CapabilitiesCache(clock),
+            body_limits=BodyLimits(clock),
             originator=originator,
         )
 

@@ -26,6 +26,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
         ├── PeerUnreachable         refused, reset, DNS, time-out            (retryable)
         │   └── PeerUntrusted       no agreement on TLS                      (not retryable)
         ├── PeerStatus              an HTTP status that is not 200; carries it
+        │   └── BodyRefused         413 of what is in front of the peer; carries the size
         ├── PeerInvalidResponse              an invalid response (HTML, wrong size…) (retryable)
         └── PeerMismatch            the peer is not the one expected (originator)
 """
@@ -212,6 +213,14 @@ class PeerStatus(PeerError):
     @property
     def retryable(self) -> bool:  # type: ignore[override]
         return self.peer_status in (408, 425, 429) or self.peer_status >= 500
+
+
+class BodyRefused(PeerStatus):
+    """413 of something in front of the peer: ``sent`` bytes are more than it takes in one request."""
+
+    def __init__(self, message: str, answer: PeerStatus, sent: int) -> None:
+        super().__init__(message, answer.peer, answer.peer_status, headers=answer.headers, body=answer.body)
+        self.sent = sent
 
 
 class PeerInvalidResponse(PeerError):

@@ -52,6 +52,8 @@ class Capabilities:
     """Bytes that a body may have, before and after its codec."""
     growing: bool = False
     """Whether a push may be created with its first instances, and the others be announced later."""
+    parts: bool = False
+    """Whether an announcement may leave out the instances that were announced before."""
 
     @property
     def max_bucket_target(self) -> int:
@@ -69,6 +71,7 @@ class Capabilities:
             _codecs(body),
             natural_number(required_field(body, "MaxBodySize"), '"MaxBodySize"'),
             _flag(body, "Growing"),
+            _flag(body, "Parts"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class Capabilities:
             "Codecs": [codec.value for codec in self.codecs],
             "MaxBodySize": self.max_body_size,
             "Growing": self.growing,
+            "Parts": self.parts,
         }
 
 
@@ -86,12 +90,14 @@ class Capabilities:
 class PushCreationV2:
     """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer.
 
-    ``more`` instances will be announced by a later creation with all of them.
+    ``more`` instances will be announced by a later creation with all of them, or, of a receiver that takes parts,
+    with those from index ``before`` on.
     """
 
     token: str
     manifest: Manifest
     more: int = 0
+    before: int = 0
 
     @classmethod
     def parse(cls, value: Any) -> PushCreationV2:
@@ -99,11 +105,16 @@ class PushCreationV2:
         token = string_field(body, "Token")
         if not re.fullmatch("[0-9a-f]{32}", token):
             raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {shown(token)}')
-        return cls(token, Manifest(instances_field(body)), more_field(body))
+        before = natural_number(body.get("Before", 0), '"Before"')
+        return cls(token, Manifest(instances_field(body)), more_field(body), before)
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"Token": self.token, "Instances": instances_to_json(self.manifest)}
-        return {**value, "More": self.more} if self.more else value
+        if self.more:
+            value["More"] = self.more
+        if self.before:
+            value["Before"] = self.before
+        return value
 
 
 @dataclass(frozen=True, slots=True)

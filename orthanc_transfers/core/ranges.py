@@ -103,6 +103,12 @@ class RangeSet:
         return gaps
 
 
+def halves(ranges: Sequence[Range]) -> tuple[list[Range], list[Range]]:
+    """The first half of some ranges, an even number of bytes unless there is but one, and the second."""
+    size = sum(item.size for item in ranges)
+    return cut(ranges, size // 4 * 2 or size // 2)
+
+
 def cut(ranges: Sequence[Range], size: int) -> tuple[list[Range], list[Range]]:
     """The first ``size`` bytes of some ranges, in their order, and the others."""
     before: list[Range] = []

@@ -10,6 +10,7 @@ from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.jobs.content import TransferStatus
 from orthanc_transfers.jobs.resume import ResumeState
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.body_limits import BodyLimit
 from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
@@ -36,10 +37,21 @@ class RunContext:
     on_transaction: Callable[[str], None]
     """To be called with the receiver's identifier of the transfer."""
 
-    def executor(self, name: str, capabilities: Capabilities | None) -> BucketExecutor:
+    def body_limit(self) -> BodyLimit:
+        """How large a request to the peer may be."""
+        return self.services.body_limits.of(self.transport, self.services.settings.bucket_size)
+
+    def executor(self, name: str, capabilities: Capabilities | None, *, sends: bool) -> BucketExecutor:
         """Moves buckets to or from a peer of these capabilities; ``name`` is that of the threads."""
         settings, clock = self.services.settings, self.services.clock
         max_size = MAX_SIZE if capabilities is None else capabilities.max_bucket_target
+
+        limit = self.body_limit()
+
+        def body_size() -> int:
+            known = limit.known if sends else None
+            # A bucket may have one and a half times its target.
+            return MAX_SIZE if known is None else max(1, known * 2 // 3)
 
         def round_trip() -> float | None:
             return self.transport.round_trip
@@ -48,7 +60,7 @@ class RunContext:
         return BucketExecutor(
             name,
             concurrency,
-            BucketSize(settings.bucket_size, concurrency, max_size, round_trip),
+            BucketSize(settings.bucket_size, concurrency, max_size, round_trip, body_size),
             AutoCompression(self.order.compression, concurrency, clock, round_trip),
             self.progress,
             self.cancellation,

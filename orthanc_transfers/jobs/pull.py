@@ -125,7 +125,7 @@ def _transfer(context: RunContext, listed: Beginning, capabilities: Capabilities
     """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
     incoming = _open(context, listed)
     context.on_transaction(incoming.id)
-    executor = context.executor(KIND, capabilities)
+    executor = context.executor(KIND, capabilities, sends=False)
     try:
         if capabilities is None:
             _Pull(context, incoming, Fetcher1(context, listed.manifest), executor, None, 0).run()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from orthanc_transfers.core.codec import Codec, level_for, usable
+from orthanc_transfers.core.errors import BodyRefused
 from orthanc_transfers.core.messages_v2 import ChunksRequest
 from orthanc_transfers.core.planner import RangePlan
-from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.core.ranges import Range, RangeSet, halves
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.net.peer_client import Fetched
 from orthanc_transfers.pipeline.executor import BucketExecutor
@@ -26,6 +28,7 @@ class Fetcher2:
         codecs: Collection[Codec],
     ) -> None:
         self._client = context.peer
+        self._limit = context.body_limit()
         self._progress = context.progress
         self._incoming = incoming
         self._executor = executor
@@ -48,4 +51,15 @@ class Fetcher2:
             self._executor.compression(),
             level_for(self._progress.speed()),
         )
-        return self._client.fetch_chunks(wanted, compress=self._compress)
+        try:
+            return self._client.fetch_chunks(wanted, compress=self._compress)
+        except BodyRefused as error:
+            # Thousands of tiny instances are named in one request.
+            self._limit.refused(error)
+        first, second = (self.fetch(tuple(half)) for half in halves(bucket))
+        return replace(
+            second,
+            data=memoryview(b"".join((first.data, second.data))),
+            wire=first.wire + second.wire,
+            encoding=first.encoding + second.encoding,
+        )

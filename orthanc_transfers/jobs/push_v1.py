@@ -7,6 +7,7 @@ from functools import cached_property
 from orthanc_transfers.core.buffers import size_of
 from orthanc_transfers.core.codec import Codec, Compression, choose, encode
 from orthanc_transfers.core.errors import (
+    BodyRefused,
     Corrupted,
     PeerError,
     PeerInvalidResponse,
@@ -35,7 +36,8 @@ class Push:
         self._context = context
         self._manifest = manifest
         self._timeout = context.services.settings.peer_commit_timeout
-        self._buckets = plan_buckets(manifest, context.services.settings.bucket_size)
+        self._limit = context.body_limit()
+        self._plan(self._max_target())
         self._codec = Codec.NONE
         self._sent_before = False
         """Whether all buckets had arrived before a pause or a restart: the commit may have begun then."""
@@ -43,12 +45,20 @@ class Push:
 
     def run(self) -> None:
         """Send every bucket that the receiver does not have from before a pause, then commit."""
-        for left in reversed(range(_MAX_TRANSACTIONS)):
+        left = _MAX_TRANSACTIONS
+        while True:
             path = self._resume() or self._create()
             try:
                 self._send(path)
                 self._commit(path)
+            except BodyRefused as error:
+                # Its buckets were announced, so that a new push is needed for smaller ones.
+                self._limit.refused(error)
+                self._context.peer.drop(path)
+                self._context.resume.end()
+                self._plan(self._max_target())
             except PeerStatus as error:
+                left -= 1
                 corrupted = orthanc_code(error) == Corrupted.code
                 if not left or not (corrupted or error.peer_status == 404):
                     raise
@@ -76,6 +86,10 @@ class Push:
         codec, _, fingerprint = (plan or "").partition(":")
         if path is None:
             return None
+        target = fingerprint.partition(":")[0]
+        if target.isdecimal() and 0 < int(target) < self._target:
+            # Smaller, for larger buckets were refused before a restart.
+            self._plan(int(target))
         if fingerprint != self._fingerprint:
             # What is to be sent changed during the pause.
             self._context.peer.drop(path)
@@ -103,9 +117,22 @@ class Push:
         self._begin(path)
         return path
 
-    @cached_property
+    def _max_target(self) -> int:
+        """Bytes to aim at for a bucket: it may have nearly twice as many, and gzip may add a few."""
+        limit, configured = self._limit.known, self._context.services.settings.bucket_size
+        return configured if limit is None else max(1, min(configured, limit * 31 // 64))
+
+    def _plan(self, target: int) -> None:
+        self._target = target
+        self._buckets = plan_buckets(self._manifest, target)
+
+    @property
     def _fingerprint(self) -> str:
-        return f"{self._context.services.settings.bucket_size}:{self._manifest.fingerprint()}"
+        return f"{self._target}:{self._manifest_fingerprint}"
+
+    @cached_property
+    def _manifest_fingerprint(self) -> str:
+        return self._manifest.fingerprint()
 
     def _choose(self) -> Codec:
         """One codec for the whole push: gzip if any of a few samples gains by it."""
@@ -141,7 +168,7 @@ class Push:
             context.peer.put_bucket(path, bucket.index, body)
             return Moved(bucket.size, size_of(body), self._codec)
 
-        context.executor("push", None).run(
+        context.executor("push", None, sends=True).run(
             [bucket for bucket in self._buckets if bucket.index not in completed],
             move,
             lambda bucket: context.resume.complete(bucket.index),

@@ -7,16 +7,16 @@ from functools import partial
 from typing import Any
 
 from orthanc_transfers.core.buffers import size_of
-from orthanc_transfers.core.codec import Codec, choose, encode, level_for
-from orthanc_transfers.core.errors import PeerError, PeerStatus
+from orthanc_transfers.core.codec import choose, encode, level_for
+from orthanc_transfers.core.errors import BodyRefused, PeerError, PeerStatus
 from orthanc_transfers.core.messages_v2 import (
     Capabilities,
-    PushCreationV2,
     PushStatus,
 )
 from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
 from orthanc_transfers.core.planner import RangePlan
-from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.core.ranges import Range, RangeSet, halves
+from orthanc_transfers.jobs.announcement import Announcer
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.push_report import keep_report
 from orthanc_transfers.pipeline.executor import Moved
@@ -37,9 +37,11 @@ class Push:
         self._manifest, self._more = beginning.manifest, beginning.more
         self._whole = whole
         self._growing = capabilities.growing
+        self._announcer = Announcer(context, capabilities)
+        self._body_limit = context.body_limit()
         self._codecs = frozenset(capabilities.codecs)
         self._began = context.services.clock.now()
-        self._executor = context.executor("push", capabilities)
+        self._executor = context.executor("push", capabilities, sends=True)
 
     def run(self) -> None:
         """Send what is missing until the receiver has imported it. Raises ``PeerError`` and its subclasses."""
@@ -87,7 +89,7 @@ class Push:
 
     def _create(self) -> PushStatus:
         context = self._context
-        create = partial(self._post_creation, self._manifest, self._more)
+        create = partial(self._announcer.announce, self._manifest, self._more)
         try:
             push, cookie = create()
         except PeerStatus as error:
@@ -103,19 +105,10 @@ class Push:
         context.status.already_stored = push.already_stored
         return push
 
-    def _post_creation(self, manifest: Manifest, more: int) -> tuple[PushStatus, str | None]:
-        context = self._context
-        creation = PushCreationV2(context.resume.token, manifest, more)
-        return context.peer.create_push_v2(
-            creation,
-            timeout=context.services.settings.peer_commit_timeout,
-            compress=Codec.ZSTD in self._codecs,
-        )
-
     def _announce_all(self) -> Listing:
         """Announce all the instances to the receiver, while the first are being sent."""
         manifest = self._whole.result(self._context.cancellation)
-        push, _ = self._post_creation(manifest, 0)
+        push, _ = self._announcer.announce(manifest, 0)
         self._manifest, self._more = manifest, 0
         self._context.status.already_stored = push.already_stored
         return self._listing(push)
@@ -136,24 +129,34 @@ class Push:
     def _send(self, push: PushStatus) -> PushStatus:
         if push.state is not PushState.RECEIVING:
             return push
-        context, clock = self._context, self._context.services.clock
+        context = self._context
         context.status.phase = "Sending"
         schedule = Schedule(self._executor, self, self._listing(push), self._announce_all)
-
-        def send(bucket: Sequence[Range]) -> Moved:
-            chunks = [chunk for item in bucket for chunk in self._manifest.chunks(item)]
-            pieces = context.services.reader.read(chunks, self._manifest)
-            began = clock.monotonic()
-            codec = choose(self._executor.compression(), pieces, self._codecs)
-            body = encode(pieces, codec, level_for(context.progress.speed()))
-            seconds = clock.monotonic() - began
-            del pieces  # what is encoded needs no memory while it is sent
-            context.peer.put_ranges(push.path, bucket, body, codec)
-            return Moved(sum(item.size for item in bucket), size_of(body), codec, seconds)
-
-        schedule.run(send)
+        schedule.run(partial(self._put, push.path))
         context.status.phase = "Importing"
         return context.peer.commit_v2(push.path, self._manifest.size)
+
+    def _put(self, path: str, bucket: Sequence[Range]) -> Moved:
+        """Send a bucket; in halves, if it is larger than what is in front of the peer takes."""
+        context, clock = self._context, self._context.services.clock
+        chunks = [chunk for item in bucket for chunk in self._manifest.chunks(item)]
+        pieces = context.services.reader.read(chunks, self._manifest)
+        began = clock.monotonic()
+        codec = choose(self._executor.compression(), pieces, self._codecs)
+        body = encode(pieces, codec, level_for(context.progress.speed()))
+        seconds = clock.monotonic() - began
+        del pieces  # what is encoded needs no memory while it is sent
+        size, wire = sum(item.size for item in bucket), size_of(body)
+        if size < 2 or self._body_limit.allows(wire):
+            try:
+                context.peer.put_ranges(path, bucket, body, codec)
+                return Moved(size, wire, codec, seconds)
+            except BodyRefused as error:
+                self._body_limit.refused(error)
+        del body
+        first, second = (self._put(path, half) for half in halves(bucket))
+        encoding = first.encoding_seconds + second.encoding_seconds
+        return Moved(size, first.wire + second.wire, second.codec, encoding)
 
     def _finish(self, push: PushStatus) -> PushStatus:
         """Poll until the commit ends."""

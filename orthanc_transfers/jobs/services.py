@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Clock, InstanceStore, Peers
 from orthanc_transfers.jobs.ack_log import AckLogs
+from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.registry import Registry
@@ -28,6 +29,7 @@ class Services:
     settings: Settings
     clock: Clock
     capabilities: CapabilitiesCache
+    body_limits: BodyLimits
     originator: str
     new_cancellation: Callable[[], Cancellation] = Cancellation
     """Makes the token on which all waits of one run sleep."""

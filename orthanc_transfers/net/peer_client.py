@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from orthanc_transfers.core import paths
-from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.buffers import Buffer, size_of
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, content_type, decode
 from orthanc_transfers.core.content_encoding import (
@@ -23,6 +23,7 @@ from orthanc_transfers.core.content_encoding import (
 from orthanc_transfers.core.errors import (
     BadFile,
     BadRequest,
+    BodyRefused,
     PeerError,
     PeerInvalidResponse,
     PeerStatus,
@@ -155,11 +156,12 @@ class PeerClient:
     # --- version 2
 
     def create_push_v2(
-        self, creation: PushCreationV2, *, timeout: float | None, compress: bool
+        self, creation: PushCreationV2, size: int, *, timeout: float | None, compress: bool
     ) -> tuple[PushStatus, str | None]:
         """Create a push, or announce its further instances: its status, and the cookie that the response sets.
 
-        ``compress``: whether the peer understands a request that is compressed with zstd.
+        ``size`` are the bytes of all instances announced with this. ``compress``: whether the peer understands a
+        request that is compressed with zstd.
         """
         request = self._json_post(
             paths.PUSH_V2, creation.to_json(), timeout=timeout, compress=compress, repeatable=True
@@ -167,10 +169,10 @@ class PeerClient:
 
         def create() -> tuple[PushStatus, PeerResponse]:
             if not creation.more:
-                return self._status(request, creation.manifest.size)
+                return self._status(request, size)
             # The peer may know all of it, from an attempt of which this side knows nothing.
             status, response = self._parsed(request, PushStatus.parse)
-            area = creation.manifest.area
+            area = Range(0, size)
             there = RangeSet(status.missing).missing(area)
             return replace(status, missing=tuple(there.missing(area))), response
 
@@ -243,7 +245,7 @@ class PeerClient:
     # --- responses
 
     def _parsed(self, request: PeerRequest, parse: Callable[[Any], T]) -> tuple[T, PeerResponse]:
-        response = self._transport.send(request)
+        response = _send(self._transport, request)
         return self._parse(request, response, parse), response
 
     def _parse(self, request: PeerRequest, response: PeerResponse, parse: Callable[[Any], T]) -> T:
@@ -263,7 +265,7 @@ class PeerClient:
             if not isinstance(value, dict):
                 raise BadRequest("it is no JSON object")
 
-        self._parse(request, transport.send(request), parse)
+        self._parse(request, _send(transport, request), parse)
 
     def _status(self, request: PeerRequest, size: int) -> tuple[PushStatus, PeerResponse]:
         status, response = self._parsed(request, PushStatus.parse)
@@ -274,7 +276,7 @@ class PeerClient:
         return status, response
 
     def _fetch_chunks(self, request: PeerRequest, size: int) -> Fetched:
-        response = self._transport.send(request)
+        response = _send(self._transport, request)
         if xxh3([response.body]) != response.headers.get(XXH3_HEADER):
             raise PeerInvalidResponse(f"peer {self.name} sent bytes with a wrong checksum", self.name)
         try:
@@ -292,6 +294,23 @@ class PeerClient:
             raise PeerInvalidResponse(
                 f"peer {self.name} sent other bytes than were asked for: {error}", self.name
             ) from error
+
+
+def _send(transport: PeerTransport, request: PeerRequest) -> PeerResponse:
+    """Raises what ``PeerTransport.send`` does; ``BodyRefused`` for a 413 that is not of Orthanc."""
+    try:
+        return transport.send(request)
+    except PeerStatus as error:
+        sent = size_of(request.body)
+        if error.peer_status != 413 or not sent or orthanc_code(error) is not None:
+            raise
+        less = "lower BucketSize here" if request.method == "PUT" else "send fewer instances at once"
+        raise BodyRefused(
+            f"{error}; something in front of this peer takes no request of {sent} bytes:"
+            f" raise its limit there (client_max_body_size of nginx), or {less}",
+            error,
+            sent,
+        ) from None
 
 
 def orthanc_code(error: PeerStatus) -> int | None:

@@ -40,7 +40,8 @@ class BucketSize:
     ``round_trip`` is that of the link, in seconds, once it is known. The first buckets have ``FIRST_SIZE`` at most,
     and ``FIRST_TOTAL`` together, so that they leave early, whatever the link can carry. From then on they have the
     configured size (``start``), unless requests last long: then so many bytes that a request lasts about
-    ``_SECONDS``, or several round trips. Each worker has its own measure, for its connection may be a slow one.
+    ``_SECONDS``, or several round trips. None is larger than ``limit`` returns at that moment.
+    Each worker has its own measure, for its connection may be a slow one.
     The last buckets are small, so that all workers end together.
     """
 
@@ -50,7 +51,9 @@ class BucketSize:
         connections: Callable[[], int],
         max_size: int = MAX_SIZE,
         round_trip: Callable[[], float | None] = lambda: None,
+        limit: Callable[[], int] = lambda: MAX_SIZE,
     ) -> None:
+        self._limit = limit
         self._start = start
         self._connections = connections
         self._round_trip = round_trip
@@ -67,7 +70,10 @@ class BucketSize:
         if self._rate is None:
             wanted = self._worker.wanted = min(wanted, FIRST_TOTAL / connections)
         memory = max(self._start, MAX_IN_FLIGHT // connections)
-        return max(1, min(int(wanted), self._max_size, memory, self._max_near_end(left / (2 * connections))))
+        return max(1, min(int(wanted), self._most(), memory, self._max_near_end(left / (2 * connections))))
+
+    def _most(self) -> int:
+        return min(self._max_size, self._limit())
 
     def _max_near_end(self, share: float) -> int:
         rate = getattr(self._worker, "rate", None)
@@ -77,7 +83,7 @@ class BucketSize:
 
     def record(self, size: int, seconds: float) -> None:
         """A request of the calling thread for ``size`` bytes succeeded."""
-        now = getattr(self._worker, "wanted", self._usual)
+        now = min(getattr(self._worker, "wanted", self._usual), self._most())
         if size < now / 2:
             return  # the end of a range
         rate = size / max(seconds, 1e-6)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from orthanc_transfers.core import checksum, codec
 from orthanc_transfers.core.codec import Codec
-from orthanc_transfers.core.errors import BadRequest, Corrupted
+from orthanc_transfers.core.errors import BadRequest, Conflict, Corrupted, UnknownTransaction
 from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
+from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.pushes import Push, PushService
@@ -27,20 +28,21 @@ class PushV2:
         """A new push, or the one of the same token. ``sender`` is the transfer's identifier, as its sender says.
 
         Raises ``ReadOnly``, ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at
-        once.
+        once; ``UnknownTransaction`` if it is said to have instances, and is unknown.
         """
         registry, slots = self._pushes.registry, self._pushes.slots
         # Before it asks for a slot.
         registry.check_writable()
-        registry.check_count(len(creation.manifest) + creation.more)
+        registry.check_count(creation.before + len(creation.manifest) + creation.more)
         known = registry.find("push", creation.token)
+        manifest = _announced(creation, known)
         if known is None:
             slots.take(0)
         try:
             transfer = registry.open(
                 OpenRequest(
                     token=creation.token,
-                    manifest=creation.manifest,
+                    manifest=manifest,
                     kind="push",
                     check_stored=True,
                     more=creation.more,
@@ -111,6 +113,24 @@ class PushV2:
         if transfer.growing or (not transfer.missing() and transfer.state not in FINISHED):
             transfer.commit_in_background()
         return _status(transfer)
+
+
+def _announced(creation: PushCreationV2, known: IncomingTransfer | None) -> Manifest:
+    """All instances announced so far, those of ``known`` that ``creation`` leaves out included."""
+    if not creation.before:
+        return creation.manifest
+    if known is None:
+        raise UnknownTransaction("no push of this token is known: announce its instances from the first on")
+    earlier = known.manifest.instances[: creation.before]
+    if len(earlier) < creation.before:
+        raise Conflict(
+            f"{len(earlier)} instances of this push were announced, and not {creation.before}:"
+            " announce the others first"
+        )
+    try:
+        return Manifest((*earlier, *creation.manifest))
+    except ValueError as error:
+        raise BadRequest(f'"Instances" names one that was announced before: {error}') from None
 
 
 def _status(transfer: IncomingTransfer) -> PushStatus:

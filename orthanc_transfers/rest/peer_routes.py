@@ -150,7 +150,7 @@ class PeerRoutes:
         """``GET /transfers/capabilities``."""
         return json_response(
             Capabilities(
-                (1, 2), __version__, self._originator, usable(), MAX_BODY_SIZE, growing=True
+                (1, 2), __version__, self._originator, usable(), MAX_BODY_SIZE, growing=True, parts=True
             ).to_json()
         )
 

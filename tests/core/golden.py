@@ -103,12 +103,17 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Codecs": ["none", "gzip", "zstd", "split16+zstd", "delta16+zstd"],
             "MaxBodySize": 67108864,
             "Growing": True,
+            "Parts": True,
         },
-        Capabilities((1, 2), "1.8.0", UUID, tuple(Codec), 67108864, growing=True),
+        Capabilities((1, 2), "1.8.0", UUID, tuple(Codec), 67108864, growing=True, parts=True),
     ),
     "push2, the beginning": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "More": 9872},
         PushCreationV2(TOKEN, Manifest(INSTANCES), 9872),
+    ),
+    "push2, a part": (
+        {"Token": TOKEN, "Instances": INSTANCES_JSON, "More": 9872, "Before": 128},
+        PushCreationV2(TOKEN, Manifest(INSTANCES), 9872, 128),
     ),
     "push2": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON},

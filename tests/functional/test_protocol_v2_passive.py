@@ -98,6 +98,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Codecs": ["none", "gzip", "zstd", "split16+zstd", "delta16+zstd"],
         "MaxBodySize": 64 * MB,
         "Growing": True,
+        "Parts": True,
     }
 
 
@@ -286,6 +287,41 @@ def test_a_bad_creation_is_refused(push: RawPush, changes: dict[str, Any], statu
     body = {**push.creation(), **changes}
     refused(push.server.request("POST", "transfers/v2/push", json=body), status, code)
     assert nothing_staged(push.server)
+
+
+def test_instances_are_announced_in_parts(push: RawPush) -> None:
+    server, token, instances = push.server, "0123456789abcdef" * 2, push.instances
+
+    def announce(start: int, stop: int) -> requests.Response:
+        body: dict[str, Any] = {"Token": token, "Instances": instances[start:stop]}
+        if start:
+            body["Before"] = start
+        if stop < len(instances):
+            body["More"] = len(instances) - stop
+        return server.request("POST", "transfers/v2/push", json=body)
+
+    refused(announce(1, 2), 404, 17)
+    first = announce(0, 1)
+    assert first.json()["Missing"] == [[0, int(instances[0]["Size"])]]
+    push.path = first.json()["Path"]
+    refused(push.commit(), 409, 6)
+    refused(announce(2, 3), 409, 6)
+    assert announce(1, 2).json()["Total"] == 2
+    # A part that comes twice, or begins earlier than it needs to, changes nothing.
+    assert announce(1, 2).json()["Total"] == 2
+    assert announce(0, 1).json()["Total"] == 2
+    assert announce(1, 3).json()["Missing"] == [[0, push.size]]
+    assert announce(2, 3).json()["Total"] == 3
+    other = [{**instances[2], "MD5": "0" * 32}]
+    refused(
+        server.request("POST", "transfers/v2/push", json={"Token": token, "Instances": other, "Before": 2}),
+        409,
+        6,
+    )
+    for index in range(3):
+        assert push.put(index).status_code == 200
+    assert committed(push)["State"] == "committed"
+    assert len(server.instances()) == 3
 
 
 @pytest.mark.parametrize(

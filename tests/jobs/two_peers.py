@@ -43,6 +43,7 @@ from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
@@ -398,6 +399,7 @@ def environment(server: Server, peers: LoopbackPeers) -> Services:
         settings=server.settings,
         clock=server.clock,
         capabilities=CapabilitiesCache(server.clock),
+        body_limits=BodyLimits(server.clock),
         originator=server.originator,
         new_cancellation=BriefCancellation,
     )
