@@ -70,7 +70,7 @@ IMPURE = {
     "urllib3",
     "uuid",
 }
-"""What the core must not import: threads, files, sockets, the clock, chance, Orthanc."""
+"""What ``core`` must not import: threads, files, sockets, the clock, chance, Orthanc."""
 
 
 def imports(source: str) -> Iterator[str]:
@@ -110,7 +110,7 @@ def violations(module: str, source: str) -> list[str]:
         if top in ("ctypes", "orthanc") and here not in IMPORTERS.get(top, ("host",)):
             found.append(f"{module} imports {top}, which only host/ may")
         if here == "core" and top in IMPURE:
-            found.append(f"{module} imports {top}: the core is pure")
+            found.append(f"{module} imports {top}: core is pure")
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
@@ -118,7 +118,7 @@ def violations(module: str, source: str) -> list[str]:
         if called.split(".")[-1] in ("Thread", "ThreadPoolExecutor", "Timer") and module != THREADS:
             found.append(f"{module} starts a thread; only runtime/threads.py does")
         if here == "core" and called == "open":
-            found.append(f"{module} opens a file: the core is pure")
+            found.append(f"{module} opens a file: core is pure")
     return found
 
 
@@ -133,8 +133,8 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
 
 
 def test_every_module_has_a_place_in_the_layers() -> None:
-    places = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
-    assert places - {"__init__"} <= LAYERS.keys()
+    packages = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
+    assert packages - {"__init__"} <= LAYERS.keys()
 
 
 @pytest.mark.parametrize(

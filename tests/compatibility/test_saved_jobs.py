@@ -11,7 +11,9 @@ import pytest
 from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.restore import reload
 from tests.compatibility.recorded import ALL, ENDED, Recorded
-from tests.jobs.two_peers import Line, LoopbackPeers, Server, environment
+from tests.jobs.memory_link import InProcessPeers, Link
+from tests.jobs.memory_server import Server
+from tests.jobs.two_peers import services_of
 
 
 @contextmanager
@@ -22,7 +24,7 @@ def restored(recorded: Recorded, folder: Path) -> Iterator[TransferJob]:
     # Neither of them is the job's own: Orthanc adds the one, and the engine takes off the other.
     saved = {key: value for key, value in recorded.saved.items() if key not in ("Type", "JobID")}
     try:
-        yield reload(environment(server, LoopbackPeers([], Line())), recorded.saved["Type"], saved)
+        yield reload(services_of(server, InProcessPeers([], Link())), recorded.saved["Type"], saved)
     finally:
         server.close()
 

@@ -11,7 +11,7 @@ import pytest
 from orthanc_transfers.core.model import Instance, Manifest, PushState
 from orthanc_transfers.core.ranges import Range, RangeSet
 from tests.compatibility.recorded import COMMITTING, ENDED, PULLS, PUSHES, Recorded
-from tests.receiver.receiving_world import receiver
+from tests.receiver.memory_receiver import running_receiver
 
 
 def missing(manifest: Manifest, staged: dict[str, Any]) -> list[Range]:
@@ -30,8 +30,8 @@ def test_what_was_being_received_is_found_by_its_token_and_misses_what_it_missed
     manifest = Manifest(Instance(*row) for row in staged["Instances"])
     assert {instance.id: instance.md5 for instance in manifest} == recorded.md5s
     root = recorded.unpack(recorded.receiver, tmp_path / "storage") / "Transfers"
-    with receiver(root) as world:
-        found = world.registry.find(staged["Kind"], staged["Token"])
+    with running_receiver(root) as receiver:
+        found = receiver.registry.find(staged["Kind"], staged["Token"])
         assert found is not None
         assert (found.id, found.state) == (staged["ID"], PushState.RECEIVING)
         assert list(found.manifest) == list(manifest)
@@ -42,8 +42,8 @@ def test_what_was_being_received_is_found_by_its_token_and_misses_what_it_missed
 def test_an_import_that_was_interrupted_is_known_as_such(tmp_path: Path) -> None:
     staged = COMMITTING.staged
     root = COMMITTING.unpack("b", tmp_path / "storage") / "Transfers"
-    with receiver(root) as world:
-        found = world.registry.find("push", staged["Token"])
+    with running_receiver(root) as receiver:
+        found = receiver.registry.find("push", staged["Token"])
         assert found is not None
         assert found.state is PushState.COMMITTING
         (area,) = root.glob("*/area")
@@ -57,22 +57,22 @@ def test_an_import_that_was_interrupted_is_known_as_such(tmp_path: Path) -> None
 def test_an_outcome_is_remembered(tmp_path: Path) -> None:
     staged = ENDED.staged
     root = ENDED.unpack("b", tmp_path / "storage") / "Transfers"
-    with receiver(root) as world:
-        found = world.registry.find("push", staged["Token"])
+    with running_receiver(root) as receiver:
+        found = receiver.registry.find("push", staged["Token"])
         assert found is not None
         assert found.state is PushState.COMMITTED
         # Asked to commit again, it has nothing to do and tells the same.
         assert found.commit().to_json() == staged["Outcome"]["Report"]
-        assert not world.store.added
+        assert not receiver.store.added
 
 
 @pytest.mark.parametrize("server", ["a", "b"])
 def test_commit_reports_are_found_by_all_their_names(server: str, tmp_path: Path) -> None:
     root = ENDED.unpack(server, tmp_path / "storage") / "Transfers"
-    with receiver(root) as world:
+    with running_receiver(root) as receiver:
         names = {"a": ENDED.job, "b": ENDED.saved["Token"]}
         reports = [
-            world.reports.read(name)
+            receiver.reports.read(name)
             for name in (ENDED.staged["ID"], ENDED.saved["SenderTransferID"], names[server])
         ]
         assert reports[0] is not None

@@ -1,4 +1,4 @@
-"""A peer in memory: what tests of the engine use in place of a network."""
+"""A transport to a peer in memory, in place of a network."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]
         yield make
 
 
-def test_the_answer_to_a_request_is_its_body_and_its_headers_in_lower_case(connect: Connect) -> None:
+def test_the_response_to_a_request_is_its_body_and_its_headers_in_lower_case(connect: Connect) -> None:
     def behaviour(asked: Asked) -> Reply:
         return Reply(f"{asked.method} {asked.path}".encode(), headers={"Transfers-XXH3": "abc"})
 
@@ -106,7 +106,7 @@ def test_a_peer_that_hangs_up_is_unreachable_and_may_be_tried_again(connect: Con
     assert bytes(transport.send(PeerRequest("POST", "/")).body) == b"back"
 
 
-def test_an_answer_may_have_as_many_bytes_as_its_limit_and_no_more(connect: Connect) -> None:
+def test_a_response_may_have_as_many_bytes_as_its_limit_and_no_more(connect: Connect) -> None:
     transport = connect(lambda asked: Reply(b"12345"))
 
     assert bytes(transport.send(PeerRequest("GET", "/", limit=5)).body) == b"12345"

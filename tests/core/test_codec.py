@@ -217,8 +217,8 @@ def test_a_damaged_body_gives_the_announced_number_of_bytes_or_an_error(
     codec: Codec, data: st.DataObject
 ) -> None:
     body = bytearray(wire(DATA, codec))
-    for place in data.draw(st.lists(st.integers(0, len(body) - 1), min_size=1, max_size=4)):
-        body[place] ^= data.draw(st.integers(1, 255))
+    for index in data.draw(st.lists(st.integers(0, len(body) - 1), min_size=1, max_size=4)):
+        body[index] ^= data.draw(st.integers(1, 255))
     try:
         decoded = decode(body, codec, len(DATA))
     except TransferError:

@@ -26,7 +26,7 @@ def test_a_text_of_one_round_trip_is_sent_as_it_is() -> None:
     assert shrink(TEXT[:8192]) == (TEXT[:8192], {})
 
 
-def test_a_text_that_nobody_would_decode_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_no_peer_would_decode_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content_encoding, "MAX_SIZE", len(TEXT) - 1)
     assert shrink(TEXT) == (TEXT, {})
 

@@ -57,7 +57,7 @@ def test_a_status_that_will_not_change_is_not_tried_again(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "outage"), [(502, True), (503, True), (504, True), (500, False), (404, False)]
 )
-def test_a_server_that_is_away_behind_its_proxy_is_waited_for(status: int, outage: bool) -> None:
+def test_a_server_that_is_unreachable_behind_its_proxy_is_waited_for(status: int, outage: bool) -> None:
     assert PeerStatus("no", "hospital", status).outage is outage
 
 

@@ -135,7 +135,7 @@ def test_an_md5_in_capitals_is_the_same_md5() -> None:
     assert parse("push", changed("push", Instances=shouted)).manifest.instance(A).md5 == MD5_A
 
 
-def test_a_lookup_of_nothing_is_an_answer_too() -> None:
+def test_a_lookup_of_nothing_is_a_response_too() -> None:
     assert LookupResponse((), UUID).to_json() == {
         "Instances": [],
         "Originator": UUID,

@@ -30,7 +30,7 @@ def test_protocols_of_the_future_are_kept() -> None:
     assert parse("capabilities", changed("capabilities", Protocols=[2, 3])).protocols == (2, 3)
 
 
-def test_the_answer_to_a_creation_need_not_say_what_is_imported() -> None:
+def test_the_response_to_a_creation_need_not_say_what_is_imported() -> None:
     documented = {
         "ID": UUID,
         "Path": f"/transfers/v2/push/{UUID}",

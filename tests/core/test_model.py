@@ -16,7 +16,7 @@ MD5 = "0" * 32
 
 def manifest_of(*sizes: int) -> Manifest:
     """Instances a, b, c… of these sizes."""
-    return Manifest(Instance(chr(ord("a") + place), size, MD5) for place, size in enumerate(sizes))
+    return Manifest(Instance(chr(ord("a") + index), size, MD5) for index, size in enumerate(sizes))
 
 
 def test_an_instance_has_no_negative_size() -> None:
@@ -64,7 +64,7 @@ def test_a_bucket_is_as_large_as_its_chunks() -> None:
     assert Bucket(0, (Chunk("a", 5, 10), Chunk("b", 0, 3))).size == 13
 
 
-def test_a_chunk_has_its_place_in_the_area() -> None:
+def test_a_chunk_has_its_range_in_the_area() -> None:
     assert manifest_of(10, 20).range_of_chunk(Chunk("b", 5, 15)) == Range(15, 30)
 
 
@@ -94,10 +94,10 @@ def test_chunks_of_a_range_lie_end_to_end_in_it(sizes: list[int], data: st.DataO
     item = Range(start, data.draw(st.integers(start, manifest.size)))
     position = item.start
     for chunk in manifest.chunks(item):
-        place = manifest.range_of_chunk(chunk)
-        assert place.start == position
-        assert place.size > 0
-        position = place.stop
+        item = manifest.range_of_chunk(chunk)
+        assert item.start == position
+        assert item.size > 0
+        position = item.stop
     assert position == item.stop or item.size == 0
 
 

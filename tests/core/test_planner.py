@@ -27,7 +27,7 @@ MD5 = "0" * 32
 
 def manifest_of(*sizes: int) -> Manifest:
     """Instances a, b, c… of these sizes."""
-    return Manifest(Instance(chr(ord("a") + place), size, MD5) for place, size in enumerate(sizes))
+    return Manifest(Instance(chr(ord("a") + index), size, MD5) for index, size in enumerate(sizes))
 
 
 def real_id(number: int) -> str:
@@ -215,7 +215,7 @@ SIZES = st.lists(st.integers(0, 1000), max_size=40)
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     identifiers = draw(st.sampled_from([str, real_id]))
-    return Manifest(Instance(identifiers(place), size, MD5) for place, size in enumerate(draw(SIZES)))
+    return Manifest(Instance(identifiers(index), size, MD5) for index, size in enumerate(draw(SIZES)))
 
 
 @st.composite
@@ -229,10 +229,10 @@ def covered_once(manifest: Manifest, buckets: Sequence[Bucket]) -> RangeSet:
     for bucket in buckets:
         assert bucket.chunks
         for chunk in bucket.chunks:
-            place = manifest.range_of_chunk(chunk)
-            assert place.size > 0
-            assert covered.missing(place) == RangeSet([place]), "a byte travels twice"
-            covered.add(place)
+            item = manifest.range_of_chunk(chunk)
+            assert item.size > 0
+            assert covered.missing(item) == RangeSet([item]), "a byte travels twice"
+            covered.add(item)
     assert [bucket.index for bucket in buckets] == list(range(len(buckets)))
     return covered
 
@@ -282,9 +282,9 @@ def test_an_area_in_order_is_what_the_receiver_of_chunks_puts_together(
     for bucket in plan_pull(manifest, 100, missing):
         bytes_of_bucket: list[tuple[str, int]] = []
         for chunk in bucket.chunks:
-            bytes_of_bucket += [(chunk.id, chunk.offset + place) for place in range(chunk.size)]
+            bytes_of_bucket += [(chunk.id, chunk.offset + byte) for byte in range(chunk.size)]
         end_to_end = [
-            (chunk.id, place) for chunk in bucket.chunks for place in range(manifest.instance(chunk.id).size)
+            (chunk.id, byte) for chunk in bucket.chunks for byte in range(manifest.instance(chunk.id).size)
         ]
         offset = bucket.chunks[0].offset
         assert end_to_end[offset : offset + bucket.size] == bytes_of_bucket

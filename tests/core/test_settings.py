@@ -122,7 +122,7 @@ def test_a_bad_number_is_refused_by_name(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if name not in FRACTIONS])
-def test_a_fraction_is_refused_where_it_makes_no_sense(name: str) -> None:
+def test_a_fraction_is_refused_where_the_value_is_a_count(name: str) -> None:
     assert f'"{name}" must be' in complaint({name: 4.5})
 
 

@@ -33,11 +33,11 @@ METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
 class CountingSdk(Sdk):
-    """Counts what the core is asked for, and how often that was the state of a job."""
+    """Counts what Orthanc is asked for, and how often that was the state of a job."""
 
     looks = 0
     asked: int = 0
-    """How often the core was asked for anything."""
+    """How often Orthanc was asked for anything."""
     after: Callable[[], None] = staticmethod(lambda: None)
     """Called after each time."""
 
@@ -192,7 +192,7 @@ def intact(request: Request) -> Response:
 
 
 def interrupted(request: Request) -> Response:
-    """How often the core was asked in all, if a cancellation comes after so many times."""
+    """How often Orthanc was asked in all, if a cancellation comes after so many times."""
     kind, limit, wanted = request.groups[0], int(request.groups[1]), request.json()
     cancellation = Cancellation()
     before = sdk.asked

@@ -1,4 +1,4 @@
-"""What is forced to disk. That it stays is shown by ``faults/test_power_cut.py``."""
+"""What is fsynced. That it stays is shown by ``faults/test_power_cut.py``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orthanc_transfers.host.durability import Durability
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files and folders that were forced to disk."""
+    """Names of the files and folders that were fsynced."""
     found: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: found.append(Path(f"/proc/self/fd/{fd}").readlink().name))
     return found

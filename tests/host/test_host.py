@@ -54,5 +54,5 @@ def test_no_other_transfers_plugin_is_seen_where_there_is_none(host: OrthancServ
     assert host.get("host/said")["other"] is False
 
 
-def test_the_cores_own_answers_can_be_asked_for(host: OrthancServer) -> None:
+def test_the_responses_of_orthanc_itself_can_be_asked_for(host: OrthancServer) -> None:
     assert "python" in host.get("host/said")["core plugins"]

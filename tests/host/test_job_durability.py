@@ -1,4 +1,4 @@
-"""When the index is forced to disk for new jobs. That they stay is shown by ``faults/test_power_cut.py``."""
+"""When the index is fsynced for new jobs. That they stay is shown by ``faults/test_power_cut.py``."""
 
 from __future__ import annotations
 

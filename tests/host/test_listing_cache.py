@@ -41,7 +41,7 @@ class EndlessSdk:
                 return b"{}"
             case ["series", series]:
                 first = EACH * int(series[:8], 16)
-                return json.dumps({"Instances": [name(first + place) for place in range(EACH)]}).encode()
+                return json.dumps({"Instances": [name(first + number) for number in range(EACH)]}).encode()
             case ["instances", identifier, *_]:
                 self.asked += 1
                 number = int(identifier[:8], 16)

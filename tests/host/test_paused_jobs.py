@@ -52,7 +52,7 @@ def test_a_job_canceled_while_it_rests_is_told_once(world: World) -> None:
     assert world.canceled == []
     world.states["a"] = "Failure"
     wait_until(lambda: world.canceled == ["a"], "it is told", 10)
-    wait_until(lambda: not runs(), "nobody is looked at any more", 10)
+    wait_until(lambda: not runs(), "no job is polled any more", 10)
     assert world.canceled == ["a"]
 
 
@@ -64,7 +64,7 @@ def test_a_job_canceled_before_the_first_look_is_told(world: World) -> None:
 def test_a_job_that_had_failed_before_it_was_reloaded_is_not_told(world: World) -> None:
     world.rest("failed", "Failure", alive=False)
     world.rest("finished", "Success", alive=False)
-    wait_until(lambda: not runs(), "nobody is looked at any more", 10)
+    wait_until(lambda: not runs(), "no job is polled any more", 10)
     assert world.canceled == []
 
 
@@ -93,6 +93,6 @@ def test_a_job_that_goes_on_is_not_looked_at_any_more(world: World) -> None:
 
 def test_jobs_that_rest_later_are_looked_at_too(world: World) -> None:
     world.rest("first", "Success")
-    wait_until(lambda: not runs(), "nobody is looked at any more", 10)
+    wait_until(lambda: not runs(), "no job is polled any more", 10)
     world.rest("second", "Failure")
     wait_until(lambda: world.canceled == ["second"], "it is told", 10)

@@ -164,7 +164,7 @@ def test_a_status_that_is_not_200_is_told(hidden: OrthancServer, error: str, sta
     assert "'late'" in outcome["text"]
 
 
-def test_an_answer_beyond_the_limit_is_not_taken(hidden: OrthancServer) -> None:
+def test_a_response_beyond_the_limit_is_not_taken(hidden: OrthancServer) -> None:
     assert call(hidden, "late", limit=10)["error"] == "PeerInvalidResponse"
 
 

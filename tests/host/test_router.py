@@ -96,7 +96,7 @@ def test_headers_content_type_and_bytes_are_answered_as_given(host: OrthancServe
 
 
 @pytest.mark.parametrize(("error", "status", "code"), ERRORS)
-def test_an_error_is_answered_with_its_status_and_the_cores_json(
+def test_an_error_is_answered_with_its_status_and_orthancs_json(
     host: OrthancServer, error: str, status: int, code: int
 ) -> None:
     answered, _, body = ask(host, "GET", f"/host/errors/{error}")
@@ -131,7 +131,7 @@ def test_a_mistake_in_a_handler_is_answered_by_500_and_logged_once_with_its_trac
     assert "in fail" in host.log
 
 
-def test_a_client_that_reads_slowly_keeps_nobody_else_waiting(host: OrthancServer) -> None:
+def test_a_client_that_reads_slowly_keeps_no_other_waiting(host: OrthancServer) -> None:
     reader = _SlowReader(host, rate=100_000)
     with reader:
         for _ in range(50):
@@ -141,7 +141,7 @@ def test_a_client_that_reads_slowly_keeps_nobody_else_waiting(host: OrthancServe
         assert 0 < reader.received < 16 << 20
 
 
-def test_a_client_that_goes_away_while_being_answered_costs_nothing(host: OrthancServer) -> None:
+def test_a_client_that_disconnects_during_its_response_costs_nothing(host: OrthancServer) -> None:
     with _SlowReader(host, rate=100_000):
         pass
     assert host.get("host/echo/a")["method"] == "GET"

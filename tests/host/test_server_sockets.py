@@ -46,7 +46,7 @@ def test_accepted_connections_get_the_congestion_control_and_others_keep_theirs(
     assert (control(accepted), control(client)) == ("reno", before)
 
 
-def test_no_more_waits_in_the_system_than_the_line_carries_in_a_moment(
+def test_no_more_waits_in_the_system_than_the_link_carries_in_a_moment(
     connected: tuple[socket.socket, socket.socket, int],
 ) -> None:
     accepted, client, port = connected

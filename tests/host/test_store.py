@@ -62,8 +62,8 @@ def test_a_manifest_names_all_instances_below_a_resource(
     host: OrthancServer, stored: Stored, files: list[bytes], level: str
 ) -> None:
     parent = stored[0][f"Parent{level}"]
-    below = [place for place, answer in enumerate(stored) if answer[f"Parent{level}"] == parent]
-    expected = truth([stored[place] for place in below], [files[place] for place in below])
+    below = [index for index, answer in enumerate(stored) if answer[f"Parent{level}"] == parent]
+    expected = truth([stored[index] for index in below], [files[index] for index in below])
     assert manifest(host, (level, parent)) == expected
 
 
@@ -170,7 +170,7 @@ def test_md5s_are_given_for_what_is_stored_and_nothing_else(
     host: OrthancServer, stored: Stored, files: list[bytes]
 ) -> None:
     answer = host.post("host/md5s", [stored[0]["ID"], ABSENT, "../system", stored[1]["ID"]])["md5s"]
-    assert answer == {stored[place]["ID"]: hashlib.md5(files[place]).hexdigest() for place in (0, 1)}
+    assert answer == {stored[index]["ID"]: hashlib.md5(files[index]).hexdigest() for index in (0, 1)}
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -215,7 +215,7 @@ def crowd(make_shared_server: MakeServer) -> tuple[OrthancServer, list[Stored]]:
 
 @pytest.mark.parametrize("patient", [0, 1], ids=["one series", "many series"])
 @pytest.mark.parametrize("kind", ["md5s", "instances", "patient"])
-def test_whoever_lists_many_instances_asks_for_nothing_more_once_it_is_canceled(
+def test_a_canceled_listing_of_many_instances_asks_for_nothing_more(
     crowd: tuple[OrthancServer, list[Stored]], patient: int, kind: str
 ) -> None:
     server, stored = crowd[0], crowd[1][patient]

@@ -187,7 +187,7 @@ def test_at_the_start_only_the_records_of_reloaded_jobs_are_kept(folder: Path, s
     assert {path.name for path in folder.iterdir()} == {TOKEN, new.token}
 
 
-def test_a_record_that_nobody_has_added_to_for_a_day_goes_with_the_next_push(
+def test_a_log_that_was_not_added_to_for_a_day_is_deleted_with_the_next_push(
     sent: AckLogs, folder: Path
 ) -> None:
     paused, other = begun(sent, 1), TOKEN[::-1]

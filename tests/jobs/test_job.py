@@ -18,14 +18,15 @@ from orthanc_transfers.jobs.job import RELEASE
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.resume import ResumeState
 from orthanc_transfers.jobs.states import Event, State, after
-from tests.jobs.two_peers import STUDY, World, eventually, file, finish, step_until, world
+from tests.jobs.memory_store import STUDY, file
+from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, step_until
 
 RESOURCES = [{"Level": "Study", "ID": STUDY}]
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[World]:
-    made = world(tmp_path)
+def pair(tmp_path: Path) -> Iterator[PeerPair]:
+    made = make_pair(tmp_path)
     made.here.store.put(*(file(number) for number in range(4)))
     yield made
     made.close()
@@ -79,7 +80,7 @@ def test_each_state_takes_the_events_that_may_happen_to_it_and_no_others(state: 
             after(state, event)
 
 
-def test_every_step_after_the_end_says_the_same(pair: World) -> None:
+def test_every_step_after_the_end_says_the_same(pair: PeerPair) -> None:
     job = pair.push()
     assert finish(job) is StepOutcome.SUCCESS
     assert job.step() is StepOutcome.SUCCESS
@@ -95,7 +96,7 @@ def lists_with(instance: str) -> list[Manifest | Chunk]:
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("way", ["push", "pull"])
 def test_a_transfer_that_has_ended_keeps_no_list_of_instances(tmp_path: Path, version: int, way: str) -> None:
-    pair = world(tmp_path, version=version)
+    pair = make_pair(tmp_path, version=version)
     sender = pair.here if way == "push" else pair.there
     # Other tests have theirs, which may still be in memory.
     (name, *_) = sender.store.put(*(file(number) for number in range(100 * version, 100 * version + 4)))
@@ -103,69 +104,69 @@ def test_a_transfer_that_has_ended_keeps_no_list_of_instances(tmp_path: Path, ve
     assert finish(job) is StepOutcome.SUCCESS
     progress, content = job.progress(), job.content()
     receiver = pair.there if way == "push" else pair.here
-    assert receiver.receptions.all()
+    assert receiver.registry.all()
     assert not lists_with(name)
     assert (job.progress(), job.content()) == (progress, content)
     # Nor does one that an earlier process received.
     receiver.restart()
-    assert receiver.receptions.all()
+    assert receiver.registry.all()
     assert not lists_with(name)
     pair.close()
 
 
-def test_a_canceled_job_does_nothing_more(pair: World) -> None:
+def test_a_canceled_job_does_nothing_more(pair: PeerPair) -> None:
     job = pair.push()
     job.stop(StopReason.CANCELED)
     assert job.step() is StepOutcome.FAILURE
-    assert pair.line.log == []
+    assert pair.link.log == []
 
 
-def test_a_job_that_orthanc_gave_up_stops_working(pair: World) -> None:
-    hold = pair.line.hold("PUT .*")
+def test_a_job_that_orthanc_gave_up_stops_working(pair: PeerPair) -> None:
+    hold = pair.link.hold("PUT .*")
     job = pair.push()
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.FAILURE)
-    eventually(lambda: not pair.line.connected)
-    assert pair.line.count("PUT .*") == 0
+    eventually(lambda: not pair.link.connected)
+    assert pair.link.count("PUT .*") == 0
 
 
-def test_a_released_job_goes_on_nowhere(pair: World) -> None:
-    hold = pair.line.hold("PUT .*")
+def test_a_released_job_goes_on_nowhere(pair: PeerPair) -> None:
+    hold = pair.link.hold("PUT .*")
     job = pair.push()
     step_until(job, hold.reached.is_set)
     saved = job.serialized()
     job.release()
-    assert not pair.line.connected
+    assert not pair.link.connected
     assert job.step() is StepOutcome.CONTINUE
     assert job.serialized()["Token"] == saved["Token"]
     assert RELEASE <= 2
 
 
-def test_two_drivers_never_work_for_one_job(pair: World) -> None:
-    pair.line.hold("PUT .*")
+def test_two_drivers_never_work_for_one_job(pair: PeerPair) -> None:
+    pair.link.hold("PUT .*")
     job = pair.push()
     for _ in range(5):
         job.step()
         job.stop(StopReason.PAUSED)
-    pair.line.let_go()
+    pair.link.let_go()
     assert finish(job) is StepOutcome.SUCCESS
-    assert pair.line.most_connected == 1
+    assert pair.link.max_connected == 1
 
 
-def test_success_in_the_moment_of_a_pause_is_not_lost(pair: World) -> None:
+def test_success_in_the_moment_of_a_pause_is_not_lost(pair: PeerPair) -> None:
     job = pair.push()
-    hold = pair.line.hold("GET /transfers/v2/push/.*")
+    hold = pair.link.hold("GET /transfers/v2/push/.*")
     step_until(job, hold.reached.is_set)
-    pair.line.let_go()
+    pair.link.let_go()
     eventually(lambda: job.content()["Phase"] == "Done")
     job.stop(StopReason.PAUSED)
-    pair.line.log.clear()
+    pair.link.log.clear()
     assert job.step() is StepOutcome.SUCCESS
-    assert pair.line.log == []
+    assert pair.link.log == []
 
 
 def test_an_unexpected_error_fails_the_job_and_nothing_else(
-    pair: World, caplog: pytest.LogCaptureFixture
+    pair: PeerPair, caplog: pytest.LogCaptureFixture
 ) -> None:
     def explode(*_: object) -> Any:
         raise ZeroDivisionError("a bug")
@@ -180,7 +181,7 @@ def test_an_unexpected_error_fails_the_job_and_nothing_else(
 # --- what is saved
 
 
-def test_a_job_that_did_not_start_is_saved_like_one_of_the_cpp_plugin(pair: World) -> None:
+def test_a_job_that_did_not_start_is_saved_like_one_of_the_cpp_plugin(pair: PeerPair) -> None:
     saved = pair.push(compression="zstd").serialized()
     assert len(saved.pop("Token")) == 32
     assert saved.pop("Progress") == 0
@@ -190,13 +191,13 @@ def test_a_job_that_did_not_start_is_saved_like_one_of_the_cpp_plugin(pair: Worl
         "Compression": "zstd",
         "SenderTransferID": "sender-1",
     }
-    assert pair.pull(Originator="somebody").serialized()["Originator"] == "somebody"
+    assert pair.pull(Originator="another process").serialized()["Originator"] == "another process"
 
 
 @pytest.mark.parametrize("identifier", [{}, {"SenderTransferID": "kept"}])
-def test_a_job_of_the_cpp_plugin_is_reloaded(pair: World, identifier: dict[str, str]) -> None:
+def test_a_job_of_the_cpp_plugin_is_reloaded(pair: PeerPair, identifier: dict[str, str]) -> None:
     saved = {"Peer": "there", "Resources": RESOURCES, "Compression": "gzip", **identifier}
-    job = reload(pair.env, "PushTransfer", saved)
+    job = reload(pair.services, "PushTransfer", saved)
     assert job.type == "PushTransfer"
     assert job.content() == {}
     assert job.serialized()["SenderTransferID"] == identifier.get(
@@ -207,7 +208,7 @@ def test_a_job_of_the_cpp_plugin_is_reloaded(pair: World, identifier: dict[str, 
     assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_pull_of_the_cpp_plugin_is_reloaded(pair: World) -> None:
+def test_a_pull_of_the_cpp_plugin_is_reloaded(pair: PeerPair) -> None:
     saved = {
         "Peer": "here",
         "Resources": RESOURCES,
@@ -215,7 +216,7 @@ def test_a_pull_of_the_cpp_plugin_is_reloaded(pair: World) -> None:
         "SenderTransferID": "x",
         "Originator": pair.here.originator,
     }
-    job = reload(pair.env, "PullTransfer", saved)
+    job = reload(pair.services, "PullTransfer", saved)
     assert job.type == "PullTransfer"
     assert finish(job) is StepOutcome.SUCCESS
 
@@ -233,12 +234,14 @@ def test_a_pull_of_the_cpp_plugin_is_reloaded(pair: World) -> None:
         {"OriginatorVerified": 1},
     ],
 )
-def test_damage_to_what_we_save_besides_costs_a_fresh_start_only(pair: World, damage: dict[str, Any]) -> None:
+def test_damage_to_what_we_save_besides_costs_a_fresh_start_only(
+    pair: PeerPair, damage: dict[str, Any]
+) -> None:
     saved = {"Peer": "there", "Resources": RESOURCES, "Compression": "gzip", **damage}
     for pair.there.version in (1, 2):
-        job = reload(pair.env, "PushTransfer", saved)
+        job = reload(pair.services, "PushTransfer", saved)
         assert finish(job) is StepOutcome.SUCCESS
-        pair.env.capabilities.forget("there")
+        pair.services.capabilities.forget("there")
         pair.there.store.files.clear()
 
 
@@ -251,15 +254,15 @@ def test_damage_to_what_we_save_besides_costs_a_fresh_start_only(pair: World, da
         {"Peer": "there", "Resources": RESOURCES, "Compression": "lz4"},
     ],
 )
-def test_what_is_no_saved_job_is_refused(pair: World, saved: dict[str, Any]) -> None:
+def test_what_is_no_saved_job_is_refused(pair: PeerPair, saved: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        reload(pair.env, "PushTransfer", saved)
+        reload(pair.services, "PushTransfer", saved)
 
 
-def test_an_unknown_type_of_job_is_refused(pair: World) -> None:
+def test_an_unknown_type_of_job_is_refused(pair: PeerPair) -> None:
     saved = {"Peer": "there", "Resources": RESOURCES, "Compression": "gzip"}
     with pytest.raises(BadRequest, match="DicomModalityStore"):
-        reload(pair.env, "DicomModalityStore", saved)
+        reload(pair.services, "DicomModalityStore", saved)
 
 
 def test_completed_buckets_are_saved_as_ranges() -> None:
@@ -274,7 +277,7 @@ def test_completed_buckets_are_saved_as_ranges() -> None:
     assert ResumeState(resume.to_json()).completed() == set()
 
 
-def test_a_job_that_ended_shows_the_same_after_a_restart(pair: World) -> None:
+def test_a_job_that_ended_shows_the_same_after_a_restart(pair: PeerPair) -> None:
     pair.there.store.refused.add(sorted(pair.here.store.files)[0])
     job = pair.push()
     finish(job)

@@ -14,7 +14,9 @@ from orthanc_transfers.core.errors import Conflict, PeerUnreachable
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.runtime.cancellation import Cancellation
-from tests.jobs.two_peers import STUDY, World, eventually, file, finish, once, step_until, world
+from tests.jobs.memory_link import once
+from tests.jobs.memory_store import STUDY, file
+from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, step_until
 
 CHUNKS = {1: "GET /transfers/chunks/.*", 2: "POST /transfers/v2/chunks"}
 BUCKETS = {1: 5, 2: 7}
@@ -26,34 +28,34 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def both(tmp_path: Path, version: int) -> Iterator[World]:
+def pair(tmp_path: Path, version: int) -> Iterator[PeerPair]:
     """A study of ten files there, on a peer of either version."""
-    made = world(tmp_path, version=version, MaxHttpRetries=1)
+    made = make_pair(tmp_path, version=version, MaxHttpRetries=1)
     made.there.store.put(*(file(number) for number in range(10)))
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("compression", ["auto", "none", "gzip", "zstd"])
-def test_everything_arrives_whatever_the_compression(both: World, compression: str) -> None:
-    job = both.pull(compression=compression)
+def test_everything_arrives_whatever_the_compression(pair: PeerPair, compression: str) -> None:
+    job = pair.pull(compression=compression)
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+    assert pair.here.store.files == pair.there.store.files
     assert job.progress() == 1
     assert job.content()["Compression"] == compression
 
 
-def test_large_instances_are_cut_and_arrive_whole(both: World) -> None:
-    both.there.store.put(file(100, 50_001), file(101, 8192), file(102, 4096), file(103, 17))
-    assert finish(both.pull()) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+def test_large_instances_are_cut_and_arrive_whole(pair: PeerPair) -> None:
+    pair.there.store.put(file(100, 50_001), file(101, 8192), file(102, 4096), file(103, 17))
+    assert finish(pair.pull()) is StepOutcome.SUCCESS
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_what_does_not_compress_comes_as_it_is(both: World) -> None:
+def test_what_does_not_compress_comes_as_it_is(pair: PeerPair) -> None:
     noise = random.Random(1)
-    both.there.store.files.clear()
-    both.there.store.put(*(noise.randbytes(9000) for _ in range(20)))
-    job = both.pull()
+    pair.there.store.files.clear()
+    pair.there.store.put(*(noise.randbytes(9000) for _ in range(20)))
+    job = pair.pull()
     finish(job)
     codecs = job.content()["Codecs"]
     # The first answers of a peer of version 1 are what tells.
@@ -61,36 +63,36 @@ def test_what_does_not_compress_comes_as_it_is(both: World) -> None:
     assert job.content()["CompressionRatio"] == pytest.approx(1, abs=0.01)
 
 
-def test_the_content_is_empty_until_the_first_step(both: World) -> None:
-    job = both.pull()
+def test_the_content_is_empty_until_the_first_step(pair: PeerPair) -> None:
+    job = pair.pull()
     assert job.content() == {}
     assert job.progress() == 0
 
 
-def test_before_the_look_up_the_content_says_what_was_asked_for(both: World, version: int) -> None:
-    hold = both.line.hold("POST /transfers/lookup")
-    job = both.pull(Originator=both.there.originator)
+def test_before_the_look_up_the_content_says_what_was_asked_for(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold("POST /transfers/lookup")
+    job = pair.pull(Originator=pair.there.originator)
     step_until(job, lambda: hold.reached.is_set() and "Protocol" in job.content())
     assert job.content() == {
         "Resources": [{"Level": "Study", "Type": "Study", "ID": STUDY}],
         "Peer": "there",
         "Compression": "auto",
-        "Originator": both.there.originator,
+        "Originator": pair.there.originator,
         "Protocol": version,
         "Phase": "Listing",
     }
     assert job.progress() == 0
-    both.line.let_go()
+    pair.link.let_go()
 
 
-def test_the_content_while_fetching(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=1)
-    job = both.pull(compression="gzip")
+def test_the_content_while_fetching(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=1)
+    job = pair.pull(compression="gzip")
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 1)
     content = job.content()
     assert job.progress() == pytest.approx(2 / (2 + BUCKETS[version]))
-    both.line.let_go()
+    pair.link.let_go()
     content.pop("EstimatedSecondsLeft")
     content.pop("NetworkSpeedKBs")
     assert content.pop("CompressionRatio") > 1
@@ -111,8 +113,8 @@ def test_the_content_while_fetching(both: World, version: int) -> None:
     }
 
 
-def test_the_content_at_the_end(both: World, version: int) -> None:
-    job = both.pull()
+def test_the_content_at_the_end(pair: PeerPair, version: int) -> None:
+    job = pair.pull()
     finish(job)
     content = job.content()
     assert content["Phase"] == "Done"
@@ -121,62 +123,62 @@ def test_the_content_at_the_end(both: World, version: int) -> None:
     assert content["Report"] == {"Stored": 10, "AlreadyStored": 0, "FilteredOut": 0}
 
 
-def test_the_import_is_followed(both: World) -> None:
+def test_the_import_is_followed(pair: PeerPair) -> None:
     reached: list[int] = []
-    job = both.pull()
+    job = pair.pull()
 
     def look() -> None:
         assert job.content()["Phase"] == "Importing"
         reached.append(job.content()["ImportedInstances"])
 
-    both.here.store.before_add = look
+    pair.here.store.before_add = look
     finish(job)
     assert max(reached) > 0
 
 
-def test_nothing_to_fetch_is_a_success_without_totals(both: World) -> None:
-    job = both.pull(Resources=[])
+def test_nothing_to_fetch_is_a_success_without_totals(pair: PeerPair) -> None:
+    job = pair.pull(Resources=[])
     assert finish(job) is StepOutcome.SUCCESS
     assert job.progress() == 1
     assert not job.content().keys() & {"TotalInstances", "TotalSizeMB", "CompletedHttpQueries"}
 
 
-def test_what_is_here_already_is_not_fetched(both: World, version: int) -> None:
-    both.here.store.put(*(file(number) for number in range(10)))
-    job = both.pull()
+def test_what_is_here_already_is_not_fetched(pair: PeerPair, version: int) -> None:
+    pair.here.store.put(*(file(number) for number in range(10)))
+    job = pair.pull()
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.line.count(CHUNKS[version]) == 0
+    assert pair.link.count(CHUNKS[version]) == 0
     content = job.content()
     assert content["AlreadyStoredInstances"] == 10
     assert content["CompletedHttpQueries"] > 0
 
 
-def test_a_pull_from_oneself_ends(both: World) -> None:
-    both.here.store.put(file(1))
-    assert finish(both.pull("here")) is StepOutcome.SUCCESS
+def test_a_pull_from_oneself_ends(pair: PeerPair) -> None:
+    pair.here.store.put(file(1))
+    assert finish(pair.pull("here")) is StepOutcome.SUCCESS
 
 
 # --- pause, cancel, restart
 
 
-def test_a_pause_stops_the_fetching_and_a_resume_fetches_only_the_rest(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=3)
-    job = both.pull()
+def test_a_pause_stops_the_fetching_and_a_resume_fetches_only_the_rest(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=3)
+    job = pair.pull()
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
     before = job.progress()
     job.stop(StopReason.PAUSED)
-    eventually(lambda: not both.line.connected)
-    both.line.let_go()
+    eventually(lambda: not pair.link.connected)
+    pair.link.let_go()
     assert job.progress() == before
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.line.count(CHUNKS[version]) <= BUCKETS[version] + 1
-    assert both.here.store.files == both.there.store.files
+    assert pair.link.count(CHUNKS[version]) <= BUCKETS[version] + 1
+    assert pair.here.store.files == pair.there.store.files
 
 
 @pytest.mark.parametrize("reason", [StopReason.PAUSED, StopReason.CANCELED], ids=["paused", "canceled"])
 def test_a_pull_that_is_stopped_does_not_look_any_further_what_is_there(
-    both: World, reason: StopReason
+    pair: PeerPair, reason: StopReason
 ) -> None:
     begun = threading.Event()
 
@@ -184,136 +186,136 @@ def test_a_pull_that_is_stopped_does_not_look_any_further_what_is_there(
         begun.set()
         cancellation.wait(60)
 
-    both.here.store.before_md5s = look
-    job = both.pull()
+    pair.here.store.before_md5s = look
+    job = pair.pull()
     step_until(job, begun.is_set)
     job.stop(reason)
-    eventually(lambda: not both.line.connected)
-    both.here.store.before_md5s = lambda cancellation: None
+    eventually(lambda: not pair.link.connected)
+    pair.here.store.before_md5s = lambda cancellation: None
     if reason is StopReason.CANCELED:
         job.reset()
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_a_pull_goes_on_after_a_restart(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=3)
-    job = both.pull(Originator=both.there.originator)
+def test_a_pull_goes_on_after_a_restart(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=3)
+    job = pair.pull(Originator=pair.there.originator)
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
     before = job.progress()
-    again = both.restart(job)
+    again = pair.restart(job)
     assert again.progress() == pytest.approx(before, abs=1e-3)
     assert finish(again) is StepOutcome.SUCCESS
-    assert both.line.count(CHUNKS[version]) <= BUCKETS[version] + 1
-    assert both.here.store.files == both.there.store.files
+    assert pair.link.count(CHUNKS[version]) <= BUCKETS[version] + 1
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_a_restart_of_the_peer_does_not_make_it_a_wrong_one(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=3)
-    job = both.pull(Originator=both.there.originator)
+def test_a_restart_of_the_peer_does_not_make_it_a_wrong_one(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=3)
+    job = pair.pull(Originator=pair.there.originator)
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.PAUSED)
-    both.line.let_go()
-    both.there.name = "renamed"
-    both.there.restart()
+    pair.link.let_go()
+    pair.there.name = "renamed"
+    pair.there.restart()
     assert finish(job) is StepOutcome.SUCCESS
 
 
-def test_a_cancel_deletes_what_was_received(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=2)
-    job = both.pull()
+def test_a_cancel_deletes_what_was_received(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=2)
+    job = pair.pull()
     step_until(job, hold.reached.is_set)
-    assert both.here.unfinished() == 1
+    assert pair.here.unfinished() == 1
     job.stop(StopReason.CANCELED)
-    eventually(lambda: both.here.unfinished() == 0)
-    both.line.let_go()
+    eventually(lambda: pair.here.unfinished() == 0)
+    pair.link.let_go()
     job.reset()
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_a_pull_that_was_canceled_after_a_restart_leaves_nothing(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=2)
-    job = both.pull()
+def test_a_pull_that_was_canceled_after_a_restart_leaves_nothing(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=2)
+    job = pair.pull()
     step_until(job, hold.reached.is_set)
-    again = both.restart(job)
-    assert both.here.unfinished() == 1
+    again = pair.restart(job)
+    assert pair.here.unfinished() == 1
     again.stop(StopReason.CANCELED)
-    eventually(lambda: both.here.unfinished() == 0)
+    eventually(lambda: pair.here.unfinished() == 0)
 
 
-def test_after_a_restart_nothing_belongs_to_a_pull_that_was_canceled(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=2)
-    job = both.pull()
+def test_after_a_restart_nothing_belongs_to_a_pull_that_was_canceled(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=2)
+    job = pair.pull()
     step_until(job, hold.reached.is_set)
     token = job.serialized()["Token"]
     # The process died before it had deleted what the pull had received: only this was saved.
     job.stop(StopReason.CANCELED)
-    assert reload(both.env, job.type, job.serialized()).token != token
+    assert reload(pair.services, job.type, job.serialized()).token != token
 
 
-def test_a_cancel_during_the_import_leaves_nothing(both: World) -> None:
-    job = both.pull()
+def test_a_cancel_during_the_import_leaves_nothing(pair: PeerPair) -> None:
+    job = pair.pull()
 
     def cancel() -> None:
-        if len(both.here.store.files) == 3:
+        if len(pair.here.store.files) == 3:
             job.stop(StopReason.CANCELED)
 
-    both.here.store.before_add = cancel
+    pair.here.store.before_add = cancel
     for _ in range(100):
         if job.step() is not StepOutcome.CONTINUE:
             break
-    eventually(lambda: both.here.unfinished() == 0)
-    assert both.here.store.files == {}
+    eventually(lambda: pair.here.unfinished() == 0)
+    assert pair.here.store.files == {}
 
 
 # --- failures
 
 
-def test_a_missing_resource_fails_the_job(both: World) -> None:
-    job = both.pull(Resources=[{"Level": "Study", "ID": "nowhere"}])
+def test_a_missing_resource_fails_the_job(pair: PeerPair) -> None:
+    job = pair.pull(Resources=[{"Level": "Study", "ID": "nowhere"}])
     assert finish(job) is StepOutcome.FAILURE
     assert "peer there lacks one of the resources, or the transfers accelerator" in (job.failure() or "")
 
 
-def test_another_originator_than_expected_fails_the_job(both: World) -> None:
-    job = both.pull(Originator="somebody else")
+def test_another_originator_than_expected_fails_the_job(pair: PeerPair) -> None:
+    job = pair.pull(Originator="another process")
     assert finish(job) is StepOutcome.FAILURE
     assert "RemoteSelf" in (job.failure() or "")
-    assert both.here.store.files == {}
+    assert pair.here.store.files == {}
 
 
-def test_a_refused_import_fails_the_job_and_leaves_nothing(both: World) -> None:
-    refused = sorted(both.there.store.files)[4]
-    both.here.store.refused.add(refused)
-    job = both.pull()
+def test_a_refused_import_fails_the_job_and_leaves_nothing(pair: PeerPair) -> None:
+    refused = sorted(pair.there.store.files)[4]
+    pair.here.store.refused.add(refused)
+    job = pair.pull()
     assert finish(job) is StepOutcome.FAILURE
     assert refused in (job.failure() or "")
-    assert both.here.store.files == {}
-    both.here.store.refused.clear()
+    assert pair.here.store.files == {}
+    pair.here.store.refused.clear()
     job.reset()
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_a_failed_pull_goes_on_when_resubmitted(both: World, version: int) -> None:
+def test_a_failed_pull_goes_on_when_resubmitted(pair: PeerPair, version: int) -> None:
     def cut(request: str, body: bytes) -> bytes:
-        if "chunks" in request and both.line.count(CHUNKS[version]) > 4:
+        if "chunks" in request and pair.link.count(CHUNKS[version]) > 4:
             raise Conflict("cut")
         return body
 
-    both.line.before = cut
-    job = both.pull()
+    pair.link.before = cut
+    job = pair.pull()
     assert finish(job) is StepOutcome.FAILURE
-    both.line.before = lambda request, body: body
-    both.line.log.clear()
+    pair.link.before = lambda request, body: body
+    pair.link.log.clear()
     job.reset()
     assert finish(job) is StepOutcome.SUCCESS
-    assert 0 < both.line.count(CHUNKS[version]) < BUCKETS[version]
+    assert 0 < pair.link.count(CHUNKS[version]) < BUCKETS[version]
 
 
-def test_bytes_that_were_damaged_on_their_way_are_fetched_again(both: World, version: int) -> None:
+def test_bytes_that_were_damaged_on_their_way_are_fetched_again(pair: PeerPair, version: int) -> None:
     damaged: list[str] = []
 
     def damage(request: str, answer: PeerResponse) -> PeerResponse:
@@ -323,15 +325,15 @@ def test_bytes_that_were_damaged_on_their_way_are_fetched_again(both: World, ver
             return PeerResponse(body[:100] + bytes([body[100] ^ 1]) + body[101:], answer.headers)
         return answer
 
-    both.line.after = damage
-    assert finish(both.pull()) is StepOutcome.SUCCESS
-    assert both.line.count(CHUNKS[version]) > BUCKETS[version]
-    assert both.here.store.files == both.there.store.files
+    pair.link.after = damage
+    assert finish(pair.pull()) is StepOutcome.SUCCESS
+    assert pair.link.count(CHUNKS[version]) > BUCKETS[version]
+    assert pair.here.store.files == pair.there.store.files
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 @pytest.mark.parametrize("cut", [lambda body: body[:-3], lambda body: body + b"more", lambda body: b""])
-def test_an_answer_of_another_size_is_fetched_again(both: World, compression: str, cut) -> None:  # type: ignore[no-untyped-def]
+def test_a_response_of_another_size_is_fetched_again(pair: PeerPair, compression: str, cut) -> None:  # type: ignore[no-untyped-def]
     damaged: list[str] = []
 
     def damage(request: str, answer: PeerResponse) -> PeerResponse:
@@ -340,64 +342,64 @@ def test_an_answer_of_another_size_is_fetched_again(both: World, compression: st
             return PeerResponse(cut(bytes(answer.body)), answer.headers)
         return answer
 
-    both.line.after = damage
-    assert finish(both.pull(compression=compression)) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+    pair.link.after = damage
+    assert finish(pair.pull(compression=compression)) is StepOutcome.SUCCESS
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_answers_that_never_make_sense_fail_the_job(both: World) -> None:
-    both.line.after = lambda request, answer: PeerResponse(b"<html>") if "chunks" in request else answer
-    job = both.pull()
+def test_responses_that_stay_invalid_fail_the_job(pair: PeerPair) -> None:
+    pair.link.after = lambda request, answer: PeerResponse(b"<html>") if "chunks" in request else answer
+    job = pair.pull()
     assert finish(job) is StepOutcome.FAILURE
     assert "there" in (job.failure() or "")
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b'{"Instances": [{"ID'])
-def test_a_look_up_that_makes_no_sense_is_made_again(both: World, body: bytes) -> None:
-    both.line.after = once("lookup", PeerResponse(body))
-    assert finish(both.pull()) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
+def test_a_look_up_that_makes_no_sense_is_made_again(pair: PeerPair, body: bytes) -> None:
+    pair.link.after = once("lookup", PeerResponse(body))
+    assert finish(pair.pull()) is StepOutcome.SUCCESS
+    assert pair.here.store.files == pair.there.store.files
 
 
-def test_a_look_up_that_never_makes_sense_fails_the_job(both: World) -> None:
-    both.line.after = lambda request, answer: PeerResponse(b"<html>") if "lookup" in request else answer
-    job = both.pull()
+def test_a_look_up_that_never_makes_sense_fails_the_job(pair: PeerPair) -> None:
+    pair.link.after = lambda request, answer: PeerResponse(b"<html>") if "lookup" in request else answer
+    job = pair.pull()
     assert finish(job) is StepOutcome.FAILURE
     assert "peer there sent an invalid response to POST /transfers/lookup" in (job.failure() or "")
 
 
-def test_an_instance_that_is_not_as_announced_is_named(both: World) -> None:
-    wrong = sorted(both.there.store.files)[4]
-    both.there.store.listed[wrong] = md5(b"something else")
-    job = both.pull()
+def test_an_instance_that_is_not_as_announced_is_named(pair: PeerPair) -> None:
+    wrong = sorted(pair.there.store.files)[4]
+    pair.there.store.listed[wrong] = md5(b"something else")
+    job = pair.pull()
     assert finish(job) is StepOutcome.FAILURE
     assert wrong in (job.failure() or "")
-    assert both.here.store.files == {}
+    assert pair.here.store.files == {}
 
 
-def test_a_peer_that_is_away_is_waited_for(both: World) -> None:
-    away = [True]
+def test_an_unreachable_peer_is_waited_for(pair: PeerPair) -> None:
+    unreachable = [True]
 
     def cut(request: str, body: bytes) -> bytes:
-        if away[0]:
+        if unreachable[0]:
             raise PeerUnreachable("connection refused", "there")
         return body
 
-    both.line.before = cut
-    job = both.pull()
+    pair.link.before = cut
+    job = pair.pull()
     step_until(job, lambda: "Waiting" in job.content())
-    away[0] = False
+    unreachable[0] = False
     assert finish(job) is StepOutcome.SUCCESS
     assert "Waiting" not in job.content()
 
 
-def test_a_study_that_changed_during_a_pause_is_fetched_as_it_is_now(both: World, version: int) -> None:
-    hold = both.line.hold(CHUNKS[version], skip=2)
-    job = both.pull()
+def test_a_study_that_changed_during_a_pause_is_fetched_as_it_is_now(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(CHUNKS[version], skip=2)
+    job = pair.pull()
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.PAUSED)
-    both.line.let_go()
-    both.there.store.put(file(77))
+    pair.link.let_go()
+    pair.there.store.put(file(77))
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.here.store.files == both.there.store.files
-    assert both.here.unfinished() == 0
+    assert pair.here.store.files == pair.there.store.files
+    assert pair.here.unfinished() == 0

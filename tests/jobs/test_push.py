@@ -11,7 +11,9 @@ from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable, UnknownTransaction
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
 from orthanc_transfers.jobs.push import new_push
-from tests.jobs.two_peers import STUDY, World, eventually, file, finish, once, order, step_until, world
+from tests.jobs.memory_link import once
+from tests.jobs.memory_store import STUDY, file
+from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, order, step_until
 
 BUCKETS = {1: "PUT /transfers/push/[^/]+/[0-9]+", 2: "PUT /transfers/v2/push/.*"}
 CREATION = {1: "POST /transfers/push", 2: "POST /transfers/v2/push"}
@@ -24,69 +26,69 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def both(tmp_path: Path, version: int) -> Iterator[World]:
+def pair(tmp_path: Path, version: int) -> Iterator[PeerPair]:
     """A study of ten files here, a peer of either version there."""
-    made = world(tmp_path, version=version)
+    made = make_pair(tmp_path, version=version)
     made.here.store.put(*(file(number) for number in range(10)))
     yield made
     made.close()
 
 
 @pytest.fixture
-def new(tmp_path: Path) -> Iterator[World]:
+def new(tmp_path: Path) -> Iterator[PeerPair]:
     """The same, with a peer of version 2."""
-    made = world(tmp_path, version=2)
+    made = make_pair(tmp_path, version=2)
     made.here.store.put(*(file(number) for number in range(10)))
     yield made
     made.close()
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Iterator[World]:
+def old(tmp_path: Path) -> Iterator[PeerPair]:
     """The same, with a peer of version 1."""
-    made = world(tmp_path, version=1, MaxHttpRetries=1)
+    made = make_pair(tmp_path, version=1, MaxHttpRetries=1)
     made.here.store.put(*(file(number) for number in range(10)))
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("compression", ["auto", "none", "gzip", "zstd"])
-def test_everything_arrives_whatever_the_compression(both: World, compression: str) -> None:
-    job = both.push(compression=compression)
+def test_everything_arrives_whatever_the_compression(pair: PeerPair, compression: str) -> None:
+    job = pair.push(compression=compression)
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.there.store.files == both.here.store.files
+    assert pair.there.store.files == pair.here.store.files
     assert job.progress() == 1
     assert job.content()["Compression"] == compression
 
 
-def test_large_instances_are_cut_and_arrive_whole(both: World) -> None:
-    both.here.store.put(file(100, 50_001), file(101, 8192), file(102, 4096), file(103, 17))
-    assert finish(both.push()) is StepOutcome.SUCCESS
-    assert both.there.store.files == both.here.store.files
+def test_large_instances_are_cut_and_arrive_whole(pair: PeerPair) -> None:
+    pair.here.store.put(file(100, 50_001), file(101, 8192), file(102, 4096), file(103, 17))
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_what_compresses_is_compressed(both: World) -> None:
-    job = both.push()
+def test_what_compresses_is_compressed(pair: PeerPair) -> None:
+    job = pair.push()
     finish(job)
     assert "none" not in job.content()["Codecs"]
     assert job.content()["CompressionRatio"] > 1.2
 
 
-def test_what_does_not_compress_goes_as_it_is(both: World) -> None:
-    both.here.store.files.clear()
+def test_what_does_not_compress_goes_as_it_is(pair: PeerPair) -> None:
+    pair.here.store.files.clear()
     noise = b"".join(md5(bytes([a, b])).encode() for a in range(16) for b in range(16))
-    both.here.store.put(bytes.fromhex(noise.decode()))
-    job = both.push()
+    pair.here.store.put(bytes.fromhex(noise.decode()))
+    job = pair.push()
     finish(job)
     assert job.content()["Codecs"].keys() == {"none"}
     assert job.content()["CompressionRatio"] == 1
 
 
-def test_the_identifier_of_the_transfer_is_on_every_request_of_the_push(both: World) -> None:
-    finish(both.push())
+def test_the_identifier_of_the_transfer_is_on_every_request_of_the_push(pair: PeerPair) -> None:
+    finish(pair.push())
     pushes = [
         headers
-        for request, headers in zip(both.line.log, both.line.headers, strict=True)
+        for request, headers in zip(pair.link.log, pair.link.headers, strict=True)
         if "push" in request
     ]
     assert len(pushes) > 4
@@ -96,21 +98,21 @@ def test_the_identifier_of_the_transfer_is_on_every_request_of_the_push(both: Wo
 # --- what the job shows
 
 
-def test_the_content_is_empty_until_the_first_step(both: World) -> None:
-    job = both.push()
+def test_the_content_is_empty_until_the_first_step(pair: PeerPair) -> None:
+    job = pair.push()
     assert job.content() == {}
     assert job.progress() == 0
 
 
-def test_the_content_while_sending(both: World, version: int) -> None:
+def test_the_content_while_sending(pair: PeerPair, version: int) -> None:
     buckets = 5 if version == 1 else 7
-    hold = both.line.hold(BUCKETS[version], skip=1)
-    job = both.push(compression="gzip")
+    hold = pair.link.hold(BUCKETS[version], skip=1)
+    job = pair.push(compression="gzip")
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 1)
     content = job.content()
     assert job.progress() == pytest.approx(2 / (2 + buckets))
-    both.line.let_go()
+    pair.link.let_go()
     content.pop("EstimatedSecondsLeft")
     content.pop("NetworkSpeedKBs")
     assert content.pop("CompressionRatio") > 1
@@ -132,7 +134,7 @@ def test_the_content_while_sending(both: World, version: int) -> None:
     assert list(content)[:5] == ["Resources", "Peer", "Compression", "TotalInstances", "TotalSizeMB"]
 
 
-def test_the_content_at_the_end(new: World) -> None:
+def test_the_content_at_the_end(new: PeerPair) -> None:
     job = new.push()
     finish(job)
     content = job.content()
@@ -144,256 +146,256 @@ def test_the_content_at_the_end(new: World) -> None:
     assert "EstimatedSecondsLeft" not in content
 
 
-def test_the_import_is_followed(new: World) -> None:
-    hold = new.line.hold("GET /transfers/v2/push/.*")
+def test_the_import_is_followed(new: PeerPair) -> None:
+    hold = new.link.hold("GET /transfers/v2/push/.*")
     job = new.push()
     step_until(job, hold.reached.is_set)
     assert job.content()["Phase"] == "Importing"
-    new.line.let_go()
+    new.link.let_go()
     assert finish(job) is StepOutcome.SUCCESS
 
 
 # --- what need not travel
 
 
-def test_an_instance_sent_to_the_server_it_came_from_counts_one_query(new: World) -> None:
+def test_an_instance_sent_to_the_server_it_came_from_counts_one_query(new: PeerPair) -> None:
     (name,) = new.here.store.put(file(1))
-    job = new_push(new.env, order("here", Resources=[{"Level": "Instance", "ID": name}]))
+    job = new_push(new.services, order("here", Resources=[{"Level": "Instance", "ID": name}]))
     assert finish(job) is StepOutcome.SUCCESS
     assert job.content()["CompletedHttpQueries"] == 1
     assert job.content()["AlreadyStoredInstances"] == 1
-    assert new.line.count(BUCKETS[2]) == 0
+    assert new.link.count(BUCKETS[2]) == 0
 
 
-def test_what_the_receiver_has_is_not_sent_again(new: World) -> None:
+def test_what_the_receiver_has_is_not_sent_again(new: PeerPair) -> None:
     new.there.store.put(*(file(number) for number in range(8)))
     job = new.push()
     assert finish(job) is StepOutcome.SUCCESS
     assert job.content()["AlreadyStoredInstances"] == 8
-    assert new.line.count(BUCKETS[2]) <= 2
+    assert new.link.count(BUCKETS[2]) <= 2
     assert new.there.store.files == new.here.store.files
 
 
 def test_a_push_to_oneself_in_version_1_ends(tmp_path: Path) -> None:
-    made = world(tmp_path, version=1, MaxHttpRetries=1)
+    made = make_pair(tmp_path, version=1, MaxHttpRetries=1)
     made.here.version = 1
     made.here.store.put(file(1))
     assert finish(made.push("here")) is StepOutcome.SUCCESS
     made.close()
 
 
-def test_nothing_to_send_is_a_success(both: World) -> None:
-    job = both.push(Resources=[])
+def test_nothing_to_send_is_a_success(pair: PeerPair) -> None:
+    job = pair.push(Resources=[])
     assert finish(job) is StepOutcome.SUCCESS
     assert job.content()["TotalInstances"] == 0
-    assert both.there.store.files == {}
+    assert pair.there.store.files == {}
 
 
 # --- pause, cancel, restart
 
 
-def test_a_pause_stops_the_sending_and_a_resume_sends_only_the_rest(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=3)
-    job = both.push()
+def test_a_pause_stops_the_sending_and_a_resume_sends_only_the_rest(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=3)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
     before = job.progress()
     job.stop(StopReason.PAUSED)
-    eventually(lambda: not both.line.connected)
-    assert both.line.count(BUCKETS[version]) == 3
-    both.line.let_go()
+    eventually(lambda: not pair.link.connected)
+    assert pair.link.count(BUCKETS[version]) == 3
+    pair.link.let_go()
     assert job.progress() == before
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.line.count(BUCKETS[version]) == (5 if version == 1 else 7)
-    assert both.there.store.files == both.here.store.files
+    assert pair.link.count(BUCKETS[version]) == (5 if version == 1 else 7)
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_push_goes_on_after_a_restart_of_its_sender(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=3)
-    job = both.push()
+def test_a_push_goes_on_after_a_restart_of_its_sender(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=3)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
     before = job.progress()
-    again = both.restart(job)
+    again = pair.restart(job)
     assert again.content() == {}
     assert again.progress() == pytest.approx(before, abs=1e-3)
     assert finish(again) is StepOutcome.SUCCESS
-    assert both.line.count(BUCKETS[version]) == (5 if version == 1 else 7)
-    assert both.there.store.files == both.here.store.files
+    assert pair.link.count(BUCKETS[version]) == (5 if version == 1 else 7)
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_push_goes_on_after_a_restart_of_its_receiver(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=3)
-    job = both.push()
+def test_a_push_goes_on_after_a_restart_of_its_receiver(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=3)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.PAUSED)
-    eventually(lambda: not both.line.connected)
-    both.there.restart()
-    both.line.let_go()
+    eventually(lambda: not pair.link.connected)
+    pair.there.restart()
+    pair.link.let_go()
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.line.count(BUCKETS[version]) == (5 if version == 1 else 7)
+    assert pair.link.count(BUCKETS[version]) == (5 if version == 1 else 7)
 
 
-def test_a_cancel_deletes_the_push_on_the_receiver(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=2)
-    job = both.push()
+def test_a_cancel_deletes_the_push_on_the_receiver(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=2)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
-    assert both.there.unfinished() == 1
+    assert pair.there.unfinished() == 1
     job.stop(StopReason.CANCELED)
-    eventually(lambda: both.there.unfinished() == 0)
-    assert both.line.count(DELETION) == 1
-    assert both.there.store.files == {}
+    eventually(lambda: pair.there.unfinished() == 0)
+    assert pair.link.count(DELETION) == 1
+    assert pair.there.store.files == {}
 
 
-def test_a_paused_push_can_be_canceled(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=2)
-    job = both.push()
+def test_a_paused_push_can_be_canceled(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=2)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.PAUSED)
-    both.line.let_go()
+    pair.link.let_go()
     job.stop(StopReason.CANCELED)
-    eventually(lambda: both.there.unfinished() == 0)
+    eventually(lambda: pair.there.unfinished() == 0)
 
 
-def test_a_canceled_push_can_be_resubmitted(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=2)
-    job = both.push()
+def test_a_canceled_push_can_be_resubmitted(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=2)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.CANCELED)
-    both.line.let_go()
+    pair.link.let_go()
     job.reset()
     assert job.progress() == 0
     assert job.content() == {}
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.there.store.files == both.here.store.files
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_the_end_of_orthanc_deletes_nothing(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=2)
-    job = both.push()
+def test_the_end_of_orthanc_deletes_nothing(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=2)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     job.release()
-    assert not both.line.connected
-    assert both.there.unfinished() == 1
-    assert both.line.count(DELETION) == 0
+    assert not pair.link.connected
+    assert pair.there.unfinished() == 1
+    assert pair.link.count(DELETION) == 0
 
 
-def test_the_cookie_of_a_load_balancer_outlives_a_pause_and_a_restart(both: World, version: int) -> None:
+def test_the_cookie_of_a_load_balancer_outlives_a_pause_and_a_restart(pair: PeerPair, version: int) -> None:
     def set_cookie(request: str, answer: PeerResponse) -> PeerResponse:
         if request == CREATION[version]:
             return PeerResponse(answer.body, {**answer.headers, "set-cookie": "server=b; Path=/; Secure"})
         return answer
 
-    both.line.after = set_cookie
-    hold = both.line.hold(BUCKETS[version], skip=2)
-    job = both.push()
+    pair.link.after = set_cookie
+    hold = pair.link.hold(BUCKETS[version], skip=2)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
-    both.line.after = lambda request, answer: answer
-    both.line.log.clear()
-    both.line.headers.clear()
-    again = both.restart(job)
+    pair.link.after = lambda request, answer: answer
+    pair.link.log.clear()
+    pair.link.headers.clear()
+    again = pair.restart(job)
     assert finish(again) is StepOutcome.SUCCESS
-    sent = zip(both.line.log, both.line.headers, strict=True)
+    sent = zip(pair.link.log, pair.link.headers, strict=True)
     assert all(headers.get("cookie") == "server=b" for request, headers in sent if "push" in request)
 
 
 # --- failures
 
 
-def test_an_instance_that_does_not_exist_fails_the_job(both: World) -> None:
-    job = both.push(Resources=[{"Level": "Instance", "ID": "nowhere"}])
+def test_an_instance_that_does_not_exist_fails_the_job(pair: PeerPair) -> None:
+    job = pair.push(Resources=[{"Level": "Instance", "ID": "nowhere"}])
     assert finish(job) is StepOutcome.FAILURE
     assert "nowhere" in (job.failure() or "")
     assert job.content()["Error"] == job.failure()
 
 
-def test_an_unknown_peer_fails_the_job(both: World) -> None:
-    job = both.push("elsewhere")
+def test_an_unknown_peer_fails_the_job(pair: PeerPair) -> None:
+    job = pair.push("elsewhere")
     assert finish(job) is StepOutcome.FAILURE
     assert "elsewhere" in (job.failure() or "")
 
 
-def test_a_peer_without_the_plugin_is_named(old: World) -> None:
+def test_a_peer_without_the_plugin_is_named(old: PeerPair) -> None:
     old.there.routes = ()
     job = old.push()
     assert finish(job) is StepOutcome.FAILURE
     assert job.failure() == "peer there does not have the transfers accelerator"
 
 
-def test_a_refused_import_fails_the_job_in_the_receivers_words(both: World, version: int) -> None:
-    refused = sorted(both.here.store.files)[4]
-    both.there.store.refused.add(refused)
-    job = both.push()
+def test_a_refused_import_fails_the_job_in_the_receivers_words(pair: PeerPair, version: int) -> None:
+    refused = sorted(pair.here.store.files)[4]
+    pair.there.store.refused.add(refused)
+    job = pair.push()
     assert finish(job) is StepOutcome.FAILURE
     assert refused in (job.failure() or "")
     assert "the storage is full" in (job.failure() or "")
-    assert both.there.store.files == {}
-    eventually(lambda: both.there.unfinished() == 0)
+    assert pair.there.store.files == {}
+    eventually(lambda: pair.there.unfinished() == 0)
 
 
-def test_a_push_whose_import_failed_can_be_resubmitted(both: World) -> None:
-    both.there.store.refused.add(sorted(both.here.store.files)[4])
-    job = both.push()
+def test_a_push_whose_import_failed_can_be_resubmitted(pair: PeerPair) -> None:
+    pair.there.store.refused.add(sorted(pair.here.store.files)[4])
+    job = pair.push()
     finish(job)
-    both.there.store.refused.clear()
+    pair.there.store.refused.clear()
     job.reset()
     assert job.failure() is None
     assert finish(job) is StepOutcome.SUCCESS
-    assert both.there.store.files == both.here.store.files
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_push_that_failed_on_the_way_goes_on_when_resubmitted(new: World) -> None:
+def test_a_push_that_failed_on_the_way_goes_on_when_resubmitted(new: PeerPair) -> None:
     def cut(request: str, body: bytes) -> bytes:
-        if request.startswith("PUT") and new.line.count(BUCKETS[2]) > 4:
+        if request.startswith("PUT") and new.link.count(BUCKETS[2]) > 4:
             raise Conflict("cut")
         return body
 
-    new.line.before = cut
+    new.link.before = cut
     job = new.push()
     assert finish(job) is StepOutcome.FAILURE
-    new.line.before = lambda request, body: body
+    new.link.before = lambda request, body: body
     job.reset()
     assert finish(job) is StepOutcome.SUCCESS
-    assert new.line.count(DELETION) == 0
+    assert new.link.count(DELETION) == 0
     assert job.content()["CompletedHttpQueries"] < 10
     assert new.there.store.files == new.here.store.files
 
 
-def test_a_push_of_version_1_is_deleted_after_a_failure(old: World) -> None:
+def test_a_push_of_version_1_is_deleted_after_a_failure(old: PeerPair) -> None:
     def cut(request: str, body: bytes) -> bytes:
         if request.startswith("PUT"):
             raise Conflict("cut")
         return body
 
-    old.line.before = cut
+    old.link.before = cut
     assert finish(old.push()) is StepOutcome.FAILURE
     eventually(lambda: old.there.unfinished() == 0)
-    assert old.line.count(DELETION) == 1
+    assert old.link.count(DELETION) == 1
 
 
-def test_a_resubmit_waits_until_the_failed_push_is_deleted(old: World) -> None:
+def test_a_resubmit_waits_until_the_failed_push_is_deleted(old: PeerPair) -> None:
     def cut(request: str, body: bytes) -> bytes:
         if request.startswith("PUT"):
             raise Conflict("cut")
         return body
 
-    old.line.before = cut
-    deletion = old.line.hold(DELETION)
+    old.link.before = cut
+    deletion = old.link.hold(DELETION)
     job = old.push()
     assert finish(job) is StepOutcome.FAILURE
     eventually(deletion.reached.is_set)
-    old.line.before = lambda request, body: body
+    old.link.before = lambda request, body: body
     job.reset()
     assert job.step() is StepOutcome.CONTINUE
-    assert old.line.count(CREATION[1]) == 1
-    old.line.let_go()
+    assert old.link.count(CREATION[1]) == 1
+    old.link.let_go()
     assert finish(job) is StepOutcome.SUCCESS
     assert old.there.store.files == old.here.store.files
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "auto"])
 def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(
-    both: World, version: int, compression: str
+    pair: PeerPair, version: int, compression: str
 ) -> None:
     damaged: list[str] = []
 
@@ -403,70 +405,70 @@ def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(
             return body[:-1] + bytes([body[-1] ^ 1])
         return body
 
-    both.line.before = damage
-    assert finish(both.push(compression=compression)) is StepOutcome.SUCCESS
+    pair.link.before = damage
+    assert finish(pair.push(compression=compression)) is StepOutcome.SUCCESS
     # Bytes of version 1 that are not encoded have no checksum of their own: all are sent again.
     sent = {1: 10 if compression == "none" else 6, 2: 8}
-    assert both.line.count(BUCKETS[version]) == sent[version]
-    assert both.there.store.files == both.here.store.files
-    eventually(lambda: both.there.unfinished() == 0)
+    assert pair.link.count(BUCKETS[version]) == sent[version]
+    assert pair.there.store.files == pair.here.store.files
+    eventually(lambda: pair.there.unfinished() == 0)
 
 
-def test_an_instance_that_is_not_as_listed_is_named(both: World, version: int) -> None:
-    wrong = sorted(both.here.store.files)[4]
-    both.here.store.listed[wrong] = md5(b"something else")
-    job = both.push()
+def test_an_instance_that_is_not_as_listed_is_named(pair: PeerPair, version: int) -> None:
+    wrong = sorted(pair.here.store.files)[4]
+    pair.here.store.listed[wrong] = md5(b"something else")
+    job = pair.push()
     assert finish(job) is StepOutcome.FAILURE
     assert wrong in (job.failure() or "")
-    assert both.there.store.files == {}
+    assert pair.there.store.files == {}
     if version == 2:
-        assert both.line.count("POST .*/commit") == 4
+        assert pair.link.count("POST .*/commit") == 4
 
 
-def test_a_push_waits_for_its_turn(new: World) -> None:
+def test_a_push_waits_for_its_turn(new: PeerPair) -> None:
     new.there.settings = new.there.settings.__class__(max_push_transactions=1)
     new.there.restart()
-    hold = new.line.hold(BUCKETS[2], skip=1)
+    hold = new.link.hold(BUCKETS[2], skip=1)
     first, second = new.push(), new.push()
     step_until(first, hold.reached.is_set)
     step_until(second, lambda: "Waiting" in second.content())
     assert "busy with other transfers" in second.content()["Waiting"]
-    new.line.let_go()
+    new.link.let_go()
     assert finish(first) is StepOutcome.SUCCESS
     assert finish(second) is StepOutcome.SUCCESS
     assert "Waiting" not in second.content()
 
 
-def test_a_peer_that_is_away_is_waited_for(both: World) -> None:
-    away = [True]
+def test_an_unreachable_peer_is_waited_for(pair: PeerPair) -> None:
+    unreachable = [True]
 
     def cut(request: str, body: bytes) -> bytes:
-        if away[0]:
+        if unreachable[0]:
             raise PeerUnreachable("connection refused", "there")
         return body
 
-    both.line.before = cut
-    job = both.push()
+    pair.link.before = cut
+    job = pair.push()
     step_until(job, lambda: "Waiting" in job.content())
-    away[0] = False
+    unreachable[0] = False
     assert finish(job) is StepOutcome.SUCCESS
     assert "Waiting" not in job.content()
-    assert both.there.store.files == both.here.store.files
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_study_that_grew_during_a_pause_is_sent_whole(both: World, version: int) -> None:
-    hold = both.line.hold(BUCKETS[version], skip=2)
-    job = both.push()
+def test_a_study_that_grew_during_a_pause_is_sent_whole(pair: PeerPair, version: int) -> None:
+    hold = pair.link.hold(BUCKETS[version], skip=2)
+    job = pair.push()
     step_until(job, hold.reached.is_set)
     job.stop(StopReason.PAUSED)
-    both.line.let_go()
-    both.here.store.put(file(77))
+    pair.link.let_go()
+    pair.here.store.put(file(77))
     assert finish(job) is StepOutcome.SUCCESS
-    assert len(both.there.store.files) == 11
-    assert both.there.unfinished() == 0
+    assert len(pair.there.store.files) == 11
+    assert pair.there.unfinished() == 0
 
 
-def test_a_push_that_the_receiver_lost_is_made_anew_once(both: World, version: int) -> None:
+def test_a_push_that_the_receiver_lost_is_made_anew_once(pair: PeerPair, version: int) -> None:
     lost: list[str] = []
 
     def lose(request: str, body: bytes) -> bytes:
@@ -475,35 +477,35 @@ def test_a_push_that_the_receiver_lost_is_made_anew_once(both: World, version: i
             raise UnknownTransaction("there is no such push")
         return body
 
-    _as_answer(both, lose)
-    assert finish(both.push()) is StepOutcome.SUCCESS
-    assert both.line.count(CREATION[version]) == 2
-    assert both.there.store.files == both.here.store.files
+    _as_answer(pair, lose)
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert pair.link.count(CREATION[version]) == 2
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_push_that_the_receiver_loses_again_and_again_fails(both: World, version: int) -> None:
+def test_a_push_that_the_receiver_loses_again_and_again_fails(pair: PeerPair, version: int) -> None:
     def lose(request: str, body: bytes) -> bytes:
         if request.startswith("PUT"):
             raise UnknownTransaction("there is no such push")
         return body
 
-    _as_answer(both, lose)
-    assert finish(both.push()) is StepOutcome.FAILURE
-    assert both.line.count(CREATION[version]) == (2 if version == 1 else 5)
+    _as_answer(pair, lose)
+    assert finish(pair.push()) is StepOutcome.FAILURE
+    assert pair.link.count(CREATION[version]) == (2 if version == 1 else 5)
 
 
-# --- answers that make no sense
+# --- invalid responses
 
 
 @pytest.mark.parametrize("kind", ["push", "PUT", "/commit"])
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b'{"ID'])
-def test_an_answer_that_makes_no_sense_is_asked_for_again(both: World, kind: str, body: bytes) -> None:
-    both.line.after = once(kind, PeerResponse(body))
-    assert finish(both.push()) is StepOutcome.SUCCESS
-    assert both.there.store.files == both.here.store.files
+def test_an_invalid_response_is_asked_for_again(pair: PeerPair, kind: str, body: bytes) -> None:
+    pair.link.after = once(kind, PeerResponse(body))
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert pair.there.store.files == pair.here.store.files
 
 
-def test_a_bucket_that_something_else_than_the_receiver_takes_is_sent_again(both: World) -> None:
+def test_a_bucket_that_something_else_than_the_receiver_takes_is_sent_again(pair: PeerPair) -> None:
     taken: list[str] = []
 
     def take(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> PeerResponse:
@@ -512,13 +514,13 @@ def test_a_bucket_that_something_else_than_the_receiver_takes_is_sent_again(both
             return PeerResponse(b"<html>sign in first</html>")
         return serve(method, path, body, headers)
 
-    serve, both.there.serve = both.there.serve, take  # type: ignore[method-assign]
-    assert finish(both.push()) is StepOutcome.SUCCESS
-    assert both.there.store.files == both.here.store.files
-    assert both.line.count(f"PUT {taken[0]}") == 2
+    serve, pair.there.serve = pair.there.serve, take  # type: ignore[method-assign]
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert pair.there.store.files == pair.here.store.files
+    assert pair.link.count(f"PUT {taken[0]}") == 2
 
 
-def test_a_commit_that_something_else_than_the_receiver_answers_is_no_success(old: World) -> None:
+def test_a_response_to_the_commit_that_is_not_the_receiver_s_is_no_success(old: PeerPair) -> None:
     def take(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> PeerResponse:
         return PeerResponse(b"<html>") if path.endswith("/commit") else serve(method, path, body, headers)
 
@@ -532,7 +534,7 @@ def test_a_commit_that_something_else_than_the_receiver_answers_is_no_success(ol
 # --- a commit whose answer is lost
 
 
-def _lose_first_commit_answer(old: World) -> None:
+def _lose_first_commit_answer(old: PeerPair) -> None:
     lost: list[str] = []
 
     def lose(request: str, answer: PeerResponse) -> PeerResponse:
@@ -542,23 +544,23 @@ def _lose_first_commit_answer(old: World) -> None:
             raise PeerUnreachable("the connection was reset", "there")
         return answer
 
-    old.line.after = lose
+    old.link.after = lose
 
 
-def _forget_finished(old: World) -> None:
+def _forget_finished(old: PeerPair) -> None:
     # A C++ peer knows nothing of a push after its commit.
-    old.there.transactions._pushes.clear()
+    old.there.pushes._pushes.clear()
 
 
-def test_a_commit_whose_answer_was_lost_is_verified_by_what_the_receiver_has(old: World) -> None:
+def test_a_commit_whose_response_was_lost_is_verified_by_what_the_receiver_has(old: PeerPair) -> None:
     _lose_first_commit_answer(old)
     assert finish(old.push()) is StepOutcome.SUCCESS
-    assert old.line.count("POST .*/commit") == 2
-    assert old.line.count("POST /transfers/lookup") == 1
-    assert old.line.count(CREATION[1]) == 1
+    assert old.link.count("POST .*/commit") == 2
+    assert old.link.count("POST /transfers/lookup") == 1
+    assert old.link.count(CREATION[1]) == 1
 
 
-def test_a_commit_whose_outcome_cannot_be_verified_is_not_called_a_success(old: World) -> None:
+def test_a_commit_whose_outcome_cannot_be_verified_is_not_called_a_success(old: PeerPair) -> None:
     _lose_first_commit_answer(old)
     changed = sorted(old.here.store.files)[3]
     old.there.store.listed[changed] = md5(b"transcoded on import")
@@ -568,7 +570,7 @@ def test_a_commit_whose_outcome_cannot_be_verified_is_not_called_a_success(old: 
     assert changed in (job.failure() or "")
 
 
-def test_a_commit_whose_answer_was_lost_is_asked_for_again_from_a_peer_of_ours(both: World) -> None:
+def test_a_commit_whose_response_was_lost_is_asked_for_again_from_a_peer_of_ours(pair: PeerPair) -> None:
     lost: list[str] = []
 
     def lose(request: str, answer: PeerResponse) -> PeerResponse:
@@ -577,17 +579,17 @@ def test_a_commit_whose_answer_was_lost_is_asked_for_again_from_a_peer_of_ours(b
             raise PeerUnreachable("the connection was reset", "there")
         return answer
 
-    both.line.after = lose
-    assert finish(both.push()) is StepOutcome.SUCCESS
-    assert both.line.count("POST /transfers/lookup") == 0
+    pair.link.after = lose
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert pair.link.count("POST /transfers/lookup") == 0
 
 
-def _as_answer(both: World, fail: object) -> None:
+def _as_answer(pair: PeerPair, fail: object) -> None:
     """Let the receiver itself answer with an error."""
-    serve = both.there.serve
+    serve = pair.there.serve
 
     def failing(method, path, body, headers):  # type: ignore[no-untyped-def]
         fail(f"{method} {path}", body)  # type: ignore[operator]
         return serve(method, path, body, headers)
 
-    both.there.serve = failing  # type: ignore[method-assign]
+    pair.there.serve = failing  # type: ignore[method-assign]

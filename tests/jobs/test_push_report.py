@@ -11,35 +11,35 @@ import pytest
 
 from orthanc_transfers.core.errors import PeerUnreachable
 from orthanc_transfers.interfaces import Job, PeerResponse, StepOutcome
-from tests.jobs.two_peers import World, file, finish
-from tests.jobs.two_peers import world as make_world
+from tests.jobs.memory_store import file
+from tests.jobs.two_peers import PeerPair, finish, make_pair
 
 FILES = [file(number) for number in range(3)]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = make_world(tmp_path)
-    yield world
-    world.close()
+def pair(tmp_path: Path) -> Iterator[PeerPair]:
+    pair = make_pair(tmp_path)
+    yield pair
+    pair.close()
 
 
 def outcomes(report: dict[str, Any]) -> dict[str, str]:
     return {row["ID"]: row["Outcome"] for row in report["Instances"]}
 
 
-def push(world: World) -> tuple[Job, StepOutcome]:
-    job = world.push()
+def push(pair: PeerPair) -> tuple[Job, StepOutcome]:
+    job = pair.push()
     job.set_identifier("job-1")
     return job, finish(job)
 
 
-def test_the_sender_shows_what_the_receiver_did_with_each_instance(world: World) -> None:
-    names = world.here.store.put(*FILES)
-    world.there.store.put(FILES[0])
-    job, outcome = push(world)
+def test_the_sender_shows_what_the_receiver_did_with_each_instance(pair: PeerPair) -> None:
+    names = pair.here.store.put(*FILES)
+    pair.there.store.put(FILES[0])
+    job, outcome = push(pair)
     assert outcome is StepOutcome.SUCCESS
-    report = world.here.reports.read("job-1")
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert report["Kind"] == "push"
     assert report["Peer"] == "there"
@@ -48,15 +48,15 @@ def test_the_sender_shows_what_the_receiver_did_with_each_instance(world: World)
     assert report["Created"] <= report["Finished"]
     assert report["TotalSize"] == str(sum(map(len, FILES)))
     assert outcomes(report) == dict(zip(names, ["already there", "stored", "stored"], strict=True))
-    assert report == world.here.reports.read("sender-1") == world.here.reports.read(report["ID"])
+    assert report == pair.here.reports.read("sender-1") == pair.here.reports.read(report["ID"])
 
 
-def test_the_report_of_a_refusal_names_instance_and_reason_at_the_sender(world: World) -> None:
-    names = world.here.store.put(*FILES)
-    world.there.store.refused.add(names[1])
-    job, outcome = push(world)
+def test_the_report_of_a_refusal_names_instance_and_reason_at_the_sender(pair: PeerPair) -> None:
+    names = pair.here.store.put(*FILES)
+    pair.there.store.refused.add(names[1])
+    job, outcome = push(pair)
     assert outcome is StepOutcome.FAILURE
-    report = world.here.reports.read("job-1")
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert report["State"] == "failed"
     assert names[1] in report["Error"]
@@ -67,14 +67,14 @@ def test_the_report_of_a_refusal_names_instance_and_reason_at_the_sender(world: 
 
 
 def test_of_version_1_the_sender_knows_that_all_was_accepted(tmp_path: Path) -> None:
-    world = make_world(tmp_path, version=1)
-    names = world.here.store.put(*FILES)
-    _, outcome = push(world)
+    pair = make_pair(tmp_path, version=1)
+    names = pair.here.store.put(*FILES)
+    _, outcome = push(pair)
     assert outcome is StepOutcome.SUCCESS
-    report = world.here.reports.read("job-1")
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert outcomes(report) == dict.fromkeys(names, "accepted")
-    world.close()
+    pair.close()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_of_version_1_the_sender_knows_that_all_was_accepted(tmp_path: Path) -> 
     ],
 )
 def test_without_the_report_of_the_receiver_the_transfer_succeeds_all_the_same(
-    world: World, answer: bytes | None
+    pair: PeerPair, answer: bytes | None
 ) -> None:
-    names = world.here.store.put(*FILES)
+    names = pair.here.store.put(*FILES)
 
     def after(request: str, given: PeerResponse) -> PeerResponse:
         if "/reports/" not in request:
@@ -99,21 +99,21 @@ def test_without_the_report_of_the_receiver_the_transfer_succeeds_all_the_same(
             raise PeerUnreachable("cut", "there")
         return PeerResponse(answer)
 
-    world.line.after = after
-    _, outcome = push(world)
+    pair.link.after = after
+    _, outcome = push(pair)
     assert outcome is StepOutcome.SUCCESS
-    report = world.here.reports.read("job-1")
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert outcomes(report) == dict.fromkeys(names, "accepted")
 
 
-def test_what_a_stranger_reports_is_cut_at_some_length_and_cannot_pretend_to_be_more(world: World) -> None:
-    names = world.here.store.put(*FILES)
+def test_what_a_stranger_reports_is_cut_at_some_length_and_cannot_pretend_to_be_more(pair: PeerPair) -> None:
+    names = pair.here.store.put(*FILES)
     row = {"ID": names[0], "Outcome": "x" * 10_000, "Reason": "y" * 10_000, "MD5": "z", "Size": -1}
     forged = json.dumps({"ID": "other", "Peer": "other", "Instances": [row, {**row, "ID": "other"}]}).encode()
-    world.line.after = lambda request, given: PeerResponse(forged) if "/reports/" in request else given
-    push(world)
-    report = world.here.reports.read("job-1")
+    pair.link.after = lambda request, given: PeerResponse(forged) if "/reports/" in request else given
+    push(pair)
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert report["ID"] != "other"
     assert report["Peer"] == "there"
@@ -122,34 +122,36 @@ def test_what_a_stranger_reports_is_cut_at_some_length_and_cannot_pretend_to_be_
     assert len(json.dumps(report)) < 5000
 
 
-def test_a_server_that_sends_to_itself_keeps_the_report_of_its_receiving_side(world: World) -> None:
-    world.here.store.put(*FILES)
-    job = world.push(peer="here")
+def test_a_server_that_sends_to_itself_keeps_the_report_of_its_receiving_side(pair: PeerPair) -> None:
+    pair.here.store.put(*FILES)
+    job = pair.push(peer="here")
     job.set_identifier("job-1")
     assert finish(job) is StepOutcome.SUCCESS
-    report = world.here.reports.read("job-1")
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert report["Report"]["AlreadyStored"] == len(FILES)
     assert report["Peer"] == "sender-1"
 
 
-def test_the_report_of_a_pull_is_found_by_its_job_also_if_the_queue_tells_its_name_last(world: World) -> None:
-    names = world.there.store.put(*FILES)
-    job = world.pull()
+def test_the_report_of_a_pull_is_found_by_its_job_also_if_the_queue_tells_its_name_last(
+    pair: PeerPair,
+) -> None:
+    names = pair.there.store.put(*FILES)
+    job = pair.pull()
     assert finish(job) is StepOutcome.SUCCESS
-    assert world.here.reports.read("job-1") is None
+    assert pair.here.reports.read("job-1") is None
     job.set_identifier("job-1")
-    report = world.here.reports.read("job-1")
+    report = pair.here.reports.read("job-1")
     assert report is not None
     assert report["Kind"] == "pull"
     assert report["Peer"] == "there"
     assert outcomes(report) == dict.fromkeys(names, "stored")
 
 
-def test_a_report_that_cannot_be_written_fails_no_transfer(world: World) -> None:
-    world.here.store.put(*FILES)
-    folder = world.here.root / "reports"
+def test_a_report_that_cannot_be_written_fails_no_transfer(pair: PeerPair) -> None:
+    pair.here.store.put(*FILES)
+    folder = pair.here.root / "reports"
     folder.parent.mkdir(exist_ok=True)
     folder.write_bytes(b"a file where a folder should be")
-    _, outcome = push(world)
+    _, outcome = push(pair)
     assert outcome is StepOutcome.SUCCESS

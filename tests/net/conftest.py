@@ -70,7 +70,7 @@ def certificate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def deaf() -> Iterator[int]:
-    """A port of this machine that lets nobody in: its queue of connections is full."""
+    """A port of this machine that accepts no connection: its queue of them is full."""
     with socket.socket() as listener, ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

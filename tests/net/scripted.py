@@ -10,10 +10,10 @@ from contextlib import suppress
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
-Serve = Callable[["Line"], None]
+Serve = Callable[["Connection"], None]
 
 
-class Line:
+class Connection:
     """One connection as the server sees it."""
 
     def __init__(self, sock: socket.socket, accepted: list[bytes]) -> None:
@@ -31,7 +31,7 @@ class Line:
         self._accepted.append(lines)
         return lines
 
-    def whole(self) -> bytes:
+    def request(self) -> bytes:
         """The next request, whole."""
         head = self.head()
         size = 0
@@ -44,7 +44,7 @@ class Line:
         """So many bytes of a body, fewer if the client has closed."""
         return self._file.read(size)
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
     def until_closed(self) -> None:
@@ -93,25 +93,25 @@ class ScriptedServer:
         with suppress(OSError):
             if self._tls:
                 sock = self._tls.wrap_socket(sock, server_side=True)
-            line = Line(sock, self.heads)
+            connection = Connection(sock, self.heads)
             try:
-                serve(line)
+                serve(connection)
             finally:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
-                line._file.close()
+                connection._file.close()
                 sock.close()
 
 
-def well(line: Line) -> None:
+def well(connection: Connection) -> None:
     """Answers every request with 200 and ``{}``."""
-    while line.whole():
-        line.say(OK)
+    while connection.request():
+        connection.send(OK)
 
 
 def answering(data: bytes) -> Serve:
-    def serve(line: Line) -> None:
-        line.whole()
-        line.say(data)
+    def serve(connection: Connection) -> None:
+        connection.request()
+        connection.send(data)
 
     return serve

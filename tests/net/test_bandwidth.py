@@ -22,7 +22,7 @@ def test_without_a_limit_nothing_waits() -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 64 * 1024, 4 * 1024 * 1024])
-def test_many_bytes_take_the_time_of_the_line(size: int) -> None:
+def test_many_bytes_take_as_long_as_the_limit_says(size: int) -> None:
     clock = FakeClock()
     waiting = FakeWaiting(clock)
     bandwidth = Bandwidth(10 * MBIT, clock)
@@ -65,7 +65,7 @@ def test_a_cancellation_ends_a_wait() -> None:
         acquire_all([Bandwidth(8, SystemClock())], 1_000_000, cancellation)
 
 
-def test_whoever_cannot_be_canceled_waits_too() -> None:
+def test_a_caller_that_cannot_be_canceled_waits_too() -> None:
     clock = SystemClock()
     started = clock.monotonic()
     acquire_all([Bandwidth(8 * MBIT, clock)], 50_000, Cancellation())

@@ -94,8 +94,10 @@ def test_anything_else_is_version_1(answer: Callable[[], bytes]) -> None:
     assert CapabilitiesCache(Clock()).capabilities(Peer(answer)) is None
 
 
-@pytest.mark.parametrize("error", [PeerUnreachable("away", "there"), status(502), status(503), status(504)])
-def test_a_peer_that_is_away_is_not_taken_for_an_old_one(error: Any) -> None:
+@pytest.mark.parametrize(
+    "error", [PeerUnreachable("connection refused", "there"), status(502), status(503), status(504)]
+)
+def test_an_unreachable_peer_is_not_taken_for_an_old_one(error: Any) -> None:
     negotiation = CapabilitiesCache(Clock())
     with pytest.raises(type(error)):
         negotiation.capabilities(Peer(fail(error)))
@@ -103,7 +105,7 @@ def test_a_peer_that_is_away_is_not_taken_for_an_old_one(error: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [ours, fail(status(404))])
-def test_an_answer_is_remembered_for_a_while(answer: Callable[[], bytes]) -> None:
+def test_a_response_is_remembered_for_a_while(answer: Callable[[], bytes]) -> None:
     clock, peer = Clock(), Peer(answer)
     negotiation = CapabilitiesCache(clock)
     for clock.time in (0, 1, MAX_AGE - 1):

@@ -1,4 +1,4 @@
-"""Which congestion control a line gets."""
+"""Which congestion control a link gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def losses(*samples: tuple[float, int, int], shortest: int = SHORTEST) -> bool:
     return seen.seen
 
 
-def test_losses_while_no_queue_is_seen_are_the_line_s() -> None:
+def test_losses_while_no_queue_is_seen_are_those_of_the_link() -> None:
     assert losses((0, 101_000, 0), (1, 102_000, 1), (3, 101_000, 2), (4, 101_000, 5))
 
 
@@ -29,15 +29,15 @@ def test_what_was_lost_at_first_does_not_count() -> None:
     assert not losses(*((now, 101_000, 500) for now in range(20)))
 
 
-def test_a_packet_now_and_then_is_not_lost_to_the_line() -> None:
+def test_a_packet_lost_now_and_then_is_not_held_against_the_link() -> None:
     assert not losses((0, 101_000, 0), (5, 101_000, 1), (10, 101_000, 2))
 
 
-def test_on_a_short_line_nothing_is_to_be_gained() -> None:
+def test_on_a_short_link_nothing_is_to_be_gained() -> None:
     assert not losses(*((now, 1010, 20 * now) for now in range(20)), shortest=1000)
 
 
-def test_several_connections_are_one_line() -> None:
+def test_several_connections_are_one_link() -> None:
     seen = Losses()
     for now in range(4):
         for connection in range(3):

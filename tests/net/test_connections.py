@@ -20,20 +20,20 @@ from orthanc_transfers.net import connections
 from orthanc_transfers.net.sockets import SocketFactory
 from tests.contract.fake_transport import Asked, Reply
 from tests.net.peers import Connect, server_tls
-from tests.net.scripted import OK, Line, well
+from tests.net.scripted import OK, Connection, well
 
 # --- reuse
 
 
-def test_idle_connections_are_closed_although_somebody_still_has_an_error(
+def test_idle_connections_are_closed_although_a_caller_still_has_an_error(
     script: Any, connect: Connect
 ) -> None:
     closed = threading.Event()
 
-    def serve(line: Line) -> None:
-        line.whole()
-        line.say(b"HTTP/1.1 500 Trouble\r\nContent-Length: 0\r\n\r\n")
-        line.until_closed()
+    def serve(connection: Connection) -> None:
+        connection.request()
+        connection.send(b"HTTP/1.1 500 Trouble\r\nContent-Length: 0\r\n\r\n")
+        connection.until_closed()
         closed.set()
 
     transport = connect(script(serve).url)
@@ -86,10 +86,10 @@ def test_a_kept_connection_that_the_server_closed_meanwhile_costs_nothing(
 ) -> None:
     closed = threading.Event()
 
-    def once(line: Line) -> None:
-        line.whole()
-        line.say(OK)
-        line.sock.shutdown(socket.SHUT_RDWR)
+    def once(connection: Connection) -> None:
+        connection.request()
+        connection.send(OK)
+        connection.sock.shutdown(socket.SHUT_RDWR)
         closed.set()
 
     server = script(once, well)
@@ -102,10 +102,10 @@ def test_a_kept_connection_that_the_server_closed_meanwhile_costs_nothing(
     assert server.connections == 2
 
 
-def dies_under_the_second_request(line: Line) -> None:
-    line.whole()
-    line.say(OK)
-    line.head()
+def dies_under_the_second_request(connection: Connection) -> None:
+    connection.request()
+    connection.send(OK)
+    connection.head()
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -146,8 +146,8 @@ def test_a_post_is_not_repeated_for_it_may_have_been_done(script: Any, connect: 
 
 
 def test_a_repeated_request_is_not_repeated_again(script: Any, connect: Connect) -> None:
-    def hangs_up(line: Line) -> None:
-        line.whole()
+    def hangs_up(connection: Connection) -> None:
+        connection.request()
 
     server = script(dies_under_the_second_request, hangs_up)
     transport = connect(server.url)
@@ -159,7 +159,7 @@ def test_a_repeated_request_is_not_repeated_again(script: Any, connect: Connect)
 
 
 def test_a_request_that_dies_on_a_fresh_connection_is_not_repeated(script: Any, connect: Connect) -> None:
-    server = script(lambda line: None)
+    server = script(lambda connection: None)
     with pytest.raises(PeerUnreachable):
         connect(server.url).send(PeerRequest("PUT", "/", body=[b"x"]))
 
@@ -211,10 +211,10 @@ def test_connections_prepared_at_the_same_time_serve_requests_at_the_same_time(
 ) -> None:
     connected, asked = threading.Barrier(2), threading.Barrier(2)
 
-    def together(line: Line) -> None:
-        line.whole()
+    def together(connection: Connection) -> None:
+        connection.request()
         asked.wait(30)
-        line.say(OK)
+        connection.send(OK)
 
     def twice(function: Callable[[], object]) -> None:
         threads = [threading.Thread(target=function, daemon=True) for _ in range(2)]
@@ -274,8 +274,8 @@ def test_no_more_connections_are_prepared_than_are_kept(script: Any, connect: Co
 def test_a_prepared_connection_that_was_closed_meanwhile_costs_nothing(script: Any, connect: Connect) -> None:
     closed = threading.Event()
 
-    def leave(line: Line) -> None:
-        line.sock.shutdown(socket.SHUT_RDWR)
+    def leave(connection: Connection) -> None:
+        connection.sock.shutdown(socket.SHUT_RDWR)
         closed.set()
 
     server = script(leave, well)

@@ -15,25 +15,25 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.net import connections
 from tests.net.peers import Connect, server_tls
-from tests.net.scripted import OK, Line, answering
+from tests.net.scripted import OK, Connection, answering
 
 
-def forwarding(line: Line) -> None:
+def forwarding(connection: Connection) -> None:
     """A proxy: answers plain requests itself, and opens tunnels."""
-    while head := line.whole():
+    while head := connection.request():
         method, target = head.split()[:2]
         if method != b"CONNECT":
-            line.say(OK)
+            connection.send(OK)
             continue
         host, _, port = target.decode().partition(":")
-        line.say(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        connection.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
         with socket.create_connection((host, int(port))) as onward:
             while True:
-                for ready in select.select([line.sock, onward], [], [])[0]:
+                for ready in select.select([connection.sock, onward], [], [])[0]:
                     data = ready.recv(1 << 16)
                     if not data:
                         return
-                    (onward if ready is line.sock else line.sock).sendall(data)
+                    (onward if ready is connection.sock else connection.sock).sendall(data)
 
 
 @pytest.mark.parametrize("spelling", ["127.0.0.1:{}", "http://me:secret@127.0.0.1:{}"])
@@ -68,7 +68,7 @@ def test_encrypted_requests_go_through_a_tunnel(
     assert "proxy-authorization" not in server.asked[0].headers
 
 
-def test_a_proxy_that_is_away_or_refuses_is_named_as_such(script: Any, connect: Connect) -> None:
+def test_a_proxy_that_is_unreachable_or_refuses_is_named_as_such(script: Any, connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(PeerUnreachable, match="through the proxy: connection refused") as raised:

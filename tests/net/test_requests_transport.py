@@ -25,7 +25,7 @@ from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.net import sockets
 from tests.contract.fake_transport import Reply
 from tests.net.peers import Connect, Turnstile, server_tls
-from tests.net.scripted import OK, Line, ScriptedServer, answering
+from tests.net.scripted import OK, Connection, ScriptedServer, answering
 from tests.support.certificates import make_certificate
 
 # --- what goes out
@@ -138,7 +138,7 @@ def test_an_environment_with_other_authorities_does_not_override_those_of_the_co
 # --- cookies
 
 
-def test_cookies_of_an_answer_are_sent_back_whatever_their_attributes(serve: Any, connect: Connect) -> None:
+def test_cookies_of_a_response_are_sent_back_whatever_their_attributes(serve: Any, connect: Connect) -> None:
     cookies = "route=a; Path=/elsewhere; Secure; HttpOnly\nshard=7; Domain=example.com\nroute=b; Max-Age=0"
     replies = iter([Reply(b"{}", headers={"Set-Cookie": cookies}), Reply(b"{}")])
     server = serve(lambda asked: next(replies))
@@ -159,7 +159,7 @@ def test_cookies_of_the_configuration_stay(serve: Any, connect: Connect) -> None
     assert [asked.headers["cookie"] for asked in server.asked] == ["mine=1", "mine=1; route=a"]
 
 
-def test_the_last_of_several_cookies_is_that_of_the_answer(serve: Any, connect: Connect) -> None:
+def test_the_last_of_several_cookies_is_that_of_the_response(serve: Any, connect: Connect) -> None:
     server = serve(lambda asked: Reply(b"{}", headers={"Set-Cookie": "other=1; Path=/\nroute=a; Path=/"}))
 
     assert connect(server.url).send(PeerRequest("GET", "/")).headers["set-cookie"] == "route=a; Path=/"
@@ -210,7 +210,7 @@ def test_a_redirect_is_not_followed(serve: Any, connect: Connect) -> None:
     assert len(server.asked) == 1
 
 
-def test_a_compressed_answer_is_not_asked_for_and_not_unpacked(serve: Any, connect: Connect) -> None:
+def test_a_compressed_response_is_not_asked_for_and_not_unpacked(serve: Any, connect: Connect) -> None:
     packed = gzip.compress(b"a" * 1000)
     server = serve(lambda asked: Reply(packed, headers={"Content-Encoding": "gzip"}))
 
@@ -223,7 +223,7 @@ UNTIL_CLOSED = b"HTTP/1.0 200 OK\r\n\r\nabcde"
 
 
 @pytest.mark.parametrize("data", [CHUNKED, UNTIL_CLOSED])
-def test_an_answer_of_unknown_length_is_read_up_to_the_limit(
+def test_a_response_of_unknown_length_is_read_up_to_the_limit(
     script: Any, connect: Connect, data: bytes
 ) -> None:
     transport = connect(script(answering(data)).url)
@@ -234,11 +234,11 @@ def test_an_answer_of_unknown_length_is_read_up_to_the_limit(
         transport.send(PeerRequest("GET", "/", limit=4))
 
 
-def test_an_answer_that_announces_too_much_is_not_waited_for(script: Any, connect: Connect) -> None:
-    def serve(line: Line) -> None:
-        line.whole()
-        line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
-        line.until_closed()
+def test_a_response_that_announces_too_much_is_not_waited_for(script: Any, connect: Connect) -> None:
+    def serve(connection: Connection) -> None:
+        connection.request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+        connection.until_closed()
 
     with pytest.raises(PeerInvalidResponse, match="more than 10 bytes"):
         connect(script(serve).url).send(PeerRequest("GET", "/", limit=10))
@@ -253,7 +253,7 @@ def test_an_answer_that_announces_too_much_is_not_waited_for(script: Any, connec
         (b"SSH-2.0-OpenSSH\r\n", "not HTTP"),
     ],
 )
-def test_a_broken_answer_says_what_was_wrong_and_may_be_tried_again(
+def test_a_broken_response_says_what_was_wrong_and_may_be_tried_again(
     script: Any, connect: Connect, data: bytes, reason: str
 ) -> None:
     server = script(answering(data))
@@ -308,22 +308,22 @@ def test_a_retry_after_that_is_none_does_no_harm(serve: Any, connect: Connect, t
 
 
 def _retry_after(serve: Any, connect: Connect, headers: dict[str, str]) -> float | None:
-    def serve_raw(line: Line) -> None:
-        line.whole()
+    def serve_raw(connection: Connection) -> None:
+        connection.request()
         text = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        line.say(f"HTTP/1.1 503 Busy\r\n{text}Content-Length: 0\r\n\r\n".encode())
+        connection.send(f"HTTP/1.1 503 Busy\r\n{text}Content-Length: 0\r\n\r\n".encode())
 
     with ScriptedServer([serve_raw]) as server, pytest.raises(PeerStatus) as raised:
         connect(server.url).send(PeerRequest("GET", "/"))
     return raised.value.retry_after
 
 
-def test_an_answer_that_comes_before_the_end_of_the_body_is_heard(script: Any, connect: Connect) -> None:
-    def serve(line: Line) -> None:
-        line.head()
-        line.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        line.sock.shutdown(socket.SHUT_WR)
-        line.until_closed()
+def test_a_response_that_comes_before_the_end_of_the_body_is_read(script: Any, connect: Connect) -> None:
+    def serve(connection: Connection) -> None:
+        connection.head()
+        connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        connection.sock.shutdown(socket.SHUT_WR)
+        connection.until_closed()
 
     with pytest.raises(PeerStatus) as raised:
         connect(script(serve).url).send(PeerRequest("PUT", "/", body=[b"x" * 5_000_000]))
@@ -334,8 +334,8 @@ def test_an_answer_that_comes_before_the_end_of_the_body_is_heard(script: Any, c
 # --- timeouts and failures to connect
 
 
-def test_a_peer_that_does_not_answer_in_time_is_unreachable(script: Any, connect: Connect) -> None:
-    transport = connect(script(Line.until_closed).url)
+def test_a_peer_that_does_not_respond_in_time_is_unreachable(script: Any, connect: Connect) -> None:
+    transport = connect(script(Connection.until_closed).url)
     with pytest.raises(PeerUnreachable, match=r"timed out after 0\.05 s") as raised:
         transport.send(PeerRequest("GET", "/", timeout=0.05))
 
@@ -344,20 +344,20 @@ def test_a_peer_that_does_not_answer_in_time_is_unreachable(script: Any, connect
 
 def test_the_timeout_of_the_peer_is_used_where_the_request_has_none(script: Any, connect: Connect) -> None:
     with pytest.raises(PeerUnreachable, match=r"timed out after 0\.1 s"):
-        connect(script(Line.until_closed).url, timeout=0.1, default_timeout=1000).send(
+        connect(script(Connection.until_closed).url, timeout=0.1, default_timeout=1000).send(
             PeerRequest("GET", "/")
         )
 
 
-def test_a_slow_line_that_moves_does_not_time_out(script: Any, connect: Connect) -> None:
-    def slow(line: Line) -> None:
+def test_a_slow_link_that_moves_does_not_time_out(script: Any, connect: Connect) -> None:
+    def slow(connection: Connection) -> None:
         # Much less at once than the body, so that the sender must wait again and again.
-        line.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
-        line.head()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        connection.head()
         for _ in range(24):
-            line.take(500_000)
+            connection.take(500_000)
             time.sleep(0.02)
-        line.say(OK)
+        connection.send(OK)
 
     transport = connect(script(slow).url)
     assert transport.send(PeerRequest("PUT", "/", body=[b"x" * 12_000_000], timeout=0.2)).body == b"{}"

@@ -24,10 +24,10 @@ from tests.contract.fake_transport import Asked, FakeTransport, Reply
 from tests.runtime.fake_time import FakeClock, FakeWaiting
 
 OK = Reply(b"{}")
-AWAY = None
+UNREACHABLE = None
 
 
-class World:
+class Scenario:
     """A retrying transport to a peer that gives these replies in turn, in a time that passes by waiting."""
 
     def __init__(
@@ -73,12 +73,12 @@ class Body(bytearray):
 
 
 def test_a_request_that_was_repeated_does_not_wait_for_the_garbage_collector() -> None:
-    world = World([AWAY, AWAY, OK])
+    scenario = Scenario([UNREACHABLE, UNREACHABLE, OK])
     body = Body(b"x")
     kept = weakref.ref(body)
     gc.disable()
     try:
-        world.transport.send(PeerRequest("PUT", "/y", body=[body]))
+        scenario.transport.send(PeerRequest("PUT", "/y", body=[body]))
         del body
         assert kept() is None
     finally:
@@ -88,88 +88,92 @@ def test_a_request_that_was_repeated_does_not_wait_for_the_garbage_collector() -
 # --- errors that are counted
 
 
-def test_an_answer_needs_no_second_try() -> None:
-    world = World([OK])
+def test_a_response_needs_no_second_try() -> None:
+    scenario = Scenario([OK])
 
-    assert world.get() == b"{}"
-    assert len(world.inner.asked) == 1
-    assert world.waiting.waits == []
-    assert world.said == []
+    assert scenario.get() == b"{}"
+    assert len(scenario.inner.asked) == 1
+    assert scenario.waiting.waits == []
+    assert scenario.said == []
 
 
 def test_the_whole_request_is_sent_again() -> None:
-    world = World([Reply(status=500), OK], retries=1)
-    world.transport.send(PeerRequest("PUT", "/y", body=[b"a", b"b"], headers={"X": "1"}, timeout=3, limit=9))
+    scenario = Scenario([Reply(status=500), OK], retries=1)
+    scenario.transport.send(
+        PeerRequest("PUT", "/y", body=[b"a", b"b"], headers={"X": "1"}, timeout=3, limit=9)
+    )
 
-    assert world.inner.asked == [Asked("PUT", "/y", b"ab", {"x": "1"})] * 2
+    assert scenario.inner.asked == [Asked("PUT", "/y", b"ab", {"x": "1"})] * 2
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 507])
 def test_an_error_that_may_pass_is_tried_again_as_often_as_configured(status: int) -> None:
-    world = World(forever(Reply(status=status)), retries=3)
+    scenario = Scenario(forever(Reply(status=status)), retries=3)
 
     with pytest.raises(PeerStatus) as raised:
-        world.get()
+        scenario.get()
 
     assert raised.value.peer_status == status
-    assert len(world.inner.asked) == 4
-    assert world.waiting.waits == [0.5, 1, 2]
-    assert world.said == []
+    assert len(scenario.inner.asked) == 4
+    assert scenario.waiting.waits == [0.5, 1, 2]
+    assert scenario.said == []
 
 
 def test_without_retries_such_an_error_is_final() -> None:
-    world = World(forever(Reply(status=500)), retries=0)
+    scenario = Scenario(forever(Reply(status=500)), retries=0)
 
     with pytest.raises(PeerStatus):
-        world.get()
-    assert len(world.inner.asked) == 1
+        scenario.get()
+    assert len(scenario.inner.asked) == 1
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404, 409, 413])
 def test_an_error_that_cannot_pass_is_final(status: int) -> None:
-    world = World(forever(Reply(status=status)), retries=9)
+    scenario = Scenario(forever(Reply(status=status)), retries=9)
 
     with pytest.raises(PeerStatus):
-        world.get()
-    assert len(world.inner.asked) == 1
+        scenario.get()
+    assert len(scenario.inner.asked) == 1
 
 
 def test_retry_after_is_the_least_to_wait() -> None:
-    world = World([Reply(status=429, headers={"Retry-After": "30"}), OK], retries=1)
-    world.get()
+    scenario = Scenario([Reply(status=429, headers={"Retry-After": "30"}), OK], retries=1)
+    scenario.get()
 
-    assert world.waiting.waits == [30]
+    assert scenario.waiting.waits == [30]
 
 
 def test_outages_do_not_count_as_retries() -> None:
-    world = World([Reply(status=500), AWAY, AWAY, Reply(status=500), AWAY, OK], retries=2)
+    scenario = Scenario(
+        [Reply(status=500), UNREACHABLE, UNREACHABLE, Reply(status=500), UNREACHABLE, OK], retries=2
+    )
 
-    assert world.get() == b"{}"
+    assert scenario.get() == b"{}"
 
 
 # --- outages
 
 
-@pytest.mark.parametrize("reply", [AWAY, Reply(status=502), Reply(status=503), Reply(status=504)])
-def test_a_peer_that_is_away_is_waited_for(reply: Reply | None) -> None:
-    world = World([reply] * 10 + [OK])
+@pytest.mark.parametrize("reply", [UNREACHABLE, Reply(status=502), Reply(status=503), Reply(status=504)])
+def test_an_unreachable_peer_is_waited_for(reply: Reply | None) -> None:
+    scenario = Scenario([reply] * 10 + [OK])
 
-    assert world.get() == b"{}"
-    assert world.waiting.waits == [0.5, 0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert scenario.get() == b"{}"
+    assert scenario.waiting.waits == [0.5, 0.5, 1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_the_first_failure_is_not_called_an_outage() -> None:
-    world = World([AWAY, OK])
-    world.get()
+    scenario = Scenario([UNREACHABLE, OK])
+    scenario.get()
 
-    assert world.said == []
+    assert scenario.said == []
 
 
 def test_the_user_learns_since_when_it_waits_why_and_when_it_is_over() -> None:
-    world = World([AWAY, AWAY, AWAY, OK])
-    world.get()
+    scenario = Scenario([UNREACHABLE, UNREACHABLE, UNREACHABLE, OK])
+    scenario.get()
 
-    first, second, over = world.said
+    first, second, over = scenario.said
     assert first is not None
     assert first.startswith("Waiting for peer 'far' since 2026-")
     assert "next attempt in 1 s: peer 'far' cannot be reached at http://far" in first
@@ -179,60 +183,60 @@ def test_the_user_learns_since_when_it_waits_why_and_when_it_is_over() -> None:
 
 
 def test_after_the_longest_outage_the_error_is_raised_with_how_long_it_was() -> None:
-    world = World(forever(AWAY), max_outage=600)
-    started = world.clock.monotonic()
+    scenario = Scenario(forever(UNREACHABLE), max_outage=600)
+    started = scenario.clock.monotonic()
 
     with pytest.raises(
         PeerUnreachable, match=r"cannot be reached at http://far; given up after 600 s"
     ) as raised:
-        world.get()
+        scenario.get()
 
     assert raised.value.peer == "far"
-    assert world.clock.monotonic() - started == pytest.approx(600)
+    assert scenario.clock.monotonic() - started == pytest.approx(600)
 
 
 def test_the_status_of_a_proxy_is_kept_when_given_up() -> None:
-    world = World(forever(Reply(b"<html>", 502)), max_outage=10)
+    scenario = Scenario(forever(Reply(b"<html>", 502)), max_outage=10)
 
     with pytest.raises(PeerStatus, match="given up after 10 s") as raised:
-        world.get()
+        scenario.get()
     assert raised.value.peer_status == 502
     assert raised.value.body == b"<html>"
 
 
-@pytest.mark.parametrize("reply", [AWAY, Reply(status=503)])
+@pytest.mark.parametrize("reply", [UNREACHABLE, Reply(status=503)])
 def test_without_an_allowed_outage_nothing_is_waited_for(reply: Reply | None) -> None:
-    world = World(forever(reply), retries=9, max_outage=0)
+    scenario = Scenario(forever(reply), retries=9, max_outage=0)
 
     with pytest.raises(PeerError) as raised:
-        world.get()
+        scenario.get()
 
     assert "given up" not in str(raised.value)
-    assert len(world.inner.asked) == 1
-    assert world.waiting.waits == []
+    assert len(scenario.inner.asked) == 1
+    assert scenario.waiting.waits == []
 
 
 def test_after_an_outage_the_next_begins_anew() -> None:
-    world = World([AWAY] * 8 + [OK] + [AWAY] * 8 + [OK], max_outage=100)
+    scenario = Scenario([UNREACHABLE] * 8 + [OK] + [UNREACHABLE] * 8 + [OK], max_outage=100)
 
-    assert [world.get(), world.get()] == [b"{}", b"{}"]
+    assert [scenario.get(), scenario.get()] == [b"{}", b"{}"]
 
 
 def test_a_request_after_a_lost_outage_is_not_made_to_wait_again() -> None:
-    world = World(forever(AWAY), max_outage=600)
+    scenario = Scenario(forever(UNREACHABLE), max_outage=600)
     for _ in range(2):
         with pytest.raises(PeerUnreachable, match="given up after 600 s"):
-            world.get()
-    tried = len(world.inner.asked)
+            scenario.get()
+    tried = len(scenario.inner.asked)
 
-    world.clock.advance(3600)
+    scenario.clock.advance(3600)
     with pytest.raises(PeerUnreachable):
-        world.get()
+        scenario.get()
 
-    assert len(world.inner.asked) == tried + 1, "an hour later it is worth one attempt"
+    assert len(scenario.inner.asked) == tried + 1, "an hour later it is worth one attempt"
 
 
-def test_a_request_that_alone_finds_no_answer_is_not_tried_for_ever() -> None:
+def test_a_request_that_alone_gets_no_response_is_not_tried_for_ever() -> None:
     """A proxy that cuts one kind of request is no outage, as long as others are answered."""
     clock = FakeClock()
 
@@ -277,28 +281,28 @@ def test_a_certificate_that_is_refused_is_not_waited_for() -> None:
 
 def test_a_busy_peer_is_waited_for_as_it_asks_and_as_long_as_it_takes() -> None:
     busy = Reply(status=503, headers={"Retry-After": "20"})
-    world = World([busy] * 200 + [OK], max_outage=600)
+    scenario = Scenario([busy] * 200 + [OK], max_outage=600)
 
-    assert world.post() == b"{}"
-    assert world.waiting.waits == [25] * 200
-    assert world.said[0] == "Peer 'far' is busy with other transfers, next attempt in 25 s"
-    assert world.said[-1] is None
+    assert scenario.post() == b"{}"
+    assert scenario.waiting.waits == [25] * 200
+    assert scenario.said[0] == "Peer 'far' is busy with other transfers, next attempt in 25 s"
+    assert scenario.said[-1] is None
 
 
 @pytest.mark.parametrize(("asked", "waited"), [("0", 1.25), ("100000", 75)])
 def test_a_busy_peer_is_neither_hammered_nor_forgotten(asked: str, waited: float) -> None:
-    world = World([Reply(status=503, headers={"Retry-After": asked}), OK])
-    world.post()
+    scenario = Scenario([Reply(status=503, headers={"Retry-After": asked}), OK])
+    scenario.post()
 
-    assert world.waiting.waits == [waited]
+    assert scenario.waiting.waits == [waited]
 
 
 def test_a_503_to_anything_but_a_post_is_an_outage() -> None:
-    world = World(forever(Reply(status=503, headers={"Retry-After": "20"})), max_outage=60)
+    scenario = Scenario(forever(Reply(status=503, headers={"Retry-After": "20"})), max_outage=60)
 
     with pytest.raises(PeerStatus, match="given up after 60 s"):
-        world.get()
-    assert world.waiting.waits == [20, 20, 20]
+        scenario.get()
+    assert scenario.waiting.waits == [20, 20, 20]
 
 
 # --- a peer that is changed meanwhile
@@ -321,40 +325,42 @@ class Changes:
         return True
 
 
-def changing(replies: Iterable[Reply | None], at: int, error: Exception | None = None) -> World:
+def changing(replies: Iterable[Reply | None], at: int, error: Exception | None = None) -> Scenario:
     """Its peer is changed at a look, or ``error`` ends the wait."""
-    world = World(replies, max_outage=600)
-    world.transport = RetryingTransport(
-        world.inner,
+    scenario = Scenario(replies, max_outage=600)
+    scenario.transport = RetryingTransport(
+        scenario.inner,
         retries=5,
         max_outage=600,
-        clock=world.clock,
-        cancellation=world.waiting,
-        on_waiting=world.said.append,
-        renew=Changes(world.inner, at, error),
+        clock=scenario.clock,
+        cancellation=scenario.waiting,
+        on_waiting=scenario.said.append,
+        renew=Changes(scenario.inner, at, error),
         jitter=lambda: 1.0,
     )
-    return world
+    return scenario
 
 
 def test_a_changed_peer_is_tried_at_once_and_its_outage_begins_anew() -> None:
     # Looks: one before each wait, and one each 2 s of it.
-    world = changing([AWAY] * 9 + [OK], at=15)
-    assert world.get() == b"{}"
-    assert world.transport.url == "http://corrected"
-    assert max(world.waiting.waits) == 2
-    assert sum(world.waiting.waits) < 20
-    last, *anew = [said for said in world.said if said is not None][-3:]
+    scenario = changing([UNREACHABLE] * 9 + [OK], at=15)
+    assert scenario.get() == b"{}"
+    assert scenario.transport.url == "http://corrected"
+    assert max(scenario.waiting.waits) == 2
+    assert sum(scenario.waiting.waits) < 20
+    last, *anew = [said for said in scenario.said if said is not None][-3:]
     assert "next attempt in 8 s" in last
     assert all("next attempt in 1 s" in said for said in anew)
 
 
-@pytest.mark.parametrize("reply", [AWAY, Reply(status=503, headers={"Retry-After": "20"}), Reply(status=500)])
+@pytest.mark.parametrize(
+    "reply", [UNREACHABLE, Reply(status=503, headers={"Retry-After": "20"}), Reply(status=500)]
+)
 def test_a_deleted_peer_ends_the_wait(reply: Reply | None) -> None:
-    world = changing(forever(reply), at=5, error=UnknownPeer("deleted"))
+    scenario = changing(forever(reply), at=5, error=UnknownPeer("deleted"))
     with pytest.raises(UnknownPeer, match="deleted"):
-        world.post()
-    assert sum(world.waiting.waits) <= 8
+        scenario.post()
+    assert sum(scenario.waiting.waits) <= 8
 
 
 # --- cancellation
@@ -381,19 +387,19 @@ def test_a_cancellation_ends_a_wait() -> None:
 
 
 def test_an_aborted_transport_stays_so() -> None:
-    world = World(forever(OK), retries=9)
-    world.transport.abort()
+    scenario = Scenario(forever(OK), retries=9)
+    scenario.transport.abort()
 
     with pytest.raises(Canceled):
-        world.get()
-    world.transport.close()
+        scenario.get()
+    scenario.transport.close()
 
 
 # --- several threads
 
 
 class Outage:
-    """A peer that is away up to the question numbered ``back_from``. Each waits until it is let go."""
+    """A peer that is unreachable up to the request numbered ``back_from``. Each waits until it is released."""
 
     def __init__(self) -> None:
         self.back_from = math.inf
@@ -464,7 +470,7 @@ def _requesting(transport: RetryingTransport, raised: list[BaseException]) -> th
     return thread
 
 
-def test_while_the_peer_is_away_one_thread_tries_and_its_success_wakes_all() -> None:
+def test_while_the_peer_is_unreachable_one_thread_tries_and_its_success_wakes_all() -> None:
     crowd = Crowd()
     for attempt in range(1, 8):
         crowd.peer.wait_for(2 * THREADS + attempt)

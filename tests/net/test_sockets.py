@@ -23,14 +23,14 @@ from orthanc_transfers.net.requests_transport import RequestsTransport
 from orthanc_transfers.net.sockets import SocketFactory
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.net.peers import Connect, server_tls
-from tests.net.scripted import OK, Line
+from tests.net.scripted import OK, Connection
 
 # --- options
 
 
 def test_sockets_send_small_pieces_at_once_and_notice_dead_peers(serve: Any) -> None:
-    line = SocketFactory("system")
-    with line.request(repeatable=False), line.connect("127.0.0.1", serve().port, 5) as sock:
+    sockets = SocketFactory("system")
+    with sockets.request(repeatable=False), sockets.connect("127.0.0.1", serve().port, 5) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
@@ -38,10 +38,10 @@ def test_sockets_send_small_pieces_at_once_and_notice_dead_peers(serve: Any) -> 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="Linux only")
 @pytest.mark.parametrize(("wanted", "got"), [("reno", "reno"), ("system", ""), ("auto", "")])
 def test_the_congestion_control_is_the_configured_one(serve: Any, wanted: str, got: str) -> None:
-    line = SocketFactory(wanted)
+    sockets = SocketFactory(wanted)
     with socket.socket() as plain:
         default = plain.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-    with line.request(repeatable=False), line.connect("localhost", serve().port, 5) as sock:
+    with sockets.request(repeatable=False), sockets.connect("localhost", serve().port, 5) as sock:
         used = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
 
     assert used.rstrip(b"\0") == (got.encode() or default.rstrip(b"\0"))
@@ -88,11 +88,11 @@ def test_an_abort_ends_a_request_that_waits(
 ) -> None:
     reached = threading.Event()
 
-    def serve(line: Line) -> None:
-        line.head()
+    def serve(connection: Connection) -> None:
+        connection.head()
         if moment == "rest of the answer":
             # "close" makes http.client give its handle away before the body is read.
-            line.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nConnection: close\r\n\r\nsome")
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nConnection: close\r\n\r\nsome")
         reached.set()
         done.wait()
 
@@ -110,10 +110,10 @@ def test_an_abort_ends_a_request_on_a_kept_connection(script: Any, connect: Conn
     second = threading.Event()
     done = threading.Event()
 
-    def serve(line: Line) -> None:
-        line.whole()
-        line.say(OK)
-        line.whole()
+    def serve(connection: Connection) -> None:
+        connection.request()
+        connection.send(OK)
+        connection.request()
         second.set()
         done.wait()
 
@@ -146,8 +146,8 @@ def test_an_abort_ends_a_tls_handshake(script: Any, connect: Connect) -> None:
     reached = threading.Event()
     done = threading.Event()
 
-    def serve(line: Line) -> None:
-        line.sock.recv(1)
+    def serve(connection: Connection) -> None:
+        connection.sock.recv(1)
         reached.set()
         done.wait()
 

@@ -36,7 +36,7 @@ def test_each_connection_that_brings_more_is_followed_by_others() -> None:
     assert connections() == 16
 
 
-def test_where_requests_last_long_others_send_while_one_waits_for_its_answer() -> None:
+def test_where_requests_last_long_others_send_while_one_waits_for_its_response() -> None:
     link = Link()
     connections = Concurrency(4, link)
     connections.record(1000, 0.3)

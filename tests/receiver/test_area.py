@@ -11,7 +11,7 @@ import pytest
 from orthanc_transfers.core.errors import BadFile, UnknownTransaction
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
-from tests.receiver.receiving_world import dicom, manifest_of
+from tests.receiver.memory_receiver import dicom, manifest_of
 
 FILES = [dicom(f"file-{number}", 900) for number in range(4)]
 MANIFEST = manifest_of(FILES)
@@ -24,7 +24,7 @@ def test_an_area_in_use_is_closed_only_when_its_last_user_has_left(tmp_path: Pat
     reading = area.blocks(MANIFEST.area, memoryview(bytearray(100)))
     first = bytes(next(reading))
     area.discard()
-    # Its names are gone, and its bytes are still there for whoever is reading.
+    # Its names are gone, and its bytes are still there for a thread that is reading.
     assert not area.directory.exists()
     assert first + b"".join(bytes(block) for block in reading) == BYTES
     with pytest.raises(UnknownTransaction):

@@ -12,7 +12,7 @@ from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.history import from_bits, replay, to_bits
 from orthanc_transfers.runtime.journal import Kind, Record
-from tests.receiver.receiving_world import dicom, manifest_of
+from tests.receiver.memory_receiver import dicom, manifest_of
 
 FILES = [dicom(f"file-{number}", 900) for number in range(4)]
 MANIFEST = manifest_of(FILES)

@@ -15,69 +15,69 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.model import Instance, Manifest, PushState
 from orthanc_transfers.core.ranges import Range
-from tests.receiver.receiving_world import (
-    World,
+from tests.receiver.memory_receiver import (
+    Receiver,
     dicom,
     fill,
     halves,
     identify,
-    receiver,
+    running_receiver,
 )
 
 FILES = [dicom(f"file-{number}", 3000 + 17 * number) for number in range(12)]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with receiver(tmp_path / "staging") as world:
-        yield world
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with running_receiver(tmp_path / "staging") as receiver:
+        yield receiver
 
 
 # --- all goes well
 
 
-def test_what_was_received_is_imported(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_what_was_received_is_imported(receiver: Receiver) -> None:
+    transfer = receiver.pull(FILES)
     assert transfer.state is PushState.RECEIVING
     fill(transfer, FILES)
     report = transfer.commit()
     assert transfer.state is PushState.COMMITTED
     assert (report.stored, report.already_stored, report.filtered_out) == (12, 0, 0)
-    assert sorted(world.store.files.values()) == sorted(FILES)
+    assert sorted(receiver.store.files.values()) == sorted(FILES)
     assert transfer.imported == 12
 
 
-def test_asked_again_a_commit_has_the_same_outcome_and_imports_nothing(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_asked_again_a_commit_has_the_same_outcome_and_imports_nothing(receiver: Receiver) -> None:
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     first = transfer.commit()
-    added = list(world.store.added)
+    added = list(receiver.store.added)
     assert transfer.commit() == first
-    assert world.store.added == added
+    assert receiver.store.added == added
 
 
-def test_a_transfer_of_nothing_succeeds(world: World) -> None:
-    transfer = world.pull([])
+def test_a_transfer_of_nothing_succeeds(receiver: Receiver) -> None:
+    transfer = receiver.pull([])
     assert transfer.missing() == []
     assert transfer.commit().stored == 0
 
 
-def test_an_empty_file_needs_no_bytes(world: World) -> None:
-    transfer = world.pull([b"", FILES[0]])
+def test_an_empty_file_needs_no_bytes(receiver: Receiver) -> None:
+    transfer = receiver.pull([b"", FILES[0]])
     fill(transfer, [b"", FILES[0]])
     assert transfer.commit().stored == 2
 
 
-def test_an_empty_file_with_a_wrong_md5_fails_for_good(world: World) -> None:
+def test_an_empty_file_with_a_wrong_md5_fails_for_good(receiver: Receiver) -> None:
     manifest = Manifest([Instance(identify(b""), 0, "0" * 32)])
-    transfer = world.open(manifest)
+    transfer = receiver.open(manifest)
     with pytest.raises(ImportRefused, match=identify(b"")):
         transfer.commit()
     assert transfer.state is PushState.FAILED
 
 
-def test_ranges_may_come_in_any_order_and_size_scattered_and_twice(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_ranges_may_come_in_any_order_and_size_scattered_and_twice(receiver: Receiver) -> None:
+    transfer = receiver.pull(FILES)
     data = b"".join(FILES)
     pieces = [Range(start, min(start + 777, len(data))) for start in range(0, len(data), 777)]
     pieces = pieces[::-2] + pieces[::2]
@@ -87,86 +87,86 @@ def test_ranges_may_come_in_any_order_and_size_scattered_and_twice(world: World)
     transfer.write([Range(0, len(data))], memoryview(data))
     assert transfer.missing() == []
     assert transfer.commit().stored == 12
-    assert sorted(world.store.files.values()) == sorted(FILES)
+    assert sorted(receiver.store.files.values()) == sorted(FILES)
 
 
-def test_many_threads_write_at_once(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_many_threads_write_at_once(receiver: Receiver) -> None:
+    transfer = receiver.pull(FILES)
     data = memoryview(b"".join(FILES))
     pieces = [Range(start, min(start + 501, len(data))) for start in range(0, len(data), 251)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: transfer.write([one], data[one.start : one.stop]), pieces))
     assert transfer.missing() == []
     assert transfer.commit().stored == 12
-    assert sorted(world.store.files.values()) == sorted(FILES)
+    assert sorted(receiver.store.files.values()) == sorted(FILES)
 
 
-def test_what_is_verified_cannot_be_overwritten(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_what_is_verified_cannot_be_overwritten(receiver: Receiver) -> None:
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     transfer.write([transfer.manifest.area], memoryview(b"\0" * transfer.manifest.size))
     assert transfer.commit().stored == 12
-    assert sorted(world.store.files.values()) == sorted(FILES)
+    assert sorted(receiver.store.files.values()) == sorted(FILES)
 
 
-def test_files_larger_than_the_read_buffer_are_imported_too(world: World) -> None:
+def test_files_larger_than_the_read_buffer_are_imported_too(receiver: Receiver) -> None:
     files = [dicom("large", 9_000_001), dicom("small", 100), dicom("huge", 17_000_000)]
-    transfer = world.pull(files)
+    transfer = receiver.pull(files)
     fill(transfer, files)
     assert transfer.commit().stored == 3
-    assert sorted(world.store.files.values()) == sorted(files)
+    assert sorted(receiver.store.files.values()) == sorted(files)
 
 
 # --- what is there already
 
 
-def test_what_is_stored_already_is_neither_asked_for_nor_imported(world: World) -> None:
+def test_what_is_stored_already_is_neither_asked_for_nor_imported(receiver: Receiver) -> None:
     for data in FILES[:5]:
-        world.store.put(data)
-    transfer = world.pull(FILES)
+        receiver.store.put(data)
+    transfer = receiver.pull(FILES)
     assert transfer.already_stored == (5, sum(map(len, FILES[:5])))
     assert sum(item.size for item in transfer.missing()) == sum(map(len, FILES[5:]))
     fill(transfer, FILES)
     report = transfer.commit()
     assert (report.stored, report.already_stored) == (7, 5)
-    assert len(world.store.added) == 7
+    assert len(receiver.store.added) == 7
 
 
-def test_what_was_stored_and_vanished_before_the_commit_is_missing_again(world: World) -> None:
+def test_what_was_stored_and_vanished_before_the_commit_is_missing_again(receiver: Receiver) -> None:
     for data in FILES[:5]:
-        world.store.put(data)
-    transfer = world.pull(FILES)
+        receiver.store.put(data)
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    del world.store.files[identify(FILES[2])]
+    del receiver.store.files[identify(FILES[2])]
     with pytest.raises(Corrupted, match=identify(FILES[2])):
         transfer.commit()
     assert transfer.state is PushState.RECEIVING
     assert transfer.missing() == [transfer.manifest.range_of(identify(FILES[2]))]
-    assert world.store.added == []
+    assert receiver.store.added == []
     fill(transfer, FILES)
     assert transfer.commit().stored == 8
 
 
-def test_stored_with_other_bytes_is_not_taken_for_the_same(world: World) -> None:
-    world.store.put(dicom("file-0", 50))
-    assert world.pull(FILES).already_stored == (0, 0)
+def test_stored_with_other_bytes_is_not_taken_for_the_same(receiver: Receiver) -> None:
+    receiver.store.put(dicom("file-0", 50))
+    assert receiver.pull(FILES).already_stored == (0, 0)
 
 
-def test_an_instance_that_is_there_without_a_readable_file_is_sent_and_refused(world: World) -> None:
-    world.store.unreadable.add(world.store.put(FILES[0]))
-    transfer = world.pull(FILES)
+def test_an_instance_that_is_there_without_a_readable_file_is_sent_and_refused(receiver: Receiver) -> None:
+    receiver.store.unreadable.add(receiver.store.put(FILES[0]))
+    transfer = receiver.pull(FILES)
     assert transfer.already_stored == (0, 0)
     fill(transfer, FILES)
     with pytest.raises(ImportRefused, match="its file cannot be read"):
         transfer.commit()
-    assert set(world.store.files) == {identify(FILES[0])}
+    assert set(receiver.store.files) == {identify(FILES[0])}
 
 
 # --- bytes that are wrong or missing
 
 
-def test_a_commit_of_missing_bytes_names_an_instance_and_goes_on_receiving(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_a_commit_of_missing_bytes_names_an_instance_and_goes_on_receiving(receiver: Receiver) -> None:
+    transfer = receiver.pull(FILES)
     data = memoryview(b"".join(FILES))
     hole = transfer.manifest.range_of(identify(FILES[7]))
     transfer.write([Range(0, hole.start)], data[: hole.start])
@@ -175,12 +175,12 @@ def test_a_commit_of_missing_bytes_names_an_instance_and_goes_on_receiving(world
         transfer.commit()
     assert transfer.state is PushState.RECEIVING
     assert transfer.missing() == [Range(hole.start, hole.start + 1)]
-    assert world.store.files == {}
+    assert receiver.store.files == {}
 
 
 @pytest.mark.parametrize("parts", [1, 2], ids=["whole", "in parts"])
-def test_an_instance_with_a_wrong_md5_is_missing_again(world: World, parts: int) -> None:
-    transfer = world.pull(FILES)
+def test_an_instance_with_a_wrong_md5_is_missing_again(receiver: Receiver, parts: int) -> None:
+    transfer = receiver.pull(FILES)
     bad = [*FILES[:3], bytes(len(FILES[3])), *FILES[4:]]
     whole = transfer.manifest.range_of(identify(FILES[3]))
     data = memoryview(b"".join(bad))
@@ -195,8 +195,10 @@ def test_an_instance_with_a_wrong_md5_is_missing_again(world: World, parts: int)
     assert transfer.commit().stored == 12
 
 
-def test_bytes_beyond_a_full_disk_are_not_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    transfer = world.pull(FILES)
+def test_bytes_beyond_a_full_disk_are_not_claimed(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfer = receiver.pull(FILES)
 
     def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")

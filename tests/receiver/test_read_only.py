@@ -10,100 +10,100 @@ import pytest
 
 from orthanc_transfers.core.errors import ReadOnly
 from orthanc_transfers.core.model import PushState
-from tests.receiver.push_client import FILES, create_any, outcome, put_all, send
-from tests.receiver.receiving_world import (
+from tests.receiver.memory_receiver import (
     PATIENCE,
-    World,
+    Receiver,
     creation2_of,
     creation_of,
     hold_imports,
-    receiver,
+    running_receiver,
     wait_until,
 )
+from tests.receiver.push_client import FILES, create_any, outcome, put_all, send
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with receiver(tmp_path / "staging") as world:
-        yield world
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with running_receiver(tmp_path / "staging") as receiver:
+        yield receiver
 
 
-def set_read_only(world: World, value: bool = True) -> None:
-    world.stop()
-    world.read_only = value
-    world.start()
+def set_read_only(receiver: Receiver, value: bool = True) -> None:
+    receiver.stop()
+    receiver.read_only = value
+    receiver.start()
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_no_push_is_created(world: World, version: int) -> None:
-    set_read_only(world)
+def test_no_push_is_created(receiver: Receiver, version: int) -> None:
+    set_read_only(receiver)
     with pytest.raises(
         ReadOnly, match="has ReadOnly in its configuration and receives nothing: set ReadOnly to"
     ):
-        create_any(world, version)
-    assert world.registry.all() == []
-    assert world.metrics.available == world.settings.max_push_transactions
+        create_any(receiver, version)
+    assert receiver.registry.all() == []
+    assert receiver.metrics.available == receiver.settings.max_push_transactions
 
 
-def test_no_pull_is_opened(world: World) -> None:
-    set_read_only(world)
+def test_no_pull_is_opened(receiver: Receiver) -> None:
+    set_read_only(receiver)
     with pytest.raises(ReadOnly):
-        world.pull(FILES)
+        receiver.pull(FILES)
 
 
-def test_a_push_that_was_begun_before_rests_until_it_may_go_on(world: World) -> None:
-    first = world.v1.create(creation_of(FILES))
-    status = world.v2.create(creation2_of(FILES))
-    set_read_only(world)
+def test_a_push_that_was_begun_before_rests_until_it_may_go_on(receiver: Receiver) -> None:
+    first = receiver.v1.create(creation_of(FILES))
+    status = receiver.v2.create(creation2_of(FILES))
+    set_read_only(receiver)
     with pytest.raises(ReadOnly):
-        put_all(world, first)
+        put_all(receiver, first)
     with pytest.raises(ReadOnly):
-        send(world, status)
+        send(receiver, status)
     with pytest.raises(ReadOnly):
-        world.v2.commit(status.id)
-    set_read_only(world, False)
-    put_all(world, first)
-    world.v1.commit(first)
-    assert len(world.store.files) == len(FILES)
+        receiver.v2.commit(status.id)
+    set_read_only(receiver, False)
+    put_all(receiver, first)
+    receiver.v1.commit(first)
+    assert len(receiver.store.files) == len(FILES)
 
 
-def test_the_outcome_of_a_push_that_ended_before_is_still_known(world: World) -> None:
-    status = world.v2.create(creation2_of(FILES))
-    send(world, status)
-    world.v2.commit(status.id)
-    assert outcome(world, status.id).state is PushState.COMMITTED
-    set_read_only(world)
-    assert world.v2.status(status.id).state is PushState.COMMITTED
+def test_the_outcome_of_a_push_that_ended_before_is_still_known(receiver: Receiver) -> None:
+    status = receiver.v2.create(creation2_of(FILES))
+    send(receiver, status)
+    receiver.v2.commit(status.id)
+    assert outcome(receiver, status.id).state is PushState.COMMITTED
+    set_read_only(receiver)
+    assert receiver.v2.status(status.id).state is PushState.COMMITTED
 
 
-def test_what_was_begun_before_can_be_dropped(world: World) -> None:
-    status = world.v2.create(creation2_of(FILES))
-    set_read_only(world)
-    world.pushes.drop(status.id)
-    assert world.registry.all() == []
+def test_what_was_begun_before_can_be_dropped(receiver: Receiver) -> None:
+    status = receiver.v2.create(creation2_of(FILES))
+    set_read_only(receiver)
+    receiver.pushes.drop(status.id)
+    assert receiver.registry.all() == []
 
 
 def test_an_interrupted_commit_is_resumed_by_the_next_start_without_the_option(
-    world: World, caplog: pytest.LogCaptureFixture
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun, _ = hold_imports(world)
-    status = world.v2.create(creation2_of(FILES))
-    send(world, status)
-    world.v2.commit(status.id)
+    begun, _ = hold_imports(receiver)
+    status = receiver.v2.create(creation2_of(FILES))
+    send(receiver, status)
+    receiver.v2.commit(status.id)
     assert begun.wait(PATIENCE)
     # Those that are under way end, no other begins.
-    world.stop()
-    world.store.before_add = lambda identifier: None
-    stored = len(world.store.files)
+    receiver.stop()
+    receiver.store.before_add = lambda identifier: None
+    stored = len(receiver.store.files)
     assert stored < len(FILES)
-    world.read_only = True
-    world.start()
+    receiver.read_only = True
+    receiver.start()
     with caplog.at_level(logging.WARNING):
-        world.pushes.recover()
+        receiver.pushes.recover()
     assert "resumed once this Orthanc is started without ReadOnly" in caplog.text
     with pytest.raises(ReadOnly):
-        world.v2.status(status.id)
-    assert len(world.store.files) == stored
-    set_read_only(world, False)
-    world.pushes.recover()
-    wait_until(lambda: len(world.store.files) == len(FILES))
+        receiver.v2.status(status.id)
+    assert len(receiver.store.files) == stored
+    set_read_only(receiver, False)
+    receiver.pushes.recover()
+    wait_until(lambda: len(receiver.store.files) == len(FILES))

@@ -9,7 +9,7 @@ import pytest
 
 from orthanc_transfers.core.errors import ImportRefused
 from orthanc_transfers.receiver.reports import Reports
-from tests.receiver.receiving_world import TestClock, dicom, fill, identify, md5, receiver
+from tests.receiver.memory_receiver import TestClock, dicom, fill, identify, md5, running_receiver
 
 FILES = [dicom(f"file-{number}", 900) for number in range(4)]
 
@@ -81,14 +81,14 @@ def test_a_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> 
 
 
 def test_a_commit_reports_every_instance(tmp_path: Path) -> None:
-    with receiver(tmp_path) as world:
-        world.store.put(FILES[0])
-        world.store.filtered.add(identify(FILES[1]))
-        transfer = world.pull(FILES, peer="hospital", aliases=["transfer-7", ""])
+    with running_receiver(tmp_path) as receiver:
+        receiver.store.put(FILES[0])
+        receiver.store.filtered.add(identify(FILES[1]))
+        transfer = receiver.pull(FILES, peer="hospital", aliases=["transfer-7", ""])
         fill(transfer, FILES)
-        world.clock.seconds += 5
+        receiver.clock.seconds += 5
         transfer.commit()
-        report = world.reports.read("transfer-7")
+        report = receiver.reports.read("transfer-7")
         assert report is not None
         assert report["ID"] == transfer.id
         assert (report["Kind"], report["Peer"], report["State"]) == ("pull", "hospital", "committed")
@@ -101,17 +101,17 @@ def test_a_commit_reports_every_instance(tmp_path: Path) -> None:
             "stored",
         ]
         assert [row["MD5"] for row in report["Instances"]] == [md5(data) for data in FILES]
-        assert world.reports.read("") is None
+        assert receiver.reports.read("") is None
 
 
 def test_a_failed_commit_reports_what_was_undone_and_why(tmp_path: Path) -> None:
-    with receiver(tmp_path, commit_threads_count=1) as world:
-        world.store.refused[identify(FILES[2])] = "bad file"
-        transfer = world.pull(FILES)
+    with running_receiver(tmp_path, commit_threads_count=1) as receiver:
+        receiver.store.refused[identify(FILES[2])] = "bad file"
+        transfer = receiver.pull(FILES)
         fill(transfer, FILES)
         with pytest.raises(ImportRefused):
             transfer.commit()
-        report = world.reports.read(transfer.id)
+        report = receiver.reports.read(transfer.id)
         assert report is not None
         assert report["State"] == "failed"
         assert identify(FILES[2]) in report["Error"]
@@ -125,9 +125,9 @@ def test_a_failed_commit_reports_what_was_undone_and_why(tmp_path: Path) -> None
 
 
 def test_a_report_that_cannot_be_kept_does_not_fail_the_commit(tmp_path: Path) -> None:
-    with receiver(tmp_path) as world:
+    with running_receiver(tmp_path) as receiver:
         (tmp_path / "reports").write_text("in the way")
-        transfer = world.pull(FILES)
+        transfer = receiver.pull(FILES)
         fill(transfer, FILES)
         assert transfer.commit().stored == 4
 

@@ -14,7 +14,15 @@ from orthanc_transfers.core.errors import Canceled, ImportRefused
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.states import FINISHED
-from tests.receiver.receiving_world import PATIENCE, World, dicom, fill, identify, receiver, wait_until
+from tests.receiver.memory_receiver import (
+    PATIENCE,
+    Receiver,
+    dicom,
+    fill,
+    identify,
+    running_receiver,
+    wait_until,
+)
 
 COMMON = dicom("common", 3000)
 FIRST, REFUSED, SECOND = dicom("first", 3000), dicom("refused", 3000), dicom("second", 3000)
@@ -22,10 +30,10 @@ WHOLE = {identify(COMMON), identify(SECOND)}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
     # One thread each, so that instances are imported in the order of their files.
-    with receiver(tmp_path / "staging", commit_threads_count=1) as world:
-        yield world
+    with running_receiver(tmp_path / "staging", commit_threads_count=1) as receiver:
+        yield receiver
 
 
 @dataclass
@@ -39,9 +47,9 @@ class Gate:
 class Gates:
     """Lets the imports of instances wait until they are told to go on."""
 
-    def __init__(self, world: World, *files: bytes) -> None:
+    def __init__(self, receiver: Receiver, *files: bytes) -> None:
         self._gates = {identify(one): Gate(threading.Event(), threading.Event()) for one in files}
-        world.store.before_add = self._pass
+        receiver.store.before_add = self._pass
 
     def _pass(self, identifier: str) -> None:
         gate = self._gates.get(identifier)
@@ -62,8 +70,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def receive(world: World, token: str, *files: bytes) -> IncomingTransfer:
-    transfer = world.pull(files, token * 32)
+def receive(receiver: Receiver, token: str, *files: bytes) -> IncomingTransfer:
+    transfer = receiver.pull(files, token * 32)
     fill(transfer, files)
     return transfer
 
@@ -74,25 +82,25 @@ def fails(commit: Future[object]) -> None:
 
 
 def test_what_another_transfer_counts_on_is_not_undone_after_its_end(
-    world: World, pool: ThreadPoolExecutor
+    receiver: Receiver, pool: ThreadPoolExecutor
 ) -> None:
-    world.store.refused[identify(REFUSED)] = "no"
-    gates = Gates(world, REFUSED)
-    failing, good = receive(world, "a", COMMON, FIRST, REFUSED), receive(world, "b", COMMON, SECOND)
+    receiver.store.refused[identify(REFUSED)] = "no"
+    gates = Gates(receiver, REFUSED)
+    failing, good = receive(receiver, "a", COMMON, FIRST, REFUSED), receive(receiver, "b", COMMON, SECOND)
     commit = pool.submit(failing.commit)
     gates.wait(REFUSED)
     good.commit()
     gates.open(REFUSED)
     fails(commit)
-    assert set(world.store.files) == WHOLE
+    assert set(receiver.store.files) == WHOLE
 
 
 def test_what_another_transfer_counts_on_is_not_undone_while_it_is_committed(
-    world: World, pool: ThreadPoolExecutor
+    receiver: Receiver, pool: ThreadPoolExecutor
 ) -> None:
-    world.store.refused[identify(REFUSED)] = "no"
-    gates = Gates(world, REFUSED, SECOND)
-    failing, good = receive(world, "a", COMMON, FIRST, REFUSED), receive(world, "b", COMMON, SECOND)
+    receiver.store.refused[identify(REFUSED)] = "no"
+    gates = Gates(receiver, REFUSED, SECOND)
+    failing, good = receive(receiver, "a", COMMON, FIRST, REFUSED), receive(receiver, "b", COMMON, SECOND)
     commit = pool.submit(failing.commit)
     gates.wait(REFUSED)
     other = pool.submit(good.commit)
@@ -102,15 +110,17 @@ def test_what_another_transfer_counts_on_is_not_undone_while_it_is_committed(
     gates.open(SECOND)
     other.result(PATIENCE)
     assert good.state is PushState.COMMITTED
-    assert set(world.store.files) == WHOLE
+    assert set(receiver.store.files) == WHOLE
 
 
-def left_alone(world: World, pool: ThreadPoolExecutor) -> tuple[IncomingTransfer, Future[object], Gates]:
+def left_alone(
+    receiver: Receiver, pool: ThreadPoolExecutor
+) -> tuple[IncomingTransfer, Future[object], Gates]:
     """One that is being committed, and will fail, after another one with which it has ``COMMON`` was undone."""
-    world.store.refused[identify(REFUSED)] = "no"
-    world.store.refused[identify(SECOND)] = "no"
-    gates = Gates(world, REFUSED, SECOND)
-    one, two = receive(world, "a", COMMON, FIRST, REFUSED), receive(world, "b", COMMON, SECOND)
+    receiver.store.refused[identify(REFUSED)] = "no"
+    receiver.store.refused[identify(SECOND)] = "no"
+    gates = Gates(receiver, REFUSED, SECOND)
+    one, two = receive(receiver, "a", COMMON, FIRST, REFUSED), receive(receiver, "b", COMMON, SECOND)
     commit = pool.submit(one.commit)
     gates.wait(REFUSED)
     other = pool.submit(two.commit)
@@ -121,20 +131,22 @@ def left_alone(world: World, pool: ThreadPoolExecutor) -> tuple[IncomingTransfer
 
 
 def test_what_two_transfers_have_in_common_goes_with_the_last_that_is_undone(
-    world: World, pool: ThreadPoolExecutor
+    receiver: Receiver, pool: ThreadPoolExecutor
 ) -> None:
-    _, other, gates = left_alone(world, pool)
+    _, other, gates = left_alone(receiver, pool)
     gates.open(SECOND)
     fails(other)
-    assert world.store.files == {}
+    assert receiver.store.files == {}
 
 
-def test_what_was_there_before_stays_however_many_are_undone(world: World, pool: ThreadPoolExecutor) -> None:
-    world.store.put(COMMON)
-    world.store.refused[identify(REFUSED)] = "no"
-    world.store.refused[identify(SECOND)] = "no"
-    gates = Gates(world, REFUSED, SECOND)
-    one, two = receive(world, "a", COMMON, FIRST, REFUSED), receive(world, "b", COMMON, SECOND)
+def test_what_was_there_before_stays_however_many_are_undone(
+    receiver: Receiver, pool: ThreadPoolExecutor
+) -> None:
+    receiver.store.put(COMMON)
+    receiver.store.refused[identify(REFUSED)] = "no"
+    receiver.store.refused[identify(SECOND)] = "no"
+    gates = Gates(receiver, REFUSED, SECOND)
+    one, two = receive(receiver, "a", COMMON, FIRST, REFUSED), receive(receiver, "b", COMMON, SECOND)
     commits = [pool.submit(one.commit), pool.submit(two.commit)]
     for file in (REFUSED, SECOND):
         gates.wait(file)
@@ -142,46 +154,46 @@ def test_what_was_there_before_stays_however_many_are_undone(world: World, pool:
         gates.open(file)
     for commit in commits:
         fails(commit)
-    assert set(world.store.files) == {identify(COMMON)}
+    assert set(receiver.store.files) == {identify(COMMON)}
 
 
-def restart(world: World, pool: ThreadPoolExecutor, gates: Gates, commit: Future[object]) -> None:
+def restart(receiver: Receiver, pool: ThreadPoolExecutor, gates: Gates, commit: Future[object]) -> None:
     """Stop in the middle of the import of ``SECOND``, as a killed process would, and go on."""
-    stopping = pool.submit(world.stop)
-    wait_until(lambda: world.registry._closing.requested)
+    stopping = pool.submit(receiver.stop)
+    wait_until(lambda: receiver.registry._closing.requested)
     gates.open(SECOND)
     with pytest.raises(Canceled):
         commit.result(PATIENCE)
     stopping.result(PATIENCE)
-    world.start()
-    world.pushes.recover()
+    receiver.start()
+    receiver.pushes.recover()
 
 
-def ended(world: World, transfer: IncomingTransfer) -> PushState:
-    (again,) = [one for one in world.registry.all() if one.id == transfer.id]
+def ended(receiver: Receiver, transfer: IncomingTransfer) -> PushState:
+    (again,) = [one for one in receiver.registry.all() if one.id == transfer.id]
     wait_until(lambda: again.state in FINISHED)
     return again.state
 
 
 def test_what_was_left_to_a_commit_goes_with_it_also_after_a_restart(
-    world: World, pool: ThreadPoolExecutor
+    receiver: Receiver, pool: ThreadPoolExecutor
 ) -> None:
-    two, other, gates = left_alone(world, pool)
-    assert set(world.store.files) == {identify(COMMON)}
-    restart(world, pool, gates, other)
-    assert ended(world, two) is PushState.FAILED
-    assert world.store.files == {}
+    two, other, gates = left_alone(receiver, pool)
+    assert set(receiver.store.files) == {identify(COMMON)}
+    restart(receiver, pool, gates, other)
+    assert ended(receiver, two) is PushState.FAILED
+    assert receiver.store.files == {}
 
 
 def test_what_another_commit_has_kept_stays_also_after_a_restart(
-    world: World, pool: ThreadPoolExecutor
+    receiver: Receiver, pool: ThreadPoolExecutor
 ) -> None:
-    world.store.refused[identify(SECOND)] = "no"
-    gates = Gates(world, SECOND)
-    failing, good = receive(world, "a", COMMON, SECOND), receive(world, "b", COMMON, FIRST)
+    receiver.store.refused[identify(SECOND)] = "no"
+    gates = Gates(receiver, SECOND)
+    failing, good = receive(receiver, "a", COMMON, SECOND), receive(receiver, "b", COMMON, FIRST)
     commit = pool.submit(failing.commit)
     gates.wait(SECOND)
     good.commit()
-    restart(world, pool, gates, commit)
-    assert ended(world, failing) is PushState.FAILED
-    assert set(world.store.files) == {identify(COMMON), identify(FIRST)}
+    restart(receiver, pool, gates, commit)
+    assert ended(receiver, failing) is PushState.FAILED
+    assert set(receiver.store.files) == {identify(COMMON), identify(FIRST)}

@@ -17,7 +17,15 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.staging import SET_ASIDE, Staging
 from orthanc_transfers.runtime.journal import Kind
-from tests.receiver.receiving_world import TestClock, World, dicom, fill, identify, manifest_of, receiver
+from tests.receiver.memory_receiver import (
+    Receiver,
+    TestClock,
+    dicom,
+    fill,
+    identify,
+    manifest_of,
+    running_receiver,
+)
 
 FILES = [dicom(f"file-{number}", 900) for number in range(4)]
 MANIFEST = manifest_of(FILES)
@@ -25,9 +33,9 @@ BYTES = b"".join(FILES)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with receiver(tmp_path / "staging") as world:
-        yield world
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    with running_receiver(tmp_path / "staging") as receiver:
+        yield receiver
 
 
 # --- one area
@@ -54,97 +62,99 @@ def test_an_area_is_private_sparse_and_has_a_name_chosen_here(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["manifest", "area", "journal"])
 def test_a_file_of_a_transfer_cut_anywhere_never_keeps_the_server_from_starting(
-    world: World, name: str
+    receiver: Receiver, name: str
 ) -> None:
-    transfer = world.pull(FILES)
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    world.stop()
-    path = world.root / transfer.id / name
+    receiver.stop()
+    path = receiver.root / transfer.id / name
     whole = path.read_bytes()
     for cut in range(0, len(whole), 1 + len(whole) // 60):
-        folder = world.root / ".." / f"cut-{cut}"
-        shutil.copytree(world.root, folder)
+        folder = receiver.root / ".." / f"cut-{cut}"
+        shutil.copytree(receiver.root, folder)
         (folder / transfer.id / name).write_bytes(whole[:cut])
-        with receiver(folder) as other:
+        with running_receiver(folder) as other:
             again = other.pull(FILES)
             assert (again.id == transfer.id) == (name == "journal")
             assert bool(other.leftovers() & {SET_ASIDE}) == (name != "journal")
             fill(again, FILES)
             assert again.commit().stored == len(FILES)
         shutil.rmtree(folder)
-    world.start()
+    receiver.start()
 
 
 @pytest.mark.parametrize("outcome", [{"State": "unheard of"}, {}, {"State": "committed"}])
-def test_an_outcome_of_another_version_is_set_aside(world: World, outcome: dict[str, str]) -> None:
-    transfer = world.pull(FILES)
-    world.stop()
-    area = Area.reopen(world.root / transfer.id)
+def test_an_outcome_of_another_version_is_set_aside(receiver: Receiver, outcome: dict[str, str]) -> None:
+    transfer = receiver.pull(FILES)
+    receiver.stop()
+    area = Area.reopen(receiver.root / transfer.id)
     area.journal_outcome(outcome)
-    world.start()
-    assert world.registry.all() == []
-    assert world.leftovers() == {SET_ASIDE}
+    receiver.start()
+    assert receiver.registry.all() == []
+    assert receiver.leftovers() == {SET_ASIDE}
 
 
-def test_an_area_that_was_not_complete_when_its_process_died_is_swept_away(world: World) -> None:
-    world.stop()
+def test_an_area_that_was_not_complete_when_its_process_died_is_swept_away(receiver: Receiver) -> None:
+    receiver.stop()
     for name in (f".new-{'a' * 32}", f".gone-{'b' * 32}"):
-        (world.root / name).mkdir()
-        (world.root / name / "area").write_bytes(b"x")
-    world.start()
-    assert world.leftovers() == set()
+        (receiver.root / name).mkdir()
+        (receiver.root / name / "area").write_bytes(b"x")
+    receiver.start()
+    assert receiver.leftovers() == set()
 
 
-def test_bytes_that_were_not_deleted_after_the_outcome_are_deleted_at_the_next_start(world: World) -> None:
-    transfer = world.pull(FILES)
+def test_bytes_that_were_not_deleted_after_the_outcome_are_deleted_at_the_next_start(
+    receiver: Receiver,
+) -> None:
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    area = world.root / transfer.id / "area"
+    area = receiver.root / transfer.id / "area"
     kept = area.read_bytes()
     transfer.commit()
-    world.stop()
+    receiver.stop()
     area.write_bytes(kept)
-    world.start()
+    receiver.start()
     assert not area.exists()
-    assert [one.state for one in world.registry.all()] == [PushState.COMMITTED]
+    assert [one.state for one in receiver.registry.all()] == [PushState.COMMITTED]
 
 
-def test_a_creation_that_fails_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_creation_that_fails_leaves_nothing(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr("os.ftruncate", full)
         with pytest.raises(NoSpace):
-            world.pull(FILES)
-    assert world.leftovers() == set()
+            receiver.pull(FILES)
+    assert receiver.leftovers() == set()
 
 
 # --- garbage
 
 
 def test_garbage_is_set_aside_with_a_warning_and_what_is_good_is_kept(
-    world: World, caplog: pytest.LogCaptureFixture
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    transfer = world.pull(FILES)
-    world.stop()
-    (world.root / "README.txt").write_text("hello")
-    (world.root / "folder").mkdir()
-    (world.root / ("c" * 32)).mkdir()
-    (world.root / ("d" * 32)).write_text("a file")
-    os.symlink("/nowhere", world.root / ("e" * 32))
-    later = world.root / ("f" * 32)
-    shutil.copytree(world.root / transfer.id, later)
+    transfer = receiver.pull(FILES)
+    receiver.stop()
+    (receiver.root / "README.txt").write_text("hello")
+    (receiver.root / "folder").mkdir()
+    (receiver.root / ("c" * 32)).mkdir()
+    (receiver.root / ("d" * 32)).write_text("a file")
+    os.symlink("/nowhere", receiver.root / ("e" * 32))
+    later = receiver.root / ("f" * 32)
+    shutil.copytree(receiver.root / transfer.id, later)
     first, _, rest = (later / "manifest").read_bytes().partition(b"\n")
     (later / "manifest").write_bytes(first.replace(b"manifest-1", b"manifest-2") + b"\n" + rest)
     with caplog.at_level(logging.WARNING):
-        world.start()
-    assert [one.id for one in world.registry.all()] == [transfer.id]
-    assert world.leftovers() == {transfer.id, SET_ASIDE}
-    aside = {path.name.rpartition("-")[0] for path in (world.root / SET_ASIDE).iterdir()}
+        receiver.start()
+    assert [one.id for one in receiver.registry.all()] == [transfer.id]
+    assert receiver.leftovers() == {transfer.id, SET_ASIDE}
+    aside = {path.name.rpartition("-")[0] for path in (receiver.root / SET_ASIDE).iterdir()}
     assert aside == {"README.txt", "folder", *(letter * 32 for letter in "cdef")}
     assert sum("set aside" in message for message in caplog.messages) == 6
-    world.restart()
-    assert [one.id for one in world.registry.all()] == [transfer.id]
+    receiver.restart()
+    assert [one.id for one in receiver.registry.all()] == [transfer.id]
 
 
 # --- room
@@ -155,54 +165,54 @@ def _disk(free: int) -> object:
 
 
 def test_a_transfer_that_does_not_fit_is_refused_with_both_numbers(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.statvfs", _disk(1000))
     with pytest.raises(NoSpace, match=rf"{MANIFEST.size} .* 1000 "):
-        world.pull(FILES)
-    assert world.leftovers() == set()
+        receiver.pull(FILES)
+    assert receiver.leftovers() == set()
 
 
-def test_what_is_stored_already_needs_no_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_stored_already_needs_no_room(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for data in FILES[1:]:
-        world.store.put(data)
+        receiver.store.put(data)
     monkeypatch.setattr("os.statvfs", _disk(len(FILES[0])))
-    assert world.pull(FILES).missing()
+    assert receiver.pull(FILES).missing()
 
 
 def test_room_promised_to_one_transfer_is_not_given_to_another(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.statvfs", _disk(2 * MANIFEST.size - 1))
-    first = world.pull(FILES)
+    first = receiver.pull(FILES)
     with pytest.raises(NoSpace):
-        world.pull(FILES, token="c" * 32)
+        receiver.pull(FILES, token="c" * 32)
     # Written bytes are gone from the disk's own count.
     fill(first, FILES)
     monkeypatch.setattr("os.statvfs", _disk(MANIFEST.size))
-    second = world.pull(FILES, token="c" * 32)
+    second = receiver.pull(FILES, token="c" * 32)
     monkeypatch.setattr("os.statvfs", _disk(MANIFEST.size - 1))
     second.discard()
     first.discard()
     with pytest.raises(NoSpace):
-        world.pull(FILES, token="d" * 32)
+        receiver.pull(FILES, token="d" * 32)
 
 
 def test_all_transfers_together_stay_below_the_limit(tmp_path: Path) -> None:
-    with receiver(tmp_path / "staging", max_staging_size=2 * MANIFEST.size) as world:
-        first = world.pull(FILES, token="c" * 32)
-        world.pull(FILES, token="d" * 32)
+    with running_receiver(tmp_path / "staging", max_staging_size=2 * MANIFEST.size) as receiver:
+        first = receiver.pull(FILES, token="c" * 32)
+        receiver.pull(FILES, token="d" * 32)
         with pytest.raises(NoSpace, match=rf"{MANIFEST.size} .* 0 of MaxStagingSize"):
-            world.pull(FILES, token="e" * 32)
+            receiver.pull(FILES, token="e" * 32)
         fill(first, FILES)
         first.commit()
-        world.store.files.clear()
-        world.pull(FILES, token="e" * 32).discard()
-        world.restart()
-        assert len(world.registry.all()) == 2
-        world.pull(dicom_pair(), token="f" * 32)
+        receiver.store.files.clear()
+        receiver.pull(FILES, token="e" * 32).discard()
+        receiver.restart()
+        assert len(receiver.registry.all()) == 2
+        receiver.pull(dicom_pair(), token="f" * 32)
         with pytest.raises(NoSpace):
-            world.pull(FILES, token="e" * 32)
+            receiver.pull(FILES, token="e" * 32)
 
 
 def dicom_pair() -> list[bytes]:
@@ -213,7 +223,7 @@ def dicom_pair() -> list[bytes]:
 
 
 def test_two_servers_that_share_the_folder_do_not_touch_each_other(tmp_path: Path) -> None:
-    with receiver(tmp_path) as one, receiver(tmp_path) as two:
+    with running_receiver(tmp_path) as one, running_receiver(tmp_path) as two:
         first = one.pull(FILES)
         second = two.pull(FILES[:2])
         assert first.id != second.id
@@ -229,38 +239,38 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_configuration(tmp_path:
         Staging(tmp_path / "file", clock=TestClock())
 
 
-def test_identifiers_from_the_network_never_name_a_file(world: World) -> None:
+def test_identifiers_from_the_network_never_name_a_file(receiver: Receiver) -> None:
     files = [dicom("../../escape", 100)]
-    transfer = world.pull(files, token="../../token")
+    transfer = receiver.pull(files, token="../../token")
     fill(transfer, files)
     transfer.commit()
-    assert identify(files[0]) in world.store.files
-    assert world.leftovers() == {transfer.id}
+    assert identify(files[0]) in receiver.store.files
+    assert receiver.leftovers() == {transfer.id}
 
 
 def test_on_a_full_disk_the_bytes_make_room_for_the_outcome(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transfer = world.pull(FILES)
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     really_write = os.write
 
     def nearly_full(fd: int, data: bytes) -> int:
-        if b"committed" in data and (world.root / transfer.id / "area").exists():
+        if b"committed" in data and (receiver.root / transfer.id / "area").exists():
             raise OSError(28, "No space left on device")
         return really_write(fd, data)
 
     monkeypatch.setattr("os.write", nearly_full)
     assert transfer.commit().stored == len(FILES)
-    world.restart()
-    (again,) = world.registry.all()
+    receiver.restart()
+    (again,) = receiver.registry.all()
     assert again.commit().stored == len(FILES)
 
 
 def test_an_outcome_that_cannot_be_journalled_is_told_all_the_same_and_found_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    transfer = world.pull(FILES)
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     really_write = os.write
 
@@ -273,14 +283,14 @@ def test_an_outcome_that_cannot_be_journalled_is_told_all_the_same_and_found_aga
         patched.setattr("os.write", broken)
         assert transfer.commit().stored == len(FILES)
     assert "cannot be journalled" in caplog.text
-    world.restart()
-    (again,) = world.registry.all()
+    receiver.restart()
+    (again,) = receiver.registry.all()
     assert again.commit().stored == len(FILES)
-    assert len(world.store.added) == len(FILES)
+    assert len(receiver.store.added) == len(FILES)
 
 
 def test_a_file_system_that_does_not_sync_directories_is_good_enough(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_sync = os.fsync
 
@@ -290,6 +300,6 @@ def test_a_file_system_that_does_not_sync_directories_is_good_enough(
         really_sync(fd)
 
     monkeypatch.setattr("os.fsync", picky)
-    transfer = world.pull(FILES)
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     assert transfer.commit().stored == len(FILES)

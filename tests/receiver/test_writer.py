@@ -16,7 +16,7 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime import files
-from tests.receiver.receiving_world import PATIENCE, dicom, halves, identify, manifest_of
+from tests.receiver.memory_receiver import PATIENCE, dicom, halves, identify, manifest_of
 
 FILES = [dicom("one", 5000), dicom("two", 3_000_000), b"", dicom("three", 70)]
 BYTES = memoryview(b"".join(FILES))
@@ -32,13 +32,13 @@ def area(tmp_path: Path) -> Iterator[Area]:
     area.close()
 
 
-def nobody_minds() -> None:
+def no_gate() -> None:
     """An open gate."""
 
 
 def write(writer: AreaWriter, *ranges: Range, data: memoryview = BYTES) -> None:
     pieces = b"".join(data[item.start : item.stop] for item in ranges)
-    writer.write(ranges, memoryview(pieces), nobody_minds)
+    writer.write(ranges, memoryview(pieces), no_gate)
 
 
 def slow_disk(
@@ -89,8 +89,8 @@ def test_an_instance_in_parts_is_hashed_while_others_arrive(area: Area) -> None:
     pieces = [Range(start, min(start + 50_000, len(BYTES))) for start in range(0, len(BYTES), 50_000)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda piece: write(writer, piece), pieces))
-    for place in writer.unchecked(EVERYTHING):
-        writer.check(place)
+    for index in writer.unchecked(EVERYTHING):
+        writer.check(index)
     assert writer.unchecked(EVERYTHING) == []
     assert writer.flaw() is None
 
@@ -118,7 +118,7 @@ def test_a_wrong_instance_is_lost_on_the_disk_too(area: Area) -> None:
 def test_two_writers_of_the_same_bytes_never_make_a_wrong_instance_right(
     area: Area, monkeypatch: pytest.MonkeyPatch, late_is_bad: bool
 ) -> None:
-    """What is on disk in the end is what counts, whoever was verified first."""
+    """What is on disk in the end is what counts, whichever write was verified first."""
     bad = memoryview(bytes(len(BYTES)))
     late, early = (bad, BYTES) if late_is_bad else (BYTES, bad)
     begun, go_on = slow_disk(monkeypatch, lambda data: bytes(data) == bytes(late))
@@ -127,12 +127,12 @@ def test_two_writers_of_the_same_bytes_never_make_a_wrong_instance_right(
         slow = pool.submit(write, writer, MANIFEST.area, data=late)
         assert begun.wait(PATIENCE)
         write(writer, MANIFEST.area, data=early)
-        # Nothing is settled while somebody may still change it.
+        # Nothing is settled while a write may still change it.
         assert writer.unchecked([0, 1, 3]) == [0, 1, 3]
         go_on.set()
         slow.result(PATIENCE)
-    for place in writer.unchecked(EVERYTHING):
-        writer.check(place)
+    for index in writer.unchecked(EVERYTHING):
+        writer.check(index)
     assert (writer.flaw() is not None) == late_is_bad
     write(writer, MANIFEST.area)
     assert writer.flaw() is None

@@ -1,4 +1,4 @@
-"""What peers call, where no real Orthanc can show it: instances of gigabytes, which nobody reads."""
+"""Routes of peers, where no real Orthanc can show it: instances of gigabytes, which are never read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
-from tests.jobs.two_peers import MemoryStore
+from tests.jobs.memory_store import MemoryStore
 
 GB = 2**30
 

@@ -1,4 +1,4 @@
-"""Time that passes only when somebody waits."""
+"""Time that passes only by waiting."""
 
 from __future__ import annotations
 

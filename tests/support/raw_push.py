@@ -26,7 +26,7 @@ def orthanc_id(data: bytes) -> str:
 class RawPush:
     """Files, in the order of the manifest: one bucket for each of them, whichever the version.
 
-    Every method answers the response, whatever its status.
+    Every method returns the response, whatever its status.
     """
 
     def __init__(self, server: OrthancServer, version: int, files: Sequence[bytes]) -> None:

@@ -75,7 +75,7 @@ def test_the_context_is_found_among_other_words(make_context: MakeContext) -> No
     assert contexts([(ctypes.addressof(words), ctypes.sizeof(words))], memory) == {context}
 
 
-def test_the_same_context_in_two_places_counts_once_and_two_contexts_twice(
+def test_the_same_context_found_twice_counts_once_and_two_contexts_twice(
     make_context: MakeContext,
 ) -> None:
     first, second = make_context(), make_context()

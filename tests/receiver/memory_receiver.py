@@ -153,7 +153,7 @@ class TestClock:
 
 
 @dataclass
-class World:
+class Receiver:
     """A receiver: ``restart`` is what the death of its process leaves."""
 
     root: Path
@@ -208,12 +208,12 @@ class World:
 
 
 @contextmanager
-def receiver(root: Path, **settings: Any) -> Iterator[World]:
-    world = World(root, settings=Settings(**settings))
+def running_receiver(root: Path, **settings: Any) -> Iterator[Receiver]:
+    receiver = Receiver(root, settings=Settings(**settings))
     try:
-        yield world
+        yield receiver
     finally:
-        world.stop()
+        receiver.stop()
 
 
 def manifest_of(files: Sequence[bytes]) -> Manifest:
@@ -255,7 +255,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def hold_imports(
-    world: World, after: int = 0, *, hang: bool = False
+    receiver: Receiver, after: int = 0, *, hang: bool = False
 ) -> tuple[threading.Event, threading.Event]:
     """From now on imports wait, once so many are done, until the second event; the first one says that one waits.
 
@@ -265,18 +265,18 @@ def hold_imports(
     begun, go_on = threading.Event(), threading.Event()
 
     def hold(identifier: str) -> None:
-        if len(world.store.added) >= after:
+        if len(receiver.store.added) >= after:
             begun.set()
             go_on.wait(PATIENCE)
 
-    world.store.before_add = hold
+    receiver.store.before_add = hold
     if not hang:
         # Called after those of the commits that begin from now on: the last added is called first.
-        world.registry._closing.on_cancel(go_on.set)
+        receiver.registry._closing.on_cancel(go_on.set)
     return begun, go_on
 
 
-def hold_lookups(world: World) -> threading.Event:
+def hold_lookups(receiver: Receiver) -> threading.Event:
     """From now on a look-up of what Orthanc has takes until it is canceled; the event says that one has begun."""
     begun = threading.Event()
 
@@ -284,20 +284,20 @@ def hold_lookups(world: World) -> threading.Event:
         begun.set()
         cancellation.wait(PATIENCE)
 
-    world.store.before_md5s = look_up
+    receiver.store.before_md5s = look_up
     return begun
 
 
-def crash_while_importing(world: World, files: Sequence[bytes], *, resumable: bool = True) -> str:
+def crash_while_importing(receiver: Receiver, files: Sequence[bytes], *, resumable: bool = True) -> str:
     """A process that dies when some of the files are imported; returns the transfer's identifier."""
-    begun, _ = hold_imports(world, after=3)
-    transfer = world.pull(files, kind="push", resumable=resumable, meta={"version": 0})
+    begun, _ = hold_imports(receiver, after=3)
+    transfer = receiver.pull(files, kind="push", resumable=resumable, meta={"version": 0})
     fill(transfer, files)
     with ThreadPoolExecutor(1) as pool:
         commit = pool.submit(transfer.commit)
         assert begun.wait(PATIENCE)
-        world.stop()
+        receiver.stop()
         with pytest.raises(Canceled):
             commit.result(PATIENCE)
-    world.store.before_add = lambda identifier: None
+    receiver.store.before_add = lambda identifier: None
     return transfer.id
