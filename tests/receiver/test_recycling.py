@@ -13,7 +13,7 @@ from orthanc_transfers.core.patient_id import orthanc_patient
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
 from orthanc_transfers.runtime.cancellation import Cancellation
-from tests.receiver.receiving_world import World, dicom, fill, identify
+from tests.receiver.memory_receiver import Receiver, dicom, fill, identify
 from tests.support.dicom_data import small_instances
 
 FILES = [dicom(f"file-{number}", 3000) for number in range(6)]
@@ -32,40 +32,40 @@ class FakeCapacity:
         return self.there & set(identifiers)
 
 
-def limited(tmp_path: Path, capacity: FakeCapacity) -> World:
-    return World(tmp_path / "staging", capacity=capacity)
+def limited(tmp_path: Path, capacity: FakeCapacity) -> Receiver:
+    return Receiver(tmp_path / "staging", capacity=capacity)
 
 
 def test_what_is_gone_at_the_end_fails_the_commit_and_undoes_the_rest(tmp_path: Path) -> None:
-    world = limited(tmp_path, FakeCapacity(StorageLimits(patients=3)))
-    there = world.store.put(FILES[0])
-    transfer = world.pull(FILES)
+    receiver = limited(tmp_path, FakeCapacity(StorageLimits(patients=3)))
+    there = receiver.store.put(FILES[0])
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
 
     def recycle() -> None:
-        world.store.files.pop(there, None)
-        world.store.files.pop(identify(FILES[3]), None)
+        receiver.store.files.pop(there, None)
+        receiver.store.files.pop(identify(FILES[3]), None)
 
-    world.store.before_sync = recycle
+    receiver.store.before_sync = recycle
     with pytest.raises(ImportRefused, match=r"2 of 6 instances.*MaximumPatientCount is 3"):
         transfer.commit()
     assert transfer.state is PushState.FAILED
-    assert world.store.files == {}
-    report = world.reports.read(transfer.id)
+    assert receiver.store.files == {}
+    report = receiver.reports.read(transfer.id)
     assert report is not None
     rows = {row["ID"]: row["Outcome"] for row in report["Instances"]}
     assert rows[there] == rows[identify(FILES[3])] == "recycled"
     assert rows[identify(FILES[1])] == "undone"
-    world.stop()
+    receiver.stop()
 
 
 def test_what_the_policy_filters_out_need_not_be_there(tmp_path: Path) -> None:
-    world = limited(tmp_path, FakeCapacity(StorageLimits(patients=3)))
-    world.store.filtered.add(identify(FILES[2]))
-    transfer = world.pull(FILES)
+    receiver = limited(tmp_path, FakeCapacity(StorageLimits(patients=3)))
+    receiver.store.filtered.add(identify(FILES[2]))
+    transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     assert transfer.commit().filtered_out == 1
-    world.stop()
+    receiver.stop()
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_what_the_policy_filters_out_need_not_be_there(tmp_path: Path) -> None:
 def test_what_never_fits_is_refused_before_anything_is_staged(
     tmp_path: Path, limits: StorageLimits, kept: Kept, reason: str
 ) -> None:
-    world = limited(tmp_path, FakeCapacity(limits, kept))
+    receiver = limited(tmp_path, FakeCapacity(limits, kept))
     with pytest.raises(TooLarge, match=reason):
-        world.pull(FILES, patients=["a", "b"])
-    assert world.leftovers() == set()
-    world.stop()
+        receiver.pull(FILES, patients=["a", "b"])
+    assert receiver.leftovers() == set()
+    receiver.stop()
 
 
 def test_what_is_there_already_of_protected_patients_takes_no_more_room(tmp_path: Path) -> None:
-    world = limited(tmp_path, FakeCapacity(StorageLimits(size=30000), Kept(frozenset("p"), 20000)))
+    receiver = limited(tmp_path, FakeCapacity(StorageLimits(size=30000), Kept(frozenset("p"), 20000)))
     for data in FILES[:4]:
-        world.store.put(data)
-    world.pull(FILES)
-    world.stop()
+        receiver.store.put(data)
+    receiver.pull(FILES)
+    receiver.stop()
 
 
 def test_instances_are_imported_patient_by_patient_and_those_first_of_whom_some_are_there(
@@ -106,27 +106,27 @@ def test_instances_are_imported_patient_by_patient_and_those_first_of_whom_some_
     patients = [list(small_instances(4, name=f"Patient^{number}")) for number in range(3)]
     capacity = FakeCapacity(StorageLimits(patients=3))
     capacity.there.add(orthanc_patient(b"PATIENT-1") or "")
-    world = World(tmp_path / "staging", settings=Settings(commit_threads_count=1), capacity=capacity)
+    receiver = Receiver(tmp_path / "staging", settings=Settings(commit_threads_count=1), capacity=capacity)
     mixed = [files[index] for index in range(4) for files in patients]
-    transfer = world.pull(mixed)
+    transfer = receiver.pull(mixed)
     fill(transfer, mixed)
     transfer.commit()
     owners = {identify(data): number for number, files in enumerate(patients) for data in files}
-    assert [owners[one] for one in world.store.added] == [1] * 4 + [0] * 4 + [2] * 4
-    world.stop()
+    assert [owners[one] for one in receiver.store.added] == [1] * 4 + [0] * 4 + [2] * 4
+    receiver.stop()
 
 
 def test_too_many_patients_of_whom_the_sender_did_not_tell_are_refused_before_the_import(
     tmp_path: Path,
 ) -> None:
     capacity = FakeCapacity(StorageLimits(patients=2))
-    world = limited(tmp_path, capacity)
+    receiver = limited(tmp_path, capacity)
     files = [next(small_instances(1, name=f"Patient^{number}")) for number in range(3)]
-    world.store.put(files[0])
+    receiver.store.put(files[0])
     capacity.there.add(identify(files[0]))
-    transfer = world.pull(files)
+    transfer = receiver.pull(files)
     fill(transfer, files)
     with pytest.raises(ImportRefused, match=r"has 3 patients.*MaximumPatientCount is 2.*nothing was kept"):
         transfer.commit()
-    assert world.store.added == []
-    world.stop()
+    assert receiver.store.added == []
+    receiver.stop()
