@@ -10,7 +10,9 @@ import pytest
 
 from orthanc_transfers.core.errors import PeerStatus
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome
-from tests.jobs.two_peers import KB, World, file, finish, world
+from tests.jobs.memory_server import KB
+from tests.jobs.memory_store import file
+from tests.jobs.two_peers import PeerPair, finish, make_pair
 
 BUCKETS = {1: "PUT /transfers/push/[^/]+/[0-9]+", 2: "PUT /transfers/v2/push/.*"}
 CREATION = {1: "POST /transfers/push", 2: "POST /transfers/v2/push"}
@@ -19,11 +21,11 @@ CREATION = {1: "POST /transfers/push", 2: "POST /transfers/v2/push"}
 class Proxy:
     """413 to every request of more than ``limit`` bytes."""
 
-    def __init__(self, made: World, limit: int) -> None:
+    def __init__(self, made: PeerPair, limit: int) -> None:
         self.limit = limit
         self.refused: list[tuple[str, int]] = []
         self.passed: list[tuple[str, int]] = []
-        made.line.before = self
+        made.link.before = self
 
     def __call__(self, request: str, body: bytes) -> bytes:
         if len(body) > self.limit:
@@ -43,16 +45,16 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def made(tmp_path: Path, version: int) -> Iterator[World]:
+def made(tmp_path: Path, version: int) -> Iterator[PeerPair]:
     """Buckets of 1 MB to a peer of either version."""
-    both = world(tmp_path, version=version, BucketSize=1024)
-    both.here.store.put(*(file(number, 900 * KB) for number in range(3)), file(3, 3000 * KB))
+    both = make_pair(tmp_path, version=version, BucketSize=1024)
+    pair.here.store.put(*(file(number, 900 * KB) for number in range(3)), file(3, 3000 * KB))
     yield both
-    both.close()
+    pair.close()
 
 
 @pytest.mark.parametrize("limit", [600 * KB, 300 * KB, 128 * KB])
-def test_buckets_are_halved_until_they_pass(made: World, version: int, limit: int) -> None:
+def test_buckets_are_halved_until_they_pass(made: PeerPair, version: int, limit: int) -> None:
     proxy = Proxy(made, limit)
     assert finish(made.push(compression="none")) is StepOutcome.SUCCESS
     assert made.there.store.files == made.here.store.files
@@ -62,7 +64,7 @@ def test_buckets_are_halved_until_they_pass(made: World, version: int, limit: in
     assert max(sizes) > limit // 4
 
 
-def test_the_next_transfer_to_that_peer_knows_it(made: World) -> None:
+def test_the_next_transfer_to_that_peer_knows_it(made: PeerPair) -> None:
     proxy = Proxy(made, 300 * KB)
     assert finish(made.push(compression="none")) is StepOutcome.SUCCESS
     made.there.store.files.clear()
@@ -72,7 +74,7 @@ def test_the_next_transfer_to_that_peer_knows_it(made: World) -> None:
     assert proxy.refused == []
 
 
-def test_what_passes_at_no_size_is_an_error_that_says_what_to_do(made: World, version: int) -> None:
+def test_what_passes_at_no_size_is_an_error_that_says_what_to_do(made: PeerPair, version: int) -> None:
     proxy = Proxy(made, 20 * KB)
     job = made.push(compression="none")
     assert finish(job) is StepOutcome.FAILURE
@@ -89,7 +91,7 @@ def test_what_passes_at_no_size_is_an_error_that_says_what_to_do(made: World, ve
 
 
 def test_a_smaller_bucket_size_is_kept_to(tmp_path: Path, version: int) -> None:
-    small = world(tmp_path, version=version, BucketSize=8)
+    small = make_pair(tmp_path, version=version, BucketSize=8)
     small.here.store.put(*(file(number, 9 * KB) for number in range(5)), file(5, 100 * KB))
     try:
         Proxy(small, 20 * KB)
@@ -100,15 +102,15 @@ def test_a_smaller_bucket_size_is_kept_to(tmp_path: Path, version: int) -> None:
 
 
 @pytest.fixture
-def long(tmp_path: Path) -> Iterator[World]:
+def long(tmp_path: Path) -> Iterator[PeerPair]:
     """Many tiny instances."""
-    both = world(tmp_path, version=2, BucketSize=1024)
-    both.here.store.put(*(file(number, 40) for number in range(12_000)))
+    both = make_pair(tmp_path, version=2, BucketSize=1024)
+    pair.here.store.put(*(file(number, 40) for number in range(12_000)))
     yield both
-    both.close()
+    pair.close()
 
 
-def test_a_long_announcement_goes_in_parts(long: World) -> None:
+def test_a_long_announcement_goes_in_parts(long: PeerPair) -> None:
     proxy = Proxy(long, 150 * KB)
     assert finish(long.push()) is StepOutcome.SUCCESS
     assert long.there.store.files == long.here.store.files
@@ -123,11 +125,11 @@ def test_a_long_announcement_goes_in_parts(long: World) -> None:
     assert proxy.refused == []
 
 
-def test_a_peer_that_takes_no_parts_is_told_what_to_change(long: World) -> None:
+def test_a_peer_that_takes_no_parts_is_told_what_to_change(long: PeerPair) -> None:
     def as_before(request: str, answer: PeerResponse) -> PeerResponse:
         return PeerResponse(bytes(answer.body).replace(b'"Parts": true', b'"Parts": false'), answer.headers)
 
-    long.line.after = as_before
+    long.link.after = as_before
     Proxy(long, 150 * KB)
     job = long.push()
     assert finish(job) is StepOutcome.FAILURE
@@ -136,7 +138,7 @@ def test_a_peer_that_takes_no_parts_is_told_what_to_change(long: World) -> None:
     )
 
 
-def test_chunks_of_many_instances_are_asked_for_in_parts(long: World) -> None:
+def test_chunks_of_many_instances_are_asked_for_in_parts(long: PeerPair) -> None:
     long.there.store.files, long.here.store.files = long.here.store.files, {}
     proxy = Proxy(long, 130 * KB)
     assert finish(long.pull()) is StepOutcome.SUCCESS
