@@ -47,9 +47,9 @@ def version(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def made(tmp_path: Path, version: int) -> Iterator[PeerPair]:
     """Buckets of 1 MB to a peer of either version."""
-    both = make_pair(tmp_path, version=version, BucketSize=1024)
+    pair = make_pair(tmp_path, version=version, BucketSize=1024)
     pair.here.store.put(*(file(number, 900 * KB) for number in range(3)), file(3, 3000 * KB))
-    yield both
+    yield pair
     pair.close()
 
 
@@ -104,9 +104,9 @@ def test_a_smaller_bucket_size_is_kept_to(tmp_path: Path, version: int) -> None:
 @pytest.fixture
 def long(tmp_path: Path) -> Iterator[PeerPair]:
     """Many tiny instances."""
-    both = make_pair(tmp_path, version=2, BucketSize=1024)
+    pair = make_pair(tmp_path, version=2, BucketSize=1024)
     pair.here.store.put(*(file(number, 40) for number in range(12_000)))
-    yield both
+    yield pair
     pair.close()
 
 
