@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import LEVEL, SLOW_LINK_LEVEL, Codec, Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
 from orthanc_transfers.core.json_fields import (
@@ -39,6 +40,9 @@ XXH3_HEADER = "transfers-xxh3"
 ENCODING_HEADER = "transfers-encoding-seconds"
 """Seconds that encoding took; in a response to ``POST …/chunks``."""
 
+PROBE_HEADERS = {CODEC_HEADER: Codec.NONE.value, FIRST_HEADER: "0", XXH3_HEADER: xxh3([])}
+"""On the request for the capabilities, and on its response: whether our headers come through all that is between."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -54,6 +58,8 @@ class Capabilities:
     """Whether a push may be created with its first instances, and the others be announced later."""
     parts: bool = False
     """Whether an announcement may leave out the instances that were announced before."""
+    headers: frozenset[str] | None = None
+    """Those of ``PROBE_HEADERS`` that came with the request; ``None`` if the peer does not say."""
 
     @property
     def max_bucket_target(self) -> int:
@@ -72,9 +78,11 @@ class Capabilities:
             natural_number(required_field(body, "MaxBodySize"), '"MaxBodySize"'),
             _flag(body, "Growing"),
             _flag(body, "Parts"),
+            _headers(body),
         )
 
     def to_json(self) -> dict[str, Any]:
+        headers = {} if self.headers is None else {"Headers": sorted(self.headers)}
         return {
             "Protocols": list(self.protocols),
             "Version": self.version,
@@ -83,6 +91,7 @@ class Capabilities:
             "MaxBodySize": self.max_body_size,
             "Growing": self.growing,
             "Parts": self.parts,
+            **headers,
         }
 
 
@@ -226,6 +235,15 @@ _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")
 _STATES = {state.value: state for state in PushState}
 
 _KNOWN_CODECS = {codec.value: codec for codec in Codec}
+
+
+def _headers(body: Mapping[str, Any]) -> frozenset[str] | None:
+    if "Headers" not in body:
+        return None
+    names = array_field(body, "Headers")
+    if not all(isinstance(name, str) and name.isascii() for name in names):
+        raise BadFile(f'"Headers" must be names, and is {shown(names)}')
+    return frozenset(names)
 
 
 def _codecs(body: Mapping[str, Any]) -> tuple[Codec, ...]:

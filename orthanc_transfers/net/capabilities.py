@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from orthanc_transfers.core.errors import BadRequest, PeerInvalidResponse, PeerStatus
-from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.core.messages_v2 import PROBE_HEADERS, Capabilities
 from orthanc_transfers.core.paths import CAPABILITIES
 from orthanc_transfers.core.safe_json import parse_json
-from orthanc_transfers.interfaces import Clock, PeerRequest, PeerTransport
+from orthanc_transfers.interfaces import Clock, PeerRequest, PeerResponse, PeerTransport
+
+log = logging.getLogger(__name__)
 
 MAX_AGE = 600.0
 """Seconds that a cached response is valid: a peer may be upgraded at any time."""
@@ -58,7 +61,9 @@ class CapabilitiesCache:
 
 def _ask(transport: PeerTransport) -> Capabilities | None:
     try:
-        response = transport.send(PeerRequest("GET", CAPABILITIES, timeout=TIMEOUT, limit=_MAX_RESPONSE))
+        response = transport.send(
+            PeerRequest("GET", CAPABILITIES, headers=PROBE_HEADERS, timeout=TIMEOUT, limit=_MAX_RESPONSE)
+        )
         found = Capabilities.parse(parse_json(response.body))
     except PeerStatus as error:
         if error.outage:
@@ -66,4 +71,21 @@ def _ask(transport: PeerTransport) -> Capabilities | None:
         return None
     except (PeerInvalidResponse, BadRequest):
         return None
-    return found if 2 in found.protocols else None
+    if 2 not in found.protocols:
+        return None
+    if removed := _removed(found, response):
+        log.warning(
+            "something in front of peer %s removes the headers %s, so that version 1 of the protocol is used with it:"
+            " let all headers that begin with transfers- through, in requests and responses",
+            transport.name,
+            ", ".join(sorted(removed)),
+        )
+        return None
+    return found
+
+
+def _removed(found: Capabilities, response: PeerResponse) -> set[str]:
+    """Headers of version 2 that something between us and the peer removes, on either way."""
+    if found.headers is None:  # a peer of an earlier release
+        return set()
+    return set(PROBE_HEADERS) - (found.headers & response.headers.keys())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from orthanc_transfers._version import __version__
 from orthanc_transfers.core import paths
@@ -23,6 +24,7 @@ from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
     ENCODING_HEADER,
     FIRST_HEADER,
+    PROBE_HEADERS,
     XXH3_HEADER,
     Capabilities,
     ChunksRequest,
@@ -148,11 +150,17 @@ class PeerRoutes:
 
     def capabilities(self, request: Request) -> Response:
         """``GET /transfers/capabilities``."""
-        return json_response(
-            Capabilities(
-                (1, 2), __version__, self._originator, usable(), MAX_BODY_SIZE, growing=True, parts=True
-            ).to_json()
+        found = Capabilities(
+            (1, 2),
+            __version__,
+            self._originator,
+            usable(),
+            MAX_BODY_SIZE,
+            growing=True,
+            parts=True,
+            headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
         )
+        return replace(json_response(found.to_json()), headers=PROBE_HEADERS)
 
     def create_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""

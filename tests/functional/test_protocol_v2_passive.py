@@ -99,7 +99,22 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "MaxBodySize": 64 * MB,
         "Growing": True,
         "Parts": True,
+        "Headers": [],
     }
+
+
+def test_capabilities_say_which_headers_came_and_send_the_same(server: OrthancServer) -> None:
+    headers = {
+        "Transfers-Codec": "none",
+        "transfers-first": "0",
+        "transfers-xxh3": "0",
+        "transfers-other": "0",
+    }
+    answer = server.request("GET", "transfers/capabilities", headers=headers)
+    assert answer.json()["Headers"] == ["transfers-codec", "transfers-first", "transfers-xxh3"]
+    assert answer.headers["transfers-codec"] == "none"
+    assert answer.headers["transfers-first"] == "0"
+    assert answer.headers["transfers-xxh3"] == "2d06800538d394c2", "of no bytes"
 
 
 # -- Push ---------------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
         for name, server, location in (
             ("redirect", "", "return 301 https://orthanc.example$request_uri;"),
             ("no-put-1", VERSION_1, "limit_except GET POST DELETE { deny all; }"),
+            ("no-requests", "", 'proxy_set_header transfers-codec ""; proxy_set_header transfers-xxh3 "";'),
+            ("no-responses", "", "proxy_hide_header transfers-codec; proxy_hide_header transfers-xxh3;"),
             ("no-put-2", "", "limit_except GET POST DELETE { deny all; }"),
         ):
             proxy = stack.enter_context(Nginx(folder / name, b, server=server, location=location))
@@ -72,3 +74,21 @@ def test_a_proxy_that_forbids_put_is_named(shared: World, peer: str) -> None:
     puts = [line for line in shared.proxies[peer].access_log.splitlines() if '"PUT ' in line]
     assert 0 < len(puts) <= 8
     assert shared.b.instances() == []
+
+
+@pytest.mark.parametrize("peer", ["no-requests", "no-responses"])
+@pytest.mark.parametrize("action", ["send", "pull"])
+def test_where_our_headers_are_removed_version_1_is_spoken(shared: World, peer: str, action: str) -> None:
+    sender, receiver = (shared.a, shared.b) if action == "send" else (shared.b, shared.a)
+    if not sender.instances():
+        sender.upload_all(small_instances(20, seed=5))
+    receiver.clear()
+    study = resource("Study", sender.get("studies")[0])
+    job = shared.a.wait_for_job(getattr(shared.a, action)([study], peer)["ID"])
+    assert job["State"] == "Success", job
+    assert job["Content"]["Protocol"] == 1
+    assert receiver.md5s() == sender.md5s()
+    removed = "transfers-codec, transfers-xxh3"
+    assert (
+        f"something in front of peer {peer} removes the headers {removed}, so that version 1" in shared.a.log
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.errors import PeerInvalidResponse, PeerStatus, PeerUnreachable
-from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.core.messages_v2 import PROBE_HEADERS, Capabilities
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.capabilities import MAX_AGE, CapabilitiesCache
 
@@ -29,9 +30,13 @@ class Clock:
 
 
 class Peer:
-    """A peer that answers in one way, and counts how often it was asked."""
+    """A peer that answers in one way, and counts how often it was asked.
 
-    def __init__(self, answer: Callable[[], bytes]) -> None:
+    ``removed`` are headers of its answers that something removes on their way.
+    """
+
+    def __init__(self, answer: Callable[[], bytes], removed: frozenset[str] = frozenset()) -> None:
+        self.removed = removed
         self.name, self.url, self.round_trip, self.asked = "there", "http://there/", None, 0
         self.answer = answer
 
@@ -40,7 +45,9 @@ class Peer:
         assert request.timeout is not None
         assert request.limit is not None
         self.asked += 1
-        return PeerResponse(self.answer())
+        assert request.headers == PROBE_HEADERS
+        headers = {name: value for name, value in PROBE_HEADERS.items() if name not in self.removed}
+        return PeerResponse(self.answer(), headers)
 
     def prepare(self) -> None:
         raise AssertionError
@@ -133,3 +140,32 @@ def test_a_peer_that_moved_is_asked_again() -> None:
     peer.url = "http://elsewhere/"
     negotiation.capabilities(peer)
     assert peer.asked == 2
+
+
+ALL = frozenset(PROBE_HEADERS)
+
+
+def with_headers(arrived: frozenset[str]) -> Callable[[], bytes]:
+    return lambda: json.dumps(replace(OURS, headers=arrived).to_json()).encode()
+
+
+def test_a_peer_that_sees_all_our_headers_and_whose_headers_we_see_speaks_version_2() -> None:
+    peer = Peer(with_headers(ALL))
+    found = CapabilitiesCache(Clock()).capabilities(peer)
+    assert found is not None
+    assert found.headers == ALL
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("way", ["requests", "responses"])
+def test_where_something_removes_our_headers_version_1_is_spoken_with_a_warning(
+    caplog: pytest.LogCaptureFixture, name: str, way: str
+) -> None:
+    removed = frozenset({name})
+    asks = way == "requests"
+    peer = Peer(with_headers(ALL - removed if asks else ALL), frozenset() if asks else removed)
+    cache = CapabilitiesCache(Clock())
+    assert cache.capabilities(peer) is None
+    assert cache.capabilities(peer) is None
+    assert f"in front of peer there removes the headers {name}, so that version 1" in caplog.text
+    assert len(caplog.records) == 1
