@@ -69,7 +69,7 @@ class InstanceStore(Protocol):
         """
 
     def read(self, identifier: str) -> memoryview:
-        """The whole file. The memory lives as long as the view. Raises ``UnknownResource``."""
+        """The whole file. The memory lives as long as the view. Raises ``UnknownResource``, ``LostFile``."""
 
     def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
         """Fill ``view`` from ``offset`` bytes on; ``False`` where only whole files can be read, or this one cannot.

@@ -10,7 +10,8 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     ├── NotFound              404
     │   ├── UnknownResource
     │   ├── UnknownPeer
-    │   └── UnknownTransaction
+    │   ├── UnknownTransaction
+    │   └── LostFile                an instance whose file here is gone, damaged or replaced
     ├── ReadOnly              403   this Orthanc may not store anything
     ├── Conflict              409   not possible in this state (PUT after commit…)
     ├── TooLarge              413   a manifest or a body beyond the limits
@@ -74,6 +75,13 @@ class UnknownPeer(NotFound):
 
 class UnknownTransaction(NotFound):
     """No such push: never created, dropped or expired."""
+
+
+class LostFile(NotFound):
+    """An instance is in Orthanc's index, but its file is gone, cannot be read, or is not what the index says.
+
+    Reading it again does not help: 404, so that no peer asks again.
+    """
 
 
 class ReadOnly(TransferError):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.core.errors import Canceled, HostError, TransferError
+from orthanc_transfers.core.errors import Canceled, HostError, LostFile, TransferError
 from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_hash import FileHashes
@@ -30,6 +30,16 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 log = logging.getLogger(__name__)
 
 _HASHING_THREADS = 4
+
+# What Orthanc says of a file that is gone, cut short or damaged, or of an instance that it does not have; which of
+# them depends on its version, and on what reads the file. (Another error may pass, of a storage plugin say.)
+_UNREADABLE = (
+    *ABSENT,
+    Code.PARAMETER_OUT_OF_RANGE,
+    Code.BAD_FILE_FORMAT,
+    Code.CORRUPTED_FILE,
+    Code.REGULAR_FILE_EXPECTED,
+)
 
 # Files in a row that were not in the storage folder, after which none is looked for there any more.
 _MAX_STORAGE_MISSES = 16
@@ -167,9 +177,14 @@ class OrthancStore:
         try:
             return self._sdk.dicom(identifier)
         except HostError as error:
-            if error.code in ABSENT:
+            if error.code not in _UNREADABLE:
+                raise
+            if self._index.file(identifier) is None:
                 raise unknown(Level.INSTANCE, identifier) from None
-            raise
+            raise LostFile(
+                f"the file of instance {identifier} cannot be read from this Orthanc's storage: it is missing or"
+                f" damaged (Orthanc reports {self._sdk.describe(error.code)!r}); restore it, or delete the instance"
+            ) from None
 
     def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
         """A part of the file, where Orthanc keeps it as it is in its own folder."""

@@ -22,6 +22,7 @@ from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.fetcher import Fetcher
 from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
+from orthanc_transfers.jobs.one_server import check_one_server
 from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
@@ -163,7 +164,12 @@ class _Pull(Generic[T]):
         status.already_stored, stored_size = incoming.already_stored
         status.resumed = max(0, there - stored_size)
         for _ in range(MAX_ROUNDS):
-            self._fetch()
+            try:
+                self._fetch()
+            except PeerStatus as error:
+                if error.peer_status == 404:
+                    check_one_server(self._context.peer)
+                raise
             status.phase = "Importing"
             status.importing = incoming
             try:
@@ -177,7 +183,8 @@ class _Pull(Generic[T]):
         peer = self._context.peer.name
         raise PeerError(
             f"peer {peer} sends {name_missing(incoming.manifest, incoming.missing())} "
-            f"with another MD5 than it announces, {MAX_ROUNDS} times now",
+            f"with another MD5 than it announces, {MAX_ROUNDS} times now: the file is damaged there, or was overwritten"
+            " meanwhile; see POST /instances/…/attachments/dicom/verify-md5 on that peer",
             peer,
         )
 

@@ -18,6 +18,8 @@ from orthanc_transfers.core.messages_v1 import PushCreationV1
 from orthanc_transfers.core.model import Bucket, Chunk, Manifest, name_instances
 from orthanc_transfers.core.planner import plan_buckets
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.one_server import check_one_server
+from orthanc_transfers.jobs.own_files import check_files
 from orthanc_transfers.jobs.push_report import keep_report
 from orthanc_transfers.net.peer_client import orthanc_code
 from orthanc_transfers.pipeline.executor import Moved
@@ -60,6 +62,11 @@ class Push:
             except PeerStatus as error:
                 left -= 1
                 corrupted = orthanc_code(error) == Corrupted.code
+                if corrupted:
+                    # Version 1 does not say which instance has a wrong MD5, in a way that can be relied on.
+                    check_files(self._context, self._manifest, self._manifest)
+                if error.peer_status == 404:
+                    check_one_server(self._context.peer)
                 if not left or not (corrupted or error.peer_status == 404):
                     raise
                 if corrupted:

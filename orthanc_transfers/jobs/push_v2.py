@@ -18,6 +18,8 @@ from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet, halves
 from orthanc_transfers.jobs.announcement import Announcer
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.one_server import check_one_server
+from orthanc_transfers.jobs.own_files import check_ranges
 from orthanc_transfers.jobs.push_report import keep_report
 from orthanc_transfers.pipeline.executor import Moved
 from orthanc_transfers.pipeline.schedule import MAX_ROUNDS, Listing, Plan, Schedule
@@ -59,6 +61,8 @@ class Push:
                 # The receiver lost the push, or is already further than this side knew.
                 if error.peer_status not in (404, 409):
                     raise
+                if error.peer_status == 404:
+                    check_one_server(self._context.peer)
                 # Or the list is not what it was when it was begun.
                 self._await_whole()
                 push = self._create()
@@ -71,7 +75,10 @@ class Push:
                 reason = push.error or "the import failed"
                 self._keep_report(push, {"State": push.state.value, "Error": reason})
                 raise self._error(reason)
-            if not push.missing:
+            if push.missing:
+                # Sending them again helps only if they are right here.
+                check_ranges(self._context, self._manifest, push.missing)
+            else:
                 # The receiver broke the commit off without an error: maybe it is being stopped.
                 self._context.cancellation.wait(_POLL)
         raise self._error(

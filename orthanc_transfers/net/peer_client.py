@@ -50,8 +50,8 @@ from orthanc_transfers.net.retry import RetryingTransport
 
 T = TypeVar("T")
 
-# Seconds.
-_DROP_TIMEOUT = 5.0
+# Seconds, for what is not worth a longer wait.
+_SHORT_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +104,17 @@ class PeerClient:
         request = self._json_post(paths.LOOKUP, resources, headers=headers, timeout=timeout, repeatable=True)
         return self._until_valid(lambda: self._parsed(request, LookupResponse.parse)[0])
 
+    def originator(self) -> str:
+        """The identifier of the process that responds; asked for once."""
+        request = self._json_post(paths.LOOKUP, [], timeout=_SHORT_TIMEOUT, repeatable=True)
+        return self._parse(request, self._once.send(request), LookupResponse.parse).originator
+
     def drop(self, push: str) -> None:
         """Tell the peer, once, that the push at this path is not needed any more.
 
         Logs a failure instead of raising it: there, the push expires.
         """
-        request = self._request("DELETE", push, timeout=_DROP_TIMEOUT)
+        request = self._request("DELETE", push, timeout=_SHORT_TIMEOUT)
         try:
             self._once.send(request)
         except PeerError as error:

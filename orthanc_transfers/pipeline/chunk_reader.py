@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.errors import BadRequest, LostFile
 from orthanc_transfers.core.model import Chunk, Instance, Manifest
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
@@ -36,7 +36,7 @@ class ChunkReader:
         """The bytes of the chunks, laid end to end: one buffer, or views of the cache, small ones joined.
 
         Sizes and MD5s are those of ``manifest`` where it names the instance, otherwise those of the store.
-        Raises ``BadRequest`` for a chunk that lies beyond its instance, ``UnknownResource``.
+        Raises ``BadRequest`` for a chunk that lies beyond its instance, ``UnknownResource``, ``LostFile``.
         """
         instances = {
             chunk.id: manifest.instance(chunk.id)
@@ -67,8 +67,12 @@ class ChunkReader:
         small: list[memoryview] = []
         with self._cache.lease(instances[chunk.id] for chunk in chunks) as lease:
             for chunk in chunks:
-                # Once more: the file may have been replaced by a shorter one since its size was asked for.
-                _check(chunk, lease.size(chunk.id))
+                size = lease.size(chunk.id)
+                if chunk.offset + chunk.size > size:
+                    raise LostFile(
+                        f"the file of instance {chunk.id} has {size} bytes on this Orthanc, whose index says"
+                        f" {instances[chunk.id].size}: it was overwritten meanwhile, or is damaged"
+                    )
                 if chunk.size < SMALL:
                     small.append(lease.view(chunk))
                     continue

@@ -37,6 +37,9 @@ map $cookie_route $target {{ default everyone; first first; second second; }}
 map $upstream_addr $answered_by {{ 127.0.0.1:{0} first; 127.0.0.1:{1} second; }}
 """
 
+# In turn, and nothing else.
+NOT_STICKY = "upstream orthancs {{ server 127.0.0.1:{0}; server 127.0.0.1:{1}; }}"
+
 SET_COOKIE = 'add_header Set-Cookie "route=$answered_by; Path=/";'
 
 
@@ -86,6 +89,7 @@ def behind_balancers(
             for kind, upstream, http, location in (
                 ("by-transfer", "orthancs", BY_TRANSFER, ""),
                 ("by-cookie", "$target", BY_COOKIE, SET_COOKIE),
+                ("not-sticky", "orthancs", NOT_STICKY, ""),
             ):
                 name = f"{kind}-{version}"
                 proxy = RecordingProxy(
@@ -128,6 +132,20 @@ def test_each_push_stays_with_one_server_while_both_get_some(balanced: Balanced,
     assert len(servers) == 2
     arrived = {**balanced.first.md5s(), **balanced.second.md5s()}
     assert arrived == balanced.a.md5s()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_balancer_that_is_not_sticky_is_named(balanced: Balanced, version: int) -> None:
+    uploaded = balanced.a.upload_all(ct_study(8, size=256))
+    study = resource("Study", uploaded[0]["ParentStudy"])
+    job = balanced.a.wait_for_job(balanced.a.send([study], f"not-sticky-{version}")["ID"])
+    assert job["State"] == "Failure", job
+    assert job["Content"]["Error"] == (
+        f"requests to peer not-sticky-{version} reach different Orthancs, and one does not know what another was told:"
+        " let its load balancer send all that have the same header sender-transfer-id to the same Orthanc"
+        " (sticky sessions)"
+    )
+    assert balanced.first.instances() == balanced.second.instances() == []
 
 
 @pytest.mark.skipif(not postgresql_is_installed(), reason="orthanc-postgresql is not installed")

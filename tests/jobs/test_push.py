@@ -414,15 +414,41 @@ def test_a_bucket_that_was_damaged_on_its_way_is_sent_again(
     eventually(lambda: pair.there.unfinished() == 0)
 
 
-def test_an_instance_that_is_not_as_listed_is_named(pair: PeerPair, version: int) -> None:
+def test_a_file_that_is_damaged_here_is_named_and_not_sent_again(pair: PeerPair, version: int) -> None:
     wrong = sorted(pair.here.store.files)[4]
     pair.here.store.listed[wrong] = md5(b"something else")
     job = pair.push()
     assert finish(job) is StepOutcome.FAILURE
-    assert wrong in (job.failure() or "")
+    found = md5(pair.here.store.files[wrong])
+    assert job.failure() == (
+        f"the file of instance {wrong} is damaged on this Orthanc: its MD5 is {found}, and"
+        f" {md5(b'something else')} in Orthanc's index; restore it, or delete the instance"
+    )
     assert pair.there.store.files == {}
-    if version == 2:
-        assert pair.link.count("POST .*/commit") == 4
+    assert pair.link.count("POST .*/commit") == 1
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_an_instance_that_was_overwritten_meanwhile_is_named(
+    pair: PeerPair, version: int, indexed: bool
+) -> None:
+    name = sorted(pair.here.store.files)[4]
+    old = pair.here.store.files[name]
+    hold = pair.link.hold(CREATION[version])
+    job = pair.push()
+    step_until(job, hold.reached.is_set)
+    pair.here.store.files[name] = old[:-2] + b"\xff\xff"
+    md5s = pair.here.store.md5s
+    if not indexed:
+        pair.here.store.md5s = lambda names, cancellation=None: dict.fromkeys(md5s(names))  # type: ignore[method-assign]
+    pair.link.let_go()
+    assert finish(job) is StepOutcome.FAILURE
+    assert f"instance {name} was overwritten" in str(job.failure())
+    assert ("or its file is damaged" in str(job.failure())) is not indexed
+    pair.here.store.md5s = md5s  # type: ignore[method-assign]
+    job.reset()
+    assert finish(job) is StepOutcome.SUCCESS
+    assert pair.there.store.files == pair.here.store.files
 
 
 def test_a_push_waits_for_its_turn(new: PeerPair) -> None:

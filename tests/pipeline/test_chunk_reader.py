@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_transfers.core.errors import BadRequest, UnknownResource
+from orthanc_transfers.core.errors import BadRequest, LostFile, UnknownResource
 from orthanc_transfers.core.model import Chunk
 from orthanc_transfers.pipeline.chunk_reader import SMALL
 from tests.pipeline.file_store import FileStore, files_of, joined, make, manifest_of, wholes
@@ -72,7 +72,7 @@ def test_a_file_that_became_shorter_is_noticed() -> None:
     stale = manifest_of({"i0": b"0123456789 and more"})
     reader, cache = make(store, 100)
 
-    with pytest.raises(BadRequest):
+    with pytest.raises(LostFile, match="instance i0 has 10 bytes on this Orthanc, whose index says 19"):
         reader.read([Chunk("i0", 0, 12)], stale)
     assert cache.used == 10
     assert joined(reader.read([Chunk("i0", 0, 10)], stale)) == b"0123456789"

@@ -62,6 +62,7 @@ class Code(enum.IntEnum):
 
     SUCCESS = 0
     PLUGIN = 1
+    PARAMETER_OUT_OF_RANGE = 3
     NOT_ENOUGH_MEMORY = 4
     INEXISTENT_ITEM = 7
     INEXISTENT_FILE = 13
@@ -69,7 +70,9 @@ class Code(enum.IntEnum):
     BAD_FILE_FORMAT = 15
     UNKNOWN_RESOURCE = 17
     FULL_STORAGE = 19
+    CORRUPTED_FILE = 20
     FILE_STORAGE_CANNOT_WRITE = 2001
+    REGULAR_FILE_EXPECTED = 2006
 
 
 class HttpMethod(enum.IntEnum):
