@@ -61,7 +61,11 @@ def test_the_requests_of_the_readme_work_when_pasted(
 
 def test_the_table_of_options_is_complete_and_has_the_defaults() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section("Configuration"), re.MULTILINE))
-    defaults = {name: json.loads(text) for name, text in rows.items() if re.fullmatch("[0-9]+", text)}
+    defaults = {
+        name: json.loads(text.strip("`"))
+        for name, text in rows.items()
+        if re.fullmatch("`false`|[0-9]+", text)
+    }
     assert set(rows) - set(defaults) == {"StagingDirectory", "CongestionControl"}
     assert rows["CongestionControl"] == "`auto`"
     # An option with the default of the table is as good as none; and an empty section names all that there are.

@@ -59,6 +59,8 @@ class Settings:
     """Seconds that a job waits for an unreachable peer before it fails; 0: it does not wait."""
     report_retention: int = 30
     """Days that commit reports are kept."""
+    accept_changed_identifiers: bool = False
+    """Whether an instance that Orthanc stores with another identifier, which a script changed, is no failure."""
     max_bandwidth: int = 0
     """Bits a second that all sending and fetching together may use; 0: no limit."""
     max_peer_bandwidth: int = 0
@@ -130,6 +132,12 @@ def _bandwidth(value: Any) -> int:
     return math.ceil(number * MEGABIT)
 
 
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def _path(value: Any) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ValueError("the path of a folder")
@@ -167,6 +175,7 @@ _OPTIONS: dict[str, _Option] = {
     "PushIdleTimeout": _Option("push_idle_timeout", _integer(1, _YEAR)),
     "MaxOutage": _Option("max_outage", _integer(0, _YEAR)),
     "ReportRetention": _Option("report_retention", _integer(0, 36_600)),
+    "AcceptChangedIdentifiers": _Option("accept_changed_identifiers", _boolean),
     "MaxBandwidth": _Option("max_bandwidth", _bandwidth),
     "MaxPeerBandwidth": _Option("max_peer_bandwidth", _bandwidth),
     "CongestionControl": _Option("congestion_control", _congestion_control),

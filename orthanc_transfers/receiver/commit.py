@@ -13,51 +13,23 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from orthanc_transfers.core.commit_report import InstanceOutcome
 from orthanc_transfers.core.errors import Canceled, Corrupted, ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.importer import VERDICT_TEXTS, Importer, Verdict
+from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.commit_summary import CommitSummary, summarize
+from orthanc_transfers.receiver.importer import Importer
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
+from orthanc_transfers.receiver.verdicts import CHANGED_HERE, VERDICT_TEXTS, Judge, Verdict
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class CommitSummary:
-    """How many instances a commit stored, found, or saw filtered out by the policy of this server."""
-
-    stored: int
-    already_stored: int
-    filtered_out: int
-    warnings: tuple[str, ...] = ()
-
-    def counts(self) -> dict[str, int]:
-        """As told to the sender."""
-        return {
-            "Stored": self.stored,
-            "AlreadyStored": self.already_stored,
-            "FilteredOut": self.filtered_out,
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """As kept on disk."""
-        return {**self.counts(), "Warnings": list(self.warnings)}
-
-    @classmethod
-    def parse(cls, value: dict[str, Any]) -> CommitSummary:
-        """The inverse of ``to_json``. Raises ``KeyError``, ``TypeError``."""
-        return cls(
-            value["Stored"], value["AlreadyStored"], value["FilteredOut"], tuple(value.get("Warnings", ()))
-        )
 
 
 def same_indices(
@@ -73,8 +45,9 @@ class Commit:
     """One attempt at committing an area, to which nothing is written any more.
 
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
-    ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits,
-    ``recycling`` the limits of Orthanc, if it has some.
+    ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits, ``changed``
+    what this server made of what it stored, ``recycling`` the limits of Orthanc, if it has some. ``accept_renamed``:
+    this server may change identifiers.
     """
 
     resumed = False
@@ -90,6 +63,8 @@ class Commit:
         threads: int,
         closing: Cancellation,
         shared: SharedInstances,
+        changed: ChangedInstances,
+        accept_renamed: bool,
         recycling: Recycling | None = None,
     ) -> None:
         self._area = area
@@ -101,6 +76,10 @@ class Commit:
         self._closing = closing
         self._shared = shared
         self._recycling = recycling
+        self._changed = changed
+        self._judge = Judge(store, changed, strict=resumable, accept_renamed=accept_renamed)
+        self._changed_before: frozenset[str] = frozenset()
+        """Instances that were found as this server changed them."""
         self._claim: Claim | None = None
         self._importer: Importer | None = None
 
@@ -216,7 +195,7 @@ class Commit:
         wanted = [index for index in range(len(self._manifest)) if index not in same]
         present = frozenset(index for index in wanted if self._manifest.instances[index].id in stored)
         importer = self._importer = self._new_importer()
-        importer.found(same, present)
+        importer.found(same, present, self._indices(self._changed_before))
         self._verify_again(stored, wanted, cancellation)
         ranks = None
         if self._recycling is not None:
@@ -224,7 +203,8 @@ class Commit:
         importer.run(wanted, present, cancellation, ranks)
         if self._recycling is not None:
             self._recycling.require_kept(self._manifest, importer, cancellation)
-        return self._summary(importer)
+        self._record_changes(importer, cancellation)
+        return summarize(self._area.id, self._manifest, importer.verdicts, importer.reasons)
 
     def _verify_again(
         self, stored: Mapping[str, str | None], wanted: Iterable[int], cancellation: Cancellation
@@ -238,7 +218,7 @@ class Commit:
             self._store,
             absent=self._area.absent,
             resumed=self.resumed,
-            strict=self._resumable,
+            judge=self._judge,
             threads=self._threads,
             take_back=self._take_back,
         )
@@ -256,10 +236,30 @@ class Commit:
             log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
 
     def _look_up(self, cancellation: Cancellation) -> dict[str, str | None]:
-        """Claim the instances, and return the MD5s of those that Orthanc has."""
+        """Claim the instances, and return the MD5s of those that Orthanc has, as they were sent if it changed them."""
         # Claimed before the look: what is deleted from now on is known to be.
         self._claim = self._shared.claim(self._manifest)
-        return self._store.md5s([instance.id for instance in self._manifest], cancellation)
+        stored = self._store.md5s([instance.id for instance in self._manifest], cancellation)
+        sent = self._changed.announced_md5s(self._manifest, stored)
+        self._changed_before = frozenset(sent)
+        return stored | sent
+
+    def _record_changes(self, importer: Importer, cancellation: Cancellation) -> None:
+        """Remember what this server made of what it has stored now, where that is something else."""
+        fresh = {
+            one.id: index
+            for index, one in enumerate(self._manifest)
+            if importer.verdicts[index] == Verdict.STORED
+        }
+        stored = self._store.md5s(fresh, cancellation)
+        changes = []
+        for identifier, md5 in stored.items():
+            index = fresh[identifier]
+            instance = self._manifest.instances[index]
+            if md5 is not None and md5 != instance.md5:
+                changes.append((instance, md5))
+                importer.reasons.setdefault(index, CHANGED_HERE)
+        self._changed.record(changes)
 
     def _verify(self, indices: Iterable[int], cancellation: Cancellation) -> None:
         unchecked = self._writer.unchecked(indices)
@@ -292,16 +292,3 @@ class Commit:
         if not isinstance(error, TransferError):
             log.error("the commit of transfer %s failed", self._area.id, exc_info=error)
         return ImportRefused(str(error) or type(error).__name__)
-
-    def _summary(self, importer: Importer) -> CommitSummary:
-        warnings = tuple(
-            f"instance {self._manifest.instances[index].id}: {reason}"
-            for index, reason in sorted(importer.reasons.items())
-            if importer.verdicts[index] == Verdict.ALREADY_THERE
-        )
-        return CommitSummary(
-            importer.verdicts.count(Verdict.STORED),
-            importer.verdicts.count(Verdict.ALREADY_THERE),
-            importer.verdicts.count(Verdict.FILTERED),
-            warnings,
-        )

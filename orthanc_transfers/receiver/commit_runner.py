@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 
-from orthanc_transfers.receiver.commit import CommitSummary
+from orthanc_transfers.receiver.commit_summary import CommitSummary
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from orthanc_transfers.core.errors import Conflict, NoSpace, TooLarge, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.interfaces import InstanceStore
+from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import same_indices
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.recycling import Recycling
@@ -21,11 +22,13 @@ class Growth:
         self,
         staging: Staging,
         store: InstanceStore,
+        changed: ChangedInstances,
         max_instances: int,
         recycling: Recycling | None = None,
     ) -> None:
         self._staging = staging
         self._store = store
+        self._changed = changed
         self._max_instances = max_instances
         self._recycling = recycling
 
@@ -53,7 +56,7 @@ class Growth:
         """
         new = manifest.instances[first:]
         stored = self._store.md5s([instance.id for instance in new], cancellation)
-        same = same_indices(new, stored, first)
+        same = same_indices(new, stored | self._changed.announced_md5s(new, stored), first)
         return same, sum(instance.size for index, instance in enumerate(new, first) if index not in same)
 
     def grow(

@@ -1,31 +1,22 @@
 """Imports the instances of an area into Orthanc, and undoes that.
 
-What Orthanc returns for each instance is judged at once, in the thread that imported it; the first refusal stops
-all threads, and ``undo`` deletes exactly what this commit imported.
-
-    Success                                    stored
-    AlreadyStored, same MD5                    already there
-    AlreadyStored, another transfer syntax     already there: the same image in another encoding
-    AlreadyStored, other bytes                 a conflict: refused (version 1: a warning)
-    FilteredOut                                counts: the policy of this server; named in the report
-    another identifier than the manifest's     refused
-    an error                                   refused
+What Orthanc returns for each instance is judged at once (``verdicts.py``), in the thread that imported it; the first
+refusal stops all threads, and ``undo`` deletes exactly what this commit imported.
 """
 
 from __future__ import annotations
 
-import enum
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from orthanc_transfers.core import dicom
 from orthanc_transfers.core.errors import ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported, ImportStatus, InstanceStore
 from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.verdicts import CHANGED_HERE, Judge, Verdict
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -37,35 +28,12 @@ _LONG = 16 * 1024 * 1024
 """Bytes. Instances from this size on are imported first, lest one thread is left alone with one at the end."""
 
 
-class Verdict(enum.IntEnum):
-    """What became of an instance."""
-
-    PENDING = 0
-    STORED = 1
-    ALREADY_THERE = 2
-    FILTERED = 3
-    REFUSED = 4
-    UNDONE = 5
-    RECYCLED = 6
-
-
-VERDICT_TEXTS = {
-    Verdict.PENDING: "not imported",
-    Verdict.STORED: "stored",
-    Verdict.ALREADY_THERE: "already there",
-    Verdict.FILTERED: "filtered",
-    Verdict.REFUSED: "refused",
-    Verdict.UNDONE: "undone",
-    Verdict.RECYCLED: "recycled",
-}
-
-
 class Importer:
     """The import of one area.
 
     Instances are named by their indices in the manifest. ``absent`` were not in Orthanc before; ``resumed``: an
-    earlier import of this area was interrupted by the end of its process. ``strict``: a conflict is a refusal.
-    ``take_back`` deletes an instance that was imported, by its identifier.
+    earlier import of this area was interrupted by the end of its process. ``take_back`` deletes an
+    instance that was imported, by its identifier.
     """
 
     def __init__(
@@ -75,7 +43,7 @@ class Importer:
         *,
         absent: frozenset[int],
         resumed: bool,
-        strict: bool,
+        judge: Judge,
         threads: int,
         take_back: Callable[[str], None],
     ) -> None:
@@ -84,7 +52,7 @@ class Importer:
         self._store = store
         self._absent = absent
         self._resumed = resumed
-        self._strict = strict
+        self._judge_of = judge
         self._threads = threads
         self._take_back = take_back
         self._buffers = threading.local()
@@ -102,13 +70,20 @@ class Importer:
         """Number of instances that are settled."""
         return self._done
 
-    def found(self, same: Iterable[int], present: Iterable[int]) -> None:
+    def found(self, same: Iterable[int], present: Iterable[int], changed: Container[int] = ()) -> None:
         """Mark the instances that are in Orthanc: with the right MD5, so that they need no import; with another.
+
+        ``changed`` are those of ``same`` that this server changed when it stored them.
 
         What was absent when this commit began, and is there after a crash, was imported by this commit.
         """
         for index in same:
-            self.verdicts[index] = Verdict.STORED if self._imported_before(index) else Verdict.ALREADY_THERE
+            if self._imported_before(index):
+                self.verdicts[index] = Verdict.STORED
+            elif index in changed:
+                self.verdicts[index], self.reasons[index] = Verdict.CHANGED, CHANGED_HERE
+            else:
+                self.verdicts[index] = Verdict.ALREADY_THERE
             self._done += 1
         for index in present:
             if self._imported_before(index):
@@ -247,39 +222,16 @@ class Importer:
         return self._area.read(item, buffer)
 
     def _judge(self, index: int, instance: Instance, data: memoryview, imported: Imported) -> Verdict:
-        if imported.status is ImportStatus.FILTERED_OUT:
-            self.reasons[index] = "this server's policy does not keep it"
-            return Verdict.FILTERED
-        if imported.id != instance.id:
-            if imported.status is ImportStatus.SUCCESS:
-                self._remember_foreign(imported.id)
-            raise ImportRefused(f"its content is that of another instance, {imported.id}")
-        if imported.status is ImportStatus.SUCCESS:
-            return Verdict.STORED
-        return self._judge_present(index, instance, data)
+        if imported.id != instance.id and imported.status is ImportStatus.SUCCESS:
+            self._remember_foreign(imported.id)
+        verdict, reason = self._judge_of.judge(
+            instance, data, imported, self._manifest, before=self._imported_before(index)
+        )
+        if reason is not None:
+            self.reasons[index] = reason
+        return verdict
 
     def _remember_foreign(self, identifier: str) -> None:
         # An instance that was not announced, or another one of the same transfer.
         if identifier not in self._manifest or self._manifest.index_of(identifier) in self._absent:
             self._foreign.append(identifier)
-
-    def _judge_present(self, index: int, instance: Instance, data: memoryview) -> Verdict:
-        stored = self._store.md5s([instance.id]).get(instance.id)
-        if stored == instance.md5:
-            return Verdict.STORED if self._imported_before(index) else Verdict.ALREADY_THERE
-        if self._imported_before(index):
-            self.reasons[index] = "stored before a restart, and changed on import by this server"
-            return Verdict.STORED
-        theirs, ours = self._store.transfer_syntax(instance.id), dicom.transfer_syntax(data)
-        if theirs is not None and ours is not None and theirs != ours:
-            self.reasons[index] = f"stored in another transfer syntax, {theirs} instead of {ours}"
-            return Verdict.ALREADY_THERE
-        if stored is None:
-            reason = "it is stored here already, but its file cannot be read: delete it, then send it again"
-        else:
-            reason = "it is stored here already with other content, and Orthanc keeps the one it has"
-        if self._strict:
-            raise ImportRefused(reason)
-        log.warning("instance %s: %s", instance.id, reason)
-        self.reasons[index] = reason
-        return Verdict.ALREADY_THERE

@@ -23,8 +23,10 @@ from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.commit import Commit, CommitSummary
+from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
+from orthanc_transfers.receiver.commit_summary import CommitSummary
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
 from orthanc_transfers.receiver.recovery import InterruptedCommit
 from orthanc_transfers.receiver.recycling import Recycling
@@ -50,6 +52,9 @@ class ReceiverServices:
     closing: Cancellation
     """The server stops."""
     shared_instances: SharedInstances
+    changed_instances: ChangedInstances
+    accept_renamed: bool
+    """An instance may be stored with another identifier than announced (``AcceptChangedIdentifiers``)."""
     ended: Callable[[IncomingTransfer], None]
     """Called once when a transfer is committed, fails or is discarded."""
     recycling: Recycling | None = None
@@ -257,6 +262,8 @@ class IncomingTransfer:
             closing=self._services.closing,
             shared=self._services.shared_instances,
             recycling=self._services.recycling,
+            changed=self._services.changed_instances,
+            accept_renamed=self._services.accept_renamed,
         )
         try:
             summary = commit.run(cancellation)

@@ -12,7 +12,8 @@ from orthanc_transfers.core.errors import ImportRefused, TransferError
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.commit import Commit, CommitSummary
+from orthanc_transfers.receiver.commit import Commit
+from orthanc_transfers.receiver.commit_summary import CommitSummary
 from orthanc_transfers.receiver.reports import Reports
 
 log = logging.getLogger(__name__)

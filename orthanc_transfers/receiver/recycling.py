@@ -16,7 +16,8 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.storage_limits import Kept
 from orthanc_transfers.interfaces import Capacity, InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.importer import Importer, Verdict
+from orthanc_transfers.receiver.importer import Importer
+from orthanc_transfers.receiver.verdicts import THERE_BEFORE, Verdict
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Bytes at the beginning of a file in which its patient is looked for: first few, then many.
@@ -93,7 +94,7 @@ class Recycling:
         counted = [
             index
             for index in range(len(manifest))
-            if importer.verdicts[index] in (Verdict.STORED, Verdict.ALREADY_THERE)
+            if importer.verdicts[index] in (Verdict.STORED, *THERE_BEFORE)
         ]
         stored = self._store.md5s([manifest.instances[index].id for index in counted], cancellation)
         gone = [index for index in counted if manifest.instances[index].id not in stored]

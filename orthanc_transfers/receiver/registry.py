@@ -16,12 +16,13 @@ from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, ReceiverServices
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
-from orthanc_transfers.receiver.staging import Staging
+from orthanc_transfers.receiver.staging import CHANGED, Staging
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -98,7 +99,8 @@ class Registry:
         self._clock = clock
         self._closing = Cancellation()
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
-        self._growth = Growth(staging, store, settings.max_manifest_instances, self._recycling)
+        changed = ChangedInstances(staging.root / CHANGED)
+        self._growth = Growth(staging, store, changed, settings.max_manifest_instances, self._recycling)
         self._services = ReceiverServices(
             store,
             reports,
@@ -106,6 +108,8 @@ class Registry:
             settings.commit_threads_count,
             self._closing,
             SharedInstances(),
+            changed,
+            settings.accept_changed_identifiers,
             self._ended,
             self._recycling,
         )

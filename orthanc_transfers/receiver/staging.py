@@ -31,10 +31,12 @@ from orthanc_transfers.receiver.disk_errors import MAKE_ROOM, disk_error
 log = logging.getLogger(__name__)
 
 SET_ASIDE = "set-aside"
+CHANGED = "changed"
+"""Folder with what this server changed in what it stored (``changed_instances.py``)."""
 SENT = "sent"
 """Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
 _LOCK = "lock"
-_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|server-[0-9]+|{SET_ASIDE}")
+_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|{CHANGED}|server-[0-9]+|{SET_ASIDE}")
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")
 _MAX_SERVERS = 64
