@@ -21,6 +21,7 @@ from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit_summary import CommitSummary, summarize
+from orthanc_transfers.receiver.import_log import ImportLog
 from orthanc_transfers.receiver.importer import Importer
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
@@ -81,6 +82,7 @@ class Commit:
         self._changed_before: frozenset[str] = frozenset()
         """Instances that were found as this server changed them."""
         self._claim: Claim | None = None
+        self._log: ImportLog
         self._importer: Importer | None = None
 
     @property
@@ -115,7 +117,8 @@ class Commit:
         whether there is an import to resume.
         """
         try:
-            summary = self._run(cancellation)
+            with contextlib.ExitStack() as stack:
+                summary = self._run(cancellation, stack)
         except BaseException:
             self._release()
             raise
@@ -123,9 +126,10 @@ class Commit:
         self._shared.succeed(self._claim)
         return summary
 
-    def _run(self, cancellation: Cancellation) -> CommitSummary:
+    def _run(self, cancellation: Cancellation, stack: contextlib.ExitStack) -> CommitSummary:
         try:
             self._writer.quiesce()
+            self._log = stack.enter_context(ImportLog(self._area.directory, self._closing))
             stored = self._prepare(cancellation)
             return self._import(stored, cancellation)
         except Canceled:
@@ -221,6 +225,7 @@ class Commit:
             judge=self._judge,
             threads=self._threads,
             take_back=self._take_back,
+            log=self._log,
         )
 
     def _take_back(self, identifier: str) -> None:

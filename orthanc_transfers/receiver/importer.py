@@ -16,6 +16,7 @@ from orthanc_transfers.core.model import Instance
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported, ImportStatus, InstanceStore
 from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.import_log import ImportLog
 from orthanc_transfers.receiver.verdicts import CHANGED_HERE, Judge, Verdict
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -33,7 +34,8 @@ class Importer:
 
     Instances are named by their indices in the manifest. ``absent`` were not in Orthanc before; ``resumed``: an
     earlier import of this area was interrupted by the end of its process. ``take_back`` deletes an
-    instance that was imported, by its identifier.
+    instance that was imported, by its identifier. ``log`` tells the next process of what this
+    one died.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Importer:
         judge: Judge,
         threads: int,
         take_back: Callable[[str], None],
+        log: ImportLog,
     ) -> None:
         self._area = area
         self._manifest = area.manifest
@@ -55,6 +58,7 @@ class Importer:
         self._judge_of = judge
         self._threads = threads
         self._take_back = take_back
+        self._log = log
         self._buffers = threading.local()
         self._foreign: list[str] = []
         self._quiet = threading.Condition()
@@ -105,13 +109,14 @@ class Importer:
         lower rank before others.
         Raises ``ImportRefused``, naming the instance and the reason; ``Canceled``.
         """
-        threads.run_all(
-            "transfers-import",
-            self._threads,
-            self._ordered(list(indices), suspects, ranks or {}),
-            self._import_one,
-            cancellation,
-        )
+        if self._log.exhausted:
+            raise self._blame()
+        ordered = self._ordered(list(indices), suspects, ranks or {})
+        # One after the other: should Orthanc die again, it is known of which.
+        alone = [index for index in ordered if index in self._log.suspects]
+        threads.run_all("transfers-import", 1, alone, self._import_one, cancellation)
+        rest = [index for index in ordered if index not in self._log.suspects]
+        threads.run_all("transfers-import", self._threads, rest, self._import_one, cancellation)
         self._store.sync()
 
     def _ordered(
@@ -123,6 +128,15 @@ class Importer:
             return index not in suspects, ranks.get(index, 0), short
 
         return sorted(indices, key=urgency)
+
+    def _blame(self) -> ImportRefused:
+        """The refusal of an import during which Orthanc has died too often, marked at those it may have died of."""
+        suspects = [index for index in sorted(self._log.suspects) if index < len(self._manifest)]
+        for index in suspects:
+            if self.verdicts[index] != Verdict.STORED:
+                self.verdicts[index] = Verdict.REFUSED
+            self.reasons[index] = "Orthanc ended while it was being imported"
+        return self._log.refusal([self._manifest.instances[index].id for index in suspects])
 
     def undo(self, closing: Cancellation, *, blindly: bool = False) -> None:
         """Delete what this commit imported. ``blindly``: whatever was absent before, whether it is there or not.
@@ -177,7 +191,8 @@ class Importer:
         with self._quiet:
             self._active += 1
         try:
-            self._import_and_judge(index)
+            with self._log.importing(index):
+                self._import_and_judge(index)
         finally:
             with self._quiet:
                 self._active -= 1

@@ -28,7 +28,8 @@ class InterruptedCommit(Commit):
             stored = self._look_up(cancellation)
             assert self._area.absent is not None
             self._begin(self._area.absent)
-            broken = self._delete_broken(stored, cancellation)
+            # What it died of twice is not touched any more.
+            broken = set() if self._log.exhausted else self._delete_broken(stored, cancellation)
         except Exception:
             # What was imported before the restart cannot be known: whatever was absent then has to go.
             self._new_importer().undo(self._closing, blindly=True)
@@ -45,7 +46,9 @@ class InterruptedCommit(Commit):
 
         def check(index: int) -> None:
             instance = self._manifest.instances[index]
-            if not self._store.is_intact(instance.id, instance.md5, cancellation):
+            with self._log.importing(index):
+                intact = self._store.is_intact(instance.id, instance.md5, cancellation)
+            if not intact:
                 log.warning("the file of instance %s is lost or damaged: it is imported again", instance.id)
                 self._store.remove(instance.id)
                 broken.add(instance.id)

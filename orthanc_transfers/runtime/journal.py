@@ -44,6 +44,8 @@ class Kind(enum.IntEnum):
     """JSON: how the receiver knows a push of version 1, and which of its buckets were acknowledged."""
     SENT = 8
     """A range of bucket indices was acknowledged."""
+    IMPORTING = 9
+    """In a file of its own (``receiver/import_log.py``): the indices of the instances being imported."""
 
 
 class Record(NamedTuple):

@@ -1,0 +1,129 @@
+"""Which instances of a transfer are being imported at this moment, on disk: what the death of Orthanc leaves tells what
+it died of.
+
+A file beside the journal, in which each attempt at the import has a slot: one record (``runtime/journal.py``) that is
+overwritten whenever an import begins or ends. Nothing is fsynced: what was written survives the death of the process,
+and a power failure is no fault of an instance. An attempt that ends, or is left to the next start by a server that
+stops, leaves an empty slot. Why not in the journal itself: docs/decisions/0025-crash-loops.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from orthanc_transfers.core.errors import ImportRefused, TransferError
+from orthanc_transfers.core.model import name_instances
+from orthanc_transfers.receiver.disk_errors import disk_errors
+from orthanc_transfers.runtime import files
+from orthanc_transfers.runtime.cancellation import Cancellation
+from orthanc_transfers.runtime.journal import Kind, encode_record, read_records
+
+NAME = "importing"
+MAX_DEATHS = 2
+"""So many times Orthanc may die while it imports the instances of a transfer."""
+_SLOT = 4096
+
+
+class ImportLog:
+    """The instances of one transfer, by their indices in the manifest. Thread-safe.
+
+    ``closing``: the server stops; what hangs then is not what it dies of.
+    Raises ``TransferError`` where it cannot be read or written.
+    """
+
+    def __init__(self, directory: Path, closing: Cancellation) -> None:
+        with disk_errors():
+            self._fd = os.open(directory / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                slots = _read(self._fd)
+            except BaseException:
+                os.close(self._fd)
+                raise
+        self.deaths = [slot for slot in slots if slot]
+        """The instances that were being imported at each death of Orthanc."""
+        self._slot = next((number for number, slot in enumerate(slots) if not slot), len(slots))
+        self._lock = threading.Lock()
+        self._under_way: set[int] = set()
+        self._closed = False
+        self._forget = closing.on_cancel(self.close)
+
+    def __enter__(self) -> ImportLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forget()
+        self.close()
+
+    @property
+    def suspects(self) -> frozenset[int]:
+        """The instances that may be what Orthanc died of: those under way at every death, or else at any."""
+        if not self.deaths:
+            return frozenset()
+        return frozenset.intersection(*self.deaths) or frozenset.union(*self.deaths)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether Orthanc has died so often that the import is not tried again."""
+        return len(self.deaths) >= MAX_DEATHS
+
+    def refusal(self, suspects: Collection[str]) -> ImportRefused:
+        """Of an import that is not tried again; ``suspects`` by their identifiers."""
+        return ImportRefused(
+            f"Orthanc ended {len(self.deaths)} times while {name_instances(suspects)} was being imported: nothing was"
+            " kept, and it is not tried again; look for the crash, or for a lack of memory, in the logs of Orthanc and"
+            " its machine, and send the others without it"
+        )
+
+    @contextlib.contextmanager
+    def importing(self, index: int) -> Iterator[None]:
+        """An instance is being imported, or read by Orthanc, or deleted by it: whatever it may die of."""
+        with self._lock:
+            self._under_way.add(index)
+            try:
+                self._write()
+            except TransferError:
+                self._under_way.discard(index)
+                raise
+        try:
+            yield
+        finally:
+            # If that fails, an instance is suspected without reason at the next death.
+            with self._lock, contextlib.suppress(TransferError):
+                self._under_way.discard(index)
+                self._write()
+
+    def close(self) -> None:
+        """This attempt is over, or left to the next start by a server that stops: it was no death."""
+        with self._lock:
+            if self._closed:
+                return
+            self._under_way.clear()
+            with contextlib.suppress(TransferError):
+                self._write()
+            self._closed = True
+            os.close(self._fd)
+
+    def _write(self) -> None:
+        if self._closed:
+            return
+        # 256 threads at most: it fits into its slot, and into one page.
+        record = encode_record(Kind.IMPORTING, struct.pack(f"<{len(self._under_way)}I", *self._under_way))
+        with disk_errors():
+            files.write_at(self._fd, memoryview(record), self._slot * _SLOT)
+
+
+def _read(fd: int) -> list[frozenset[int]]:
+    slots = []
+    for offset in range(0, os.fstat(fd).st_size, _SLOT):
+        record = next(read_records(os.pread(fd, _SLOT, offset)), None)
+        slots.append(
+            frozenset(number for (number,) in struct.iter_unpack("<I", record.payload))
+            if record is not None and record.kind is Kind.IMPORTING and len(record.payload) % 4 == 0
+            else frozenset[int]()
+        )
+    return slots
