@@ -62,6 +62,9 @@ class InstanceStore(Protocol):
         Raises ``Canceled``.
         """
 
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
+        """Identifiers of the patients of those resources, of any level, that are stored. Raises ``Canceled``."""
+
     def instance(self, identifier: str) -> Instance:
         """One instance as it was last listed, or else as it is in the index now. Raises ``UnknownResource``.
 
@@ -97,9 +100,6 @@ class Capacity(Protocol):
 
     def kept(self, cancellation: Cancellation) -> Kept:
         """What it deletes for no import, as far as it tells in good time. Raises ``Canceled``."""
-
-    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> set[str]:
-        """Identifiers of the patients of those resources, of any level, that are stored. Raises ``Canceled``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,5 +122,15 @@ def more_field(body: Mapping[str, Any]) -> int:
     return natural_number(body.get("More", 0), '"More"')
 
 
+def patients_field(body: Mapping[str, Any]) -> frozenset[str] | None:
+    """Identifiers of patients; ``None`` where they are not told."""
+    if "Patients" not in body:
+        return None
+    identifiers = array_field(body, "Patients")
+    if not all(isinstance(identifier, str) for identifier in identifiers):
+        raise BadFile('"Patients" must be an array of strings')
+    return frozenset(identifiers)
+
+
 def instances_to_json(instances: Iterable[Instance]) -> list[dict[str, str]]:
     return [{"ID": instance.id, "Size": str(instance.size), "MD5": instance.md5} for instance in instances]

@@ -23,6 +23,7 @@ from orthanc_transfers.core.json_fields import (
     json_object,
     more_field,
     path_field,
+    patients_field,
     required_field,
     shown,
     string_field,
@@ -99,29 +100,37 @@ def parse_resources(value: Any) -> tuple[Resource, ...]:
 class LookupResponse:
     """The response to ``POST /transfers/lookup``. ``originator`` is the identifier of the responding process.
 
-    ``more`` is the number of instances that come after these, if only the first were asked for.
+    ``more`` is the number of instances that come after these, if only the first were asked for. ``patients`` are
+    identifiers, if they were asked for.
     """
 
     instances: tuple[Instance, ...]
     originator: str
     more: int = 0
+    patients: frozenset[str] | None = None
 
     @classmethod
     def parse(cls, value: Any) -> LookupResponse:
         """Counts and sums are ignored. An instance named twice counts once."""
         body = json_object(value, "the response")
-        return cls(instances_field(body), string_field(body, "Originator"), more_field(body))
+        return cls(
+            instances_field(body), string_field(body, "Originator"), more_field(body), patients_field(body)
+        )
 
     def to_json(self) -> dict[str, Any]:
         size = sum(instance.size for instance in self.instances)
-        value = {
+        value: dict[str, Any] = {
             "Instances": instances_to_json(self.instances),
             "Originator": self.originator,
             "CountInstances": len(self.instances),
             "TotalSize": str(size),
             "TotalSizeMB": (size + _MB // 2) // _MB,
         }
-        return {**value, "More": self.more} if self.more else value
+        if self.more:
+            value["More"] = self.more
+        if self.patients is not None:
+            value["Patients"] = sorted(self.patients)
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from orthanc_transfers.core.json_fields import (
     more_field,
     natural_number,
     path_field,
+    patients_field,
     required_field,
     shown,
     string_field,
@@ -35,6 +36,8 @@ CODEC_HEADER = "transfers-codec"
 """Name of a bucket's codec."""
 FIRST_HEADER = "transfers-first"
 """In a lookup: only so many instances are asked for, the first ones."""
+PATIENTS_HEADER = "transfers-patients"
+"""In a lookup, with any value: the patients are asked for."""
 XXH3_HEADER = "transfers-xxh3"
 """XXH3 of the body as it is on the wire, 16 hexadecimal digits."""
 ENCODING_HEADER = "transfers-encoding-seconds"
@@ -60,6 +63,8 @@ class Capabilities:
     """Whether an announcement may leave out the instances that were announced before."""
     headers: frozenset[str] | None = None
     """Those of ``PROBE_HEADERS`` that came with the request; ``None`` if the peer does not say."""
+    patients_wanted: bool = False
+    """Whether the creation of a push should name its patients: their number is limited there."""
 
     @property
     def max_bucket_target(self) -> int:
@@ -79,11 +84,12 @@ class Capabilities:
             _flag(body, "Growing"),
             _flag(body, "Parts"),
             _headers(body),
+            _flag(body, "PatientsWanted"),
         )
 
     def to_json(self) -> dict[str, Any]:
         headers = {} if self.headers is None else {"Headers": sorted(self.headers)}
-        return {
+        value: dict[str, Any] = {
             "Protocols": list(self.protocols),
             "Version": self.version,
             "Originator": self.originator,
@@ -93,6 +99,7 @@ class Capabilities:
             "Parts": self.parts,
             **headers,
         }
+        return {**value, "PatientsWanted": True} if self.patients_wanted else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +107,15 @@ class PushCreationV2:
     """``POST /transfers/v2/push``. ``token``, 32 hexadecimal digits, is the same for the same transfer.
 
     ``more`` instances will be announced by a later creation with all of them, or, of a receiver that takes parts,
-    with those from index ``before`` on.
+    with those from index ``before`` on. ``patients`` are
+    their identifiers, if the receiver wants to know.
     """
 
     token: str
     manifest: Manifest
     more: int = 0
     before: int = 0
+    patients: frozenset[str] | None = None
 
     @classmethod
     def parse(cls, value: Any) -> PushCreationV2:
@@ -115,7 +124,7 @@ class PushCreationV2:
         if not re.fullmatch("[0-9a-f]{32}", token):
             raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {shown(token)}')
         before = natural_number(body.get("Before", 0), '"Before"')
-        return cls(token, Manifest(instances_field(body)), more_field(body), before)
+        return cls(token, Manifest(instances_field(body)), more_field(body), before, patients_field(body))
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"Token": self.token, "Instances": instances_to_json(self.manifest)}
@@ -123,6 +132,8 @@ class PushCreationV2:
             value["More"] = self.more
         if self.before:
             value["Before"] = self.before
+        if self.patients is not None:
+            value["Patients"] = sorted(self.patients)
         return value
 
 

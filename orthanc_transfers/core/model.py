@@ -169,6 +169,8 @@ class Beginning:
 
     manifest: Manifest
     more: int
+    patients: frozenset[str] | None = None
+    """Identifiers of the patients of all of them, if they were asked for."""
 
     @property
     def whole(self) -> bool:

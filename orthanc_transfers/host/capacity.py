@@ -1,21 +1,17 @@
-"""What Orthanc's limits leave room for: which patients it will not recycle, and which ones instances belong to."""
+"""What Orthanc's limits leave room for: which patients it will not recycle."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
-from orthanc_transfers.host.instance_index import IDENTIFIER, InstanceIndex
+from orthanc_transfers.host.instance_index import InstanceIndex
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Patients that are asked, one by one, whether they are protected: 0.1 ms each.
 _MAX_ASKED = 4096
-# Resources in one question: Orthanc cannot be interrupted in one.
-_BATCH = 1000
 
 
 class OrthancCapacity:
@@ -42,17 +38,6 @@ class OrthancCapacity:
                 protected.add(patient)
                 size += int(json.loads(found)["DiskSize"]) if found else 0
         return Kept(frozenset(protected), size)
-
-    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> set[str]:
-        """The patients of those resources, of any level, that are stored."""
-        found: set[str] = set()
-        waiting = (identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier))
-        while batch := list(islice(waiting, _BATCH)):
-            cancellation.check()
-            query = {"Resources": batch, "Level": "Patient", "Metadata": False}
-            items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
-            found.update(item["ID"] for item in items)
-        return found
 
     def _json(self, uri: str) -> Any:
         return json.loads(self._sdk.rest_get(uri))

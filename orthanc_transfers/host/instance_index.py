@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -53,6 +53,9 @@ _FEW = 16
 _FIRST_BATCH = _FEW + 1
 _MAX_BATCH = 4096
 _BATCH_SECONDS = 0.1
+
+# Resources whose patients are asked for at once.
+_PATIENTS_BATCH = 1000
 
 # Instances below a resource that Orthanc lists at once, in the time of a batch.
 _PAGE = 2048
@@ -145,6 +148,17 @@ class InstanceIndex:
         key, child_level = _CHILDREN[level]
         for child in json.loads(answer)[key]:
             yield from self.instances_below(child_level, child, cancellation)
+
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
+        """The patients of those resources, of any level, that are stored."""
+        found: set[str] = set()
+        waiting = (identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier))
+        while batch := list(itertools.islice(waiting, _PATIENTS_BATCH)):
+            cancellation.check()
+            query = {"Resources": batch, "Level": "Patient", "Metadata": False}
+            items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
+            found.update(item["ID"] for item in items)
+        return frozenset(found)
 
     def get(self, uri: str) -> bytes | None:
         """``GET`` from Orthanc itself; ``None`` for what does not exist."""

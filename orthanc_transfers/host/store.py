@@ -129,6 +129,10 @@ class OrthancStore:
         except TransferError:
             return False
 
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
+        """From Orthanc's index."""
+        return self._index.patients_of(identifiers, cancellation)
+
     def instance(self, identifier: str) -> Instance:
         """As when it was listed, if it was."""
         check_identifier(Level.INSTANCE, identifier)

@@ -20,6 +20,8 @@ class Announcer:
 
     context: RunContext
     capabilities: Capabilities
+    patients: frozenset[str] | None = None
+    """Identifiers of the patients, if the peer wants to know."""
 
     def announce(self, manifest: Manifest, more: int) -> tuple[PushStatus, str | None]:
         """Create the push, or extend it, with all of ``manifest``; ``more`` instances will follow.
@@ -50,7 +52,7 @@ class Announcer:
             before = stop
 
     def _post(self, manifest: Manifest, before: int, stop: int, more: int) -> tuple[PushStatus, str | None]:
-        whole = PushCreationV2(self.context.resume.token, manifest, more)
+        whole = PushCreationV2(self.context.resume.token, manifest, more, patients=self.patients)
         part = whole
         if (before, stop) != (0, len(manifest)):
             instances = Manifest(manifest.instances[before:stop])

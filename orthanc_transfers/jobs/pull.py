@@ -53,7 +53,9 @@ class PullJob(TransferJob):
         handshake.open_connections()
         # A transfer that was begun before is compared with all that the peer lists now.
         begun = context.services.registry.find(KIND, context.resume.token) is not None
-        growing = capabilities is not None and capabilities.growing and not begun
+        # Where Orthanc has limits, what does not fit is refused before a byte is fetched.
+        limited = context.services.registry.limited
+        growing = capabilities is not None and capabilities.growing and not (begun or limited)
         beginning = _list(context, capabilities, FIRST_INSTANCES if growing else None)
         if not len(beginning.manifest):
             return
@@ -83,7 +85,12 @@ def _list(context: RunContext, capabilities: Capabilities | None, first: int | N
     # A C++ peer reads and hashes every file before it answers.
     timeout = context.services.settings.peer_commit_timeout if capabilities is None else None
     try:
-        answer = context.peer.look_up(order.resources_json, timeout=timeout, first=first)
+        answer = context.peer.look_up(
+            order.resources_json,
+            timeout=timeout,
+            first=first,
+            patients=capabilities is not None and context.services.registry.limited,
+        )
     except PeerStatus as error:
         if error.peer_status != 404:
             raise
@@ -99,7 +106,7 @@ def _list(context: RunContext, capabilities: Capabilities | None, first: int | N
             )
         context.resume.originator_verified = True
     try:
-        listed = Beginning(Manifest(answer.instances), answer.more)
+        listed = Beginning(Manifest(answer.instances), answer.more, answer.patients)
     except ValueError as error:
         raise PeerInvalidResponse(f"peer {peer} lists instances that make no sense: {error}", peer) from error
     if listed.whole and len(listed.manifest):
@@ -115,6 +122,7 @@ def _open(context: RunContext, listed: Beginning) -> IncomingTransfer:
             kind=KIND,
             check_stored=True,
             more=listed.more,
+            patients=listed.patients,
             peer=context.order.peer,
             aliases=[context.order.sender_transfer_id or ""],
         ),

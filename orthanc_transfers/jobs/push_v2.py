@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ class Push:
         self._growing = capabilities.growing
         self._announcer = Announcer(context, capabilities)
         self._body_limit = context.body_limit()
+        self._patients_wanted = capabilities.patients_wanted
         self._codecs = frozenset(capabilities.codecs)
         self._began = context.services.clock.now()
         self._executor = context.executor("push", capabilities, sends=True)
@@ -50,6 +52,10 @@ class Push:
         if not self._growing or self._context.resume.path is not None:
             # The receiver is asked what it has of all the instances.
             self._await_whole()
+        if self._patients_wanted:
+            order, store = self._context.order, self._context.services.store
+            patients = store.patients_of((one.id for one in order.resources), self._context.cancellation)
+            self._announcer = replace(self._announcer, patients=patients)
         push = self._create()
         self._context.status.resumed = (
             self._manifest.size - push.already_stored_size - sum(item.size for item in push.missing)

@@ -36,6 +36,7 @@ from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
     ENCODING_HEADER,
     FIRST_HEADER,
+    PATIENTS_HEADER,
     XXH3_HEADER,
     ChunksRequest,
     PushCreationV2,
@@ -95,12 +96,22 @@ class PeerClient:
     # --- both versions
 
     def look_up(
-        self, resources: Any, *, timeout: float | None = None, first: int | None = None
+        self,
+        resources: Any,
+        *,
+        timeout: float | None = None,
+        first: int | None = None,
+        patients: bool = False,
     ) -> LookupResponse:
-        """The instances that the peer has below some resources (JSON), or the ``first`` of them, if it can tell."""
+        """The instances that the peer has below some resources (JSON), or the ``first`` of them, if it can tell.
+
+        With their ``patients``, if it can tell.
+        """
         headers = {ACCEPT_ENCODING: ZSTD}
         if first is not None:
             headers[FIRST_HEADER] = str(first)
+        if patients:
+            headers[PATIENTS_HEADER] = "1"
         request = self._json_post(paths.LOOKUP, resources, headers=headers, timeout=timeout, repeatable=True)
         return self._until_valid(lambda: self._parsed(request, LookupResponse.parse)[0])
 

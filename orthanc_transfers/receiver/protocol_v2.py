@@ -46,6 +46,7 @@ class PushV2:
                     kind="push",
                     check_stored=True,
                     more=creation.more,
+                    patients=creation.patients,
                     meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
                     peer=sender,
                     aliases=[sender or ""],

@@ -80,11 +80,11 @@ class Recycling:
         ours = {identifier for identifier in identifiers.values() if identifier is not None}
         instances = area.manifest.instances
         if self._limits.patients:
-            there = self._capacity.patients_of((instances[index].id for index in present), cancellation)
+            there = self._store.patients_of((instances[index].id for index in present), cancellation)
             reason = self._excess(0, ours | there, self._capacity.kept(cancellation))
             if reason is not None:
                 raise ImportRefused(f"{reason}; nothing was kept")
-        stored = self._capacity.patients_of(ours, cancellation)
+        stored = self._store.patients_of(ours, cancellation)
         order = sorted(identifiers, key=lambda value: identifiers[value] not in stored)
         ranks = {value: rank for rank, value in enumerate(order)}
         return {index: ranks[value] for index, value in values.items()}

@@ -24,6 +24,7 @@ from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
     ENCODING_HEADER,
     FIRST_HEADER,
+    PATIENTS_HEADER,
     PROBE_HEADERS,
     XXH3_HEADER,
     Capabilities,
@@ -83,7 +84,10 @@ class PeerRoutes:
             else:
                 count = _natural("the number of first instances", first)
                 listed = self._store.beginning(resources, count, self._closing)
-        found = LookupResponse(listed.manifest.instances, self._originator, listed.more)
+            patients = None
+            if PATIENTS_HEADER in request.headers:
+                patients = self._store.patients_of((one.id for one in resources), self._closing)
+        found = LookupResponse(listed.manifest.instances, self._originator, listed.more, patients)
         return compact_json_response(request, found.to_json())
 
     def get_chunks(self, request: Request) -> Response:
@@ -150,15 +154,18 @@ class PeerRoutes:
 
     def capabilities(self, request: Request) -> Response:
         """``GET /transfers/capabilities``."""
+        # Where Orthanc has limits, what does not fit is refused before a byte is staged.
+        limited = self._pushes.registry.limited
         found = Capabilities(
             (1, 2),
             __version__,
             self._originator,
             usable(),
             MAX_BODY_SIZE,
-            growing=True,
+            growing=not limited,
             parts=True,
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
+            patients_wanted=limited,
         )
         return replace(json_response(found.to_json()), headers=PROBE_HEADERS)
 

@@ -117,6 +117,34 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             headers=frozenset({"transfers-codec", "transfers-first"}),
         ),
     ),
+    "capabilities, limited": (
+        {
+            "Protocols": [2],
+            "Version": "1.8.0",
+            "Originator": UUID,
+            "Codecs": ["none"],
+            "MaxBodySize": 67108864,
+            "Growing": False,
+            "Parts": False,
+            "PatientsWanted": True,
+        },
+        Capabilities((2,), "1.8.0", UUID, (Codec.NONE,), 67108864, patients_wanted=True),
+    ),
+    "lookup, with patients": (
+        {
+            "Instances": INSTANCES_JSON,
+            "Originator": UUID,
+            "CountInstances": 2,
+            "TotalSize": "3000525016",
+            "TotalSizeMB": 2862,
+            "Patients": [A, B],
+        },
+        LookupResponse(INSTANCES, UUID, patients=frozenset((A, B))),
+    ),
+    "push2, with patients": (
+        {"Token": TOKEN, "Instances": INSTANCES_JSON, "Patients": [A, B]},
+        PushCreationV2(TOKEN, Manifest(INSTANCES), patients=frozenset((A, B))),
+    ),
     "push2, the beginning": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "More": 9872},
         PushCreationV2(TOKEN, Manifest(INSTANCES), 9872),

@@ -67,6 +67,9 @@ class MemoryStore:
         whole = self._manifest(resources)
         return Beginning(Manifest(whole.instances[:count]), max(0, len(whole) - count))
 
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
+        return frozenset()
+
     def _manifest(self, resources: Sequence[Resource]) -> Manifest:
         found: set[str] = set()
         for resource in resources:

@@ -67,6 +67,8 @@ class MemoryStore:
         self.refused: dict[str, str] = {}
         self.filtered: set[str] = set()
         self.overwrites = False
+        self.patients: dict[str, None] = {}
+        """Patients, and instances that are each one of their own."""
         self.unreadable: set[str] = set()
         """Stored, but their files cannot be read."""
         self.before_add: Callable[[str], None] = lambda identifier: None
@@ -103,6 +105,9 @@ class MemoryStore:
     def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
         known = self.md5s([identifier])[identifier]
         return known is not None and hashlib.md5(self.read(identifier)).hexdigest() == known
+
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
+        return frozenset(self.patients.keys() & set(identifiers))
 
     def read(self, identifier: str) -> memoryview:
         if identifier not in self.files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,9 @@ class FakeCapacity:
     def __init__(self, limits: StorageLimits, kept: Kept | None = None) -> None:
         self.limits = limits
         self._kept = kept or Kept()
-        self.there: set[str] = set()
 
     def kept(self, cancellation: Cancellation) -> Kept:
         return self._kept
-
-    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> set[str]:
-        return self.there & set(identifiers)
 
 
 def limited(tmp_path: Path, capacity: FakeCapacity) -> Receiver:
@@ -105,8 +100,8 @@ def test_instances_are_imported_patient_by_patient_and_those_first_of_whom_some_
 ) -> None:
     patients = [list(small_instances(4, name=f"Patient^{number}")) for number in range(3)]
     capacity = FakeCapacity(StorageLimits(patients=3))
-    capacity.there.add(orthanc_patient(b"PATIENT-1") or "")
     receiver = Receiver(tmp_path / "staging", settings=Settings(commit_threads_count=1), capacity=capacity)
+    receiver.store.patients[orthanc_patient(b"PATIENT-1") or ""] = None
     mixed = [files[index] for index in range(4) for files in patients]
     transfer = receiver.pull(mixed)
     fill(transfer, mixed)
@@ -123,7 +118,7 @@ def test_too_many_patients_of_whom_the_sender_did_not_tell_are_refused_before_th
     receiver = limited(tmp_path, capacity)
     files = [next(small_instances(1, name=f"Patient^{number}")) for number in range(3)]
     receiver.store.put(files[0])
-    capacity.there.add(identify(files[0]))
+    receiver.store.patients[identify(files[0])] = None
     transfer = receiver.pull(files)
     fill(transfer, files)
     with pytest.raises(ImportRefused, match=r"has 3 patients.*MaximumPatientCount is 2.*nothing was kept"):
