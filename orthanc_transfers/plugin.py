@@ -35,6 +35,7 @@ from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.server_sockets import ServerSockets
 from orthanc_transfers.host.storage_area import StorageArea
+from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
@@ -110,7 +111,9 @@ class Plugin:
             storage,
             files_synced=bool(configuration.get("SyncStorageArea", True)),
         )
-        store = OrthancStore(sdk, StorageArea(storage), durability)
+        store = OrthancStore(
+            sdk, StorageArea(storage), durability, StorageCheck(storage, sdk.storage_is_elsewhere)
+        )
         self._instance_cache = InstanceCache(store, settings.cache_size)
         self._chunk_reader = ChunkReader(store, self._instance_cache)
 

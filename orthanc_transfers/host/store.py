@@ -23,6 +23,7 @@ from orthanc_transfers.host.listing_cache import ListingCache
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.storage_area import StorageArea
+from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.interfaces import Imported
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -48,12 +49,19 @@ _MAX_STORAGE_MISSES = 16
 class OrthancStore:
     """Implements ``interfaces.InstanceStore``. To be used once Orthanc has started. Thread-safe."""
 
-    def __init__(self, sdk: Sdk, storage_area: StorageArea, durability: Durability) -> None:
+    def __init__(
+        self,
+        sdk: Sdk,
+        storage_area: StorageArea,
+        durability: Durability,
+        storage_check: StorageCheck | None = None,
+    ) -> None:
         self._sdk = sdk
         self._index = InstanceIndex(sdk)
         self._storage_area = storage_area
         self._hashes = FileHashes(storage_area, self.read)
         self._durability = durability
+        self._storage_check = storage_check
         self._listed = ListingCache[IndexedFile]()
         self._storage_misses = 0
 
@@ -210,6 +218,8 @@ class OrthancStore:
 
     def add(self, data: Buffer) -> Imported:
         """Import one file, without copying it on its way."""
+        if self._storage_check is not None:
+            self._storage_check.require()
         return import_instance(self._sdk, data)
 
     def remove(self, identifier: str) -> None:

@@ -41,6 +41,21 @@ class SmallDisk:
         self._mount("--bind", str(self.path))
         subprocess.run(["mount", "-o", "remount,bind,ro", self.path], check=True)
 
+    def take_inodes(self) -> None:
+        """No file or folder can be made from now on."""
+        self._remount(f"nr_inodes={self._inodes_in_use()}")
+
+    def give_inodes(self) -> None:
+        """Undo ``take_inodes``."""
+        self._remount("nr_inodes=100000")
+
+    def _inodes_in_use(self) -> int:
+        disk = os.statvfs(self.path)
+        return disk.f_files - disk.f_ffree
+
+    def _remount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", self.path], check=True)
+
     def make_writable(self) -> None:
         """Undo ``make_read_only``."""
         self._unmount()

@@ -88,6 +88,10 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
 
     # -- Orthanc's own REST API -----------------------------------------------------------------------
 
+    def storage_is_elsewhere(self) -> bool:
+        """Whether a plugin keeps the files, instead of Orthanc in its own folder."""
+        return json.loads(self.rest_get("/system")).get("StorageAreaPlugin") is not None
+
     def rest_get(self, uri: str) -> bytes:
         """``GET`` from Orthanc itself, past all plugins."""
         target = MemoryBuffer()

@@ -1,0 +1,38 @@
+"""Orthanc's storage cannot be written: Orthanc lives on, and the transfer fails and says so. (1.10.1 ended.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import MakeDisk
+from tests.faults.protocol_matrix import start_matrix
+from tests.support.dicom_data import small_instances
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import resource
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+
+@pytest.mark.parametrize("variant", ["push-2", "pull-2"])
+@pytest.mark.parametrize("how", ["read-only", "no inodes"])
+def test_a_storage_that_cannot_be_written_fails_the_transfer_and_not_orthanc(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path, how: str, variant: str
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20_000_000)
+    a = make_server("a")
+    b = make_server(
+        "b", configuration={"StorageDirectory": str(disk.path), "IndexDirectory": str(tmp_path / "index")}
+    )
+    with start_matrix(a, b, tmp_path, tmp_path / "staging", {"MaxHttpRetries": 1}) as matrix:
+        study = a.upload_all(small_instances(8))[0]["ParentStudy"]
+        disk.make_read_only() if how == "read-only" else disk.take_inodes()
+        transfer = matrix.start(variant, [resource("Study", study)])
+        said = transfer.failure()
+        assert "cannot write to its storage" in said
+        assert b.running
+        assert b.instances() == []
+        disk.make_writable() if how == "read-only" else disk.give_inodes()
+        transfer.again().succeed()
+        assert b.md5s() == a.md5s()
