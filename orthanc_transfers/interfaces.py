@@ -210,6 +210,19 @@ class Job(Protocol):
     def stop(self, reason: StopReason) -> None:
         """Called after the last step before a pause, a cancel or the end. Returns at once."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it runs, and has nothing to do but to wait for its peer: that needs no thread of Orthanc."""
+
+    def rest(self) -> None:
+        """It is stepped no more for a while, and not stopped: it goes on waiting, and does nothing else meanwhile.
+
+        The next step ends its rest. Returns at once.
+        """
+
+    def hurry(self) -> None:
+        """A user does not want it to wait any longer: its peer is tried soon. Returns at once."""
+
     def set_identifier(self, identifier: str) -> None:
         """Called once Orthanc's identifier of this job is known: queued, or reloaded. Never raises."""
 
@@ -237,6 +250,12 @@ class JobQueue(Protocol):
 
     def submit(self, job: Job, priority: int) -> str:
         """Queue a job, tell it its identifier, and return that."""
+
+    def command(self, identifier: str, name: str) -> bytes:
+        """Let Orthanc ``pause`` or ``cancel`` any of its jobs, for a user; returns its response.
+
+        Raises ``UnknownResource`` where Orthanc would respond with 404, ``HostError``.
+        """
 
 
 class Clock(Protocol):

@@ -186,7 +186,12 @@ class Plugin:
             partial(self._registry.drop_lost_pulls, self._saved_tokens),
             partial(self._ack_logs.drop_lost, self._saved_tokens),
             self._pushes.recover,
+            self._start_jobs,
         )
+
+    def _start_jobs(self) -> None:
+        if self._jobs is not None:
+            self._jobs.started()
 
     def _stopped(self) -> None:
         _each(

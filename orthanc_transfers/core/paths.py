@@ -38,6 +38,11 @@ def job(identifier: str) -> str:
     return f"{JOBS}/{identifier}"
 
 
+def job_command(identifier: str, name: str) -> str:
+    """A command to a job of Orthanc."""
+    return f"{job(identifier)}/{name}"
+
+
 def report(identifier: str) -> str:
     """The report of a push or a job."""
     return f"{REPORTS}/{identifier}"

@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from orthanc_transfers.core import paths
-from orthanc_transfers.core.errors import HostError, TransferError
+from orthanc_transfers.core.errors import HostError, TransferError, UnknownResource
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
+from orthanc_transfers.host.parking import Parking
 from orthanc_transfers.host.paused_jobs import PausedJobs
 from orthanc_transfers.interfaces import Job, StepOutcome, StopReason
 from orthanc_transfers.runtime import threads
@@ -31,6 +32,9 @@ _IDLE_STEP = 0.05
 
 # Key of a saved job for its identifier, which Orthanc does not tell to a job that it reloads.
 _IDENTIFIER = "JobID"
+
+# Key of a saved job that was parked, so that its pause is no user's.
+_PARKED = "Parked"
 
 
 class _Texts:
@@ -98,6 +102,7 @@ class JobEngine:
             reset=self._reset,
         )
         self._paused = PausedJobs(self._state_of)
+        self._parking = Parking(lambda uri: sdk.rest_post(uri, b""), self._state_of)
         sdk.register_jobs_unserializer(self._unserialize)
 
     def submit(self, job: Job, priority: int) -> str:
@@ -113,12 +118,28 @@ class JobEngine:
         self._on_submitted()
         return entry.identifier
 
+    def command(self, identifier: str, name: str) -> bytes:
+        """See ``interfaces.JobQueue``."""
+        try:
+            if any(entry.identifier == identifier for entry in list(self._entries.values())):
+                return self._parking.command(identifier, name)
+            return self._sdk.rest_post(paths.job_command(identifier, name), b"")
+        except HostError as error:
+            if error.code == Code.UNKNOWN_RESOURCE:
+                raise UnknownResource(f"Orthanc has no job {identifier} to {name}") from None
+            raise
+
+    def started(self) -> None:
+        """Orthanc has started: jobs that were parked before may go on."""
+        self._parking.started()
+
     def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:
         """Release all jobs in parallel, before Orthanc stops; returns within ``timeout`` seconds.
 
         Orthanc may go on asking for what it is going to save: the jobs stay known until it finalizes them.
         """
         self._paused.close()
+        self._parking.close()
         end = time.monotonic() + timeout
         releasing = [
             threads.start("release", entry.release)
@@ -145,12 +166,15 @@ class JobEngine:
             # Orthanc adds it, and refuses a job that has it of its own.
             saved.pop("Type", None)
             identifier = saved.pop(_IDENTIFIER, None)
+            parked = saved.pop(_PARKED, None) is True
             entry = _Entry(self._reload(type_, saved), identifier)
             if identifier is not None:
                 entry.job.set_identifier(identifier)
             native = self._create(entry)
             # It may have ended long ago, or be paused, or about to run.
             self._watch(entry, alive=False)
+            if identifier is not None and parked:
+                self._parking.restore(identifier, entry.job)
             return native
         except Exception:
             logger.exception("a saved job %s cannot be reloaded", type_)
@@ -171,6 +195,7 @@ class JobEngine:
         if entry is not None:
             if entry.identifier is not None:
                 self._paused.forget(entry.identifier)
+                self._parking.forget(entry.identifier)
             entry.release()
 
     def _progress(self, handle: int) -> float:
@@ -189,29 +214,41 @@ class JobEngine:
     def _serialized(self, handle: int) -> int | None:
         entry = self._entries[handle]
         saved = entry.job.serialized()
-        return self._texts.keep({**saved, _IDENTIFIER: entry.identifier} if entry.identifier else saved)
+        if entry.identifier:
+            saved = {**saved, _IDENTIFIER: entry.identifier}
+            if self._parking.holds(entry.identifier):
+                saved[_PARKED] = True
+        return self._texts.keep(saved)
 
     def _step(self, handle: int) -> int:
         entry = self._entries[handle]
         if entry.identifier is not None:
             self._paused.forget(entry.identifier)
+            self._parking.step_begins(entry.identifier, entry.job)
         if not entry.released:
             outcome = entry.job.step()
             # A job cut short by the stop of Orthanc has not failed: it resumes after the next start.
             if outcome is not StepOutcome.FAILURE or not entry.released:
                 if outcome is StepOutcome.FAILURE:
                     logger.error("%s failed: %s", entry.job.type, entry.job.failure())
+                elif entry.identifier is not None and entry.job.waits:
+                    self._parking.park(entry.identifier, entry.job)
                 return outcome.value
         time.sleep(_IDLE_STEP)
         return StepOutcome.CONTINUE.value
 
     def _stop(self, handle: int, reason: int) -> int:
         entry = self._entries[handle]
-        entry.job.stop(StopReason(reason))
+        identifier = entry.identifier
+        if identifier is None or not self._parking.stopped(identifier, entry.job, StopReason(reason)):
+            entry.job.stop(StopReason(reason))
         if reason == StopReason.PAUSED.value:
             self._watch(entry, alive=True)
         return Code.SUCCESS
 
     def _reset(self, handle: int) -> int:
-        self._entries[handle].job.reset()
+        entry = self._entries[handle]
+        if entry.identifier is not None:
+            self._parking.forget(entry.identifier)
+        entry.job.reset()
         return Code.SUCCESS

@@ -16,6 +16,9 @@ from orthanc_transfers.runtime.threads import Periodic
 PERIOD = 1.0
 """Seconds between two polls."""
 
+LOOK = 0.01
+"""Seconds for each job, at least."""
+
 CANCELED = "Failure"
 """What ``GET /jobs/{id}`` says of a canceled job, and of a failed one: a paused job cannot fail."""
 
@@ -41,7 +44,7 @@ class PausedJobs:
         self._period = period
         self._lock = threading.Lock()
         self._jobs: dict[str, _PausedJob] = {}
-        self._polling = Periodic("paused-jobs", lambda: self._period if self._jobs else None, self._poll)
+        self._polling = Periodic("paused-jobs", self._delay, self._poll)
 
     def watch(self, identifier: str, canceled: Callable[[], None], *, alive: bool) -> None:
         """A job is paused or queued from now on. ``alive``: it is known not to have ended before."""
@@ -57,6 +60,10 @@ class PausedJobs:
     def close(self) -> None:
         """Stop polling."""
         self._polling.close()
+
+    def _delay(self) -> float | None:
+        # Many are looked at more seldom: each look is a request to Orthanc.
+        return max(self._period, len(self._jobs) * LOOK) if self._jobs else None
 
     def _poll(self) -> None:
         with self._lock:

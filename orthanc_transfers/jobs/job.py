@@ -24,11 +24,8 @@ from orthanc_transfers.jobs.states import Event, State, after
 from orthanc_transfers.pipeline.progress import Progress
 from orthanc_transfers.runtime import threads
 
-STEP = 0.2
-"""Seconds that a step waits for the worker thread."""
-
-POLL = 0.02
-"""Seconds between two looks of a step for news of the worker thread."""
+POLLS = (0.005, 0.005, 0.01, *[0.02] * 9)
+"""Seconds before each look of a step for news of the worker thread, at most 200 ms together."""
 
 RELEASE = 1.0
 """Seconds that a stopping Orthanc waits for the worker thread."""
@@ -116,6 +113,8 @@ class TransferJob(ABC):
                     self._on_end,
                 )
                 self._runner.start()
+            if self._runner is not None:
+                self._runner.go_on()
             unfinished = self._unfinished()
             over = self._state not in (State.READY, State.RUNNING)
         if unfinished is not None and not over:
@@ -127,13 +126,28 @@ class TransferJob(ABC):
         """Wait for the end, for a new phase or for the first bucket: Orthanc shows a job as of its last step."""
         attempt = self._attempt
         before = self._news(attempt)
-        for _ in range(round(STEP / POLL)):
-            if end.wait(POLL) or self._news(attempt) != before:
+        for seconds in POLLS:
+            if end.wait(seconds) or self._news(attempt) != before or self.waits:
                 return
 
     @staticmethod
     def _news(attempt: Attempt) -> tuple[str | None, bool]:
         return attempt.status.phase, attempt.progress.wire > 0
+
+    @property
+    def waits(self) -> bool:
+        runner = self._runner
+        return self._state is State.RUNNING and runner is not None and runner.waits
+
+    def rest(self) -> None:
+        with self._lock:
+            if self._runner is not None and self._state is State.RUNNING:
+                self._runner.rest()
+
+    def hurry(self) -> None:
+        runner = self._runner
+        if runner is not None:
+            runner.hurry()
 
     def _unfinished(self) -> threading.Event | None:
         """The end of the run, or of the undoing, that still goes on for this job."""

@@ -21,6 +21,9 @@ from orthanc_transfers.pipeline.concurrency import MAX_REQUESTS
 from orthanc_transfers.pipeline.progress import Progress
 from orthanc_transfers.runtime import threads
 
+GATE = 1.0
+"""Seconds between two looks for a cancellation, of a run that may not go on."""
+
 log = logging.getLogger(__name__)
 
 
@@ -62,6 +65,28 @@ class Runner:
         self._on_transaction = on_transaction
         self._on_end = on_end
         self._cancellation = services.new_cancellation()
+        self._retrying: RetryingTransport | None = None
+        self._go_on = threading.Event()
+        self._go_on.set()
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do but to wait for the peer."""
+        transport = self._retrying
+        return transport is not None and transport.peer_away and not self.ended.is_set()
+
+    def rest(self) -> None:
+        """Once the peer responds, wait for ``go_on``."""
+        self._go_on.clear()
+
+    def go_on(self) -> None:
+        """See ``rest``."""
+        self._go_on.set()
+
+    def hurry(self) -> None:
+        """Let the peer be tried soon."""
+        if self._retrying is not None:
+            self._retrying.hurry()
 
     def start(self) -> None:
         """Start the thread."""
@@ -70,6 +95,7 @@ class Runner:
     def cancel(self) -> None:
         """Ask the thread to end: cuts its requests, does not wait."""
         self._cancellation.cancel()
+        self._go_on.set()
 
     def _run(self) -> None:
         error: str | None = None
@@ -93,8 +119,10 @@ class Runner:
         connections = max(MAX_REQUESTS, services.settings.threads)
         transport = CurrentTransport(services.peers, self._order.peer, connections)
         forget = self._cancellation.on_cancel(transport.abort)
-        retrying = self._retrying(transport)
+        retrying = self._retrying = self._new_retrying(transport)
         try:
+            # With a peer that is away, nothing is listed in vain.
+            retrying.wait_for_peer()
             self._work(
                 RunContext(
                     services,
@@ -114,7 +142,11 @@ class Runner:
             transport.abort()
             retrying.close()
 
-    def _retrying(self, transport: CurrentTransport) -> RetryingTransport:
+    def _gate(self) -> None:
+        while not self._go_on.wait(GATE):
+            self._cancellation.check()
+
+    def _new_retrying(self, transport: CurrentTransport) -> RetryingTransport:
         def wait(sentence: str | None) -> None:
             self.attempt.status.waiting = sentence
 
@@ -127,4 +159,6 @@ class Runner:
             cancellation=self._cancellation,
             on_waiting=wait,
             renew=transport.renew,
+            circuit=self._services.circuits.of(self._order.peer),
+            gate=self._gate,
         )

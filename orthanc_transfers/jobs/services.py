@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Clock, InstanceStore, Peers
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
+from orthanc_transfers.net.circuit import Circuits
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
@@ -31,5 +32,6 @@ class Services:
     capabilities: CapabilitiesCache
     body_limits: BodyLimits
     originator: str
+    circuits: Circuits = field(default_factory=Circuits)
     new_cancellation: Callable[[], Cancellation] = Cancellation
     """Makes the token on which all waits of one run sleep."""

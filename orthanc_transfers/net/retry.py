@@ -5,7 +5,8 @@ Two kinds of failure, told apart:
 - An *outage*: no response, or 502, 503, 504 of a proxy whose server is unreachable. Waited for, up to ``max_outage``
   seconds, by a circuit breaker with one prober. The first failure is repeated soon, for it may be one dropped
   connection. If the request fails again and no other succeeded in between, the circuit opens: all threads wait, one
-  of them probes with exponential backoff and jitter, and its first response closes the circuit for all.
+  of them probes with exponential backoff and jitter, and its first response closes the circuit for all. All jobs with
+  a peer share its circuit; each waits ``max_outage`` seconds of its own.
 - Any other error where a retry may help (a bad checksum, 500, 429…): ``retries`` times per request, with the same
   backoff.
 
@@ -19,7 +20,6 @@ import random
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from math import ceil
@@ -27,7 +27,9 @@ from typing import TypeVar
 
 from orthanc_transfers.core.backoff import Backoff
 from orthanc_transfers.core.errors import PeerError, PeerInvalidResponse, PeerStatus, PeerUnreachable
+from orthanc_transfers.core.paths import CAPABILITIES
 from orthanc_transfers.interfaces import Clock, PeerRequest, PeerResponse, PeerTransport
+from orthanc_transfers.net.circuit import Circuit, Failures, Outage
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Seconds between two attempts.
@@ -52,7 +54,9 @@ class RetryingTransport:
     ``on_waiting`` is called with one sentence for each wait that a user should know of, and with ``None`` when the
     peer responds again; it must not block. ``renew`` lets ``inner`` follow changes of its peer, returns whether there
     was one, and raises what is to end the wait: asked every few seconds while there is something to wait for, and then
-    a changed peer is tried at once. ``jitter`` returns numbers from 0 to 1.
+    a changed peer is tried at once. ``circuit`` is shared with other transports to the same peer. ``gate`` is called
+    before a request, and before a response is returned, unless the request is an attempt during an outage: it
+    returns when the caller may go on. ``jitter`` returns numbers from 0 to 1.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class RetryingTransport:
         cancellation: Cancellation,
         on_waiting: Callable[[str | None], None] = lambda sentence: None,
         renew: Callable[[], bool] | None = None,
+        circuit: Circuit | None = None,
+        gate: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = inner.name
@@ -80,10 +86,11 @@ class RetryingTransport:
         self._on_waiting = on_waiting
         self._renew = renew
         self._jitter = jitter
-        self._changed = threading.Condition()
-        self._outage: _Outage | None = None
-        self._prober: int | None = None
-        self._responses = 0
+        self._circuit = circuit or Circuit()
+        self._circuit.join()
+        self._gate = gate
+        self._waits_since: float | None = None
+        """When this transport began to wait through the present outage."""
         self._reported = False
         self._forget = cancellation.on_cancel(self._wake)
 
@@ -92,10 +99,30 @@ class RetryingTransport:
         """See ``PeerTransport``."""
         return self.without_retries.round_trip
 
+    @property
+    def peer_away(self) -> bool:
+        """Whether there is nothing to do but to wait for the peer; ``on_waiting`` has said so."""
+        return self._circuit.outage is not None and self._waits_since is not None
+
+    def hurry(self) -> None:
+        """Let the peer be tried soon, if it is waited for."""
+        self._circuit.hurry()
+
+    def wait_for_peer(self) -> None:
+        """If the peer is known to be away, return once it responds. Raises what ``send`` does."""
+        if self._circuit.outage is None:
+            return
+        try:
+            self.send(PeerRequest("GET", CAPABILITIES))
+        except PeerError as error:
+            if _unreachable(error):
+                raise
+            # It responds, whatever it says: the transfer itself will meet that again, and report it.
+
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``."""
         retries = 0
-        failures: _Failures | None = None
+        failures: Failures | None = None
         try:
             while True:
                 if self._wait_for_turn(failures):
@@ -109,6 +136,7 @@ class RetryingTransport:
                         failures = self._failed(error, failures)
                     else:
                         self._responded()
+                        self._gate()
                         delay = self._retry_backoff.delay(retries, error, self._jitter())
                         if delay is None:
                             raise
@@ -116,6 +144,7 @@ class RetryingTransport:
                         self._wait(delay)
                 else:
                     self._responded()
+                    self._gate()
                     return response
         finally:
             self._stop_probing()
@@ -147,67 +176,105 @@ class RetryingTransport:
     def close(self) -> None:
         """See ``PeerTransport``."""
         self._forget()
+        self._circuit.leave()
         self.without_retries.close()
 
-    def _wait_for_turn(self, failures: _Failures | None) -> bool:
+    def _wait_for_turn(self, failures: Failures | None) -> bool:
         """Return when this thread should send: during an outage, as the only one that does.
 
         Returns whether the peer was changed, so that earlier failures say nothing of it.
         """
-        me = threading.get_ident()
-        with self._changed:
-            while self._outage and self._prober not in (None, me) and not self._cancellation.requested:
-                self._changed.wait()
-            self._cancellation.check()
-            outage = self._outage
-            if outage:
-                self._prober = me
+        circuit = self._circuit
+        waited = self._wait_for_prober(failures)
+        delay: float | None = None
+        with circuit.changed:
+            outage = circuit.outage
+            if outage and circuit.prober in (None, threading.get_ident()):
+                circuit.prober = threading.get_ident()
             waited_for = outage or failures
-            if waited_for is None:
-                return False
-            now = self._clock.monotonic()
-            left = waited_for.began + self._max_outage - now
-            if left <= 0:
-                if failures or now - waited_for.last < MAX_DELAY:
-                    raise self._final_error(waited_for.error)
-                return False  # an outage of long ago, and a request that was not sent yet
-            delay = self._outage_backoff.delay(waited_for.count - 1, waited_for.error, self._jitter())
-            delay = left if delay is None else min(delay, left)
-            if outage:
-                self._report(
-                    f"Waiting for peer {self.name!r} since {outage.since}, next attempt in {ceil(delay)} s:"
-                    f" {outage.error}"
-                )
-        return self._wait(delay)
+            if waited_for is not None:
+                now = self._clock.monotonic()
+                left = self._left(failures)
+                if left <= 0:
+                    if failures or now - waited_for.last < MAX_DELAY:
+                        raise self._final_error(waited_for.error)
+                    return False  # an outage of long ago, and a request that was not sent yet
+                delay = self._outage_backoff.delay(waited_for.count - 1, waited_for.error, self._jitter())
+                delay = left if delay is None else min(delay, left)
+                if outage:
+                    self._say(outage, failures)
+        if delay is not None:
+            return self._wait(delay)
+        self._gate()
+        return waited and self._changed_meanwhile()
+
+    def _wait_for_prober(self, failures: Failures | None) -> bool:
+        """Wait as long as another thread tries the peer. Returns whether one did."""
+        circuit = self._circuit
+        waited = False
+        with circuit.changed:
+            while (outage := circuit.outage) and circuit.prober not in (None, threading.get_ident()):
+                self._cancellation.check()
+                self._say(outage, failures)
+                left = self._left(failures)
+                if left <= 0:
+                    raise self._final_error(outage.error)
+                waited = True
+                circuit.changed.wait(left)
+            self._cancellation.check()
+            if waited and not circuit.outage:
+                self._waits_since = None
+                self._report(None)
+        return waited
+
+    def _left(self, failures: Failures | None) -> float:
+        """Seconds until the wait is given up."""
+        began = self._waits_since
+        if began is None:
+            began = self._clock.monotonic() if failures is None else failures.began
+        return began + self._max_outage - self._clock.monotonic()
+
+    def _say(self, outage: Outage, failures: Failures | None) -> None:
+        # The sentence first: whoever sees that it waits may show it.
+        self._report(f"Waiting for peer {self.name!r} since {outage.since}: {outage.error}")
+        if self._waits_since is None:
+            self._waits_since = self._clock.monotonic() if failures is None else failures.began
 
     def _wait(self, delay: float) -> bool:
-        """Wait, but not for a peer that was changed. Returns whether it was."""
+        """Wait, but not for a peer that was changed, nor longer than a user wants. Returns whether it was changed."""
         if self._renew is None:
             self._cancellation.wait(delay)
             return False
+        hurries = self._circuit.hurries
         end = self._clock.monotonic() + delay
-        while not self._renew():
+        while not self._changed_meanwhile():
             left = end - self._clock.monotonic()
-            if left <= 0:
+            if left <= 0 or self._circuit.hurries != hurries:
                 return False
             self._cancellation.wait(min(left, RENEWAL_PERIOD))
-        self.url = self.without_retries.url
         self._responded()
         return True
 
-    def _failed(self, error: PeerError, failures: _Failures | None) -> _Failures:
-        with self._changed:
+    def _changed_meanwhile(self) -> bool:
+        if self._renew is None or not self._renew():
+            return False
+        self.url = self.without_retries.url
+        return True
+
+    def _failed(self, error: PeerError, failures: Failures | None) -> Failures:
+        circuit = self._circuit
+        with circuit.changed:
             now = self._clock.monotonic()
             if failures is None:
-                failures = _Failures(error, began=now, responses=self._responses)
+                failures = Failures(error, began=now, responses=circuit.responses)
             failures.add(error, now)
-            if self._outage:
-                if self._prober == threading.get_ident():
-                    self._outage.add(error, now)
-            elif failures.count > 1 and failures.responses == self._responses:
+            if circuit.outage:
+                if circuit.prober == threading.get_ident():
+                    circuit.outage.add(error, now)
+            elif failures.count > 1 and failures.responses == circuit.responses:
                 since = datetime.fromtimestamp(self._clock.now()).strftime("%Y-%m-%d %H:%M:%S")
-                self._outage = _Outage(error, failures.began, failures.responses, since=since)
-                self._outage.add(error, now)
+                circuit.outage = Outage(error, failures.began, failures.responses, since=since)
+                circuit.outage.add(error, now)
             return failures
 
     def _wait_for_slot(self, error: PeerError) -> None:
@@ -218,12 +285,14 @@ class RetryingTransport:
         self._wait(delay)
 
     def _responded(self, sentence: str | None = None) -> None:
-        with self._changed:
-            self._responses += 1
-            if self._outage:
-                self._outage = None
-                self._prober = None
-                self._changed.notify_all()
+        circuit = self._circuit
+        with circuit.changed:
+            circuit.responses += 1
+            self._waits_since = None
+            if circuit.outage:
+                circuit.outage = None
+                circuit.prober = None
+                circuit.changed.notify_all()
             self._report(sentence)
 
     def _report(self, sentence: str | None) -> None:
@@ -232,14 +301,15 @@ class RetryingTransport:
             self._on_waiting(sentence)
 
     def _stop_probing(self) -> None:
-        with self._changed:
-            if self._prober == threading.get_ident():
-                self._prober = None
-                self._changed.notify_all()
+        circuit = self._circuit
+        with circuit.changed:
+            if circuit.prober == threading.get_ident():
+                circuit.prober = None
+                circuit.changed.notify_all()
 
     def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        with self._circuit.changed:
+            self._circuit.changed.notify_all()
 
     def _final_error(self, error: PeerError) -> PeerError:
         if not self._max_outage:
@@ -255,31 +325,6 @@ class RetryingTransport:
                 retry_after=error.retry_after,
             )
         return PeerUnreachable(sentence, error.peer)
-
-
-@dataclass(slots=True)
-class _Failures:
-    """Consecutive failures of one request. Times in seconds of the monotonic clock."""
-
-    error: PeerError
-    began: float
-    responses: int
-    """Responses that this transport had received when they began."""
-    count: int = 0
-    last: float = 0.0
-
-    def add(self, error: PeerError, now: float) -> None:
-        # Its traceback would keep the request, which refers to these failures, with all its bytes.
-        self.error = error.with_traceback(None)
-        self.count += 1
-        self.last = now
-
-
-@dataclass(slots=True)
-class _Outage(_Failures):
-    """The same for all requests, while none gets a response."""
-
-    since: str = ""
 
 
 def _busy(request: PeerRequest, error: PeerError) -> bool:

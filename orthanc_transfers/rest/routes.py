@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from orthanc_transfers.core import paths
 from orthanc_transfers.rest.http import Route, RouteTable
 from orthanc_transfers.rest.peer_routes import PeerRoutes
@@ -22,6 +24,10 @@ def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes) -> RouteTab
         Route(paths.PLUGIN, {"GET": plugin.describe}),
         Route(paths.SEND, {"POST": user.send}),
         Route(paths.PULL, {"POST": user.pull}),
+        *(
+            Route(paths.job_command("([^/]+)", name), {"POST": partial(user.command_job, name)})
+            for name in ("pause", "cancel")
+        ),
         Route(paths.PEERS, {"GET": user.list_peers}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),

@@ -69,6 +69,10 @@ class UserRoutes:
         threads.run_all("peers", min(len(names), _PEERS_AT_ONCE), names, ask, Cancellation())
         return json_response(found)
 
+    def command_job(self, name: str, request: Request) -> Response:
+        """``POST /jobs/{id}/pause`` and ``/cancel``, of any job: Orthanc's own, told apart from what we ask of it."""
+        return Response(self._jobs.command(request.groups[0], name))
+
     def _parse(self, request: Request) -> TransferRequest:
         return TransferRequest.parse(request.json(self._services.settings.max_values))
 

@@ -50,9 +50,9 @@ class Transfer:
         return error
 
     def content(self) -> dict[str, Any]:
-        """What it says of itself now, while it goes on."""
+        """What it says of itself now, while it goes on, or waits for its peer."""
         job = self.server.job(self.job)
-        assert job["State"] in ("Pending", "Running"), job
+        assert job["State"] in ("Pending", "Running") or "Waiting" in job["Content"], job
         content: dict[str, Any] = job["Content"]
         return content
 

@@ -71,6 +71,7 @@ class SteppingJob:
     """Does as many steps as it is told to, then succeeds or fails."""
 
     type = "PushTransfer"
+    waits = False
 
     def __init__(self, wanted: dict[str, Any]) -> None:
         self.state = {"Steps": 3, "Done": 0, "Fails": False, "Raises": False, **wanted}
@@ -90,6 +91,12 @@ class SteppingJob:
 
     def stop(self, reason: StopReason) -> None:
         calls.append(f"stop {reason.name}")
+
+    def rest(self) -> None:
+        calls.append("rest")
+
+    def hurry(self) -> None:
+        calls.append("hurry")
 
     def reset(self) -> None:
         calls.append("reset")

@@ -54,6 +54,7 @@ class FakeSdk:
 
 class FakeJob:
     type = "PushTransfer"
+    waits = False
 
     def __init__(self) -> None:
         self.identifier = None

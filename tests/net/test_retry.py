@@ -176,9 +176,9 @@ def test_the_user_learns_since_when_it_waits_why_and_when_it_is_over() -> None:
     first, second, over = scenario.said
     assert first is not None
     assert first.startswith("Waiting for peer 'far' since 2026-")
-    assert "next attempt in 1 s: peer 'far' cannot be reached at http://far" in first
+    assert ": peer 'far' cannot be reached at http://far" in first
     assert second is not None
-    assert "next attempt in 1 s" in second
+    assert second == first
     assert over is None
 
 
@@ -348,9 +348,7 @@ def test_a_changed_peer_is_tried_at_once_and_its_outage_begins_anew() -> None:
     assert scenario.transport.url == "http://corrected"
     assert max(scenario.waiting.waits) == 2
     assert sum(scenario.waiting.waits) < 20
-    last, *anew = [said for said in scenario.said if said is not None][-3:]
-    assert "next attempt in 8 s" in last
-    assert all("next attempt in 1 s" in said for said in anew)
+    assert scenario.waiting.waits[-2:] == [0.5, 1], "as after the first failures"
 
 
 @pytest.mark.parametrize(
