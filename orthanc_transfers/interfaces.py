@@ -254,7 +254,7 @@ class JobQueue(Protocol):
     def command(self, identifier: str, name: str) -> bytes:
         """Let Orthanc ``pause`` or ``cancel`` any of its jobs, for a user; returns its response.
 
-        Raises ``UnknownResource`` where Orthanc would respond with 404, ``HostError``.
+        Raises ``BadRequest`` if there is no such job, ``HostError``.
         """
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from orthanc_transfers.core import paths
-from orthanc_transfers.core.errors import HostError, TransferError, UnknownResource
+from orthanc_transfers.core.errors import BadRequest, HostError, TransferError
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.parking import Parking
@@ -126,7 +126,8 @@ class JobEngine:
             return self._sdk.rest_post(paths.job_command(identifier, name), b"")
         except HostError as error:
             if error.code == Code.UNKNOWN_RESOURCE:
-                raise UnknownResource(f"Orthanc has no job {identifier} to {name}") from None
+                # As Orthanc responds itself.
+                raise BadRequest(f"Orthanc cannot {name} a job {identifier}: it knows none") from None
             raise
 
     def started(self) -> None:

@@ -2,7 +2,7 @@
 
 Orthanc's engine has one thread per running job (``ConcurrentJobs``, 2), and a plugin's job cannot be put off, only be
 paused (tried on 1.10.1 and 1.12.7). So that a user's own pause or cancel is told from ours, these two commands pass
-through here. See docs/decisions/0024-waiting-jobs-are-parked.md.
+through here. See docs/decisions/0026-waiting-jobs-are-parked.md.
 """
 
 from __future__ import annotations

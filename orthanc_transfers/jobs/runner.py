@@ -160,5 +160,6 @@ class Runner:
             on_waiting=wait,
             renew=transport.renew,
             circuit=self._services.circuits.of(self._order.peer),
+            connecting=lambda: transport.connecting,
             gate=self._gate,
         )

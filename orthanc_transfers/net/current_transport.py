@@ -7,6 +7,7 @@ import threading
 
 from orthanc_transfers.core.errors import UnknownPeer
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse, Peers, PeerTransport
+from orthanc_transfers.net.requests_transport import RequestsTransport
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,12 @@ class CurrentTransport:
     def round_trip(self) -> float | None:
         """See ``interfaces.PeerTransport``."""
         return self._transport.round_trip
+
+    @property
+    def connecting(self) -> bool:
+        """Whether there was no connection yet; ``False`` where that cannot be known."""
+        transport = self._transport
+        return isinstance(transport, RequestsTransport) and transport.round_trip is None
 
     def renew(self) -> bool:
         """Connect anew if the peer was changed since; whether it was. Raises ``UnknownPeer`` if it was deleted."""

@@ -45,6 +45,9 @@ MIN_INVALID_RETRIES = 2
 # Seconds between two looks whether a peer that is waited for was changed or deleted.
 RENEWAL_PERIOD = 2.0
 
+# Seconds after which a first connection that is neither accepted nor refused counts as an outage.
+PATIENCE = 0.5
+
 T = TypeVar("T")
 
 
@@ -54,7 +57,8 @@ class RetryingTransport:
     ``on_waiting`` is called with one sentence for each wait that a user should know of, and with ``None`` when the
     peer responds again; it must not block. ``renew`` lets ``inner`` follow changes of its peer, returns whether there
     was one, and raises what is to end the wait: asked every few seconds while there is something to wait for, and then
-    a changed peer is tried at once. ``circuit`` is shared with other transports to the same peer. ``gate`` is called
+    a changed peer is tried at once. ``circuit`` is shared with other transports to the same peer. ``connecting`` tells
+    whether ``inner`` has had no connection yet. ``gate`` is called
     before a request, and before a response is returned, unless the request is an attempt during an outage: it
     returns when the caller may go on. ``jitter`` returns numbers from 0 to 1.
     """
@@ -70,6 +74,7 @@ class RetryingTransport:
         on_waiting: Callable[[str | None], None] = lambda sentence: None,
         renew: Callable[[], bool] | None = None,
         circuit: Circuit | None = None,
+        connecting: Callable[[], bool] = lambda: False,
         gate: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -88,7 +93,10 @@ class RetryingTransport:
         self._jitter = jitter
         self._circuit = circuit or Circuit()
         self._circuit.join()
+        self._connecting = connecting
         self._gate = gate
+        self._began: float | None = None
+        """When the first request was sent."""
         self._waits_since: float | None = None
         """When this transport began to wait through the present outage."""
         self._reported = False
@@ -102,6 +110,7 @@ class RetryingTransport:
     @property
     def peer_away(self) -> bool:
         """Whether there is nothing to do but to wait for the peer; ``on_waiting`` has said so."""
+        self._doubt()
         return self._circuit.outage is not None and self._waits_since is not None
 
     def hurry(self) -> None:
@@ -127,6 +136,8 @@ class RetryingTransport:
             while True:
                 if self._wait_for_turn(failures):
                     failures = None
+                if self._began is None:
+                    self._began = self._clock.monotonic()
                 try:
                     response = self.without_retries.send(request)
                 except PeerError as error:
@@ -272,10 +283,24 @@ class RetryingTransport:
                 if circuit.prober == threading.get_ident():
                     circuit.outage.add(error, now)
             elif failures.count > 1 and failures.responses == circuit.responses:
-                since = datetime.fromtimestamp(self._clock.now()).strftime("%Y-%m-%d %H:%M:%S")
-                circuit.outage = Outage(error, failures.began, failures.responses, since=since)
-                circuit.outage.add(error, now)
+                self._open(error, failures.began)
             return failures
+
+    def _open(self, error: PeerError, began: float) -> Outage:
+        since = datetime.fromtimestamp(self._clock.now()).strftime("%Y-%m-%d %H:%M:%S")
+        outage = self._circuit.outage = Outage(error, began, self._circuit.responses, since=since)
+        outage.add(error, self._clock.monotonic())
+        return outage
+
+    def _doubt(self) -> None:
+        """Call it an outage that the first connection is not accepted, long before that fails."""
+        began, now = self._began, self._clock.monotonic()
+        if began is None or now - began < PATIENCE or not self._max_outage or not self._connecting():
+            return
+        with self._circuit.changed:
+            if self._waits_since is None:
+                silent = PeerUnreachable(f"peer {self.name!r} accepts no connection at {self.url}", self.name)
+                self._say(self._circuit.outage or self._open(silent, began), None)
 
     def _wait_for_slot(self, error: PeerError) -> None:
         delay = getattr(error, "retry_after", None) or MIN_BUSY_DELAY

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -70,7 +72,7 @@ def world(shared: World) -> Iterator[World]:
     shared.dead.heal()
 
 
-def parked(transfers: list[Transfer]) -> None:
+def parked(transfers: list[Transfer], timeout: float = 30) -> None:
     jobs: dict[str, dict[str, Any]] = {}
 
     def says_so(transfer: Transfer) -> bool:
@@ -78,7 +80,7 @@ def parked(transfers: list[Transfer]) -> None:
         return job["State"] == "Paused" and bool(WAITING.fullmatch(job["Content"].get("Waiting", "")))
 
     try:
-        wait_until(lambda: all(map(says_so, transfers)), "they wait for their peer, and say so", 30)
+        wait_until(lambda: all(map(says_so, transfers)), "they wait for their peer, and say so", timeout)
     except TimeoutError as error:
         raise TimeoutError(f"{error}: {list(jobs.values())}") from None
 
@@ -99,6 +101,24 @@ def test_jobs_with_a_dead_peer_hold_up_nobody_and_go_on_when_it_is_back(world: W
     world.dead.heal()
     for transfer in transfers:
         assert "Waiting" not in transfer.succeed()
+
+
+def test_a_peer_that_neither_accepts_nor_refuses_connections_holds_up_nobody_either(world: World) -> None:
+    a = world.a
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        # Its queue is full: further connections are ignored, as by a machine that is off.
+        for _ in range(3):
+            connection = stack.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex(listener.getsockname())
+        a.put("peers/dead", {"Url": f"http://127.0.0.1:{listener.getsockname()[1]}/"})
+        transfers = world.start(4)
+        assert a.request("GET", f"studies/{world.study}/archive", timeout=SOON).status_code == 200
+        parked(transfers, 5)
+        world.dead.heal()
+        a.put("peers/dead", {"Url": world.dead.url})
+        for transfer in transfers:
+            transfer.succeed()
 
 
 def test_one_job_tries_the_peer_for_all(world: World) -> None:
@@ -180,7 +200,7 @@ def test_after_max_outage_all_jobs_fail_as_one_alone_does(make_server: MakeServe
 def test_commands_to_other_jobs_are_answered_as_by_orthanc_itself(world: World, command: str) -> None:
     with pytest.raises(StatusError) as unknown:
         world.a.post(f"jobs/none/{command}")
-    assert unknown.value.status == 404
+    assert unknown.value.status == 400
     job = world.a.post(f"studies/{world.study}/archive", {"Asynchronous": True})["ID"]
     world.a.wait_for_job(job)
     answer = world.a.request("POST", f"jobs/{job}/{command}")

@@ -21,9 +21,7 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 MAX_OUTAGE = 3
-WAITING = re.compile(
-    r"Waiting for peer '(\w+)' since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d): (.+)"
-)
+WAITING = re.compile(r"Waiting for peer '(\w+)' since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d): (.+)")
 
 ATTEMPTS = 4
 """After so many, the next one is farther away than what anybody needs to hear of a cancel."""
