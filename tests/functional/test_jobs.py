@@ -95,7 +95,7 @@ def size_of(server: OrthancServer) -> int:
 def wait_for_content(server: OrthancServer, job: str, enough: Callable[[dict[str, Any]], bool]) -> None:
     def reached() -> bool:
         known = server.job(job)
-        assert known["State"] in ("Pending", "Running"), known
+        assert known["State"] in ("Pending", "Running") or "Waiting" in known["Content"], known
         return enough(known["Content"])
 
     wait_until(reached, f"job {job}")
