@@ -50,6 +50,7 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import SENT, Staging
+from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
@@ -154,7 +155,14 @@ class Plugin:
         # Routes
         sockets = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
         self._peer_routes = PeerRoutes(
-            store, self._chunk_reader, self._pushes, reports, originator, sockets.tune, self._closing
+            store,
+            self._chunk_reader,
+            self._pushes,
+            reports,
+            originator,
+            sockets.tune,
+            self._closing,
+            ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock),
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
 

@@ -34,6 +34,8 @@ from orthanc_transfers.core.ranges import Range
 
 CODEC_HEADER = "transfers-codec"
 """Name of a bucket's codec."""
+CONNECTIONS_HEADER = "transfers-connections"
+"""Of a response: how many connections the transfer may have at once; 0: one, closed after each response."""
 FIRST_HEADER = "transfers-first"
 """In a lookup: only so many instances are asked for, the first ones."""
 PATIENTS_HEADER = "transfers-patients"
@@ -65,6 +67,8 @@ class Capabilities:
     """Those of ``PROBE_HEADERS`` that came with the request; ``None`` if the peer does not say."""
     patients_wanted: bool = False
     """Whether the creation of a push should name its patients: their number is limited there."""
+    max_connections: int | None = None
+    """Connections that it can spare for all transfers together; 0: as ``CONNECTIONS_HEADER``; ``None``: unknown."""
 
     @property
     def max_bucket_target(self) -> int:
@@ -85,6 +89,7 @@ class Capabilities:
             _flag(body, "Parts"),
             _headers(body),
             _flag(body, "PatientsWanted"),
+            natural_number(body["MaxConnections"], '"MaxConnections"') if "MaxConnections" in body else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -99,6 +104,8 @@ class Capabilities:
             "Parts": self.parts,
             **headers,
         }
+        if self.max_connections is not None:
+            value["MaxConnections"] = self.max_connections
         return {**value, "PatientsWanted": True} if self.patients_wanted else value
 
 
@@ -239,6 +246,11 @@ def parse_seconds(text: str | None) -> float:
     if text is None or not _SECONDS.fullmatch(text):
         return 0.0
     return float(text)
+
+
+def parse_connections(text: str | None) -> int | None:
+    """The value of ``CONNECTIONS_HEADER``; ``None`` if it is absent or invalid."""
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,6}", text) else None
 
 
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")

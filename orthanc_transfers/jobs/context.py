@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,7 +57,13 @@ class RunContext:
         def round_trip() -> float | None:
             return self.transport.round_trip
 
-        concurrency = Concurrency(settings.threads, clock, round_trip)
+        announced = None if capabilities is None else capabilities.max_connections
+
+        def spare() -> int:
+            connections = announced if self.peer.connections is None else self.peer.connections
+            return sys.maxsize if connections is None else connections
+
+        concurrency = Concurrency(settings.threads, clock, round_trip, spare)
         return BucketExecutor(
             name,
             concurrency,

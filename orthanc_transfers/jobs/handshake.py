@@ -23,6 +23,8 @@ class Handshake:
         context = self._context
         capabilities = context.services.capabilities.capabilities(context.transport)
         context.status.protocol = 1 if capabilities is None else 2
+        if capabilities is not None:
+            context.peer.connections = capabilities.max_connections
         return capabilities
 
     def capabilities(self) -> Capabilities | None:
@@ -31,13 +33,21 @@ class Handshake:
 
     def open_connections(self) -> None:
         """If the link is long, open the connections that the first buckets will take. Does not wait for them."""
-        threads.start("transfers-opening", self._open_first)
+        threads.start("transfers-opening", self._open_early)
 
-    def _open_first(self) -> None:
+    def _open_early(self) -> None:
+        wanted = max_requests(self._context.services.settings.threads)
+        capabilities = self.capabilities()
+        if capabilities is not None and capabilities.max_connections is not None:
+            wanted = min(wanted, capabilities.max_connections)
+        if wanted:
+            self._open(wanted)
+
+    def _open(self, wanted: int) -> None:
         transport = self._context.transport.without_retries
         if transport.round_trip is None:
             transport.prepare()
         if far(transport.round_trip):
             # One is open, which has shown it.
-            for number in range(1, max_requests(self._context.services.settings.threads)):
+            for number in range(1, wanted):
                 threads.start(f"transfers-opening-{number}", transport.prepare)

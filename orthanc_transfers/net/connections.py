@@ -17,6 +17,7 @@ import urllib3.connection
 import urllib3.connectionpool
 from urllib3.exceptions import NewConnectionError, ProtocolError
 
+from orthanc_transfers.core.messages_v2 import CONNECTIONS_HEADER
 from orthanc_transfers.net.sockets import SocketFactory
 from orthanc_transfers.net.urllib3_internals import ConnectsThroughFactory, new_connection
 
@@ -39,6 +40,8 @@ class _Reusable(ConnectsThroughFactory):
     """Whether a response came over this connection already, or could have."""
     idle_since = 0.0
     """Seconds of the monotonic clock."""
+    last = False
+    """Whether it is closed after the present response: the server has no thread to spare for an idle one."""
 
     def __init__(self, host: str, port: int | None = None, *, sockets: SocketFactory, **options: Any) -> None:
         super().__init__(host, port, **options)  # type: ignore[call-arg]
@@ -66,6 +69,7 @@ class _Reusable(ConnectsThroughFactory):
             self.connect()
         elif self.used:
             self.sockets.hold(self.sock)
+        self.last = (kwargs.get("headers") or {}).get("Connection") == "close"
         try:
             super().request(method, url, *args, **kwargs)  # type: ignore[misc]
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -75,14 +79,18 @@ class _Reusable(ConnectsThroughFactory):
 
     def getresponse(self: Any) -> Any:
         try:
-            return super().getresponse()  # type: ignore[misc]
+            response = super().getresponse()  # type: ignore[misc]
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             if self.used:
                 raise Stale from error
             raise
+        self.last = self.last or response.headers.get(CONNECTIONS_HEADER) == "0"
+        return response
 
     def park(self: Any) -> None:
         """Wait in the pool for the next request."""
+        if self.last:
+            self.close()
         self.used = not self.is_closed
         self.idle_since = time.monotonic()
         if self.used:

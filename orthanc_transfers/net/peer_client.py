@@ -34,6 +34,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreationV1
 from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
+    CONNECTIONS_HEADER,
     ENCODING_HEADER,
     FIRST_HEADER,
     PATIENTS_HEADER,
@@ -41,6 +42,7 @@ from orthanc_transfers.core.messages_v2 import (
     ChunksRequest,
     PushCreationV2,
     PushStatus,
+    parse_connections,
     parse_seconds,
 )
 from orthanc_transfers.core.model import Bucket
@@ -87,6 +89,8 @@ class PeerClient:
         cookie: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.name = transport.name
+        self.connections: int | None = None
+        """How many the peer can spare for this transfer, as it said last; 0: one, not kept alive."""
         self._transport = transport
         self._retrying = transport if isinstance(transport, RetryingTransport) else None
         self._once = self._retrying.without_retries if self._retrying else transport
@@ -237,6 +241,9 @@ class PeerClient:
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
     ) -> PeerRequest:
         identifying = {SENDER_TRANSFER_ID: self._sender_transfer_id}
+        if self.connections == 0:
+            # A refusal, which says nothing of connections, must not leave one to block the peer.
+            identifying["connection"] = "close"
         if (cookie := self._cookie()) is not None:
             identifying["cookie"] = cookie
         return PeerRequest(method, path, headers={**(headers or {}), **identifying}, **options)
@@ -260,8 +267,15 @@ class PeerClient:
 
     # --- responses
 
+    def _send(self, transport: PeerTransport, request: PeerRequest) -> PeerResponse:
+        response = _send(transport, request)
+        announced = parse_connections(response.headers.get(CONNECTIONS_HEADER))
+        if announced is not None:
+            self.connections = announced
+        return response
+
     def _parsed(self, request: PeerRequest, parse: Callable[[Any], T]) -> tuple[T, PeerResponse]:
-        response = _send(self._transport, request)
+        response = self._send(self._transport, request)
         return self._parse(request, response, parse), response
 
     def _parse(self, request: PeerRequest, response: PeerResponse, parse: Callable[[Any], T]) -> T:
@@ -281,7 +295,7 @@ class PeerClient:
             if not isinstance(value, dict):
                 raise BadRequest("it is no JSON object")
 
-        self._parse(request, _send(transport, request), parse)
+        self._parse(request, self._send(transport, request), parse)
 
     def _status(self, request: PeerRequest, size: int) -> tuple[PushStatus, PeerResponse]:
         status, response = self._parsed(request, PushStatus.parse)
@@ -292,7 +306,7 @@ class PeerClient:
         return status, response
 
     def _fetch_chunks(self, request: PeerRequest, size: int) -> Fetched:
-        response = _send(self._transport, request)
+        response = self._send(self._transport, request)
         if xxh3([response.body]) != response.headers.get(XXH3_HEADER):
             raise PeerInvalidResponse(f"peer {self.name} sent bytes with a wrong checksum", self.name)
         try:

@@ -6,6 +6,7 @@ or one that is both long and fast; where a CPU or a disk is the limit, many conn
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 
@@ -41,13 +42,19 @@ class Concurrency:
     longer.
     From then on it climbs in rounds. A round lasts until each connection has carried about one request; as long as
     twice the connections bring clearly more bytes per second, the next round has twice as many.
+    It is never above ``limit()``, what the peer can spare, whatever that is at the moment.
     """
 
     def __init__(
-        self, start: int, clock: Clock, round_trip: Callable[[], float | None] = lambda: None
+        self,
+        start: int,
+        clock: Clock,
+        round_trip: Callable[[], float | None] = lambda: None,
+        limit: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         self._clock = clock
         self._round_trip = round_trip
+        self._limit = limit
         self._lock = threading.Lock()
         self._max = max_requests(start)
         self._start = self._now = start
@@ -66,7 +73,10 @@ class Concurrency:
                 if not self._asked and far(self._round_trip()):
                     self._now = self._max
                 self._asked = True
-        return self._now
+        return self._within_limit()
+
+    def _within_limit(self) -> int:
+        return max(1, min(self._now, self._limit()))
 
     def record(self, wire: int, seconds: float) -> None:
         """A request succeeded: bytes on the network, and how long it took."""
@@ -76,10 +86,10 @@ class Concurrency:
             self._seconds += seconds
             if slow(seconds) and not self._judged and not near(self._round_trip()):
                 self._judged = True
-                fast = wire * self._now >= _FAST * seconds
+                fast = wire * self._within_limit() >= _FAST * seconds
                 self._now = self._max if fast else min(self._max, 2 * self._start)
                 self._begin_round()
-            elif self._requests >= self._now:
+            elif self._requests >= self._within_limit():
                 self._end_round()
 
     def _begin_round(self) -> None:

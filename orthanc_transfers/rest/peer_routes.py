@@ -12,6 +12,7 @@ from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
+from orthanc_transfers.core.content_encoding import ACCEPT_ENCODING, accepts
 from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, NotFound, TooLarge
 from orthanc_transfers.core.messages_v1 import (
     SENDER_TRANSFER_ID,
@@ -30,6 +31,7 @@ from orthanc_transfers.core.messages_v2 import (
     Capabilities,
     ChunksRequest,
     PushCreationV2,
+    PushStatus,
 )
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.interfaces import InstanceStore
@@ -38,6 +40,8 @@ from orthanc_transfers.receiver.protocol_v1 import PushV1
 from orthanc_transfers.receiver.protocol_v2 import PushV2
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.receiver.states import FINISHED
+from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import Request, Response, compact_json_response, json_response
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -49,6 +53,9 @@ _MAX_RESPONSE_SIZE = 2**31 - 1
 
 # Seconds. No proxy gives up on a request of that duration.
 MAX_WAIT = 5
+
+# The same for a server that has but one thread for all its clients.
+MAX_WAIT_OF_ONE_THREAD = 0.05
 
 
 class PeerRoutes:
@@ -63,6 +70,7 @@ class PeerRoutes:
         originator: str,
         tune: Callable[[], None],
         closing: Cancellation,
+        budget: ConnectionBudget,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -72,6 +80,7 @@ class PeerRoutes:
         self._originator = originator
         self._tune = tune
         """To be called before a large response."""
+        self._budget = budget
         self._closing = closing
 
     def lookup(self, request: Request) -> Response:
@@ -88,7 +97,11 @@ class PeerRoutes:
             if PATIENTS_HEADER in request.headers:
                 patients = self._store.patients_of((one.id for one in resources), self._closing)
         found = LookupResponse(listed.manifest.instances, self._originator, listed.more, patients)
-        return compact_json_response(request, found.to_json())
+        response = compact_json_response(request, found.to_json())
+        if accepts(request.headers.get(ACCEPT_ENCODING)):
+            # A client of ours.
+            response = self._announcing(response)
+        return response
 
     def get_chunks(self, request: Request) -> Response:
         """``GET /transfers/chunks/{id}.{id}…``: exactly the bytes asked for, or an error."""
@@ -166,15 +179,16 @@ class PeerRoutes:
             parts=True,
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
+            max_connections=self._budget.total,
         )
-        return replace(json_response(found.to_json()), headers=PROBE_HEADERS)
+        return self._announcing(replace(json_response(found.to_json()), headers=PROBE_HEADERS))
 
     def create_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
         with _busy_when_stopping():
-            return json_response(self._v2.create(creation, sender).to_json())
+            return self._announcing(json_response(self._v2.create(creation, sender).to_json()), request)
 
     def put_ranges(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
@@ -192,16 +206,17 @@ class PeerRoutes:
             request.headers.get(XXH3_HEADER),
             request.body,
         )
-        return json_response({})
+        return self._announcing(json_response({}), request)
 
     def push_status(self, request: Request) -> Response:
         """``GET /transfers/v2/push/{push}?wait=``: responds when its commit ends, or after ``wait`` seconds."""
-        wait = min(_natural("wait", request.query.get("wait", "0")), MAX_WAIT)
-        return json_response(self._v2.status(request.groups[0], wait).to_json())
+        longest = MAX_WAIT if self._budget.total else MAX_WAIT_OF_ONE_THREAD
+        wait = min(_natural("wait", request.query.get("wait", "0")), longest)
+        return self._of_push(request, self._v2.status(request.groups[0], wait))
 
     def commit_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push/{push}/commit``: starts it, and responds at once."""
-        return json_response(self._v2.commit(request.groups[0]).to_json())
+        return self._of_push(request, self._v2.commit(request.groups[0]))
 
     def post_chunks(self, request: Request) -> Response:
         """``POST /transfers/v2/chunks``."""
@@ -218,7 +233,18 @@ class PeerRoutes:
             XXH3_HEADER: xxh3([body]),
             ENCODING_HEADER: f"{time.monotonic() - began:.6f}",
         }
-        return Response(body, content_type(codec), headers)
+        return self._announcing(Response(body, content_type(codec), headers), request)
+
+    def _of_push(self, request: Request, status: PushStatus) -> Response:
+        response = self._announcing(json_response(status.to_json()), request)
+        if status.state in FINISHED:
+            self._budget.leave(_transfer(request))
+        return response
+
+    def _announcing(self, response: Response, request: Request | None = None) -> Response:
+        """The response, with the number of connections that its transfer (or without a request, all) may have."""
+        headers = self._budget.headers(None if request is None else _transfer(request))
+        return replace(response, headers={**response.headers, **headers})
 
     def report(self, request: Request) -> Response:
         """``GET /transfers/reports/{push or job}``."""
@@ -226,6 +252,10 @@ class PeerRoutes:
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
         return json_response(report)
+
+
+def _transfer(request: Request) -> str:
+    return request.headers.get(SENDER_TRANSFER_ID, "")
 
 
 @contextmanager

@@ -105,6 +105,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Growing": True,
             "Parts": True,
             "Headers": ["transfers-codec", "transfers-first"],
+            "MaxConnections": 25,
         },
         Capabilities(
             (1, 2),
@@ -115,6 +116,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             growing=True,
             parts=True,
             headers=frozenset({"transfers-codec", "transfers-first"}),
+            max_connections=25,
         ),
     ),
     "capabilities, limited": (

@@ -19,7 +19,7 @@ from tests.core.golden import GOLDEN, changed, parse, refused, with_size
 OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
-    "More", "Growing", "Parts", "Before", "Patients", "PatientsWanted", "Headers",
+    "More", "Growing", "Parts", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {

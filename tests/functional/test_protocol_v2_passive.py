@@ -100,6 +100,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Growing": True,
         "Parts": True,
         "Headers": [],
+        "MaxConnections": 25,
     }
 
 

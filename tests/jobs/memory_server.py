@@ -23,6 +23,7 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import SENT, Staging
+from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
@@ -47,6 +48,7 @@ class Server:
         self.root, self.name, self.version = root / name, name, version
         self.settings = settings(**options)
         self.clock = SystemClock()
+        self.http_threads = 50
         self.store = MemoryStore()
         self.start()
 
@@ -71,6 +73,7 @@ class Server:
             self.originator,
             lambda: None,
             Cancellation(),
+            ConnectionBudget(self.http_threads, self.clock),
         )
         # What peers do not call is not called here.
         self.routes = routes(object.__new__(UserRoutes), peer_routes, object.__new__(PluginRoutes))

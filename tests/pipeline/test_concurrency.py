@@ -108,3 +108,15 @@ def test_there_are_never_more_than_the_peer_can_serve() -> None:
 
 def test_more_threads_than_the_maximum_are_taken_as_configured() -> None:
     assert Concurrency(64, Link())() == 64
+
+
+def test_there_are_no_more_than_the_peer_can_spare_at_the_moment() -> None:
+    spare = [2]
+    connections = Concurrency(4, Link(), lambda: 0.2, lambda: spare[0])
+    assert connections() == 2
+    connections.record(1_000_000, 0.3)
+    assert connections() == 2
+    spare[0] = 0
+    assert connections() == 1
+    spare[0] = 100
+    assert connections() == 16

@@ -10,9 +10,11 @@ from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
+from orthanc_transfers.runtime.clock import SystemClock
 from tests.jobs.memory_store import MemoryStore
 
 GB = 2**30
@@ -40,6 +42,7 @@ def routes() -> PeerRoutes:
         "originator",
         lambda: None,
         Cancellation(),
+        ConnectionBudget(50, SystemClock()),
     )
 
 
