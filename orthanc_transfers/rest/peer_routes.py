@@ -100,7 +100,7 @@ class PeerRoutes:
         response = compact_json_response(request, found.to_json())
         if accepts(request.headers.get(ACCEPT_ENCODING)):
             # A client of ours.
-            response = self._announcing(response)
+            response = self._announcing(response, request)
         return response
 
     def get_chunks(self, request: Request) -> Response:
