@@ -34,7 +34,7 @@ if [ -z "${TREE_NAMESPACE:-}" ]; then
 fi
 shift
 
-# Shows a file or folder of this machine at the same place inside, read-only, without copying it into the tree.
+# Shows a file or folder of this machine at the same path inside, read-only, without copying it into the tree.
 share() {
     local path=$1
     [ -e "$path" ] || return 0
@@ -107,7 +107,7 @@ for folder in ${PIP_FIND_LINKS:-} $(python3 -m pip config list 2>/dev/null | gre
     [ ! -d "$folder" ] || share "$(dirname "$folder")"
 done
 
-# The checkout is read-only; its .venv is that of this Debian's Python, so that everything finds it at its usual place.
+# The checkout is read-only; its .venv is that of this Debian's Python, so that everything finds it at its usual path.
 mkdir -p "$tree$inside" "$checkout/.venv" "$venv"
 mount --bind "$checkout" "$tree$inside"
 mount -o remount,bind,ro "$tree$inside"

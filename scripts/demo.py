@@ -34,7 +34,7 @@ BAR_WIDTH = 30
 
 
 class DemoError(Exception):
-    """Something is not as promised; the text is for whoever runs the demo."""
+    """Something is not as promised; the text is for the user of the demo."""
 
 
 def main() -> int:

@@ -177,7 +177,7 @@ def test_the_patterns_of_tests_that_reliability_names_are_those_of_tests() -> No
 
 def test_each_page_of_measurements_has_the_marks_between_which_make_bench_writes() -> None:
     folder = CHECKOUT / "docs" / "measurements"
-    for name, mark in (("transfers", "results"), ("links", "lines"), ("codecs", "codecs")):
+    for name, mark in (("transfers", "results"), ("links", "links"), ("codecs", "codecs")):
         page = (folder / f"{name}.md").read_text()
         assert page.index(f"<!-- {mark} -->\n") < page.index(f"<!-- end of {mark} -->\n")
 

@@ -45,7 +45,7 @@ def usable() -> tuple[Codec, ...]:
 
 
 def rule_out(codec: Codec) -> None:
-    """Do without a codec from now on, in this process. To be called before the first transfer.
+    """Neither offer nor accept a codec in this process. To be called before the first transfer.
 
     For ``delta16``, whose module is imported at its first use: it needs numpy, which cannot be imported everywhere.
     """
@@ -85,7 +85,7 @@ _ISAL_LEVEL = 2
 # wbits of zlib: a window of 32 KB, in a gzip member.
 _GZIP = 31
 MAX_PART_SIZE = 64 * 1024 * 1024
-"""Most bytes decoded at once, where a whole bucket may be larger."""
+"""Maximum number of bytes decoded at once, where a whole bucket may be larger."""
 
 _INPUT = 1024 * 1024
 # isal's type hints take the class for an instance.

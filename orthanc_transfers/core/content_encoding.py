@@ -15,7 +15,7 @@ ZSTD = "zstd"
 
 
 MAX_SIZE = 64 * 1024 * 1024
-"""Most bytes that an encoded text may hold: longer ones are sent as they are."""
+"""Maximum number of bytes that an encoded text may hold: longer ones are sent as they are."""
 
 # Bytes that fit into the first round trip anyway.
 _SMALL = 8 * 1024

@@ -22,13 +22,13 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     ├── NoSpace               507   not enough room for staging
     ├── Canceled              500   the job was canceled or paused while this ran
     ├── ConfigurationError          a value of the configuration; keeps the plugin from loading
-    ├── HostError                   Orthanc's SDK said no; carries its code
+    ├── HostError                   a call into Orthanc's SDK failed; carries its code
     └── PeerError             500   the other side; carries the peer's name
         ├── PeerUnreachable         refused, reset, DNS, time-out            (retryable)
-        │   └── PeerUntrusted       no agreement on TLS                      (not retryable)
+        │   └── PeerUntrusted       TLS failed: certificate or version       (not retryable)
         ├── PeerStatus              an HTTP status that is not 200; carries it
         │   └── BodyRefused         413 of what is in front of the peer; carries the size
-        ├── PeerInvalidResponse              an invalid response (HTML, wrong size…) (retryable)
+        ├── PeerInvalidResponse     an invalid response (HTML, wrong size…)  (retryable)
         └── PeerMismatch            the peer is not the one expected (originator)
 """
 
@@ -97,7 +97,7 @@ class ReadOnly(TransferError):
 
 
 class Conflict(TransferError):
-    """The request makes sense, but not in the present state."""
+    """The request is valid, but not in the present state."""
 
     status = 409
     code = 6
@@ -179,19 +179,19 @@ class PeerError(TransferError):
 
 
 class PeerUnreachable(PeerError):
-    """No answer: connection refused or reset, name unknown, time-out."""
+    """No response: connection refused or reset, name unknown, time-out."""
 
     retryable = True
 
 
 class PeerUntrusted(PeerUnreachable):
-    """No agreement on TLS: a certificate of either side, or the version. Trying again does not help."""
+    """TLS failed: a certificate of either side is not accepted, or the version. A retry does not help."""
 
     retryable = False
 
 
 class PeerStatus(PeerError):
-    """The peer answered with a status other than 200.
+    """The peer responded with a status other than 200.
 
     ``peer_status`` is that status, ``body`` its text (cut at a few KB), ``headers`` have
     lower-case names, ``retry_after`` is in seconds (``None`` if the peer named none).

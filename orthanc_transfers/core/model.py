@@ -111,7 +111,7 @@ class Manifest:
 
     @property
     def area(self) -> Range:
-        """All the bytes."""
+        """The whole area, as one range."""
         return Range(0, self.size)
 
     def instance(self, identifier: str) -> Instance:

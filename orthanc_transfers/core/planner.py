@@ -14,10 +14,10 @@ from orthanc_transfers.core.paths import CHUNKS_V1
 from orthanc_transfers.core.ranges import Range, RangeSet
 
 MAX_PATH = 1999
-"""Most characters in the path and query of a pull, as for C++ peers: 43 instances."""
+"""Maximum number of characters in the path and query of a pull, as for C++ peers: 43 instances."""
 
 MAX_RANGES = 32
-"""Most ranges in one bucket of version 2: its URL path names each."""
+"""Maximum number of ranges in one bucket of version 2: its URL path names each."""
 
 # The query for several complete instances: they are small, and start at offset 0.
 _LONGEST_QUERY = len("?offset=0&size=1234567890&compression=gzip")

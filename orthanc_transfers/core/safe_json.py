@@ -9,10 +9,13 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import BadFile, TooLarge
 
 MAX_NESTING = 16
-"""Most levels of arrays and objects; no message of ours has more than five."""
+"""Maximum number of levels of arrays and objects; no message of ours has more than five."""
 
 MAX_VALUES = 16_000_000
-"""Most values in one text: five for each of more instances than any message names. Each takes some 64 bytes."""
+"""Maximum number of values in one text: five for each of more instances than any message names.
+
+Each takes some 64 bytes.
+"""
 
 _BRACKETS = b"[]{}"
 _ALL_ELSE = bytes(set(range(256)) - set(_BRACKETS))

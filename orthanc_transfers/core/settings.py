@@ -52,7 +52,7 @@ class Settings:
     max_staging_size: int = 0
     """Bytes that all transfers being received may take on disk together; 0: as much as the disk has."""
     max_manifest_instances: int = 1_000_000
-    """Most instances in one transfer."""
+    """Maximum number of instances in one transfer."""
     push_idle_timeout: int = 3600
     """Seconds without a request after which a push being received is dropped."""
     max_outage: int = 600
@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def max_values(self) -> int:
-        """Most values in the JSON of a message that names instances, a bound on the memory that it takes."""
+        """Maximum number of values in the JSON of a message that names instances: bounds its memory."""
         return _VALUES_OF_INSTANCE * self.max_manifest_instances + _MORE_VALUES
 
 

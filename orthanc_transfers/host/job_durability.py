@@ -28,11 +28,11 @@ class JobDurability:
         self._force = force
         self._after = after
         self._submitted = 0.0
-        """When the last job was, by the monotonic clock."""
+        """When the last job was submitted, by the monotonic clock."""
         self._round = 0.0
-        """The submission that is being looked after."""
+        """The submission whose fsyncs are due."""
         self._step = len(after)
-        """How many times that was done; all times: it is over."""
+        """How many of its fsyncs are done."""
         self._calls = Periodic("submitted-jobs", self._delay, self._call)
 
     def add(self) -> None:

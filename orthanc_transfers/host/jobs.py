@@ -49,7 +49,7 @@ class _Texts:
         self._last: dict[int, bytes] = {}
 
     def keep(self, value: dict[str, Any]) -> int | None:
-        """The address of a JSON text, which lives until the calling thread comes again."""
+        """The address of a JSON text, which lives until the calling thread calls again."""
         text = json.dumps(value).encode()
         self._last[threading.get_ident()] = text
         return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value

@@ -39,9 +39,9 @@ class TransferStatus:
     resumed: int | None = None
     """Bytes that had arrived before this attempt."""
     imported: int | None = None
-    """Instances that the receiver was done with, when it said so last."""
+    """Instances that the receiver had settled, as of its last status."""
     importing: Importing | None = None
-    """The import, while it runs in this process: it knows better than ``imported``."""
+    """The import, while it runs in this process: more recent than ``imported``."""
     waiting: str | None = None
     """What the transfer waits for: one sentence, while nothing else can be done."""
     transaction: str | None = None

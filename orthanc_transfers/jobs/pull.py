@@ -82,7 +82,7 @@ def new_pull(services: Services, request: TransferRequest) -> Job:
 def _list(context: RunContext, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
     """All the instances that the peer has of the order, or the ``first`` of them."""
     order, peer = context.order, context.peer.name
-    # A C++ peer reads and hashes every file before it answers.
+    # A C++ peer reads and hashes every file before it responds.
     timeout = context.services.settings.peer_commit_timeout if capabilities is None else None
     try:
         answer = context.peer.look_up(
@@ -108,7 +108,7 @@ def _list(context: RunContext, capabilities: Capabilities | None, first: int | N
     try:
         listed = Beginning(Manifest(answer.instances), answer.more, answer.patients)
     except ValueError as error:
-        raise PeerInvalidResponse(f"peer {peer} lists instances that make no sense: {error}", peer) from error
+        raise PeerInvalidResponse(f"peer {peer} sent an invalid list of instances: {error}", peer) from error
     if listed.whole and len(listed.manifest):
         context.status.set_totals(listed.manifest)
     return listed
@@ -190,9 +190,10 @@ class _Pull(Generic[T]):
             return
         peer = self._context.peer.name
         raise PeerError(
-            f"peer {peer} sends {name_missing(incoming.manifest, incoming.missing())} "
-            f"with another MD5 than it announces, {MAX_ROUNDS} times now: the file is damaged there, or was overwritten"
-            " meanwhile; see POST /instances/…/attachments/dicom/verify-md5 on that peer",
+            f"after {MAX_ROUNDS} attempts, what peer {peer} sent of "
+            f"{name_missing(incoming.manifest, incoming.missing())} does not have the MD5 that it announced: the file"
+            " is damaged there, or was overwritten meanwhile;"
+            " see POST /instances/…/attachments/dicom/verify-md5 on that peer",
             peer,
         )
 

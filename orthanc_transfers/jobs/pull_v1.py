@@ -23,7 +23,7 @@ class Fetcher1:
         self._client = context.peer
         self._manifest = manifest
         self._target = context.services.settings.bucket_size
-        # The first answer tells whether the data compresses: the peer has it, this side does not.
+        # The first response tells whether the data compresses: the peer has it, this side does not.
         wanted = context.order.compression
         self._trying = wanted not in (Compression.NONE, Compression.GZIP)
         self._codec = Codec.NONE if wanted is Compression.NONE else Codec.GZIP

@@ -65,7 +65,7 @@ def _ask(context: RunContext, identifier: str, count: int) -> dict[str, Any]:
 
 
 def _rows(rows: Any) -> dict[str, tuple[str, str | None]]:
-    """Outcome and reason of each instance as the receiver says: texts of a stranger, cut at some length."""
+    """Outcome and reason of each instance as the receiver says: in the words of the peer, cut at some length."""
     told: dict[str, tuple[str, str | None]] = {}
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, dict) and isinstance(row.get("ID"), str) and isinstance(row.get("Outcome"), str):

@@ -199,7 +199,7 @@ class Push:
         else:
             return
 
-        # The answer is lost, the commit may have happened, or be going on. Asked again, a C++ peer
+        # The response is lost, the commit may have happened, or be going on. Asked again, a C++ peer
         # finishes the first one, and then knows nothing of it.
         try:
             context.peer.commit_v1(path, self._timeout, retry=True)
@@ -214,7 +214,7 @@ class Push:
         problem = self._missing()
         if problem:
             raise PeerError(
-                f"the answer of peer {peer} to the commit was lost ({lost}), and it does not show "
+                f"the response of peer {peer} to the commit was lost ({lost}), and it does not show "
                 f"{name_instances(problem)} as sent: the outcome is unknown, look at the peer",
                 peer,
             ) from lost

@@ -91,7 +91,7 @@ class Push:
             f"after {MAX_ROUNDS} attempts it has not received "
             f"{name_missing(self._manifest, push.missing)} with the announced MD5"
             if push.missing
-            else f"{MAX_ROUNDS} times it broke off the import"
+            else f"it interrupted the import {MAX_ROUNDS} times: see its log, then resubmit the job"
         )
 
     # --- the steps

@@ -17,7 +17,7 @@ class Session(requests.Session):
     """Returns a redirect like any other response."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """None: following one would send credentials to a server that nobody configured."""
+        """None: following one would send credentials to a server that is not configured."""
         return None
 
 

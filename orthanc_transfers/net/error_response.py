@@ -63,7 +63,7 @@ def _advice(method: str, status: int, headers: Mapping[str, str], body: bytes) -
 
 
 def _shown(text: str) -> str:
-    """A text of a stranger, quoted."""
+    """Text from the peer, quoted."""
     return repr(text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…")
 
 

@@ -48,7 +48,7 @@ def reason_of(error: BaseException, seconds: float) -> tuple[str, bool]:
     for cause in reversed(list(_causes(error))):
         match cause:
             case RemoteDisconnected() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                return "the connection was closed before an answer", False
+                return "the connection was closed before a response", False
             case ssl.SSLError():
                 return words(cause), any(part in (cause.reason or "").upper() for part in _HOPELESS)
             case ConnectTimedOut():
@@ -58,7 +58,7 @@ def reason_of(error: BaseException, seconds: float) -> tuple[str, bool]:
             case socket.gaierror():
                 return f"its name is unknown ({cause.strerror})", False
             case IncompleteRead():
-                return "the connection was closed in the middle of an answer", False
+                return "the connection was closed in the middle of a response", False
             case OSError() if not isinstance(cause, (requests.RequestException, Stale)):
                 return words(cause), False
             case HTTPException():

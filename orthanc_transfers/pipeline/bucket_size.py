@@ -19,7 +19,7 @@ FIRST_TOTAL = 8 * FIRST_SIZE
 MAX_IN_FLIGHT = 96 * 1024 * 1024
 """Bytes of all buckets in flight at once: both sides hold them in memory."""
 
-# Seconds that a request should last where the network is the limit: so long that waiting for its answer is a small
+# Seconds that a request should last where the network is the limit: so long that waiting for its response is a small
 # part of it, and no longer. A broken one is sent again; and the receiver must have dealt with it before TCP forgets
 # how fast it may send (after a pause of some 300 ms).
 _SECONDS = 0.6
@@ -92,7 +92,7 @@ class BucketSize:
         wanted = float(self._start)
         if slow(seconds):
             wait = self._round_trip() or 0.0
-            # While the link waits for the answer it carries nothing: that says nothing of how much it carries.
+            # While the link waits for the response it carries nothing: that says nothing of how much it carries.
             sending = size / max(seconds - wait, wait, 1e-6)
             wanted = min(MAX_SIZE, max(MIN_SIZE, max(_SECONDS, _ROUND_TRIPS * wait) * sending))
         self._worker.wanted = self._usual = min(_GROWTH * now, max(now / 2, wanted))

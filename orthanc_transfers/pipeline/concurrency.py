@@ -35,7 +35,7 @@ def max_requests(start: int) -> int:
 class Concurrency:
     """The number of requests at once, beginning with ``start``. Thread-safe; a call never blocks.
 
-    Where requests last long, the number soon doubles: while one waits for its answer, another sends. On a link that
+    Where requests last long, the number soon doubles: while one waits for its response, another sends. On a link that
     is long (``round_trip`` in seconds, once it is known) and not slow, it is at the upper limit from the beginning:
     every connection begins slowly, and what one of many loses after a packet loss or a rest is a smaller part of the
     whole. For a near peer it does not grow at first: a request that lasts long there waits for a CPU, and would wait
@@ -68,7 +68,7 @@ class Concurrency:
         """The number wanted at this moment."""
         if not self._asked:
             with self._lock:
-                # The first call comes when there are bytes to move: by then the peer has answered some requests,
+                # The first call comes when there are bytes to move: by then the peer has responded to some requests,
                 # and the round trip is known.
                 if not self._asked and far(self._round_trip()):
                     self._now = self._max

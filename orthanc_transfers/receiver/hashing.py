@@ -13,8 +13,8 @@ from orthanc_transfers.receiver.area import Area
 _BLOCK = 1024 * 1024
 
 MAX_ROUNDS = 4
-"""How often a thread that brought a bucket looks for more to hash: it may go on with what others bring, but not
-for as long as they do."""
+"""Times that a thread which wrote a bucket looks for more to hash: it may go on with the bytes of other threads, but
+not for as long as these write."""
 
 
 @dataclass(eq=False, slots=True)

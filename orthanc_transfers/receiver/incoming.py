@@ -169,7 +169,7 @@ class IncomingTransfer:
         return self._writer.missing() if self._state is PushState.RECEIVING else []
 
     def touch(self) -> None:
-        """Note that a client is still interested: it does not expire yet."""
+        """Postpone its expiry: a client is still interested."""
         self.last_used = self._services.clock.monotonic()
 
     # --- bytes
@@ -216,7 +216,7 @@ class IncomingTransfer:
     # --- commit
 
     def commit(self, cancellation: Cancellation | None = None) -> CommitSummary:
-        """Verify all, import all, or undo; returns when done. Asked again, the same outcome again.
+        """Verify all, import all, or undo; returns when done. Later calls return the same outcome.
 
         Several callers wait for the same commit, which the first one's cancellation stops.
         Raises ``Corrupted``, naming an instance, if bytes are missing or wrong: it is receiving again then,

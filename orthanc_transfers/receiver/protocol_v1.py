@@ -96,7 +96,7 @@ class PushV1:
         transfer.write(ranges, codec.decode(body, push.codec, size))
 
     def commit(self, identifier: str) -> None:
-        """Verify and import; returns when done, and the same again if asked again.
+        """Verify and import; returns when done. A repeated request gets the same outcome.
 
         Raises ``UnknownTransaction``; ``Corrupted``, naming an instance: the push stays, and buckets may be
         sent again; ``ImportRefused``: nothing was kept.

@@ -70,7 +70,7 @@ class Recycling:
     def ranks(
         self, area: Area, wanted: Collection[int], present: Iterable[int], cancellation: Cancellation
     ) -> Mapping[int, int]:
-        """The place of the patient of each wanted instance in the order of the import.
+        """The rank of the patient of each wanted instance in the order of the import.
 
         ``present`` are the instances that need no import. Raises ``ImportRefused`` if there are too many patients;
         ``Canceled``.

@@ -78,7 +78,7 @@ class Registry:
     """All transfers that this server is receiving, or has received lately. Thread-safe.
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
-    ``read_only``: nothing is received, and what was being received rests until a start without it.
+    ``read_only``: nothing is received, and what was being received is kept as it is until a start without it.
     ``capacity``: of Orthanc, whose limits are without effect here if there is none.
     """
 

@@ -18,7 +18,7 @@ from orthanc_transfers.core.content_encoding import (
 from orthanc_transfers.core.safe_json import parse_json
 
 MAX_VALUES = 1_000_000
-"""Most values in the JSON of a request: four for each chunk of the largest bucket, full of tiny instances."""
+"""Maximum number of values in the JSON of a request: four for each chunk of the largest bucket of tiny instances."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class Periodic:
                 _logger.exception("%s failed, and is tried again later", self._name)
 
     def _next(self) -> float | None:
-        # Decided under the lock: whoever calls ``start`` afterwards starts another thread.
+        # Decided under the lock: a later call of ``start`` starts another thread.
         with self._lock:
             delay = self._delay()
             self._running = delay is not None

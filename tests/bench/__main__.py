@@ -42,25 +42,25 @@ def main() -> None:
     options = _parse()
     options.folder.mkdir(parents=True, exist_ok=True)
     runs, codecs_file = options.folder / "runs.json", options.folder / "codecs.json"
-    lines_file = options.folder / "lines.json"
+    links_file = options.folder / "links.json"
     if options.codecs:
         table = codecs.measure(options.folder)
         codecs_file.write_text(json.dumps(table, indent=1))
         print("\n".join(report.codecs(table)))
-    elif options.lines is not None:
-        for profile in options.lines:
+    elif options.links is not None:
+        for profile in options.links:
             for row in link_utilization.measure(profile, options.folder):
-                results.keep(lines_file, row)
+                results.keep(links_file, row)
                 print(report.utilization_line(row), flush=True)
-        print("\n".join(report.utilization(results.load(lines_file))))
+        print("\n".join(report.utilization(results.load(links_file))))
     elif options.write:
         rows = results.of_last_sessions(results.load(runs))
         if not rows:
             raise SystemExit(f"no session in {runs} has the peer store in it")
         report.write(PAGES / "transfers.md", "results", report.transfers(rows))
         plot.draw(rows, PLOT)
-        if lines_file.exists():
-            report.write(PAGES / "links.md", "lines", report.utilization(results.load(lines_file)))
+        if links_file.exists():
+            report.write(PAGES / "links.md", "links", report.utilization(results.load(links_file)))
         if codecs_file.exists():
             table = json.loads(codecs_file.read_text())
             report.write(PAGES / "codecs.md", "codecs", report.codecs(table))
@@ -105,7 +105,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="auto also with nothing new, and with 1 %% new")
     parser.add_argument("--codecs", action="store_true", help="codecs alone, on one core")
     parser.add_argument(
-        "--lines",
+        "--links",
         nargs="?",
         type=lambda text: [LinkProfile.parse(one) for one in text.split(",")],
         const=[LinkProfile.parse(one) for one in link_utilization.ALL],
@@ -191,7 +191,7 @@ class Session:
     def _keep(self, load: Load, side: str, figures: Measurement, part: float = 1.0) -> None:
         row = {
             **self._facts,
-            "Place": str(load.profile),
+            "Profile": str(load.profile),
             "Rate": load.profile.rate,
             "Data": load.data,
             "Share": self._options.share,

@@ -32,7 +32,7 @@ class Goal:
 
 def of_transfers(rows: list[Row]) -> Iterator[Goal]:
     """Those that were measured."""
-    for profile, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
+    for profile, data in dict.fromkeys((row["Profile"], row["Data"]) for row in rows):
         cells = Cells(rows, profile, data)
         where = f"{profile}, ({data})" + ("" if cells.share == 1 else f", {cells.share:g} of it")
         if profile == "loopback":

@@ -1,4 +1,4 @@
-"""``make bench BENCH_ARGS=--lines``: how much of a link is used, whatever its rate and round-trip time.
+"""``make bench BENCH_ARGS=--links``: how much of a link is used, whatever its rate and round-trip time.
 
 Plain bytes are sent, as many as the link carries in some seconds, and the packets that arrive are counted meanwhile.
 *Whole* is all of the time from the request until the last byte was there: with the connecting, the listing and the
@@ -26,7 +26,7 @@ from tests.bench.transfer_methods import METHODS, Resources
 from tests.support.wan_link import HOSTS
 
 Row = dict[str, Any]
-"""``Place``, ``Side``, and of the link's rate ``Whole`` and ``Middle`` (1: all of it); ``Bytes`` on the link."""
+"""``Profile``, ``Side``, and of the link's rate ``Whole`` and ``Middle`` (1: all of it); ``Bytes`` on the link."""
 
 ALL = [
     *("1:1", "1:10", "1:100", "1:1000", "20:10", "20:100", "20:1000"),
@@ -85,7 +85,7 @@ def _row(profile: LinkProfile, side: str, pair: Pair, run: Callable[[], None]) -
     whole = reached(0.999)
     early, late = reached(0.1), reached(0.9)
     return {
-        "Place": str(profile),
+        "Profile": str(profile),
         "Side": side,
         "Bytes": size,
         "Whole": (whole[1] - before) / (whole[0] - began) / rate,

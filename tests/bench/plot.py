@@ -15,7 +15,7 @@ def draw(rows: list[Row], file: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    panels = [Cells(rows, *pair) for pair in dict.fromkeys((row["Place"], row["Data"]) for row in rows)]
+    panels = [Cells(rows, *pair) for pair in dict.fromkeys((row["Profile"], row["Data"]) for row in rows)]
     counts = [len(_drawn(cells)) for cells in panels]
     figure, axes = pyplot.subplots(
         len(panels),

@@ -21,7 +21,7 @@ def run_line(row: Row) -> str:
     phases = " ".join(f"{name} {seconds:.2f}" for name, seconds in row["phases"].items())
     part = "" if row["Part"] == 1 else f"  ({row['wall']:.2f} s for {row['Part']:g} of it)"
     return (
-        f"{row['Place']:28} {row['Data']} {row['Side']:24} {wall(row):7.2f} s{part}"
+        f"{row['Profile']:28} {row['Data']} {row['Side']:24} {wall(row):7.2f} s{part}"
         f"  cpu {row['cpu'][0]:.2f} + {row['cpu'][1]:.2f}"
         f"  memory {row['memory'][0] // _MB} + {row['memory'][1] // _MB} MB"
         f"  steal {row['steal']:.2f}  {phases}"
@@ -31,13 +31,13 @@ def run_line(row: Row) -> str:
 def transfers(rows: list[Row]) -> list[str]:
     """Markdown: one table for each link profile and data set, then the goals."""
     text: list[str] = []
-    for profile, data in dict.fromkeys((row["Place"], row["Data"]) for row in rows):
+    for profile, data in dict.fromkeys((row["Profile"], row["Data"]) for row in rows):
         cells = Cells(rows, profile, data)
         share = "" if cells.share == 1 else f", {cells.share:g} of it"
         when = {
             f"{row['Session']}, {row['Machine']}, {row['Commit']}"
             for row in rows
-            if row["Place"] == profile and row["Data"] == data
+            if row["Profile"] == profile and row["Data"] == data
         }
         text += [f"### {profile}: ({data}) {DATA[data][0]}{share}", "", f"{'; '.join(sorted(when))}.", ""]
         text += _table(_HEADS, (_transfer(cells, side) for side in cells.sides))
@@ -106,14 +106,14 @@ def _number(value: float | None) -> str:
 
 def utilization_line(row: Row) -> str:
     """How much of a link was used, as one line of text."""
-    return f"{row['Place']:28} {row['Side']:24} {_used(row)} %"
+    return f"{row['Profile']:28} {row['Side']:24} {_used(row)} %"
 
 
 def utilization(rows: list[Row]) -> list[str]:
     """Markdown: utilization of each link, in percent of its rate, as measured last."""
     sides = list(dict.fromkeys(row["Side"] for row in rows))
-    used = {(row["Place"], row["Side"]): row for row in rows}
-    profiles = sorted({row["Place"] for row in rows}, key=_numbers)
+    used = {(row["Profile"], row["Side"]): row for row in rows}
+    profiles = sorted({row["Profile"] for row in rows}, key=_numbers)
     shown = ([profile, *(_used(used.get((profile, side))) for side in sides)] for profile in profiles)
     return _table(["whole, middle, % of the rate", *sides], shown)
 

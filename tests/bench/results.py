@@ -36,9 +36,9 @@ def of_last_sessions(rows: list[Row]) -> list[Row]:
     best: dict[tuple[str, str], tuple[float, str]] = {}
     for row in rows:
         if row["Side"] == STORE:
-            key = row["Place"], row["Data"]
+            key = row["Profile"], row["Data"]
             best[key] = max(best.get(key, (0.0, "")), (row["Share"], row["Session"]))
-    return [row for row in rows if best.get((row["Place"], row["Data"])) == (row["Share"], row["Session"])]
+    return [row for row in rows if best.get((row["Profile"], row["Data"])) == (row["Share"], row["Session"])]
 
 
 def wall(row: Row) -> float:
@@ -63,7 +63,7 @@ class Cells:
         self.profile, self.data = profile, data
         self._rows: dict[str, list[Row]] = {}
         for row in rows:
-            if (row["Place"], row["Data"]) == (profile, data):
+            if (row["Profile"], row["Data"]) == (profile, data):
                 self._rows.setdefault(row["Side"], []).append(row)
 
     @property

@@ -43,7 +43,7 @@ def test_each_side_is_measured_and_compared_with_the_peer_store(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("page", "mark"), [("transfers", "results"), ("links", "lines"), ("codecs", "codecs")]
+    ("page", "mark"), [("transfers", "results"), ("links", "links"), ("codecs", "codecs")]
 )
 def test_a_page_has_the_marks_between_which_its_tables_are_written(
     page: str, mark: str, tmp_path: Path

@@ -17,7 +17,7 @@ from tests.bench import zlib_level_6
 
 class NeverAsked:
     def __getattr__(self, name):
-        return "text: whoever calls it fails"
+        return "text: a call of it fails"
 
 data = bytes(range(256)) * 1000
 assert b"".join(encode([data], Codec.GZIP)) != zlib.compress(data, 6, 31)

@@ -90,7 +90,7 @@ class Exchange:
         raise Broken
 
     def rest(self, seconds: float | None = None) -> None:
-        """Do nothing for a while; ``None``: until the client or the proxy goes away."""
+        """Do nothing for a while; ``None``: until the client or the proxy disconnects."""
         if seconds is not None:
             self.proxy.ended.wait(seconds)
             return

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_named_as_such(matrix: Matrix, variant: str) -> None:
         assert failure.startswith(f"the file of instance {instance} is damaged on this Orthanc: its MD5 is ")
         assert len(matrix.proxies[variant].of("POST", "/commit")) == 1
     else:
-        assert f"sends instance {instance} with another MD5 than it announces" in failure
+        assert f"sent of instance {instance} does not have the MD5 that it announced" in failure
         assert "the file is damaged there, or was overwritten meanwhile" in failure
     assert matrix.b.instances() == []
 

@@ -63,7 +63,7 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
         proxies = {"b1": proxy1, "b2": proxy2}
         for name, proxy in proxies.items():
             a.add_peer(name, b, Url=proxy.url)
-        a.add_peer("away", b, Url=f"http://127.0.0.1:{free_port()}/")
+        a.add_peer("offline", b, Url=f"http://127.0.0.1:{free_port()}/")
         a.add_peer("wrong-password", b, Password="looking-glass")
         start_together(a, b)
         yield World(a, b, proxies)
@@ -341,10 +341,10 @@ def test_a_wrong_password_is_told_without_the_password(world: World) -> None:
 
 def test_an_unreachable_peer_is_waited_for_and_then_named(world: World) -> None:
     stored(world.a, small_instances(1))
-    job = started(world, "send", "away")
+    job = started(world, "send", "offline")
     wait_for_content(world.a, job, lambda content: "Waiting" in content)
     error = error_of(world.a, job)
-    assert "away" in error
+    assert "offline" in error
     assert "refused" in error
     assert "127.0.0.1" in error
 

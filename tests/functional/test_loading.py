@@ -282,7 +282,7 @@ def make_servant(make_server: MakeServer) -> Iterator[MakeServer]:
     setpriv = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups") if root else ()
 
     def make(name: str, **options: Any) -> OrthancServer:
-        # Not below pytest's folder, which belongs to whoever runs it.
+        # Not below pytest's folder, which belongs to the user who runs it.
         server = OrthancServer(name, launcher=setpriv, **options)
         made.append(server)
         if root:

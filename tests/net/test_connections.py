@@ -139,7 +139,7 @@ def test_a_post_is_not_repeated_for_it_may_have_been_done(script: Any, connect: 
     server = script(dies_under_the_second_request, well)
     transport = connect(server.url)
     transport.send(PeerRequest("POST", "/1"))
-    with pytest.raises(PeerUnreachable, match="closed before an answer"):
+    with pytest.raises(PeerUnreachable, match="closed before a response"):
         transport.send(PeerRequest("POST", "/2"))
 
     assert len(server.heads) == 2

@@ -247,9 +247,9 @@ def test_a_response_that_announces_too_much_is_not_waited_for(script: Any, conne
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this", "in the middle of an answer"),
-        (CHUNKED[:-8], "in the middle of an answer"),
-        (b"", "closed before an answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this", "in the middle of a response"),
+        (CHUNKED[:-8], "in the middle of a response"),
+        (b"", "closed before a response"),
         (b"SSH-2.0-OpenSSH\r\n", "not HTTP"),
     ],
 )

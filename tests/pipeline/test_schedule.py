@@ -300,6 +300,7 @@ def test_without_room_for_the_rest_the_beginning_goes_too(
     receiver = target(pair, way)
     receiver.close()
     receiver.settings = replace(receiver.settings, max_staging_size=(FIRST_INSTANCES + 20) * 400)
+    pair.here.settings = replace(pair.here.settings, max_http_retries=0)
     receiver.start(max_size=receiver.settings.max_staging_size)
     pair.services = services_of(pair.here, pair.services.peers)  # type: ignore[arg-type]
     job = getattr(pair, way)()

@@ -1,4 +1,4 @@
-"""Finds ``OrthancPluginContext*``, the door to the SDK that the ``orthanc`` module does not hand out.
+"""Finds ``OrthancPluginContext*``, the entry point of the SDK, which the ``orthanc`` module does not expose.
 
 libOrthancPython.so keeps the pointer in its writable data. Each aligned word there is a candidate; it is
 the context if it points to readable memory laid out as the SDK's header says::

@@ -34,7 +34,7 @@ class RouteCalls(Calls):
         """Respond 200 with a body; returns once the client has it, or is gone."""
         with pinned(body) as (address, size):
             parameters = structures.AnswerBuffer(output, address, uint32(size), text(content_type))
-            # A code other than 0 means that the client went away: there is no one left to tell.
+            # A code other than 0 means that the client disconnected: no response can reach it.
             self._invoke(self._context, Service.ANSWER_BUFFER, byref(parameters))
 
     def send_status(self, output: int, status: int, body: Buffer) -> None:

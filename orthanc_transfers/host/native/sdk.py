@@ -93,14 +93,14 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
         return json.loads(self.rest_get("/system")).get("StorageAreaPlugin") is not None
 
     def rest_get(self, uri: str) -> bytes:
-        """``GET`` from Orthanc itself, past all plugins."""
+        """``GET`` from Orthanc itself, bypassing all plugins."""
         target = MemoryBuffer()
         parameters = structures.RestApiGet(ctypes.pointer(target), text(uri))
         self._call(Service.REST_API_GET, parameters, f"GET {uri}")
         return self._taken_bytes(target)
 
     def rest_post(self, uri: str, body: Buffer) -> bytes:
-        """``POST`` to Orthanc itself, past all plugins. The body is not copied on its way."""
+        """``POST`` to Orthanc itself, bypassing all plugins. The body is not copied on its way."""
         target = MemoryBuffer()
         with pinned(body) as (address, size):
             parameters = structures.RestApiPost(ctypes.pointer(target), text(uri), address, uint32(size))
@@ -108,7 +108,7 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
         return self._taken_bytes(target)
 
     def rest_delete(self, uri: str) -> None:
-        """``DELETE`` in Orthanc itself, past all plugins."""
+        """``DELETE`` in Orthanc itself, bypassing all plugins."""
         code = self._invoke(self._context, Service.REST_API_DELETE, text(uri))
         self._check(code, f"DELETE {uri}")
 
