@@ -121,7 +121,12 @@ class Plugin:
         # Receiving
         clock = SystemClock()
         reports = Reports(staging_directory / "reports", settings.report_retention, clock)
-        staging = Staging(staging_directory, max_size=settings.max_staging_size, clock=clock)
+        staging = Staging(
+            staging_directory,
+            max_size=settings.max_staging_size,
+            clock=clock,
+            storage=lambda: None if sdk.storage_is_elsewhere() else storage,
+        )
         self._registry = Registry(
             staging=staging,
             store=store,

@@ -172,6 +172,12 @@ class Area:
                 with contextlib.suppress(BufferError):
                     memory.close()
 
+    def give_back(self) -> None:
+        """Free the room of the bytes, which are lost: all read as zeros from now on. Raises ``TransferError``."""
+        with self._use(), disk_errors():
+            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, self.manifest.size)
+
     # --- the journal
 
     def journal_ranges(self, kind: Kind, ranges: Sequence[Range]) -> None:

@@ -293,6 +293,8 @@ class Commit:
         # An error while everything is being closed is no outcome.
         self._closing.check()
         if self._importer is not None:
+            with contextlib.suppress(TransferError):
+                self._area.give_back()  # where all is on one disk, that is full, nothing can be deleted before
             self._importer.undo(self._closing)
         if not isinstance(error, TransferError):
             log.error("the commit of transfer %s failed", self._area.id, exc_info=error)

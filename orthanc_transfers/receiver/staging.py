@@ -19,10 +19,11 @@ import secrets
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
+from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.receiver.area import Area
@@ -45,12 +46,21 @@ _MAX_SERVERS = 64
 class Staging:
     """The areas below one folder.
 
-    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's.
+    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's. ``storage`` tells
+    the folder into which they are imported, if it is one: on the same file system, there must be room for that too.
     Raises ``ConfigurationError`` if the folder cannot be created or written.
     """
 
-    def __init__(self, root: Path, *, max_size: int = 0, clock: Clock) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_size: int = 0,
+        clock: Clock,
+        storage: Callable[[], Path | None] = lambda: None,
+    ) -> None:
         self._max_size = max_size
+        self._storage = storage
         self._clock = clock
         self._lock = threading.Lock()
         self._promised: dict[str, int] = {}
@@ -99,6 +109,11 @@ class Staging:
             written = sum(area.written for area in self._areas.values())
             outstanding = max(0, staged - written)
             free = max(0, disk.f_bavail * disk.f_frsize - outstanding)
+            if needed <= free < 2 * needed and self._shared_disk():
+                raise NoSpace(
+                    f"{needed} bytes are needed for staging this transfer and as many for importing it, on the same"
+                    f" disk, {free} are free there: {MAKE_ROOM}"
+                )
             if needed > free:
                 raise NoSpace(
                     f"{needed} bytes are needed for this transfer, {free} are free for staging: {MAKE_ROOM}"
@@ -110,6 +125,13 @@ class Staging:
                     " wait for other transfers or allow more, then resubmit the job"
                 )
             self._promised[identifier] = self._promised.get(identifier, 0) + needed
+
+    def _shared_disk(self) -> bool:
+        try:
+            storage = self._storage()
+            return storage is not None and os.stat(storage).st_dev == os.stat(self.root).st_dev
+        except (OSError, TransferError):
+            return False
 
     def forget(self, identifier: str) -> None:
         """Release what is reserved for an area."""

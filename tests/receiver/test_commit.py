@@ -246,3 +246,22 @@ def test_a_commit_stops_looking_up_what_is_stored_before_it_begins(receiver: Rec
         (transfer,) = receiver.registry.all()
     assert transfer.state is PushState.RECEIVING
     assert transfer.commit().stored == 12
+
+
+def test_the_room_of_what_was_received_is_given_back_before_anything_is_undone(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.store.refused[identify(FILES[-1])] = "no room"
+    transfer = receiver.pull(FILES)
+    fill(transfer, FILES)
+    blocks, remove = [], receiver.store.remove
+
+    def look(identifier: str) -> None:
+        blocks.append((receiver.root / transfer.id / "area").stat().st_blocks)
+        remove(identifier)
+
+    monkeypatch.setattr(receiver.store, "remove", look)
+    with pytest.raises(ImportRefused):
+        transfer.commit()
+    assert set(blocks) == {0}
+    assert receiver.store.files == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -303,3 +304,17 @@ def test_a_file_system_that_does_not_sync_directories_is_good_enough(
     transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     assert transfer.commit().stored == len(FILES)
+
+
+def test_on_the_disk_of_the_storage_there_must_be_room_for_the_import_too(tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    needed = disk.f_bavail * disk.f_frsize * 2 // 3
+    with (
+        contextlib.closing(
+            Staging(tmp_path / "shared", clock=TestClock(), storage=lambda: tmp_path)
+        ) as shared,
+        pytest.raises(NoSpace, match=f"{needed} bytes .* importing"),
+    ):
+        shared.promise("a" * 32, needed)
+    with contextlib.closing(Staging(tmp_path / "alone", clock=TestClock(), storage=lambda: None)) as alone:
+        alone.promise("a" * 32, needed)
