@@ -25,7 +25,7 @@ def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes) -> RouteTab
         Route(paths.SEND, {"POST": user.send}),
         Route(paths.PULL, {"POST": user.pull}),
         *(
-            Route(paths.job_command("([^/]+)", name), {"POST": partial(user.command_job, name)})
+            Route(paths.job_command(_ID, name), {"POST": partial(user.command_job, name)})
             for name in ("pause", "cancel")
         ),
         Route(paths.PEERS, {"GET": user.list_peers}),
