@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import md5
@@ -22,6 +23,7 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 STUDY = "57d1d2f5-aaaaaaaa-bbbbbbbb-cccccccc-00000001"
 
 
+@cache
 def file(number: int, size: int = 3000) -> bytes:
     """A "DICOM file" of words of 16 bits that compress; its first 16 bytes stand for its UIDs."""
     words = bytearray()
