@@ -16,7 +16,7 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.messages_v2 import Capabilities
-from orthanc_transfers.core.model import Beginning, Manifest, name_missing
+from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.fetcher import Fetcher
@@ -66,6 +66,14 @@ class PullJob(TransferJob):
                 raise
             # The peer lists other instances than it did a moment ago.
             _transfer(context, _list(context, capabilities), capabilities)
+
+    def reset(self) -> None:
+        # Only who resubmits the job begins anew. One that Orthanc reloads is told of the failure: its import may be
+        # what Orthanc died of.
+        failed = self.services.registry.find(KIND, self.token)
+        if failed is not None and failed.state is PushState.FAILED:
+            failed.discard()
+        super().reset()
 
     def undo(self, resume: ResumeState, *, failed: bool) -> None:
         # What a failed pull has received is kept for another attempt.

@@ -201,8 +201,7 @@ class Registry:
             # A client that announces the beginning once more does not know that the rest has arrived.
             or (request.more > 0 and len(manifest) > 0 and known.manifest.starts_with(manifest))
         )
-        fresh_start = known.kind == "pull" and (not same or known.state is PushState.FAILED)
-        if fresh_start:
+        if known.kind == "pull" and not same:
             known.discard()
             return False
         if not same:

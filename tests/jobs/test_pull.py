@@ -299,6 +299,24 @@ def test_a_refused_import_fails_the_job_and_leaves_nothing(pair: PeerPair) -> No
     assert pair.here.store.files == pair.there.store.files
 
 
+def test_a_pull_whose_import_failed_before_its_job_was_saved_fails_and_does_not_start_over(
+    pair: PeerPair,
+) -> None:
+    # Or what Orthanc has died of twice would be fetched and imported twice more.
+    refused = sorted(pair.there.store.files)[4]
+    pair.here.store.refused.add(refused)
+    job = pair.pull()
+    assert finish(job) is StepOutcome.FAILURE
+    pair.here.store.refused.clear()
+    again = pair.restart(job)
+    assert finish(again) is StepOutcome.FAILURE
+    assert refused in (again.failure() or "")
+    assert pair.here.store.files == {}
+    again.reset()
+    assert finish(again) is StepOutcome.SUCCESS
+    assert pair.here.store.files == pair.there.store.files
+
+
 def test_a_failed_pull_goes_on_when_resubmitted(pair: PeerPair, version: int) -> None:
     def cut(request: str, body: bytes) -> bytes:
         if "chunks" in request and pair.link.count(CHUNKS[version]) > 4:

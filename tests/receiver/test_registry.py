@@ -77,13 +77,16 @@ def test_a_pull_whose_manifest_changed_starts_over(receiver: Receiver) -> None:
     assert receiver.leftovers() == {new.id}
 
 
-def test_a_pull_that_failed_can_be_tried_again(receiver: Receiver) -> None:
+def test_a_pull_that_failed_stays_so_until_it_is_discarded_to_be_tried_again(receiver: Receiver) -> None:
     receiver.store.refused[identify(FILES[3])] = "no"
     transfer = receiver.pull(FILES)
     fill(transfer, FILES)
     with pytest.raises(ImportRefused):
         transfer.commit()
     receiver.store.refused.clear()
+    with pytest.raises(ImportRefused, match="no"):
+        receiver.pull(FILES).commit()
+    transfer.discard()
     again = receiver.pull(FILES)
     fill(again, FILES)
     assert again.commit().stored == 12
