@@ -27,7 +27,7 @@ test: setup-test ## all tests, the three below: about 24 min on two cores
 .PHONY: test-fast
 test-fast: ## types, style and all tests that need no Orthanc, no Chromium and no root: about 40 s on two cores
 	@scripts/setup.sh fast
-	$(python) -m pytest -m "not (orthanc or browser or faults)" $(ARGS)
+	$(python) -m pytest -n auto -m "not (orthanc or browser or faults)" $(ARGS)
 
 .PHONY: test-orthanc
 test-orthanc: setup-test ## the tests on real Orthancs and in a real browser: about 5 min on two cores
