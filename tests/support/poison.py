@@ -1,6 +1,6 @@
 """A file whose import kills Orthanc: a sequence nested so deep that DCMTK runs out of stack (SIGSEGV).
 
-Tried on 1.10.1, 1.12.7 and 1.13.0; a plain ``POST /instances`` of it kills them too.
+Tried on 1.10.1.
 """
 
 from __future__ import annotations
