@@ -21,20 +21,20 @@ setup-test:
 
 # Together the three below are all tests: each is in one of them, by its markers (see pyproject.toml).
 .PHONY: test
-test: setup-test ## all tests, the three below: about 24 min on two cores
+test: setup-test ## all tests, the three below: about 26 min on two cores
 	$(python) -m pytest $(ARGS)
 
 .PHONY: test-fast
 test-fast: ## types, style and all tests that need no Orthanc, no Chromium and no root: about 40 s on two cores
 	@scripts/setup.sh fast
-	$(python) -m pytest -n auto -m "not (orthanc or browser or faults)" $(ARGS)
+	$(python) -m pytest -n auto --dist worksteal -m "not (orthanc or browser or faults)" $(ARGS)
 
 .PHONY: test-orthanc
 test-orthanc: setup-test ## the tests on real Orthancs and in a real browser: about 5 min on two cores
 	$(python) -m pytest -m "(orthanc or browser) and not faults" $(ARGS)
 
 .PHONY: test-faults
-test-faults: setup-test ## real Orthancs, with things broken on purpose: about 17 min on two cores
+test-faults: setup-test ## real Orthancs, with things broken on purpose: about 20 min on two cores
 	$(python) -m pytest -m faults $(ARGS)
 
 .PHONY: test-trixie
