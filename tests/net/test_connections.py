@@ -66,6 +66,11 @@ def test_an_error_that_was_read_to_its_end_does_not_cost_the_connection(serve: A
     assert server.connections == 1
 
 
+def test_a_connection_is_given_up_before_orthanc_closes_it() -> None:
+    keep_alive_timeout = 1.0  # seconds, of Orthanc's HTTP server
+    assert 0 < connections.MAX_IDLE_UNREPEATABLE < connections.MAX_IDLE < keep_alive_timeout
+
+
 @pytest.mark.parametrize(
     ("method", "limit"), [("PUT", "MAX_IDLE"), ("GET", "MAX_IDLE"), ("POST", "MAX_IDLE_UNREPEATABLE")]
 )
