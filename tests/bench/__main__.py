@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.bench import codecs, link_utilization, plot, report, results
-from tests.bench.datasets import DATA, files
+from tests.bench.datasets import DATA, Jobs, files
 from tests.bench.import_baseline import import_locally
 from tests.bench.link_profile import LinkProfile
 from tests.bench.measurement import Measurement, measure
@@ -85,7 +86,7 @@ def _parse() -> argparse.Namespace:
         "--data",
         type=_listed(DATA),
         default=["a"],
-        help="; ".join(f"{key}: {text}" for key, (text, _) in DATA.items()),
+        help="; ".join(f"{key}: {data}" for key, data in DATA.items()),
     )
     parser.add_argument(
         "--sides",
@@ -179,14 +180,22 @@ class Session:
         part = 1.0
         if name == STORE and not load.profile.local and self._options.peer_store_share < 1:
             resources, part = _part(pair, self._options.peer_store_share)
+        jobs = DATA[load.data].jobs
+        run = partial(
+            measure,
+            side,
+            pair,
+            [resources] if jobs is Jobs.TOGETHER else [[one] for one in resources],
+            in_turn=jobs is Jobs.IN_TURN,
+        )
         pair.renew()
-        figures = measure(side, pair, resources)
+        figures = run()
         _check(pair, name, part, figures)
         self._keep(load, name, figures, part)
         if self._options.again and name in _AGAIN:
-            self._keep(load, f"{name}, nothing new", measure(side, pair, resources))
+            self._keep(load, f"{name}, nothing new", run())
             pair.lose(0.01)
-            self._keep(load, f"{name}, 1 % new", measure(side, pair, resources))
+            self._keep(load, f"{name}, 1 % new", run())
 
     def _keep(self, load: Load, side: str, figures: Measurement, part: float = 1.0) -> None:
         row = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +60,55 @@ def _package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-DATA: dict[str, tuple[str, Callable[[float], Iterator[bytes]]]] = {
-    "a": ("1000 CT slices, 512 x 512 x 16 bit", lambda share: dicom_data.ct_study(round(1000 * share))),
-    "b": ("5000 small images, 64 x 64", lambda share: dicom_data.small_instances(round(5000 * share))),
-    "c": ("one multi-frame of 600 MB", lambda share: iter([dicom_data.multi_frame(round(600 * MB * share))])),
-    "d": ("real radiographs and ultrasound, 200 MB uncompressed", _real),
-    "e": ("640 CT slices in JPEG 2000, lossless, 100 MB", _jpeg_2000),
+def _studies(count: int, slices: int, size: int) -> Iterator[bytes]:
+    """Studies of as many patients."""
+    for number in range(max(1, count)):
+        yield from dicom_data.ct_study(slices, size=size, name=f"Phantom^{number}", seed=number)
+
+
+class Jobs(enum.Enum):
+    """How the studies of a data set are transferred."""
+
+    TOGETHER = "one job"
+    AT_ONCE = "a job for each study, all posted at once"
+    IN_TURN = "a job for each study, one after another"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """``make`` gives the files for a share of it (1: all)."""
+
+    text: str
+    make: Callable[[float], Iterator[bytes]]
+    jobs: Jobs = Jobs.TOGETHER
+
+    def __str__(self) -> str:
+        return self.text if self.jobs is Jobs.TOGETHER else f"{self.text}, {self.jobs.value}"
+
+
+DATA = {
+    "a": DataSet(
+        "1000 CT slices, 512 x 512 x 16 bit", lambda share: dicom_data.ct_study(round(1000 * share))
+    ),
+    "b": DataSet("5000 small images, 64 x 64", lambda share: dicom_data.small_instances(round(5000 * share))),
+    "c": DataSet(
+        "one multi-frame of 600 MB", lambda share: iter([dicom_data.multi_frame(round(600 * MB * share))])
+    ),
+    "d": DataSet("real radiographs and ultrasound, 200 MB uncompressed", _real),
+    "e": DataSet("640 CT slices in JPEG 2000, lossless, 100 MB", _jpeg_2000),
+    "r": DataSet(
+        "routing: 200 studies of 5 images of 33 KB",
+        lambda share: _studies(round(200 * share), 5, 128),
+        Jobs.AT_ONCE,
+    ),
+    "x": DataSet(
+        "radiographs: 30 studies of 2 images of 8.4 MB",
+        lambda share: _studies(round(30 * share), 2, 2048),
+        Jobs.AT_ONCE,
+    ),
+    "o": DataSet("30 images of 33 KB", lambda share: _studies(round(30 * share), 1, 128), Jobs.IN_TURN),
 }
-"""Name -> what it is, and the files for a share of it (1: all)."""
+"""By name."""
 
 
 def files(folder: Path, name: str, share: float) -> list[Path]:
@@ -74,7 +117,7 @@ def files(folder: Path, name: str, share: float) -> list[Path]:
     done = made / "done"
     if not done.exists():
         made.mkdir(parents=True, exist_ok=True)
-        for number, data in enumerate(DATA[name][1](share)):
+        for number, data in enumerate(DATA[name].make(share)):
             (made / f"{number:05}.dcm").write_bytes(data)
         done.touch()
     return sorted(made.glob("*.dcm"))

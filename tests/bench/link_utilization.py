@@ -96,7 +96,8 @@ def _row(profile: LinkProfile, side: str, pair: Pair, run: Callable[[], None]) -
 def _transfer(side: str, pair: Pair, resources: Resources) -> None:
     owner = pair.b if METHODS[side].pulls else pair.a
     with pair.near(owner):
-        job = METHODS[side].begin(owner, resources)
+        path, body = METHODS[side].order(resources)
+        job = owner.post(path, body)["ID"]
         ended = owner.wait_for_job(job)
     if ended["State"] != "Success":
         raise RuntimeError(f"a job failed: {ended}")

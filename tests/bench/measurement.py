@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from tests.bench.job_client import JobClient, in_sum, own_seconds
 from tests.bench.server_pair import Pair
 from tests.bench.transfer_methods import Method, Resources
 from tests.support.orthanc_client import FINISHED
@@ -25,12 +30,12 @@ class Measurement:
     """Of one run. Seconds and bytes; the first of a pair is the sender's."""
 
     wall: float
-    """From the request to the success of the job."""
+    """From the request to the success of the job; of several, from the first request to the last success."""
     cpu: tuple[float, float]
     memory: tuple[int, int] = (0, 0)
     """Peak above what was in use before."""
     phases: dict[str, float] = field(default_factory=dict)
-    """Of our jobs: how long each phase took, to the nearest look."""
+    """Of our jobs: how long each phase took, to the nearest look. Of one job only."""
     first: float | None = None
     """Of our jobs: until the first bucket had arrived."""
     wire: int = 0
@@ -38,35 +43,48 @@ class Measurement:
     steal: float = 0.0
     """What the machine's host took away from all processors together."""
     content: dict[str, Any] = field(default_factory=dict)
+    """Of the job; of several, in sum."""
+    job: float = 0.0
+    """A job from its creation to its completion, by its own times; of several, the median."""
 
 
-def measure(side: Method, where: Pair, resources: Resources) -> Measurement:
-    """Raises ``RuntimeError`` if the job fails."""
+def measure(side: Method, where: Pair, wanted: Sequence[Resources], *, in_turn: bool = False) -> Measurement:
+    """One job for each of ``wanted``: all at once, or each after the one before.
+
+    Raises ``RuntimeError`` if one fails.
+    """
     a, b = where.a, where.b
     for server in (a, b):
         forget_peak(server.pid)
     used = [memory(server.pid) for server in (a, b)]
     cpu, stolen, carried = [cpu_seconds(server.pid) for server in (a, b)], steal(), _carried(where)
     owner = b if side.pulls else a
-    with where.near(owner):
+    phases: dict[str, float] = {}
+    first = None
+    ended: list[dict[str, Any]] = []
+    with where.near(owner), closing(JobClient(owner)) as client:
         began = before = time.monotonic()
-        job = side.begin(owner, resources)
-        phases: dict[str, float] = {}
-        first = None
-        while True:
-            seen = owner.job(job)
+        waiting = deque(side.order(resources) for resources in wanted)
+        running: deque[str] = deque()
+        while waiting or running:
+            while waiting and not (in_turn and running):
+                running.append(client.begin(*waiting.popleft()))
+            seen = client.look(running[0])
             now = time.monotonic()
-            phase = seen["Content"].get("Phase")
-            if phase is not None:
-                phases[phase] = phases.get(phase, 0.0) + now - before
-            if first is None and seen["Content"].get("Codecs"):
-                first = now - began
-            before = now
-            if seen["State"] in FINISHED:
-                break
-            time.sleep(_EVERY)
-    if seen["State"] != "Success":
-        raise RuntimeError(f"a job failed: {seen}")
+            if len(wanted) == 1:
+                phase = seen["Content"].get("Phase")
+                if phase is not None:
+                    phases[phase] = phases.get(phase, 0.0) + now - before
+                if first is None and seen["Content"].get("Codecs"):
+                    first = now - began
+                before = now
+            if seen["State"] not in FINISHED:
+                time.sleep(_EVERY)
+                continue
+            if seen["State"] != "Success":
+                raise RuntimeError(f"a job failed: {seen}")
+            running.popleft()
+            ended.append(seen)
     return Measurement(
         wall=now - began,
         cpu=(cpu_seconds(a.pid) - cpu[0], cpu_seconds(b.pid) - cpu[1]),
@@ -75,7 +93,8 @@ def measure(side: Method, where: Pair, resources: Resources) -> Measurement:
         first=first,
         wire=_carried(where) - carried,
         steal=steal() - stolen,
-        content=seen["Content"],
+        content=in_sum([job["Content"] for job in ended]),
+        job=median(map(own_seconds, ended)),
     )
 
 

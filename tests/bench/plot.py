@@ -32,7 +32,7 @@ def draw(rows: list[Row], file: Path) -> None:
         axis.bar_label(bars, fmt=" %.1f s", fontsize=8)
         axis.margins(x=0.1)
         share = "" if cells.share == 1 else f", {cells.share:g} of it"
-        axis.set_title(f"{cells.profile}: {DATA[cells.data][0]}{share}", fontsize=9, loc="left")
+        axis.set_title(f"{cells.profile}: {DATA[cells.data]}{share}", fontsize=9, loc="left")
         axis.tick_params(labelsize=8)
     figure.tight_layout()
     figure.savefig(file, dpi=110)

@@ -23,6 +23,7 @@ def run_line(row: Row) -> str:
     return (
         f"{row['Profile']:28} {row['Data']} {row['Side']:24} {wall(row):7.2f} s{part}"
         f"  cpu {row['cpu'][0]:.2f} + {row['cpu'][1]:.2f}"
+        f"  job {1000 * row['job']:.0f} ms"
         f"  memory {row['memory'][0] // _MB} + {row['memory'][1] // _MB} MB"
         f"  steal {row['steal']:.2f}  {phases}"
     )
@@ -39,7 +40,7 @@ def transfers(rows: list[Row]) -> list[str]:
             for row in rows
             if row["Profile"] == profile and row["Data"] == data
         }
-        text += [f"### {profile}: ({data}) {DATA[data][0]}{share}", "", f"{'; '.join(sorted(when))}.", ""]
+        text += [f"### {profile}: ({data}) {DATA[data]}{share}", "", f"{'; '.join(sorted(when))}.", ""]
         text += _table(_HEADS, (_transfer(cells, side) for side in cells.sides))
         text.append("")
     return [*text, "### Goals", "", *_goals(goals.of_transfers(rows))]
@@ -52,6 +53,7 @@ _HEADS = (
     "CPU s, sender + receiver",
     "memory, MB, sender + receiver",
     "first bucket, sending, import, s",
+    "a job, ms",
     "wire, MB",
     "ratio, codecs",
     "steal, s",
@@ -80,6 +82,7 @@ def _transfer(cells: Cells, side: str) -> list[str]:
             f"{cells.value(side, lambda row, end=end: row['memory'][end] / _MB):.0f}" for end in (0, 1)
         ),
         phases,
+        f"{1000 * job:.0f}" if (job := cells.value(side, lambda row: row.get("job", 0))) else "",
         _wire(cells, side),
         f"{content.get('CompressionRatio', '')} {codecs}".strip(),
         _shown(cells, side, lambda row: row["steal"]),

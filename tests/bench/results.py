@@ -46,6 +46,11 @@ def wall(row: Row) -> float:
     return float(row["wall"] / row["Part"])
 
 
+def cpu(row: Row) -> float:
+    """CPU seconds of both sides."""
+    return float(sum(row["cpu"]) / row["Part"])
+
+
 def importing(row: Row) -> float:
     """Seconds of the commit."""
     return float(row["phases"].get("Importing", 0))
@@ -93,8 +98,8 @@ class Cells:
         rows = self.of(side)
         return median(map(figure, rows)) if rows else None
 
-    def ratio(self, side: str, other: str, figure: Figure = wall) -> float | None:
-        """The median of a figure, divided by the time that another side took in the same run."""
-        others = {row["Run"]: wall(row) for row in self.of(other)}
+    def ratio(self, side: str, other: str, figure: Figure = wall, divisor: Figure = wall) -> float | None:
+        """The median of a figure, divided by what another side had in the same run, its time if nothing is said."""
+        others = {row["Run"]: divisor(row) for row in self.of(other)}
         found = [figure(row) / others[row["Run"]] for row in self.of(side) if row["Run"] in others]
         return median(found) if found else None

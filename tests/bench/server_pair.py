@@ -43,6 +43,8 @@ class Pair:
                 "StableAge": 3600,
                 # A job of the run before would go on beside the next one.
                 "SaveJobs": False,
+                # All of a run's are looked at when they have ended.
+                "JobsHistorySize": 1000,
             },
             script=script,
             plugins=[DICOMWEB] if DICOMWEB.exists() else [],

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.orthanc_server import OrthancServer
-
 Resources = Sequence[dict[str, str]]
 
 STORE = "peer store"
@@ -16,9 +14,9 @@ STORE = "peer store"
 
 @dataclass(frozen=True)
 class Method:
-    """``begin`` asks a server for the job, and gives its identifier. ``pulls``: the receiver is asked."""
+    """``order`` gives the path and the body of the POST that begins the job. ``pulls``: the receiver is asked."""
 
-    begin: Callable[[OrthancServer, Resources], str]
+    order: Callable[[Resources], tuple[str, dict[str, Any]]]
     ours: bool = False
     pulls: bool = False
     stand_in: bool = False
@@ -27,20 +25,19 @@ class Method:
 
 def _core(path: str) -> Method:
     # Orthanc wants Synchronous, its DICOMweb plugin knows it too.
-    def begin(server: OrthancServer, resources: Resources) -> str:
-        body = {"Resources": [one["ID"] for one in resources], "Synchronous": False}
-        return str(server.post(path, body)["ID"])
-
-    return Method(begin)
+    return Method(
+        lambda resources: (path, {"Resources": [one["ID"] for one in resources], "Synchronous": False})
+    )
 
 
 def _ours(direction: str, compression: str, *, stand_in: bool = False) -> Method:
-    def begin(server: OrthancServer, resources: Resources) -> str:
-        ask: Callable[..., dict[str, Any]] = server.send if direction == "push" else server.pull
-        peer = "b" if direction == "push" else "a"
-        return str(ask(resources, peer, Compression=compression)["ID"])
+    pulls = direction == "pull"
+    path, peer = ("transfers/pull", "a") if pulls else ("transfers/send", "b")
 
-    return Method(begin, ours=True, pulls=direction == "pull", stand_in=stand_in)
+    def order(resources: Resources) -> tuple[str, dict[str, Any]]:
+        return path, {"Resources": list(resources), "Peer": peer, "Compression": compression}
+
+    return Method(order, ours=True, pulls=pulls, stand_in=stand_in)
 
 
 METHODS: dict[str, Method] = {
