@@ -171,7 +171,7 @@ class TransferJob(ABC):
 
     def set_identifier(self, identifier: str) -> None:
         self._identifier = identifier
-        self._alias_report(self._attempt.status.transaction)
+        self._alias_report(self._attempt)
 
     def reset(self) -> None:
         with self._lock:
@@ -219,9 +219,10 @@ class TransferJob(ABC):
 
     def _on_transaction(self, attempt: Attempt, transaction: str) -> None:
         attempt.status.transaction = transaction
-        self._alias_report(transaction)
 
     def _on_end(self, attempt: Attempt, event: Event | None, error: str | None) -> None:
+        # Before a user sees the end, who may ask for the report then.
+        self._alias_report(attempt)
         with self._lock:
             # The end of an attempt that was canceled or resubmitted meanwhile changes nothing.
             if event is not None and self._attempt is attempt and self._state is not State.CANCELED:
@@ -234,9 +235,10 @@ class TransferJob(ABC):
     def _fire(self, event: Event) -> None:
         self._state = after(self._state, event)
 
-    def _alias_report(self, transaction: str | None) -> None:
-        """Let the report of a transfer be found by the identifier of this job."""
-        # The queue tells one identifier and the worker thread the other: the second of them knows both.
+    def _alias_report(self, attempt: Attempt) -> None:
+        """Let the report of a transfer, if there is one, be found by the identifier of this job."""
+        # The queue may tell the identifier after the end of a short transfer: the later of the two finds both.
+        transaction = attempt.status.transaction
         if self._identifier is None or transaction is None:
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -20,11 +21,16 @@ log = logging.getLogger(__name__)
 _DAY = 86400.0
 _SWEEP_EVERY = 3600.0
 
+# What a file system without hard links says, or one whose file has too many.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
 
 class Reports:
     """Reports by identifier, each kept for ``retention_days``.
 
-    Identifiers may come from the network: a file is named after the hash of one.
+    One file for each report, with a name for each identifier: links, which cost neither an inode nor an fsync of their
+    own. Earlier releases, and file systems without links, have ``{"See": identifier}`` instead. Identifiers may come
+    from the network: a file is named after the hash of one.
     """
 
     def __init__(self, directory: Path, retention_days: float, clock: Clock) -> None:
@@ -37,21 +43,40 @@ class Reports:
     def write(self, report: Mapping[str, Any], aliases: Iterable[str] = ()) -> None:
         """Keep a report (``core/commit_report.py``) under its ``ID``, and let it be found by other identifiers too.
 
-        Raises ``OSError``.
+        Survives a power failure. Raises ``OSError``.
         """
-        self._write(report["ID"], report)
+        path = self._path(report["ID"])
+        self._replace(path, report)
         for alias in aliases:
             self.alias(report["ID"], alias)
+        # Once for the content and all names: they are not relied on before. (On ext4, XFS and btrfs, the fsync of a
+        # new file takes its names along.)
+        files.sync(path)
         self.expire()
 
     def alias(self, identifier: str, alias: str) -> None:
-        """Let the report ``identifier`` be found as ``alias``, even if it is not written yet.
+        """Let the report ``identifier`` be found as ``alias``, too; without effect unless it is written.
 
-        An alias may come from the network: it never hides the report of another transfer.
+        An alias may come from the network: it never hides the report of another transfer. Raises ``OSError``.
         """
-        known = self._read(alias)
-        if alias != identifier and (known is None or "See" in known):
-            self._write(alias, {"See": identifier})
+        path, other = self._path(identifier), self._path(alias)
+        if path == other or not path.exists():
+            return
+        try:
+            os.link(path, other)
+        except FileExistsError:
+            if not path.samefile(other) and not self._is_own(alias):
+                self._replace(other, {"See": identifier})
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not self._is_own(alias):
+                self._replace(other, {"See": identifier})
+
+    def _is_own(self, identifier: str) -> bool:
+        """Whether what is found by an identifier is the report of that transfer itself."""
+        content = self._read(identifier)
+        return content is not None and content.get("ID") == identifier
 
     def read(self, identifier: str) -> dict[str, Any] | None:
         """A report by its ``ID`` or an alias; ``None`` if there is none (any more)."""
@@ -76,13 +101,17 @@ class Reports:
     def _path(self, identifier: str) -> Path:
         return self._directory / f"{hashlib.sha256(identifier.encode('utf-8', 'replace')).hexdigest()}.json"
 
-    def _write(self, identifier: str, content: Mapping[str, Any]) -> None:
-        # The mode applies to the last folder only, and its parents may have been deleted.
-        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        path = self._path(identifier)
+    def _replace(self, path: Path, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content).encode()
         # The age of a file is measured by the clock that will judge it.
-        files.replace(path, json.dumps(content).encode(), synced=True, modified=self._clock.now())
+        now = self._clock.now()
+        try:
+            files.replace(path, text, synced=False, modified=now)
+        except FileNotFoundError:
+            # The mode applies to the last folder only, and its parents may have been deleted.
+            self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            files.replace(path, text, synced=False, modified=now)
 
     def _read(self, identifier: str) -> dict[str, Any] | None:
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -25,12 +28,49 @@ def test_a_report_is_found_by_its_identifier_and_by_others(tmp_path: Path) -> No
     assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "reports"}
 
 
-def test_another_identifier_may_be_known_before_the_report(tmp_path: Path) -> None:
+def test_a_report_is_one_file_whatever_it_is_found_by(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.write({"ID": "one"}, ["token", "sender"])
+    reports.alias("one", "job")
+    assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 1
+    assert [reports.read(name) for name in ("one", "token", "sender", "job")] == [{"ID": "one"}] * 4
+
+
+def test_a_report_written_again_is_found_by_its_other_identifiers_too(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    for state in ("failed", "committed"):
+        reports.write({"ID": "one", "State": state}, ["token"])
+        assert reports.read("token") == {"ID": "one", "State": state}
+
+
+def test_there_is_no_other_identifier_for_a_report_that_is_not_there(tmp_path: Path) -> None:
     reports = Reports(tmp_path, 30, TestClock())
     reports.alias("one", "job")
     assert reports.read("job") is None
-    reports.write({"ID": "one"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_references_of_earlier_releases_are_followed_and_may_be_replaced(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.write({"ID": "one"}, ["job"])
+    job = next(path for path in tmp_path.iterdir() if path.stem == hashlib.sha256(b"job").hexdigest())
+    job.unlink()
+    job.write_text('{"See": "one"}')
     assert reports.read("job") == {"ID": "one"}
+    reports.write({"ID": "two"}, ["job"])
+    assert reports.read("job") == {"ID": "two"}
+
+
+def test_reports_do_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.write({"ID": "one"}, ["job"])
+    reports.write({"ID": "two"}, ["one", "job"])
+    assert reports.read("one") == {"ID": "one"}
+    assert reports.read("job") == {"ID": "two"}
 
 
 def test_an_identifier_that_refers_to_itself_does_not_hide_the_report(tmp_path: Path) -> None:
