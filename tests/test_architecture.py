@@ -21,6 +21,7 @@ LAYERS = {
     "_startup": 0,
     "core": 0,
     "explorer": 0,
+    "companion": 0,
     "runtime": 1,
     "interfaces": 2,
     "net": 3,

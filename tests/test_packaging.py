@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import orthanc_transfers
+from orthanc_transfers.companion import ARCHITECTURES, file_name
 from tests.support.orthanc_server import CHECKOUT
 
 
@@ -34,13 +35,19 @@ def test_the_wheel_holds_every_file_of_the_package_and_its_licence_alone(wheel: 
     expected = {
         str(path.relative_to(CHECKOUT))
         for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
+    # Made by the build, for all architectures.
+    expected |= {f"orthanc_transfers/companion/{file_name(one)}" for one in ARCHITECTURES}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     assert names - information == expected
     assert any(name.endswith("/licenses/LICENSE") for name in information)
+
+
+def test_two_builds_make_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+    assert make_wheel(tmp_path).read_bytes() == wheel.read_bytes()
 
 
 def test_the_version_is_that_of_the_package_and_one_that_old_clients_accept(wheel: Path) -> None:

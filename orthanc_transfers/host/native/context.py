@@ -1,5 +1,6 @@
 """Finds ``OrthancPluginContext*``, the entry point of the SDK, which the ``orthanc`` module does not expose.
 
+The companion (orthanc_transfers/companion) keeps the one that Orthanc handed to it, if it is loaded. Else,
 libOrthancPython.so keeps the pointer in its writable data. Each aligned word there is a candidate; it is
 the context if it points to readable memory laid out as the SDK's header says::
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
 import struct
 from bisect import bisect_right
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orthanc_transfers.companion import PREFIX
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.host.file_paths import native_path
 
@@ -118,8 +121,11 @@ def find_context() -> int:
     if _WORD != 8:
         raise ConfigurationError("the transfers plugin needs a 64-bit Orthanc")
     try:
-        segments = _writable_segments()
         memory = Memory.of_this_process()
+        handed_over = _context_of_companion()
+        if handed_over is not None and version_of(handed_over, memory) is not None:
+            return handed_over
+        segments = _writable_segments()
     except (OSError, AttributeError) as error:
         raise ConfigurationError(f"the transfers plugin runs on Linux only: {error}") from error
     if not segments:
@@ -141,8 +147,7 @@ def other_transfers_plugin_loaded() -> bool:
     Orthanc loads plugins one after the other, so during initialisation this sees those loaded before the
     Python plugin only.
     """
-    maps = Path("/proc/self/maps").read_text(errors="replace")
-    return any(line.rsplit("/", 1)[-1].startswith(OTHER_LIBRARY) for line in maps.splitlines())
+    return _mapped_file(OTHER_LIBRARY) is not None
 
 
 def other_transfers_plugin_configured(plugins: Any, folder: Path) -> bool:
@@ -184,6 +189,27 @@ def version_of(candidate: int, memory: Memory | None = None) -> str | None:
     if text is None or not VERSION.fullmatch(text):
         return None
     return text.decode("ascii")
+
+
+def _mapped_file(prefix: str) -> str | None:
+    """Path of a file in this process whose name begins like that."""
+    for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].rsplit("/", 1)[-1].startswith(prefix):
+            return fields[5]
+    return None
+
+
+def _context_of_companion() -> int | None:
+    """The context handed to the companion; ``None`` unless Orthanc has loaded that, before the Python plugin."""
+    path = _mapped_file(PREFIX)
+    if path is None:
+        return None
+    try:
+        library = ctypes.PyDLL(path, mode=os.RTLD_NOLOAD)
+        return ctypes.c_void_p.in_dll(library, "orthanc_transfers_context").value
+    except (OSError, ValueError):
+        return None  # its file was replaced meanwhile, or is another's
 
 
 def _words(start: int, size: int, memory: Memory) -> Iterator[int]:
