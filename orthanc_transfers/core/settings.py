@@ -61,6 +61,8 @@ class Settings:
     """Days that commit reports are kept."""
     accept_changed_identifiers: bool = False
     """Whether an instance that Orthanc stores with another identifier, which a script changed, is no failure."""
+    strict_compression: bool = False
+    """Whether ``Compression: "gzip"`` is gzip also between two of our own plugins, where it means ``auto``."""
     max_bandwidth: int = 0
     """Bits a second that all sending and fetching together may use; 0: no limit."""
     max_peer_bandwidth: int = 0
@@ -176,6 +178,7 @@ _OPTIONS: dict[str, _Option] = {
     "MaxOutage": _Option("max_outage", _integer(0, _YEAR)),
     "ReportRetention": _Option("report_retention", _integer(0, 36_600)),
     "AcceptChangedIdentifiers": _Option("accept_changed_identifiers", _boolean),
+    "StrictCompression": _Option("strict_compression", _boolean),
     "MaxBandwidth": _Option("max_bandwidth", _bandwidth),
     "MaxPeerBandwidth": _Option("max_peer_bandwidth", _bandwidth),
     "CongestionControl": _Option("congestion_control", _congestion_control),

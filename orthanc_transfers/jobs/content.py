@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.errors import BadRequest
 from orthanc_transfers.core.messages_v1 import TransferRequest, parse_resources
 from orthanc_transfers.core.model import Manifest
@@ -32,6 +33,8 @@ class TransferStatus:
     phase: str | None = None
     """``Listing``, ``Sending`` or ``Fetching``, ``Importing``, ``Done``."""
     protocol: int | None = None
+    compression: Compression | None = None
+    """As the order's is taken with this peer."""
     total_instances: int | None = None
     total_size: int = 0
     already_stored: int | None = None
@@ -77,6 +80,7 @@ def describe(
     ratio, left = progress.ratio, progress.seconds_left()
     ours = {
         "Protocol": status.protocol,
+        "CompressionUsed": None if status.compression is None else status.compression.value,
         "CompressionRatio": None if ratio is None else round(ratio, 2),
         "Codecs": progress.codecs or None,
         "AlreadyStoredInstances": status.already_stored,

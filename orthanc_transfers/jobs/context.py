@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.jobs.content import TransferStatus
@@ -42,6 +43,17 @@ class RunContext:
         """How large a request to the peer may be."""
         return self.services.body_limits.of(self.transport, self.services.settings.bucket_size)
 
+    def compression(self, capabilities: Capabilities | None) -> Compression:
+        """What the user asked for, as it is taken with a peer of these capabilities; shown in the job.
+
+        Clients of the C++ plugin ask for ``gzip`` by habit. Between two of our own it means what is best.
+        """
+        asked = self.order.compression
+        by_habit = asked is Compression.GZIP and not self.services.settings.strict_compression
+        taken = Compression.AUTO if by_habit and capabilities is not None else asked
+        self.status.compression = taken
+        return taken
+
     def executor(self, name: str, capabilities: Capabilities | None, *, sends: bool) -> BucketExecutor:
         """Moves buckets to or from a peer of these capabilities; ``name`` is that of the threads."""
         settings, clock = self.services.settings, self.services.clock
@@ -68,7 +80,7 @@ class RunContext:
             name,
             concurrency,
             BucketSize(settings.bucket_size, concurrency, max_size, round_trip, body_size),
-            AutoCompression(self.order.compression, concurrency, clock, round_trip),
+            AutoCompression(self.compression(capabilities), concurrency, clock, round_trip),
             self.progress,
             self.cancellation,
             clock,

@@ -47,6 +47,9 @@ class JobClient:
         return found
 
 
+_NO_SUMS = ("Protocol", "CompressionRatio", "NetworkSpeedKBs", "EstimatedSecondsLeft")
+
+
 def own_seconds(job: dict[str, Any]) -> float:
     """From the request for a job that has ended until its end, by its own times."""
     created, completed = (
@@ -61,7 +64,9 @@ def in_sum(contents: list[dict[str, Any]]) -> dict[str, Any]:
     for content in contents:
         for key, value in content.items():
             known = merged.get(key)
-            if isinstance(value, dict):
+            if key in _NO_SUMS:
+                merged[key] = value
+            elif isinstance(value, dict):
                 merged[key] = in_sum([known or {}, value])
             elif isinstance(value, int | float) and known is not None:
                 merged[key] = known + value

@@ -19,6 +19,8 @@ from tests.jobs.memory_store import STUDY, file
 from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, step_until
 
 CHUNKS = {1: "GET /transfers/chunks/.*", 2: "POST /transfers/v2/chunks"}
+ASKED = {1: "gzip", 2: "zstd"}
+CODECS = {1: "gzip", 2: "delta16+zstd"}
 BUCKETS = {1: 5, 2: 7}
 
 
@@ -85,9 +87,25 @@ def test_before_the_look_up_the_content_says_what_was_asked_for(pair: PeerPair, 
     pair.link.let_go()
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_gzip_by_habit_means_the_best_that_the_peer_knows(tmp_path: Path, version: int, strict: bool) -> None:
+    pair = make_pair(tmp_path, version=version, StrictCompression=strict)
+    pair.there.store.put(*(file(number) for number in range(10)))
+    job = pair.pull(compression="gzip")
+    assert finish(job) is StepOutcome.SUCCESS
+    content = job.content()
+    assert content["Compression"] == "gzip"
+    if strict or version == 1:
+        assert (content["CompressionUsed"], content["Codecs"].keys()) == ("gzip", {"gzip"})
+    else:
+        assert content["CompressionUsed"] == "auto"
+        assert "gzip" not in content["Codecs"]
+    pair.close()
+
+
 def test_the_content_while_fetching(pair: PeerPair, version: int) -> None:
     hold = pair.link.hold(CHUNKS[version], skip=1)
-    job = pair.pull(compression="gzip")
+    job = pair.pull(compression=ASKED[version])
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 1)
     content = job.content()
@@ -100,13 +118,14 @@ def test_the_content_while_fetching(pair: PeerPair, version: int) -> None:
     assert content == {
         "Resources": [{"Level": "Study", "Type": "Study", "ID": STUDY}],
         "Peer": "there",
-        "Compression": "gzip",
+        "Compression": ASKED[version],
         "TotalInstances": 10,
         "TotalSizeMB": 0,
         "CompletedHttpQueries": 1,
         "DownloadedSizeMB": 0,
         "Protocol": version,
-        "Codecs": {"gzip": 1},
+        "CompressionUsed": ASKED[version],
+        "Codecs": {CODECS[version]: 1},
         "AlreadyStoredInstances": 0,
         "ResumedSizeMB": 0,
         "Phase": "Fetching",

@@ -17,6 +17,8 @@ from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, order,
 
 BUCKETS = {1: "PUT /transfers/push/[^/]+/[0-9]+", 2: "PUT /transfers/v2/push/.*"}
 CREATION = {1: "POST /transfers/push", 2: "POST /transfers/v2/push"}
+ASKED = {1: "gzip", 2: "zstd"}
+CODECS = {1: "gzip", 2: "delta16+zstd"}
 DELETION = "DELETE /transfers/(v2/)?push/[^/]+"
 
 
@@ -104,10 +106,26 @@ def test_the_content_is_empty_until_the_first_step(pair: PeerPair) -> None:
     assert job.progress() == 0
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_gzip_by_habit_means_the_best_that_the_peer_knows(tmp_path: Path, version: int, strict: bool) -> None:
+    pair = make_pair(tmp_path, version=version, StrictCompression=strict)
+    pair.here.store.put(*(file(number) for number in range(10)))
+    job = pair.push(compression="gzip")
+    assert finish(job) is StepOutcome.SUCCESS
+    content = job.content()
+    assert content["Compression"] == "gzip"
+    if strict or version == 1:
+        assert (content["CompressionUsed"], content["Codecs"].keys()) == ("gzip", {"gzip"})
+    else:
+        assert content["CompressionUsed"] == "auto"
+        assert "gzip" not in content["Codecs"]
+    pair.close()
+
+
 def test_the_content_while_sending(pair: PeerPair, version: int) -> None:
     buckets = 5 if version == 1 else 7
     hold = pair.link.hold(BUCKETS[version], skip=1)
-    job = pair.push(compression="gzip")
+    job = pair.push(compression=ASKED[version])
     step_until(job, hold.reached.is_set)
     step_until(job, lambda: job.content().get("CompletedHttpQueries") == 1)
     content = job.content()
@@ -120,13 +138,14 @@ def test_the_content_while_sending(pair: PeerPair, version: int) -> None:
     assert content == {
         "Resources": [{"Level": "Study", "Type": "Study", "ID": STUDY}],
         "Peer": "there",
-        "Compression": "gzip",
+        "Compression": ASKED[version],
         "TotalInstances": 10,
         "TotalSizeMB": 0,
         "CompletedHttpQueries": 1,
         "UploadedSizeMB": 0,
         "Protocol": version,
-        "Codecs": {"gzip": 1},
+        "CompressionUsed": ASKED[version],
+        "Codecs": {CODECS[version]: 1},
         "AlreadyStoredInstances": 0,
         "ResumedSizeMB": 0,
         "Phase": "Sending",
