@@ -126,6 +126,9 @@ class PeerRequest:
     repeatable: bool = False
     """Sending it twice has the same effect as once, although ``method`` is a POST."""
 
+    takes_slot: bool = False
+    """It asks for one of the peer's slots for pushes, so it waits behind those that ask already."""
+
 
 @dataclass(frozen=True, slots=True)
 class PeerResponse:
@@ -141,8 +144,13 @@ class PeerTransport(Protocol):
     name: str
     """Name in the configuration."""
 
-    url: str
-    """Root of the peer's REST API, without user or password."""
+    @property
+    def url(self) -> str:
+        """Root of the peer's REST API, without user or password."""
+
+    @property
+    def silence(self) -> str | None:
+        """What the peer does, if no request in progress shows a sign of life of it; ``None`` if one does."""
 
     @property
     def round_trip(self) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from urllib3.util import parse_url
+
 from orthanc_transfers.core.errors import PeerInvalidResponse, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import without_credentials
 from orthanc_transfers.host.native.sdk import Sdk
@@ -12,6 +14,8 @@ from orthanc_transfers.host.native.structures import Code, HttpMethod
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import Bandwidth, acquire_all
+from orthanc_transfers.net.error_text import reason_of
+from orthanc_transfers.net.sockets import CONNECT_TIMEOUT, SocketFactory
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 
@@ -21,7 +25,9 @@ class OrthancTransport:
     Slower than ``RequestsTransport``: a new connection for each request, and a body of several pieces is
     joined. Orthanc's client returns neither the headers nor the body of an error, so there
     is no ``Retry-After``, and no body of the response to a ``DELETE``. A request in progress cannot be cut: it
-    ends with ``Canceled`` when its response has arrived.
+    ends with ``Canceled`` when its response has arrived. Nor can it be seen whether a peer acknowledges one. So
+    a connection of our own is opened ahead of the first request, and of those after a failure, and closed again: it
+    shows in time that a peer accepts none, and can be cut. Not with a ``proxied`` peer.
 
     ``default_timeout`` in seconds; 0: Orthanc's ``HttpTimeout``.
     """
@@ -33,6 +39,7 @@ class OrthancTransport:
         name: str,
         *,
         default_timeout: float = 0.0,
+        proxied: bool = False,
         bandwidth: Sequence[Bandwidth] = (),
     ) -> None:
         self.name = name
@@ -44,9 +51,18 @@ class OrthancTransport:
         self._timeout = default_timeout
         self._bandwidths = [limit for limit in bandwidth if limit.limited]
         self._stopped = Cancellation()
+        self._sockets = SocketFactory("system")
+        self._stopped.on_cancel(self._sockets.abort)
+        self._proxied = proxied
+        self._connects_ahead = not proxied
 
     def __repr__(self) -> str:
         return f"OrthancTransport({self.name!r}, {self.url!r})"
+
+    @property
+    def silence(self) -> str | None:
+        """See ``PeerTransport``."""
+        return self._sockets.silence
 
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``."""
@@ -57,6 +73,8 @@ class OrthancTransport:
             sent["Content-Type"] = "application/octet-stream"
         acquire_all(self._bandwidths, len(content), self._stopped)
         self._stopped.check()
+        if self._connects_ahead:
+            self._connect()
         call = self._sdk.call_peer(
             self._peers.handle,
             self._index,
@@ -69,6 +87,7 @@ class OrthancTransport:
         )
         self._stopped.check()
         acquire_all(self._bandwidths, len(call.body), self._stopped)
+        self._connects_ahead = call.status == 0 and not self._proxied
         if call.status == 0:
             raise PeerUnreachable(
                 f"peer {self.name!r} cannot be reached at {self.url}: "
@@ -93,6 +112,19 @@ class OrthancTransport:
 
     def close(self) -> None:
         """Orthanc's client keeps no connections."""
+
+    def _connect(self) -> None:
+        address = parse_url(self.url)
+        port = address.port or (443 if address.scheme == "https" else 80)
+        try:
+            with self._sockets.request(repeatable=True):
+                self._sockets.connect(address.host or "", port, None).close()
+        except OSError as error:
+            self._stopped.check()
+            reason, _ = reason_of(error, CONNECT_TIMEOUT)
+            raise PeerUnreachable(
+                f"peer {self.name!r} cannot be reached at {address.host}:{port}: {reason}", self.name
+            ) from None
 
     def _refused(self, request: PeerRequest, status: int) -> PeerStatus:
         sentence = f"peer {self.name!r} answered {request.method} {request.path[:100]} with {status}"

@@ -74,7 +74,14 @@ class OrthancPeers:
         peer = self._peer(name, peers.url(name))
         if peer is None or peer.pkcs11:
             timeout = 0.0 if peer is None or peer.timeout is None else peer.timeout
-            return OrthancTransport(self._sdk, peers, name, default_timeout=timeout, bandwidth=bandwidth)
+            return OrthancTransport(
+                self._sdk,
+                peers,
+                name,
+                default_timeout=timeout,
+                bandwidth=bandwidth,
+                proxied=self._proxy is not None,
+            )
         return RequestsTransport(
             peer,
             connections=connections,

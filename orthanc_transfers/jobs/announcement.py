@@ -62,4 +62,5 @@ class Announcer:
             Manifest(manifest.instances[:stop]).size if part.before else part.manifest.size,
             timeout=self.context.services.settings.peer_commit_timeout,
             compress=Codec.ZSTD in self.capabilities.codecs,
+            new=self.context.resume.path is None and not part.before,
         )

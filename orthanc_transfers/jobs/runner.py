@@ -73,7 +73,7 @@ class Runner:
     def waits(self) -> bool:
         """Whether there is nothing to do but to wait for the peer."""
         transport = self._retrying
-        return transport is not None and transport.peer_away and not self.ended.is_set()
+        return transport is not None and transport.waits and not self.ended.is_set()
 
     def rest(self) -> None:
         """Once the peer responds, wait for ``go_on``."""
@@ -160,6 +160,5 @@ class Runner:
             on_waiting=wait,
             renew=transport.renew,
             circuit=self._services.circuits.of(self._order.peer),
-            connecting=lambda: transport.connecting,
             gate=self._gate,
         )

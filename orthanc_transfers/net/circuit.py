@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 
 from orthanc_transfers.core.errors import PeerError
@@ -44,9 +46,15 @@ class Circuit:
     prober: int | None = None
     """The thread that tries the peer while the others wait."""
     responses: int = 0
+    responded: float = -math.inf
+    """When the last response came."""
+    line: deque[object] = field(default_factory=deque)
+    """Requests that wait for a slot, in their order: see ``slot_line.py``."""
     hurries: int = 0
     """How often a user asked for an attempt at once."""
     users: int = 0
+    ended: int = 0
+    """Jobs that use it no more."""
 
     def join(self) -> None:
         """One more job uses it."""
@@ -57,6 +65,7 @@ class Circuit:
         """A job uses it no more. An outage that nobody watches is not known to last."""
         with self.changed:
             self.users -= 1
+            self.ended += 1
             if not self.users:
                 self.outage = None
                 self.prober = None

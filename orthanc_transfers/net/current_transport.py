@@ -7,7 +7,6 @@ import threading
 
 from orthanc_transfers.core.errors import UnknownPeer
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse, Peers, PeerTransport
-from orthanc_transfers.net.requests_transport import RequestsTransport
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +35,9 @@ class CurrentTransport:
         return self._transport.round_trip
 
     @property
-    def connecting(self) -> bool:
-        """Whether there was no connection yet; ``False`` where that cannot be known."""
-        transport = self._transport
-        return isinstance(transport, RequestsTransport) and transport.round_trip is None
+    def silence(self) -> str | None:
+        """See ``interfaces.PeerTransport``."""
+        return self._transport.silence
 
     def renew(self) -> bool:
         """Connect anew if the peer was changed since; whether it was. Raises ``UnknownPeer`` if it was deleted."""

@@ -140,7 +140,7 @@ class PeerClient:
 
     def create_push_v1(self, creation: PushCreationV1, timeout: float | None) -> tuple[str, str | None]:
         """Create a push: its path, and the cookie that the response sets."""
-        request = self._json_post(paths.PUSH_V1, creation.to_json(), timeout=timeout)
+        request = self._json_post(paths.PUSH_V1, creation.to_json(), timeout=timeout, takes_slot=True)
         created, response = self._until_valid(lambda: self._parsed(request, PushCreated.parse))
         return "/" + created.path.lstrip("/"), _cookie_of(response)
 
@@ -176,15 +176,20 @@ class PeerClient:
     # --- version 2
 
     def create_push_v2(
-        self, creation: PushCreationV2, size: int, *, timeout: float | None, compress: bool
+        self, creation: PushCreationV2, size: int, *, timeout: float | None, compress: bool, new: bool
     ) -> tuple[PushStatus, str | None]:
         """Create a push, or announce its further instances: its status, and the cookie that the response sets.
 
         ``size`` are the bytes of all instances announced with this. ``compress``: whether the peer understands a
-        request that is compressed with zstd.
+        request that is compressed with zstd. ``new``: whether it knows none of the push yet, as far as is known.
         """
         request = self._json_post(
-            paths.PUSH_V2, creation.to_json(), timeout=timeout, compress=compress, repeatable=True
+            paths.PUSH_V2,
+            creation.to_json(),
+            timeout=timeout,
+            compress=compress,
+            repeatable=True,
+            takes_slot=new,
         )
 
         def create() -> tuple[PushStatus, PeerResponse]:

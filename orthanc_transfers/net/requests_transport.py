@@ -145,6 +145,11 @@ class RequestsTransport:
         """Seconds of the fastest TCP handshake."""
         return self._sockets.round_trip
 
+    @property
+    def silence(self) -> str | None:
+        """See ``PeerTransport``."""
+        return self._sockets.silence
+
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``. A stale connection causes no error: see ``connections.py``."""
         seconds = self._timeout if request.timeout is None else request.timeout

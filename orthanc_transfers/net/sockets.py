@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from orthanc_transfers.core.errors import Canceled
 from orthanc_transfers.net.congestion import CongestionControl
+from orthanc_transfers.net.tcp_info import read_waiting
 
 # Seconds for TCP's handshake: four attempts of Linux. A timeout that is longer is meant for a response.
 CONNECT_TIMEOUT = 20.0
@@ -22,6 +23,38 @@ class ConnectTimedOut(TimeoutError):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no connection after {seconds:g} s")
         self.seconds = seconds
+
+
+# Seconds without data after which Linux asks whether the other side is still there, and between two such questions.
+# After 127 of them, the most there can be, the connection is given up.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 127))
+
+# Seconds after which a connection that is neither accepted nor refused is silent.
+PATIENCE = 0.5
+
+# Retransmissions, or questions, in a row without an acknowledgement after which a connection is silent. One may get
+# lost on any link.
+_UNACKNOWLEDGED = 2
+
+
+class _Held:
+    """The sockets of one request, the latest last."""
+
+    def __init__(self) -> None:
+        self.handles: list[socket.socket] = []
+        self.since = time.monotonic()
+        """When it began, or its last connection."""
+
+    @property
+    def silence(self) -> str | None:
+        """See ``interfaces.PeerTransport``."""
+        waiting = read_waiting(self.handles[-1]) if self.handles else None
+        if waiting is None or waiting.connecting:
+            # Also while its name is looked up.
+            return "accepts no connection" if time.monotonic() - self.since >= PATIENCE else None
+        if max(waiting.retransmits, waiting.probes) < _UNACKNOWLEDGED:
+            return None
+        return "acknowledges nothing"
 
 
 class CurrentRequest(threading.local):
@@ -45,7 +78,7 @@ class SocketFactory:
         """Seconds of the fastest TCP handshake."""
         self.current = CurrentRequest()
         self._lock = threading.Lock()
-        self._held: dict[int, list[socket.socket]] = {}
+        self._held: dict[int, _Held] = {}
         self._aborted = False
 
     @contextlib.contextmanager
@@ -58,14 +91,14 @@ class SocketFactory:
         with self._lock:
             if self._aborted:
                 raise Canceled("stopped on request")
-            self._held[thread] = []
+            self._held[thread] = _Held()
         self.current.repeatable = repeatable
         self.current.fresh_only = False
         try:
             yield
         finally:
             with self._lock:
-                for handle in self._held.pop(thread):
+                for handle in self._held.pop(thread).handles:
                     handle.close()
 
     def hold(self, sock: socket.socket) -> None:
@@ -73,16 +106,25 @@ class SocketFactory:
         # A handle of our own: TLS takes the first one over, HTTP closes it before the end of some responses.
         handle = socket.socket(fileno=os.dup(sock.fileno()))
         with self._lock:
-            self._held[threading.get_ident()].append(handle)
+            held = self._held[threading.get_ident()]
+            held.handles.append(handle)
+            held.since = time.monotonic()
             if self._aborted:
                 raise Canceled("stopped on request")
+
+    @property
+    def silence(self) -> str | None:
+        """See ``interfaces.PeerTransport``."""
+        with self._lock:
+            found = [held.silence for held in self._held.values()]
+        return found[0] if found and all(found) else None
 
     def abort(self) -> None:
         """End all requests in progress, and those to come."""
         with self._lock:
             self._aborted = True
-            for handles in self._held.values():
-                for handle in handles:
+            for held in self._held.values():
+                for handle in held.handles:
                     # Not connected yet, or no longer: then there is nothing to wait for either.
                     with contextlib.suppress(OSError):
                         handle.shutdown(socket.SHUT_RDWR)
@@ -99,6 +141,8 @@ class SocketFactory:
                 # A request is written as its head, then its body, which should not wait for an acknowledgement.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _KEEPALIVE:
+                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
                 sock.settimeout(limit)
                 self.hold(sock)
                 began = time.monotonic()

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 # Bytes of its first fields, which kernels since 4.6 have.
 _SIZE = 152
+# Its states TCP_SYN_SENT, and TCP_CLOSE before that (net/tcp_states.h).
+_CONNECTING = (2, 7)
 # Offsets of 32-bit fields.
 _SEGMENT, _RTT, _WINDOW, _TOTAL_RETRANSMITTED, _SHORTEST_RTT = 16, 68, 80, 100, 148
 
@@ -20,6 +22,25 @@ class Sample(NamedTuple):
     retransmitted: int
     rate: float = 0.0
     """Bytes per second that it may send: a window each round trip."""
+
+
+class Waiting(NamedTuple):
+    """How long a connection waits for the other side."""
+
+    connecting: bool
+    retransmits: int
+    """Retransmissions in a row that were not acknowledged."""
+    probes: int
+    """The same of keepalive and window probes."""
+
+
+def read_waiting(sock: socket.socket) -> Waiting | None:
+    """What a connection waits for; ``None`` if the kernel does not tell."""
+    try:
+        state, _, retransmits, probes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)
+    except (OSError, ValueError):
+        return None
+    return Waiting(state in _CONNECTING, retransmits, probes)
 
 
 def read_tcp_info(sock: socket.socket) -> Sample | None:

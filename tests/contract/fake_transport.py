@@ -40,6 +40,7 @@ class FakeTransport:
         self.name = peer
         self.url = f"http://{peer}"
         self.round_trip = None
+        self.silence: str | None = None
         self.asked: list[Asked] = []
         self.aborted = threading.Event()
         self._behaviour = behaviour

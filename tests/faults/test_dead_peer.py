@@ -22,8 +22,8 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
-SOON = 5.0
-"""Seconds: far more than anything that need not wait takes, far less than a peer is waited for."""
+OUTAGE = 3600
+"""Seconds that a job waits for a peer: whatever waits for such a job does not end within a test."""
 
 WAITING = re.compile(r"Waiting for peer 'dead' since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: peer 'dead' .+")
 
@@ -51,7 +51,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def shared(make_shared_server: MakeServer) -> Iterator[World]:
-    a = make_shared_server("a", configuration={"JobsHistorySize": 100})
+    a = make_shared_server("a", configuration={"JobsHistorySize": 100, "Transfers": {"MaxOutage": OUTAGE}})
     b = make_shared_server("b")
     a.add_peer("b", b)
     with FaultProxy(b) as dead:
@@ -85,40 +85,76 @@ def parked(transfers: list[Transfer], timeout: float = 30) -> None:
         raise TimeoutError(f"{error}: {list(jobs.values())}") from None
 
 
-@pytest.mark.parametrize("count", [2, 50])
-def test_jobs_with_a_dead_peer_hold_up_nobody_and_go_on_when_it_is_back(world: World, count: int) -> None:
+def seconds_held(transfer: Transfer) -> float:
+    """How long a job has had one of the threads of Orthanc's engine."""
+    seconds: float = transfer.server.job(transfer.job)["EffectiveRuntime"]
+    return seconds
+
+
+def nothing_is_held_up(world: World) -> None:
+    """These end before the peer is back, which is only after them: so none waits for a job that waits for it."""
     a = world.a
-    transfers = world.start(count)
-    assert a.request("GET", f"studies/{world.study}/archive", timeout=SOON).status_code == 200
-    a.post(f"studies/{world.study}/anonymize", {}, timeout=SOON)
+    assert a.request("GET", f"studies/{world.study}/archive").status_code == 200
+    a.post(f"studies/{world.study}/anonymize", {})
     others = [
         a.send([resource("Study", world.study)], "b"),
         a.pull([resource("Study", world.theirs)], "b"),
     ]
     for other in others:
-        assert a.wait_for_job(other["ID"], timeout=SOON)["State"] == "Success"
+        assert a.wait_for_job(other["ID"])["State"] == "Success"
+
+
+@pytest.mark.parametrize("count", [2, 50])
+def test_jobs_with_a_dead_peer_hold_up_nobody_and_go_on_when_it_is_back(world: World, count: int) -> None:
+    transfers = world.start(count)
+    nothing_is_held_up(world)
     parked(transfers)
+    held = [seconds_held(transfer) for transfer in transfers]
+    tried = world.dead.refused
+    wait_until(lambda: world.dead.refused > tried, "an attempt")
+    nothing_is_held_up(world)
+    assert [seconds_held(transfer) for transfer in transfers] == held, (
+        "waiting takes no thread, nor do attempts"
+    )
     world.dead.heal()
     for transfer in transfers:
         assert "Waiting" not in transfer.succeed()
 
 
-def test_a_peer_that_neither_accepts_nor_refuses_connections_holds_up_nobody_either(world: World) -> None:
-    a = world.a
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """The address of a peer that neither accepts nor refuses connections, as a machine that is off."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
-        # Its queue is full: further connections are ignored, as by a machine that is off.
+        # Its queue is full: further connections are ignored.
         for _ in range(3):
             connection = stack.enter_context(socket.socket())
             connection.setblocking(False)
             connection.connect_ex(listener.getsockname())
-        a.put("peers/dead", {"Url": f"http://127.0.0.1:{listener.getsockname()[1]}/"})
-        transfers = world.start(4)
-        assert a.request("GET", f"studies/{world.study}/archive", timeout=SOON).status_code == 200
-        parked(transfers, 5)
-        world.dead.heal()
-        a.put("peers/dead", {"Url": world.dead.url})
-        for transfer in transfers:
-            transfer.succeed()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def test_a_peer_that_neither_accepts_nor_refuses_connections_holds_up_nobody_either(
+    world: World, deaf: str
+) -> None:
+    a = world.a
+    a.put("peers/dead", {"Url": deaf})
+    transfers = world.start(4)
+    nothing_is_held_up(world)
+    parked(transfers)
+    world.dead.heal()
+    a.put("peers/dead", {"Url": world.dead.url})
+    for transfer in transfers:
+        transfer.succeed()
+
+
+def test_nor_does_one_whose_password_only_orthanc_knows(make_server: MakeServer, deaf: str) -> None:
+    # Its own client then sends the requests, and would wait for as long as this test waits for anything.
+    a = make_server("c", configuration={"OrthancPeersInDatabase": True, "HttpTimeout": 600}).start()
+    a.put("peers/dead", {"Url": deaf, "Username": "me", "Password": "secret"})
+    study = a.upload_all(small_instances(2, seed=5))[0]["ParentStudy"]
+    transfers = [Transfer(a, a.send([resource("Study", study)], "dead")["ID"]) for _ in range(2)]
+    assert a.request("GET", f"studies/{study}/archive").status_code == 200
+    parked(transfers)
 
 
 def test_one_job_tries_the_peer_for_all(world: World) -> None:

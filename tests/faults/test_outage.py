@@ -79,7 +79,7 @@ def test_a_push_that_finds_no_slot_waits_until_there_is_one(
         others.append(other)
     transfer = matrix.start(variant, study(matrix.a))
     if variant == "push-2":
-        wait_until(lambda: "Peer 'b2' is busy" in transfer.content().get("Waiting", ""), "it says so")
+        wait_until(lambda: "it is busy" in transfer.content().get("Waiting", ""), "it says so")
     else:
         # Its creation is held, and not answered.
         wait_until(lambda: transfer.content().get("Phase") == "Sending", "it is about to send")

@@ -104,6 +104,7 @@ class InProcessTransport:
         self.name = server.name
         self.url = f"http://{server.name}:8042/"
         self.round_trip = link.round_trip
+        self.silence: str | None = None
         self._server = server
         self._link = link
         self._cut = threading.Event()

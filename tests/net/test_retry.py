@@ -17,6 +17,7 @@ from orthanc_transfers.core.errors import (
     UnknownPeer,
 )
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
+from orthanc_transfers.net.circuit import Circuit
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
@@ -284,8 +285,10 @@ def test_a_busy_peer_is_waited_for_as_it_asks_and_as_long_as_it_takes() -> None:
     scenario = Scenario([busy] * 200 + [OK], max_outage=600)
 
     assert scenario.post() == b"{}"
-    assert scenario.waiting.waits == [25] * 200
-    assert scenario.said[0] == "Peer 'far' is busy with other transfers, next attempt in 25 s"
+    assert sum(scenario.waiting.waits) == pytest.approx(25 * 200)
+    assert len(set(scenario.said)) == 2
+    assert str(scenario.said[0]).startswith("Waiting for peer 'far' since 2026-")
+    assert str(scenario.said[0]).endswith(": it is busy with other transfers")
     assert scenario.said[-1] is None
 
 
@@ -294,7 +297,7 @@ def test_a_busy_peer_is_neither_hammered_nor_forgotten(asked: str, waited: float
     scenario = Scenario([Reply(status=503, headers={"Retry-After": asked}), OK])
     scenario.post()
 
-    assert scenario.waiting.waits == [waited]
+    assert sum(scenario.waiting.waits) == pytest.approx(waited)
 
 
 def test_a_503_to_anything_but_a_post_is_an_outage() -> None:
@@ -303,6 +306,107 @@ def test_a_503_to_anything_but_a_post_is_an_outage() -> None:
     with pytest.raises(PeerStatus, match="given up after 60 s"):
         scenario.get()
     assert scenario.waiting.waits == [20, 20, 20]
+
+
+class BusyPeer:
+    """It has ``free`` slots, and gives one to each POST."""
+
+    def __init__(self) -> None:
+        self.free = 0
+        self.asked: list[str] = []
+        self.given: list[str] = []
+        self.changed = threading.Condition()
+
+    def __call__(self, asked: Asked) -> Reply:
+        with self.changed:
+            self.asked.append(asked.path)
+            self.changed.notify_all()
+            if not self.free:
+                return Reply(status=503, headers={"Retry-After": "1"})
+            self.free -= 1
+            self.given.append(asked.path)
+            return OK
+
+    def give_one(self) -> None:
+        with self.changed:
+            given = len(self.given)
+            self.free += 1
+            assert self.changed.wait_for(lambda: len(self.given) > given, 30)
+
+    def wait_for_more(self, count: int) -> list[str]:
+        """The next requests."""
+        with self.changed:
+            before = len(self.asked)
+            assert self.changed.wait_for(lambda: len(self.asked) >= before + count, 30)
+            return self.asked[before:]
+
+
+class Line:
+    """Jobs that wait for a slot of such a peer, each in a thread; all came while it had none."""
+
+    def __init__(self, count: int, gate: Callable[[], None] = lambda: None) -> None:
+        self.peer = BusyPeer()
+        self.circuit = Circuit()
+        self.transports: list[RetryingTransport] = []
+        self.raised: list[BaseException] = []
+        self.cancellations: list[FakeWaiting] = []
+        self.threads: list[threading.Thread] = []
+        self._gate = gate
+        for number in range(count):
+            self.join()
+            with self.circuit.changed:
+                assert self.circuit.changed.wait_for(lambda n=number: len(self.circuit.line) > n, 30)  # type: ignore[misc]
+
+    def join(self) -> None:
+        """One more."""
+        clock = FakeClock()
+        self.cancellations.append(FakeWaiting(clock))
+        transport = RetryingTransport(
+            FakeTransport(self.peer),
+            retries=0,
+            max_outage=600,
+            clock=clock,
+            cancellation=self.cancellations[-1],
+            circuit=self.circuit,
+            gate=self._gate,
+        )
+        request = PeerRequest("POST", f"/{len(self.transports)}", takes_slot=True)
+        self.transports.append(transport)
+        self.threads.append(_requesting(transport, self.raised, request))
+
+
+def test_jobs_get_the_slots_of_a_busy_peer_in_their_order_and_only_the_first_asks() -> None:
+    line = Line(4)
+    assert set(line.peer.wait_for_more(20)) == {"/0"}
+    assert all(transport.waits for transport in line.transports)
+    line.cancellations[1].cancel()
+    line.threads[1].join()
+    for _ in range(3):
+        line.peer.give_one()
+    for thread in line.threads:
+        thread.join()
+    assert line.peer.given == ["/0", "/2", "/3"]
+    assert [type(error) for error in line.raised] == [Canceled]
+    assert not any(transport.waits for transport in line.transports)
+
+
+def test_the_next_asks_once_the_first_may_go_on() -> None:
+    # Or slots would be taken for jobs that are still in Orthanc's queue.
+    may_go_on = threading.Semaphore(0)
+    # Only the first has passed the gate, when there was no line yet.
+    may_go_on.release()
+    line = Line(2, may_go_on.acquire)
+    line.peer.give_one()
+    first = line.circuit.line[0]
+    assert len(line.circuit.line) == 2
+    line.peer.free = 1
+    may_go_on.release()
+    with line.circuit.changed:
+        assert line.circuit.changed.wait_for(lambda: first not in line.circuit.line, 30)
+    may_go_on.release()
+    for thread in line.threads:
+        thread.join()
+    assert line.peer.given == ["/0", "/1"]
 
 
 # --- a peer that is changed meanwhile
@@ -358,7 +462,7 @@ def test_a_deleted_peer_ends_the_wait(reply: Reply | None) -> None:
     scenario = changing(forever(reply), at=5, error=UnknownPeer("deleted"))
     with pytest.raises(UnknownPeer, match="deleted"):
         scenario.post()
-    assert sum(scenario.waiting.waits) <= 8
+    assert sum(scenario.waiting.waits) < 10
 
 
 # --- cancellation
@@ -456,10 +560,14 @@ class Crowd:
             thread.join()
 
 
-def _requesting(transport: RetryingTransport, raised: list[BaseException]) -> threading.Thread:
+def _requesting(
+    transport: RetryingTransport,
+    raised: list[BaseException],
+    request: PeerRequest | None = None,
+) -> threading.Thread:
     def run() -> None:
         try:
-            transport.send(PeerRequest("GET", "/x"))
+            transport.send(request or PeerRequest("GET", "/x"))
         except BaseException as error:
             raised.append(error)
 
