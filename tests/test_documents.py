@@ -119,7 +119,7 @@ def test_each_target_of_make_that_is_named_is_there(page: Path) -> None:
     ("variable", "program"),
     [
         ("BENCH_ARGS", "tests/bench/__main__.py"),
-        ("TORTURE_ARGS", "tests/faults/torture.py"),
+        ("TORTURE_ARGS", "tests/faults/torture/__main__.py"),
         ("DEMO_ARGS", "scripts/demo.py"),
     ],
 )

@@ -32,6 +32,7 @@ KINDS = {
 
 _VERSION_2 = re.compile("/+transfers/(capabilities$|v2/)")
 _BLOCK = 1 << 16
+_BACKLOG = 64
 
 
 class Broken(Exception):
@@ -134,7 +135,10 @@ class FaultProxy:
         self._cut = threading.Event()
         self._lock = threading.Lock()
         self._clients: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._accepting = threading.Event()
+        self._accepting.set()
+        self._fillers: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
 
     def __enter__(self) -> FaultProxy:
@@ -143,6 +147,7 @@ class FaultProxy:
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
+        self.heal()
         # Wakes the thread that accepts.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -174,9 +179,26 @@ class FaultProxy:
         self._cut.set()
         self._hang_up()
 
+    def drop(self) -> None:
+        """Reset all connections, and from now on neither accept nor refuse one, as if the machine were off."""
+        self._accepting.clear()
+        # Once the queue is full, the kernel ignores what comes. (The thread that accepts takes one, and stands still.)
+        self._listener.listen(0)
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(self._listener.getsockname())
+            self._fillers.append(filler)
+        self._hang_up()
+
     def heal(self) -> None:
         """Let connections live again."""
         self._cut.clear()
+        if not self._accepting.is_set():
+            self._listener.listen(_BACKLOG)
+            self._accepting.set()
+        while self._fillers:
+            self._fillers.pop().close()
 
     def connect(self) -> socket.socket:
         """A connection to the Orthanc behind."""
@@ -196,6 +218,7 @@ class FaultProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self._accepting.wait()
             if self._cut.is_set():
                 self.refused += 1
                 _make_abrupt(client)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tests.faults.torture_round import Violation
+from tests.faults.torture.round import Violation
 from tests.support import process
 from tests.support.orthanc_server import OrthancServer
 from tests.support.waiting import wait_until

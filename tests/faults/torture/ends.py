@@ -1,0 +1,116 @@
+"""Brings transfers to their ends, once nothing is in their way any more, and judges what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import requests
+
+from tests.faults.torture.round import Round, Violation, Wanted
+from tests.faults.torture.world import World
+from tests.support.orthanc_client import FINISHED, StatusError
+
+PATIENCE = 120.0
+"""Seconds within which all has to come to its end."""
+
+CANCELED = 37
+"""What Orthanc calls the error of such a job."""
+
+_NOTHING_KEPT = ("nothing was kept", "what this transfer had brought was deleted")
+
+
+def end(world: World, this: Round, wanted: Wanted) -> None:
+    """Bring a transfer to its end. Raises ``Violation`` if it has none, or not the right one."""
+    _end(world, this, wanted)
+    world.tally.ends[wanted.state] += 1
+
+
+def _end(world: World, this: Round, wanted: Wanted) -> None:
+    transfer = wanted.transfer
+    if transfer is None:
+        return
+    limit = time.monotonic() + PATIENCE
+    again = this.dice.random() < 0.5
+    while True:
+        world.revive()
+        try:
+            job = transfer.server.job(transfer.job)
+        except requests.RequestException:
+            if time.monotonic() > limit or not world.deaths_allowed():
+                raise
+            continue  # it has just died
+        except StatusError as error:
+            if error.status != 404:
+                raise
+            # Its server was killed before Orthanc had saved it.
+            wanted.state = "lost"
+            return
+        wanted.state = job["State"]
+        if wanted.ended_well:
+            return
+        if time.monotonic() > limit:
+            raise Violation(f"a job does not end: {job}")
+        # Others are parked by us, and go on by themselves.
+        if wanted.state == "Paused" and wanted.paused:
+            wanted.paused = False
+            transfer.server.post(f"jobs/{transfer.job}/resume")
+        elif wanted.state == "Failure":
+            # An Orthanc that was killed goes on from what it had saved: a cancel, say, of a job resubmitted since.
+            canceled = wanted.canceled and job["ErrorCode"] == CANCELED
+            if canceled and not again:
+                wanted.state = "Canceled"
+                return
+            if not canceled:
+                said = _judge(world, this, wanted, job)
+                if wanted.refusal and wanted.refusal in said:
+                    wanted.state = "refused"
+                    return
+            this.story.append(f"resubmit {transfer.job}: {job['Content'].get('Error')}")
+            wanted.attempts += 1
+            transfer.server.post(f"jobs/{transfer.job}/resubmit")
+        time.sleep(0.05)
+
+
+def watch(world: World, this: Round, wanted: Wanted, seconds: float = 3.0) -> None:
+    """Judge what a transfer says if it fails within that time, while things are broken."""
+    limit = time.monotonic() + seconds
+    while wanted.transfer is not None and time.monotonic() < limit:
+        world.revive()
+        with contextlib.suppress(requests.RequestException, StatusError):
+            job = wanted.transfer.server.job(wanted.transfer.job)
+            if job["State"] == "Failure" and job["ErrorCode"] != CANCELED:
+                _judge(world, this, wanted, job)
+            if job["State"] in FINISHED:
+                return
+        time.sleep(0.05)
+
+
+def _judge(world: World, this: Round, wanted: Wanted, job: dict[str, Any]) -> str:
+    """Why it failed. Raises ``Violation`` if it does not say so in one sentence, or if that is not true."""
+    said: str = job["Content"].get("Error") or ""
+    if not said or "\n" in said or "internal error" in said or "Traceback" in said:
+        raise Violation(f"a job does not say in one sentence why it failed: {job}")
+    if any(claim in said for claim in _NOTHING_KEPT) and not this.shares(wanted):
+        left = (wanted.instances - this.there.keys()) & set(world.matrix.b.instances())
+        if left:
+            raise Violation(f"a job says that nothing was kept, and {sorted(left)} are there: {said}")
+    return said
+
+
+def becomes_right(world: World, this: Round) -> None:
+    """The receiver has what it must have. Raises ``Violation``."""
+    # What was canceled may be on its way to being undone, or to being whole.
+    limit = time.monotonic() + PATIENCE
+    while True:
+        world.revive()
+        try:
+            complaint = this.complaint(world.matrix.b.md5s())
+        except requests.RequestException as error:
+            complaint = str(error)
+        if complaint is None:
+            return
+        if time.monotonic() > limit:
+            raise Violation(complaint)
+        time.sleep(0.2)
