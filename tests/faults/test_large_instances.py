@@ -6,6 +6,7 @@ than one compression. Orthanc itself takes three times its size in memory while 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -63,9 +64,11 @@ def servers(
     file = folder / "large.dcm"
     write_large(file, FRAMES)
     assert file.stat().st_size > 2**31
+    with file.open("rb") as opened:
+        known = hashlib.file_digest(opened, "md5").hexdigest()  # of Orthanc 1.13
     identifier = a.post("test/import", str(file))["ID"]
     file.unlink()
-    assert a.get(f"instances/{identifier}/attachments/dicom/md5") == MD5_OF_NOTHING
+    assert a.get(f"instances/{identifier}/attachments/dicom/md5") in (MD5_OF_NOTHING, known)
     return a, b, identifier
 
 

@@ -32,7 +32,7 @@ def _end(world: World, this: Round, wanted: Wanted) -> None:
     if transfer is None:
         return
     limit = time.monotonic() + PATIENCE
-    again = this.dice.random() < 0.5
+    again, confirmed = this.dice.random() < 0.5, False
     while True:
         world.revive()
         try:
@@ -64,9 +64,12 @@ def _end(world: World, this: Round, wanted: Wanted) -> None:
                 return
             if not canceled:
                 said = _judge(world, this, wanted, job)
-                if wanted.refusal and wanted.refusal in said:
+                if wanted.refusal and wanted.refusal in said and (wanted.attempts == 1 or confirmed):
                     wanted.state = "refused"
                     return
+                # That may have been said by an attempt before the last, which was killed with what it had received:
+                # a pull keeps that for another attempt.
+                confirmed = True
             this.story.append(f"resubmit {transfer.job}: {job['Content'].get('Error')}")
             wanted.attempts += 1
             transfer.server.post(f"jobs/{transfer.job}/resubmit")
