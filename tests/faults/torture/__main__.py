@@ -88,7 +88,11 @@ class Torture:
     def _special(self, this: Round, make: Callable[[random.Random, Path], Scenario]) -> None:
         folder = self._folder / f"round-{this.number}"
         this.kills = True
-        scenario = make(this.dice, folder)
+        try:
+            scenario = make(this.dice, folder)
+        except PermissionError as error:
+            self._tell(f"round {this.number}, left out: {error}")
+            return
         try:
             with start_world(folder, self._tally, scenario.configure, **scenario.transfers) as world:
                 self._play(world, this, scenario)

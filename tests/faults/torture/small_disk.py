@@ -25,7 +25,7 @@ ON_IT = (("staging",), ("storage",), ("staging", "storage"), ("staging", "storag
 
 
 class SmallDiskRound(Scenario):
-    """Raises ``OSError`` where no disk can be mounted."""
+    """Raises ``PermissionError`` where no disk can be mounted."""
 
     def __init__(self, dice: random.Random, folder: Path) -> None:
         self._disk = SmallDisk(folder / "disk", DISK)
