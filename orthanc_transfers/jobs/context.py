@@ -75,12 +75,13 @@ class RunContext:
             connections = announced if self.peer.connections is None else self.peer.connections
             return sys.maxsize if connections is None else connections
 
+        near_peer = self.services.near_compressions.of(self.peer.name, self.transport.url, sends=sends)
         concurrency = Concurrency(settings.threads, clock, round_trip, spare)
         return BucketExecutor(
             name,
             concurrency,
             BucketSize(settings.bucket_size, concurrency, max_size, round_trip, body_size),
-            AutoCompression(self.compression(capabilities), concurrency, clock, round_trip),
+            AutoCompression(self.compression(capabilities), concurrency, clock, round_trip, near_peer),
             self.progress,
             self.cancellation,
             clock,

@@ -12,6 +12,7 @@ from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.net.circuit import Circuits
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
+from orthanc_transfers.pipeline.near_compression import NearCompressions
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -32,6 +33,7 @@ class Services:
     capabilities: CapabilitiesCache
     body_limits: BodyLimits
     originator: str
+    near_compressions: NearCompressions = field(default_factory=NearCompressions)
     circuits: Circuits = field(default_factory=Circuits)
     new_cancellation: Callable[[], Cancellation] = Cancellation
     """Makes the token on which all waits of one run sleep."""

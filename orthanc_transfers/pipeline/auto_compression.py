@@ -3,7 +3,7 @@
 Decided by trial, since link, CPUs and disks interact.
 Nothing is tried where requests last long, or where encoding is a small part of their time: there the network is
 the limit, and a trial would cost more than it can win. A near peer is the exception: where CPUs are busy, requests
-last long as well.
+last long as well, and what is faster is learned over all transfers (see ``near_compression.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.pipeline.link import near, slow
+from orthanc_transfers.pipeline.near_compression import NearCompression
 
 # Buckets by which a way is judged, at least.
 _WINDOW = 8
@@ -38,8 +39,10 @@ class AutoCompression:
         connections: Callable[[], int],
         clock: Clock,
         round_trip: Callable[[], float | None] = lambda: None,
+        near_peer: NearCompression | None = None,
     ) -> None:
         self._wanted = wanted
+        self._near_peer = near_peer or NearCompression()
         self._connections = connections
         self._clock = clock
         self._round_trip = round_trip
@@ -52,11 +55,20 @@ class AutoCompression:
 
     def __call__(self) -> Compression:
         """For the next bucket."""
+        if self._is_near:
+            return self._wanted if self._near_peer() else Compression.NONE
         return Compression.NONE if self._plain else self._wanted
 
-    def record(self, size: int, seconds: float, encoding_seconds: float) -> None:
+    @property
+    def _is_near(self) -> bool:
+        return self._wanted is Compression.AUTO and near(self._round_trip())
+
+    def record(self, size: int, seconds: float, encoding_seconds: float, *, encoded: bool) -> None:
         """A request succeeded: bytes before the codec, how long it took, and how much of that was encoding."""
         if self._wanted is not Compression.AUTO:
+            return
+        if self._is_near:
+            self._near_peer.record(encoded, size, seconds / max(1, self._connections()))
             return
         with self._lock:
             if self._skipped:  # begun before the last change
@@ -83,8 +95,8 @@ class AutoCompression:
         self._seconds = self._encoding_seconds = 0.0
 
     def _worth_a_trial(self) -> bool:
-        return self._encoding_seconds > _MIN_SHARE * self._seconds and (
-            near(self._round_trip()) or not slow(self._seconds / self._requests)
+        return self._encoding_seconds > _MIN_SHARE * self._seconds and not slow(
+            self._seconds / self._requests
         )
 
     def _judge(self, rate: float) -> None:

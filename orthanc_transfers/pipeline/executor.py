@@ -64,7 +64,8 @@ class BucketExecutor:
             seconds = self.clock.monotonic() - began
             self.concurrency.record(moved.wire, seconds)
             self.bucket_size.record(moved.size, seconds)
-            self.compression.record(moved.size, seconds, moved.encoding_seconds)
+            encoded = moved.codec is not Codec.NONE
+            self.compression.record(moved.size, seconds, moved.encoding_seconds, encoded=encoded)
             on_moved(bucket)
             self.progress.bucket_done(moved.size, moved.wire, moved.codec)
 

@@ -6,6 +6,7 @@ import pytest
 
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
+from orthanc_transfers.pipeline.near_compression import NearCompression
 from tests.runtime.fake_time import FakeClock
 
 CONNECTIONS = 4
@@ -17,7 +18,15 @@ class Link:
 
     def __init__(self, wanted: Compression = Compression.AUTO, round_trip: float | None = None) -> None:
         self.clock = FakeClock()
-        self.compression = AutoCompression(wanted, lambda: CONNECTIONS, self.clock, lambda: round_trip)
+        self.near_peer = NearCompression()
+        self.round_trip = round_trip
+        self.wanted = wanted
+        self.new_job()
+
+    def new_job(self) -> None:
+        self.compression = AutoCompression(
+            self.wanted, lambda: CONNECTIONS, self.clock, lambda: self.round_trip, self.near_peer
+        )
 
     def move(self, count: int, *, encoding: float, ratio: float, rate: float) -> list[Compression]:
         """``rate``: bytes a second on the network, of all workers together. Returns the compression of each."""
@@ -30,7 +39,7 @@ class Link:
             spent = 0.0 if plain else encoding
             each = max(CONNECTIONS * wire / rate, spent)  # the network of one, while others encode
             self.clock.advance(each / CONNECTIONS)
-            self.compression.record(SIZE, each, spent)
+            self.compression.record(SIZE, each, spent, encoded=not plain)
         return ways
 
 
@@ -54,11 +63,43 @@ def test_where_requests_last_long_nothing_is_tried_however_long_encoding_takes(
     assert set(link.move(500, encoding=1.0, ratio=2.5, rate=5e9)) == {Compression.AUTO}
 
 
-def test_where_busy_cpus_make_requests_last_long_plain_bytes_are_tried_for_a_near_peer() -> None:
+def test_a_near_peer_gets_plain_bytes_from_the_first_one_on_though_requests_last_long() -> None:
     link = Link(round_trip=0.0005)
     ways = link.move(500, encoding=1.0, ratio=2.5, rate=5e9)
-    assert ways[0] is Compression.AUTO
-    assert ways[-400:].count(Compression.AUTO) < 20
+    assert set(ways[:60]) == {Compression.NONE}
+    assert ways.count(Compression.AUTO) < 20
+
+
+def test_a_near_peer_behind_a_slow_network_gets_encoded_bytes_after_a_few_buckets() -> None:
+    link = Link(round_trip=0.0005)
+    ways = link.move(500, encoding=0.01, ratio=2.5, rate=10e6)
+    assert set(ways[10:50]) == {Compression.AUTO}
+    assert ways.count(Compression.NONE) < 30
+
+
+def test_what_was_learned_of_a_near_peer_is_known_to_the_next_job() -> None:
+    link = Link(round_trip=0.0005)
+    link.move(10, encoding=0.01, ratio=2.5, rate=10e6)
+    link.new_job()
+    assert set(link.move(5, encoding=0.01, ratio=2.5, rate=10e6)) == {Compression.AUTO}
+
+
+def test_a_slow_network_to_a_near_peer_is_noticed_by_jobs_of_one_bucket() -> None:
+    link = Link(round_trip=0.0005)
+    ways = []
+    for _ in range(100):
+        link.new_job()
+        ways += link.move(1, encoding=0.01, ratio=2.5, rate=10e6)
+    assert set(ways[10:50]) == {Compression.AUTO}
+
+
+def test_data_that_no_codec_shrinks_is_not_tried_for_long_with_a_near_peer() -> None:
+    near_peer = NearCompression()
+    tried = 0
+    for _ in range(1000):
+        tried += near_peer()
+        near_peer.record(False, SIZE, 1.0)
+    assert tried < 80
 
 
 def test_where_plain_bytes_bring_less_encoding_goes_on() -> None:
