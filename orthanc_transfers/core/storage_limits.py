@@ -6,11 +6,27 @@ At a limit, Orthanc deletes within an import the patients that were stored to le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orthanc_transfers.core.errors import TooLarge
+from orthanc_transfers.core.model import Instance
+
 _MB = 1024 * 1024
+
+MAX_INSTANCE = 2**32 - 1
+"""Bytes of an instance that a plugin can hand to Orthanc: its SDK counts them in 32 bits (1.10.1 to 1.13.0)."""
+
+
+def check_sizes(instances: Iterable[Instance]) -> None:
+    """Raise ``TooLarge`` if no plugin can import one of them."""
+    for one in instances:
+        if one.size > MAX_INSTANCE:
+            raise TooLarge(
+                f"instance {one.id} has {one.size} bytes, and a plugin can hand at most {MAX_INSTANCE} to Orthanc:"
+                " transfer the others without it"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.model import Beginning, Manifest
+from orthanc_transfers.core.storage_limits import check_sizes
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs import push_v1, push_v2
 from orthanc_transfers.jobs.context import RunContext
@@ -27,6 +28,7 @@ class PushJob(TransferJob):
         handshake = Handshake(context)
         resources, store = context.order.resources, context.services.store
         beginning = store.beginning(resources, FIRST_INSTANCES, context.cancellation)
+        check_sizes(beginning.manifest)
         whole = Later("transfers-listing", lambda: _list_all(context, beginning))
         capabilities = handshake.capabilities()
         handshake.open_connections()
@@ -53,6 +55,7 @@ def _list_all(context: RunContext, beginning: Beginning) -> Manifest:
     manifest = beginning.manifest
     if not beginning.whole:
         manifest = context.services.store.manifest(context.order.resources, context.cancellation)
+        check_sizes(manifest)
     context.status.set_totals(manifest)
     return manifest
 

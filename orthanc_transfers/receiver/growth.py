@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from orthanc_transfers.core.errors import Conflict, NoSpace, TooLarge, TransferError
 from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.storage_limits import check_sizes
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import same_indices
@@ -43,7 +44,8 @@ class Growth:
     def check_capacity(
         self, manifest: Manifest, patients: Collection[str] | None, cancellation: Cancellation
     ) -> None:
-        """Raise ``TooLarge`` if Orthanc's own limits have no room for that, whatever it recycles; ``Canceled``."""
+        """Raise ``TooLarge`` if Orthanc can never hold that, whatever it recycles; ``Canceled``."""
+        check_sizes(manifest)
         if self._recycling is not None:
             self._recycling.check_announced(manifest, patients, cancellation)
 

@@ -103,6 +103,22 @@ def test_more_pushes_than_slots_all_go_through(matrix: ProtocolMatrix, variant: 
 
 
 @pytest.mark.parametrize("version", [1, 2])
+def test_an_instance_that_no_plugin_can_import_is_refused_before_a_byte_is_sent(
+    matrix: ProtocolMatrix, version: int
+) -> None:
+    push = RawPush(matrix.b, version, files(2))
+    push.instances[1]["Size"] = str(2**32)
+    refused = push.create()
+    assert refused.status_code == 413
+    assert refused.json()["Details"] == (
+        f"instance {push.instances[1]['ID']} has 4294967296 bytes, and a plugin can hand at most 4294967295 to Orthanc:"
+        " transfer the others without it"
+    )
+    assert os.listdir(matrix.staging) == []
+    assert RawPush(matrix.b, 2, files(2)).create().status_code == 200, "it has taken no slot"
+
+
+@pytest.mark.parametrize("version", [1, 2])
 def test_an_abandoned_push_expires_with_all_its_bytes(matrix: ProtocolMatrix, version: int) -> None:
     push = RawPush(matrix.b, version, files())
     push.create()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orthanc_transfers.core import storage_limits
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable, UnknownTransaction
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
@@ -627,6 +628,18 @@ def test_a_commit_whose_response_was_lost_is_asked_for_again_from_a_peer_of_ours
     pair.link.after = lose
     assert finish(pair.push()) is StepOutcome.SUCCESS
     assert pair.link.count("POST /transfers/lookup") == 0
+
+
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_an_instance_that_no_plugin_can_import_is_refused_by_name_before_a_byte_is_sent(
+    pair: PeerPair, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_limits, "MAX_INSTANCE", 5000)
+    (large,) = (pair.here if way == "push" else pair.there).store.put(file(77, 5001))
+    job = pair.push() if way == "push" else pair.pull()
+    assert finish(job) is StepOutcome.FAILURE
+    assert f"instance {large} has 5001 bytes" in (job.failure() or "")
+    assert pair.link.count(CREATION[2]) == pair.link.count("POST /transfers/v2/chunks") == 0
 
 
 def _as_answer(pair: PeerPair, fail: object) -> None:
