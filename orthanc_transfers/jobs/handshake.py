@@ -39,7 +39,10 @@ class Handshake:
         wanted = max_requests(self._context.services.settings.threads)
         capabilities = self.capabilities()
         if capabilities is not None and capabilities.max_connections is not None:
-            wanted = min(wanted, capabilities.max_connections)
+            announced = capabilities.max_connections
+            # Before the peer knows of the transfer, and has a share for it: one with few threads is spared that.
+            share = announced // self._context.transport.users
+            wanted = min(wanted, share) if announced >= wanted else 0
         if wanted:
             self._open(wanted)
 

@@ -111,6 +111,11 @@ class RetryingTransport:
         return self.without_retries.silence
 
     @property
+    def users(self) -> int:
+        """Jobs of this server with that peer, this one included."""
+        return max(1, self._circuit.users)
+
+    @property
     def waits(self) -> bool:
         """Whether there is nothing to do but to wait for the peer; ``on_waiting`` has said so."""
         self._look_for_hold()

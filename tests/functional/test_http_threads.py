@@ -14,7 +14,7 @@ pytestmark = pytest.mark.orthanc
 
 
 @pytest.mark.parametrize("way", ["push", "pull"])
-@pytest.mark.parametrize(("threads", "transfers", "most"), [(8, 2, 7), (1, 4, 4)])
+@pytest.mark.parametrize(("threads", "transfers", "most"), [(8, 2, 5), (1, 4, 4)])
 def test_transfers_hold_few_connections(
     make_server: MakeServer, way: str, threads: int, transfers: int, most: int
 ) -> None:
