@@ -62,6 +62,9 @@ class InstanceStore(Protocol):
         Raises ``Canceled``.
         """
 
+    def exists(self, resource: Resource) -> bool:
+        """Whether that patient, study, series or instance is stored here."""
+
     def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
         """Identifiers of the patients of those resources, of any level, that are stored. Raises ``Canceled``."""
 
@@ -264,6 +267,12 @@ class JobQueue(Protocol):
 
         Raises ``BadRequest`` if there is no such job, ``HostError``.
         """
+
+    def describe(self, identifier: str) -> bytes:
+        """What Orthanc says of any of its jobs, as JSON. Raises ``NotFound``, ``HostError``."""
+
+    def delete(self, identifier: str) -> None:
+        """Let Orthanc forget any of its jobs, for a user. Raises ``NotFound``, ``HostError``."""
 
 
 class Clock(Protocol):

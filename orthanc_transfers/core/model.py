@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from orthanc_transfers.core.ranges import Range
+
+IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+"""An Orthanc identifier (a SHA-1). Nothing else may go into a path of Orthanc's REST API."""
 
 
 class Level(enum.Enum):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from orthanc_transfers.core.codec import Codec
-from orthanc_transfers.core.model import Bucket
+from orthanc_transfers.core.model import Bucket, Level, Resource
 from orthanc_transfers.core.ranges import Range
 
 # --- Orthanc's own, extended by the plugin
@@ -15,6 +15,12 @@ PLUGINS = "/plugins"
 EXPLORER_SCRIPT = "/plugins/explorer.js"
 PLUGIN = "/plugins/transfers"
 JOBS = "/jobs"
+COLLECTIONS = {
+    Level.PATIENT: "patients",
+    Level.STUDY: "studies",
+    Level.SERIES: "series",
+    Level.INSTANCE: "instances",
+}
 
 # --- for users
 
@@ -36,6 +42,11 @@ PUSH_V2 = "/transfers/v2/push"
 def job(identifier: str) -> str:
     """A job of Orthanc."""
     return f"{JOBS}/{identifier}"
+
+
+def resource_path(resource: Resource) -> str:
+    """A patient, study, series or instance of Orthanc."""
+    return f"/{COLLECTIONS[resource.level]}/{resource.id}"
 
 
 def job_command(identifier: str, name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -17,23 +16,14 @@ from typing import Any, NamedTuple
 
 from orthanc_transfers.core.checksum import MD5_OF_NOTHING
 from orthanc_transfers.core.errors import HostError, UnknownResource
-from orthanc_transfers.core.model import Level, Resource
+from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
+from orthanc_transfers.core.paths import COLLECTIONS, resource_path
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.runtime.cancellation import Cancellation
 
-IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
-"""An Orthanc identifier (a SHA-1). Nothing else may go into a path of Orthanc's REST API."""
-
 ABSENT = (Code.UNKNOWN_RESOURCE, Code.INEXISTENT_ITEM, Code.INEXISTENT_FILE)
 """Error codes of Orthanc for a resource that does not exist, or no longer."""
-
-_COLLECTIONS = {
-    Level.PATIENT: "patients",
-    Level.STUDY: "studies",
-    Level.SERIES: "series",
-    Level.INSTANCE: "instances",
-}
 
 # For each level, the key of its children in Orthanc's JSON, and their level.
 _CHILDREN = {
@@ -77,6 +67,12 @@ class InstanceIndex:
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
+
+    def exists(self, resource: Resource) -> bool:
+        """Whether it is stored."""
+        if not IDENTIFIER.fullmatch(resource.id):
+            return False
+        return self.get(resource_path(resource)) is not None
 
     def file(self, identifier: str) -> IndexedFile | None:
         """The file of one instance; ``None`` if it is not stored."""
@@ -142,7 +138,7 @@ class InstanceIndex:
             yield identifier
             return
         cancellation.check()
-        answer = self.get(f"/{_COLLECTIONS[level]}/{identifier}")
+        answer = self.get(f"/{COLLECTIONS[level]}/{identifier}")
         if answer is None:
             raise unknown(level, identifier)
         key, child_level = _CHILDREN[level]

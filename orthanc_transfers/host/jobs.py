@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from orthanc_transfers.core import paths
-from orthanc_transfers.core.errors import BadRequest, HostError, TransferError
+from orthanc_transfers.core.errors import BadRequest, HostError, NotFound, TransferError
+from orthanc_transfers.host.instance_index import ABSENT
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.parking import Parking
@@ -68,6 +70,16 @@ class _Entry:
         if not self.released:
             self.released = True
             self.job.release()
+
+
+@contextlib.contextmanager
+def _unknown_is_not_found(identifier: str) -> Iterator[None]:
+    try:
+        yield
+    except HostError as error:
+        if error.code in ABSENT:
+            raise NotFound(f"Orthanc knows no job {identifier}") from None
+        raise
 
 
 class JobEngine:
@@ -129,6 +141,16 @@ class JobEngine:
                 # As Orthanc responds itself.
                 raise BadRequest(f"Orthanc cannot {name} a job {identifier}: it knows none") from None
             raise
+
+    def describe(self, identifier: str) -> bytes:
+        """See ``interfaces.JobQueue``."""
+        with _unknown_is_not_found(identifier):
+            return self._sdk.rest_get(paths.job(identifier))
+
+    def delete(self, identifier: str) -> None:
+        """See ``interfaces.JobQueue``."""
+        with _unknown_is_not_found(identifier):
+            self._sdk.rest_delete(paths.job(identifier))
 
     def started(self) -> None:
         """Orthanc has started: jobs that were parked before may go on."""

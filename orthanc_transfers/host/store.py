@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import Canceled, HostError, LostFile, TransferError
-from orthanc_transfers.core.model import Beginning, Instance, Level, Manifest, Resource
+from orthanc_transfers.core.model import IDENTIFIER, Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_hash import FileHashes
 from orthanc_transfers.host.instance_import import import_instance
 from orthanc_transfers.host.instance_index import (
     ABSENT,
-    IDENTIFIER,
     IndexedFile,
     InstanceIndex,
     check_identifier,
@@ -136,6 +135,10 @@ class OrthancStore:
             raise
         except TransferError:
             return False
+
+    def exists(self, resource: Resource) -> bool:
+        """From Orthanc's index."""
+        return self._index.exists(resource)
 
     def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
         """From Orthanc's index."""

@@ -28,6 +28,7 @@ def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes) -> RouteTab
             Route(paths.job_command(_ID, name), {"POST": partial(user.command_job, name)})
             for name in ("pause", "cancel")
         ),
+        Route(paths.job(_ID), {"GET": user.describe_job, "DELETE": user.delete_job}),
         Route(paths.PEERS, {"GET": user.list_peers}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from orthanc_transfers.core import paths
@@ -16,16 +17,21 @@ from orthanc_transfers.core.errors import (
     ConfigurationError,
     PeerError,
     PeerInvalidResponse,
+    PeerStatus,
     UnknownPeer,
 )
+from orthanc_transfers.core.json_fields import json_object, required_field, string_field
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferRequest
+from orthanc_transfers.core.model import IDENTIFIER, Resource
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import Job, JobQueue, PeerRequest
+from orthanc_transfers.jobs.follow import new_follow
 from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.rest.http import Request, Response, json_response
+from orthanc_transfers.rest.plain_identifiers import with_levels
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -44,15 +50,17 @@ class UserRoutes:
 
     def send(self, request: Request) -> Response:
         """``POST /transfers/send``: a push job here, or a pull job on a peer that has ``RemoteSelf``."""
-        wanted = self._parse(request)
+        body = json_object(request.json(self._services.settings.max_values), "the body")
+        wanted = _parse(body, self._services.store.exists)
         remote_self = self._services.peers.remote_self(wanted.peer)
         if remote_self is not None:
-            return self._ask_to_pull(wanted, remote_self)
+            return self._ask_to_pull(wanted, remote_self, follow="Synchronous" in body)
         return self._submit(wanted, new_push)
 
     def pull(self, request: Request) -> Response:
         """``POST /transfers/pull``: a pull job here."""
-        wanted = self._parse(request)
+        body = json_object(request.json(self._services.settings.max_values), "the body")
+        wanted = _parse(body, partial(self._exists_on_peer, body))
         # Reported now, not by the job: an unknown peer, and that nothing may be received.
         self._services.peers.remote_self(wanted.peer)
         self._services.registry.check_writable()
@@ -73,8 +81,35 @@ class UserRoutes:
         """``POST /jobs/{id}/pause`` and ``/cancel``, of any job: Orthanc's own, told apart from what we ask of it."""
         return Response(self._jobs.command(request.groups[0], name))
 
-    def _parse(self, request: Request) -> TransferRequest:
-        return TransferRequest.parse(request.json(self._services.settings.max_values))
+    def describe_job(self, request: Request) -> Response:
+        """``GET /jobs/{id}``, of any job: Orthanc's own, and our error in its ``ErrorDetails``, if it has that."""
+        described = self._jobs.describe(request.groups[0])
+        job = json.loads(described)
+        content = job.get("Content")
+        error = content.get("Error") if isinstance(content, dict) else None
+        if "ErrorDetails" not in job or job.get("State") != "Failure" or not isinstance(error, str):
+            return Response(described)
+        return json_response({**job, "ErrorDetails": error})
+
+    def delete_job(self, request: Request) -> Response:
+        """``DELETE /jobs/{id}``, of any job: Orthanc's own, since a route of a plugin takes all methods of its path."""
+        self._jobs.delete(request.groups[0])
+        return Response(b"{}")
+
+    def _exists_on_peer(self, body: Mapping[str, Any], resource: Resource) -> bool:
+        if not IDENTIFIER.fullmatch(resource.id):
+            return False
+        transport = self._services.peers.connect(string_field(body, "Peer"), 1)
+        try:
+            timeout = self._services.settings.peer_connectivity_timeout
+            transport.send(PeerRequest("GET", paths.resource_path(resource), timeout=timeout))
+        except PeerStatus as error:
+            if error.peer_status == 404:
+                return False
+            raise
+        finally:
+            transport.close()
+        return True
 
     def _plugin_state(self, name: str) -> str:
         peers = self._services.peers
@@ -102,7 +137,7 @@ class UserRoutes:
         identifier = self._jobs.submit(make(self._services, wanted), wanted.priority)
         return json_response({"ID": identifier, "Path": paths.job(identifier)})
 
-    def _ask_to_pull(self, wanted: TransferRequest, remote_self: str) -> Response:
+    def _ask_to_pull(self, wanted: TransferRequest, remote_self: str, *, follow: bool) -> Response:
         services = self._services
         transport = services.peers.connect(wanted.peer, 1)
         try:
@@ -130,9 +165,19 @@ class UserRoutes:
                 )
             )
             job, path = _remote_job(wanted.peer, response.body)
-            return json_response({"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)})
+            response_json = {"Peer": wanted.peer, "RemoteJob": job, "URL": join(transport.url, path)}
+            if follow:
+                here = self._jobs.submit(new_follow(services, wanted, job), wanted.priority)
+                response_json = {"ID": here, "Path": paths.job(here), **response_json}
+            return json_response(response_json)
         finally:
             transport.close()
+
+
+def _parse(body: Mapping[str, Any], exists: Callable[[Resource], bool]) -> TransferRequest:
+    return TransferRequest.parse(
+        {**body, "Resources": with_levels(required_field(body, "Resources"), exists)}
+    )
 
 
 def _remote_job(peer: str, body: Buffer) -> tuple[str, str]:
