@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
-from typing import Generic, TypeVar, cast
+from queue import Empty, SimpleQueue
+from typing import ClassVar, Generic, TypeVar, cast
 
 from orthanc_transfers.core.errors import Canceled
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -22,21 +22,91 @@ GRACE = 1.0
 # Seconds after which a number of workers that may change is asked for again although no item ended.
 ADAPTATION = 0.5
 
+IDLE = 10.0
+"""Seconds after which a thread without work ends."""
+
+_IDLE_NAME = "transfers-idle"
+
 _logger = logging.getLogger(__name__)
 
 
-def start(name: str, target: Callable[[], None]) -> threading.Thread:
-    """A daemon thread of that name. What ``target`` raises is logged."""
+class Started:
+    """What was started in a thread."""
 
-    def guarded() -> None:
+    def __init__(self) -> None:
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, for so many seconds at most. Returns whether it has."""
+        if not self._ended.acquire(timeout=-1 if timeout is None else timeout):
+            return False
+        self._ended.release()
+        return True
+
+    def end(self) -> None:
+        """It has ended."""
+        self._ended.release()
+
+
+def start(name: str, target: Callable[[], None]) -> Started:
+    """Run ``target`` in a daemon thread of that name: an idle one, or a new one. What it raises is logged."""
+    started = Started()
+
+    def run() -> None:
         try:
             target()
         except Exception:
             _logger.exception("thread %s ended unexpectedly", name)
+        finally:
+            started.end()
 
-    thread = threading.Thread(target=guarded, name=name, daemon=True)
-    thread.start()
-    return thread
+    _Worker.take().run(name, run)
+    return started
+
+
+class _Worker:
+    """A thread that runs one function after the other: to hand one over costs a third of the start of a thread."""
+
+    # Single operations of a list need no lock.
+    _idle: ClassVar[list[_Worker]] = []
+
+    def __init__(self) -> None:
+        self._inbox = SimpleQueue[Callable[[], None]]()
+        self._thread = threading.Thread(target=self._loop, name=_IDLE_NAME, daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def take(cls) -> _Worker:
+        """The one that became idle last, or a new one. The caller is to let it run something."""
+        try:
+            return cls._idle.pop()
+        except IndexError:
+            return cls()
+
+    def run(self, name: str, function: Callable[[], None]) -> None:
+        """Run a function, once, in the thread, which has that name meanwhile."""
+        self._thread.name = name
+        self._inbox.put(function)
+
+    def _loop(self) -> None:
+        while (function := self._next()) is not None:
+            function()
+            # What it holds must not live on until the next one.
+            del function
+            self._thread.name = _IDLE_NAME
+            self._idle.append(self)
+
+    def _next(self) -> Callable[[], None] | None:
+        try:
+            return self._inbox.get(timeout=IDLE)
+        except Empty:
+            pass
+        try:
+            self._idle.remove(self)
+        except ValueError:
+            return self._inbox.get()  # it was taken at this very moment
+        return None
 
 
 def run_all(

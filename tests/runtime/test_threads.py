@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,7 @@ from orthanc_transfers.core.errors import Canceled, NotFound
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.threads import run_all
+from tests.support.waiting import wait_until
 
 
 class Gate:
@@ -251,10 +253,49 @@ def test_a_thread_that_fails_says_so_in_the_log(caplog: pytest.LogCaptureFixture
     thread = threads.start("undo", fail)
     thread.join()
 
-    assert thread.daemon
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.ERROR, "thread undo ended unexpectedly")
     ]
+
+
+def test_a_thread_that_has_ended_its_work_gets_more_of_it_under_another_name() -> None:
+    seen: list[tuple[threading.Thread, str]] = []
+
+    def work() -> None:
+        seen.append((threading.current_thread(), threading.current_thread().name))
+
+    def again() -> bool:
+        # It becomes idle a moment after its work has ended.
+        assert threads.start("two", work).join(20)
+        return seen[-1][0] is seen[0][0]
+
+    assert threads.start("one", work).join(20)
+    wait_until(again, "the same thread once more")
+    assert (seen[0][1], seen[-1][1]) == ("one", "two")
+    assert seen[0][0].daemon
+
+
+def _wait(event: threading.Event) -> None:
+    event.wait()
+
+
+def test_what_has_not_ended_is_not_waited_for_longer_than_wanted() -> None:
+    go_on = threading.Event()
+    started = threads.start("slow", partial(_wait, go_on))
+    assert not started.join(0.001)
+    go_on.set()
+    assert started.join()
+    assert started.join()
+
+
+def test_an_idle_thread_ends_and_does_not_miss_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE", 0.0)
+    seen: list[threading.Thread] = []
+    for _ in range(200):
+        # Some find a thread that is about to end.
+        assert threads.start("test", lambda: seen.append(threading.current_thread())).join(20)
+    assert len(seen) == 200
+    wait_until(lambda: not any(thread.is_alive() for thread in seen), "the end of all threads")
 
 
 # --- work that is done again and again
@@ -273,15 +314,13 @@ class Rounds:
         return 0.001 if self.left else None
 
     def work(self) -> None:
-        self.left -= 1
         self.done += 1
+        self.left -= 1
         if self.error is not None:
             raise self.error
 
     def join(self) -> None:
-        for thread in threading.enumerate():
-            if thread.name == "test-rounds":
-                thread.join(20)
+        wait_until(lambda: not self.left, "the end of the rounds")
 
 
 def test_periodic_work_is_done_as_long_as_there_is_any_and_again_when_there_is_more() -> None:
@@ -298,7 +337,7 @@ def test_periodic_work_that_fails_is_logged_and_tried_again(caplog: pytest.LogCa
     rounds = Rounds(2)
     rounds.error = NotFound("gone")
     rounds.periodic.start()
-    rounds.join()
+    wait_until(lambda: len(caplog.records) == 2, "two lines in the log")
     assert rounds.done == 2
     assert [record.getMessage() for record in caplog.records] == [
         "test-rounds failed, and is tried again later"
@@ -310,8 +349,6 @@ def test_closed_periodic_work_is_done_no_more_and_its_wait_is_cut_short(
 ) -> None:
     rounds = Rounds(2)
     monkeypatch.setattr(rounds.periodic, "_delay", lambda: 600.0)
-    rounds.periodic.start()
     rounds.periodic.close()
-    rounds.join()
-    rounds.periodic.start()
+    rounds.periodic._run()
     assert rounds.done == 0
