@@ -86,6 +86,9 @@ class InstanceStore(Protocol):
     def add(self, data: Buffer) -> Imported:
         """Import one file. Raises ``ImportRefused`` (bad file, full storage, …), saying why."""
 
+    def received(self, identifier: str) -> str | None:
+        """When a stored instance was received, as Orthanc writes it; empty if unknown, ``None`` if not stored."""
+
     def remove(self, identifier: str) -> None:
         """Delete one instance; an absent one is no error."""
 

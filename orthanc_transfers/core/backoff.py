@@ -31,6 +31,10 @@ class Backoff:
         """
         if attempt >= self.retries or not error.retryable:
             return None
-        full = min(self.ceiling, self.first * 2.0 ** min(attempt, _MAX_DOUBLINGS))
         asked: float | None = getattr(error, "retry_after", None)
-        return max(full * (0.5 + 0.5 * jitter), min(asked or 0.0, MAX_RETRY_AFTER))
+        return max(self.seconds(attempt, jitter), min(asked or 0.0, MAX_RETRY_AFTER))
+
+    def seconds(self, attempt: int, jitter: float) -> float:
+        """The delay of an attempt, whatever the error."""
+        full = min(self.ceiling, self.first * 2.0 ** min(attempt, _MAX_DOUBLINGS))
+        return full * (0.5 + 0.5 * jitter)

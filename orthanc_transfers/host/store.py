@@ -157,6 +157,13 @@ class OrthancStore:
         uid = self._index.get(f"/instances/{identifier}/metadata/TransferSyntax")
         return uid.decode("ascii", "replace") if uid else None
 
+    def received(self, identifier: str) -> str | None:
+        """The metadata that Orthanc keeps of each instance, to the second."""
+        if self._index.file(identifier) is None:
+            return None
+        date = self._index.get(f"/instances/{identifier}/metadata/ReceptionDate")
+        return date.decode("ascii", "replace") if date else ""
+
     def _manifest_of(self, files: Mapping[str, IndexedFile], cancellation: Cancellation) -> Manifest:
         self._listed.add(files)
         hashed: dict[str, str] = {}

@@ -25,6 +25,8 @@ from orthanc_transfers.receiver.import_log import ImportLog
 from orthanc_transfers.receiver.importer import Importer
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
+from orthanc_transfers.receiver.undo_retries import UndoRetries
+from orthanc_transfers.receiver.unfinished_undo import told
 from orthanc_transfers.receiver.verdicts import CHANGED_HERE, VERDICT_TEXTS, Judge, Verdict
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime import threads
@@ -47,8 +49,8 @@ class Commit:
 
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
     ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits, ``changed``
-    what this server made of what it stored, ``recycling`` the limits of Orthanc, if it has some. ``accept_renamed``:
-    this server may change identifiers.
+    what this server made of what it stored, ``recycling`` the limits of Orthanc, if it has some. ``undo_retries``
+    takes over what an undo cannot delete. ``accept_renamed``: this server may change identifiers.
     """
 
     resumed = False
@@ -66,6 +68,7 @@ class Commit:
         shared: SharedInstances,
         changed: ChangedInstances,
         accept_renamed: bool,
+        undo_retries: UndoRetries,
         recycling: Recycling | None = None,
     ) -> None:
         self._area = area
@@ -77,6 +80,7 @@ class Commit:
         self._closing = closing
         self._shared = shared
         self._recycling = recycling
+        self._undo_retries = undo_retries
         self._changed = changed
         self._judge = Judge(store, changed, strict=resumable, accept_renamed=accept_renamed)
         self._changed_before: frozenset[str] = frozenset()
@@ -84,6 +88,10 @@ class Commit:
         self._claim: Claim | None = None
         self._log: ImportLog
         self._importer: Importer | None = None
+        self._blindly = False
+        """Whether an undo cannot know what was imported."""
+        self.undo_known = True
+        """Whether the disk knows what an undo had to leave, so that the outcome may be journalled."""
 
     @property
     def begun(self) -> bool:
@@ -238,7 +246,8 @@ class Commit:
         try:
             self._store.remove(identifier)
         except Exception as error:  # noqa: BLE001  the others still have to go
-            log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
+            log.info("instance %s of an undone commit cannot be deleted: %s", identifier, error)
+            self._undo_retries.leave_inherited(self._area.id, self._manifest, identifier)
 
     def _look_up(self, cancellation: Cancellation) -> dict[str, str | None]:
         """Claim the instances, and return the MD5s of those that Orthanc has, as they were sent if it changed them."""
@@ -254,7 +263,7 @@ class Commit:
         fresh = {
             one.id: index
             for index, one in enumerate(self._manifest)
-            if importer.verdicts[index] == Verdict.STORED
+            if importer.verdicts[index] in (Verdict.STORED, Verdict.LEFT)
         }
         stored = self._store.md5s(fresh, cancellation)
         changes = []
@@ -283,19 +292,41 @@ class Commit:
             self._require_complete()
 
     def _undo(self) -> None:
-        if self._importer is not None:
-            self._importer.undo(self._closing)
+        self._take_all_back(None)
         self._release()
-        if self.begun:
+        if self.begun and self.undo_known:
             self._area.journal_receiving()
+        self._undo_retries.release(self._area.id)
+
+    def _take_all_back(self, error: str | None) -> int:
+        """Delete what this commit imported. Returns of how many instances that has to be tried again."""
+        if self._importer is None:
+            return 0
+        left = self._importer.undo(self._closing, blindly=self._blindly)
+        if error is not None:
+            # What an earlier transfer brought, and could not delete yet, was never there for good.
+            pending = self._undo_retries.pending(self._manifest)
+            self._importer.found_pending(pending.values())
+            left = {**pending, **left}
+        if not left:
+            return 0
+        assert self._claim is not None
+        with contextlib.suppress(TransferError):
+            # Should a later transfer count on it: what this server made of it.
+            self._record_changes(self._importer, self._closing)
+        count, self.undo_known = self._undo_retries.leave(
+            self._area.id, self._claim, left, error, self._log.deaths_deleting
+        )
+        return count
 
     def _refusal(self, error: Exception) -> ImportRefused:
         # An error while everything is being closed is no outcome.
         self._closing.check()
+        text = str(error) or type(error).__name__
         if self._importer is not None:
             with contextlib.suppress(TransferError):
                 self._area.give_back()  # where all is on one disk, that is full, nothing can be deleted before
-            self._importer.undo(self._closing)
+        left = self._take_all_back(text)
         if not isinstance(error, TransferError):
             log.error("the commit of transfer %s failed", self._area.id, exc_info=error)
-        return ImportRefused(str(error) or type(error).__name__)
+        return ImportRefused(told(text, left, len(self._manifest)))

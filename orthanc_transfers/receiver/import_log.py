@@ -1,10 +1,10 @@
-"""Which instances of a transfer are being imported at this moment, on disk: what the death of Orthanc leaves tells what
-it died of.
+"""Which instances of a transfer are being imported, or deleted, at this moment, on disk: what the death of Orthanc
+leaves tells what it died of.
 
-A file beside the journal, in which each attempt at the import has a slot: one record (``runtime/journal.py``) that is
-overwritten whenever an import begins or ends. Nothing is fsynced: what was written survives the death of the process,
-and a power failure is no fault of an instance. An attempt that ends, or is left to the next start by a server that
-stops, leaves an empty slot. Why not in the journal itself: docs/decisions/0025-crash-loops.md.
+A file beside the journal, in which each attempt has a slot: one record (``runtime/journal.py``) that is
+overwritten whenever an import or a deletion begins or ends. Nothing is fsynced: what was written survives the death
+of the process, and a power failure is no fault of an instance. An attempt that ends, or is left to the next start by a
+server that stops, leaves an empty slot. Why not in the journal itself: docs/decisions/0025-crash-loops.md.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ import contextlib
 import os
 import struct
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from orthanc_transfers.core.errors import ImportRefused, TransferError
 from orthanc_transfers.core.model import name_instances
 from orthanc_transfers.receiver.disk_errors import disk_errors
+from orthanc_transfers.receiver.unfinished_undo import NOTHING_KEPT
 from orthanc_transfers.runtime import files
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.journal import Kind, encode_record, read_records
 
 NAME = "importing"
 MAX_DEATHS = 2
-"""So many times Orthanc may die while it imports the instances of a transfer."""
+"""So many times Orthanc may die while it imports the instances of a transfer, and again while it deletes one."""
 _SLOT = 4096
 
 
@@ -44,11 +47,14 @@ class ImportLog:
             except BaseException:
                 os.close(self._fd)
                 raise
-        self.deaths = [slot for slot in slots if slot]
+        self.deaths = [slot.indices for slot in slots if slot.indices and not slot.deleting]
         """The instances that were being imported at each death of Orthanc."""
-        self._slot = next((number for number, slot in enumerate(slots) if not slot), len(slots))
+        self.deaths_deleting = Counter(index for slot in slots if slot.deleting for index in slot.indices)
+        """How often Orthanc has died while an instance was being deleted again."""
+        self._slot = next((number for number, slot in enumerate(slots) if not slot.indices), len(slots))
         self._lock = threading.Lock()
         self._under_way: set[int] = set()
+        self._deleting = False
         self._closed = False
         self._forget = closing.on_cancel(self.close)
 
@@ -74,14 +80,14 @@ class ImportLog:
     def refusal(self, suspects: Collection[str]) -> ImportRefused:
         """Of an import that is not tried again; ``suspects`` by their identifiers."""
         return ImportRefused(
-            f"Orthanc ended {len(self.deaths)} times while {name_instances(suspects)} was being imported: nothing was"
-            " kept, and it is not tried again; look for the crash, or for a lack of memory, in the logs of Orthanc and"
-            " its machine, and send the others without it"
+            f"Orthanc ended {len(self.deaths)} times while {name_instances(suspects)} was being imported:"
+            f" {NOTHING_KEPT}, and it is not tried again; look for the crash, or for a lack of memory, in the logs of"
+            " Orthanc and its machine, and send the others without it"
         )
 
     @contextlib.contextmanager
     def importing(self, index: int) -> Iterator[None]:
-        """An instance is being imported, or read by Orthanc, or deleted by it: whatever it may die of."""
+        """An instance is being imported, or read by Orthanc: whatever it may die of."""
         with self._lock:
             self._under_way.add(index)
             try:
@@ -93,6 +99,20 @@ class ImportLog:
             yield
         finally:
             # If that fails, an instance is suspected without reason at the next death.
+            with self._lock, contextlib.suppress(TransferError):
+                self._under_way.discard(index)
+                self._write()
+
+    @contextlib.contextmanager
+    def deleting(self, index: int) -> Iterator[None]:
+        """An instance is being deleted again; no import begins any more. Never fails: the deletion matters more."""
+        with self._lock, contextlib.suppress(TransferError):
+            self._deleting = True
+            self._under_way.add(index)
+            self._write()
+        try:
+            yield
+        finally:
             with self._lock, contextlib.suppress(TransferError):
                 self._under_way.discard(index)
                 self._write()
@@ -112,18 +132,27 @@ class ImportLog:
         if self._closed:
             return
         # 256 threads at most: it fits into its slot, and into one page.
-        record = encode_record(Kind.IMPORTING, struct.pack(f"<{len(self._under_way)}I", *self._under_way))
+        kind = Kind.DELETING if self._deleting else Kind.IMPORTING
+        record = encode_record(kind, struct.pack(f"<{len(self._under_way)}I", *self._under_way))
         with disk_errors():
             files.write_at(self._fd, memoryview(record), self._slot * _SLOT)
 
 
-def _read(fd: int) -> list[frozenset[int]]:
+class _Slot(NamedTuple):
+    indices: frozenset[int]
+    deleting: bool
+
+
+def _read(fd: int) -> list[_Slot]:
     slots = []
     for offset in range(0, os.fstat(fd).st_size, _SLOT):
         record = next(read_records(os.pread(fd, _SLOT, offset)), None)
-        slots.append(
-            frozenset(number for (number,) in struct.iter_unpack("<I", record.payload))
-            if record is not None and record.kind is Kind.IMPORTING and len(record.payload) % 4 == 0
-            else frozenset[int]()
+        valid = (
+            record is not None
+            and record.kind in (Kind.IMPORTING, Kind.DELETING)
+            and len(record.payload) % 4 == 0
         )
+        numbers = struct.iter_unpack("<I", record.payload) if record is not None and valid else ()
+        deleting = record is not None and record.kind is Kind.DELETING
+        slots.append(_Slot(frozenset(number for (number,) in numbers), deleting))
     return slots

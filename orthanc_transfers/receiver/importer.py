@@ -17,6 +17,7 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported, ImportStatus, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.import_log import ImportLog
+from orthanc_transfers.receiver.unfinished_undo import NOTHING_KEPT
 from orthanc_transfers.receiver.verdicts import CHANGED_HERE, Judge, Verdict
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -138,10 +139,11 @@ class Importer:
             self.reasons[index] = "Orthanc ended while it was being imported"
         return self._log.refusal([self._manifest.instances[index].id for index in suspects])
 
-    def undo(self, closing: Cancellation, *, blindly: bool = False) -> None:
+    def undo(self, closing: Cancellation, *, blindly: bool = False) -> dict[str, int]:
         """Delete what this commit imported. ``blindly``: whatever was absent before, whether it is there or not.
 
-        What Orthanc cannot delete is logged and named in ``reasons``.
+        Returns what Orthanc could not delete, which is named in ``reasons`` too: identifier -> index in the manifest,
+        or beyond its end. If Orthanc has died of a deletion already, that is all: they are to be deleted one by one.
         Raises ``Canceled`` if the server stops.
         """
         self._quiesce(closing)
@@ -150,14 +152,31 @@ class Importer:
             for index in range(len(self._manifest))
             if index in self._absent and (blindly or self.verdicts[index] == Verdict.STORED)
         ]
-        identifiers = [(index, self._manifest.instances[index].id) for index in mine]
-        identifiers += [(-1, identifier) for identifier in self._foreign]
-        threads.run_all("transfers-undo", self._threads, identifiers, self._remove, closing)
+        items = [(index, self._manifest.instances[index].id) for index in mine]
+        items += enumerate(self._foreign, len(self._manifest))
+        left: dict[str, int] = {}
+        if self._log.deaths_deleting:
+            for item in items:
+                self._leave(item, left, "Orthanc ended while this was being undone")
+            return left
+        threads.run_all(
+            "transfers-undo", self._threads, items, lambda item: self._remove(item, left), closing
+        )
         try:
             # Or a power failure may bring them back, without their files, when nothing knows of them any more.
             self._store.sync()
         except TransferError as error:
             log.error("the deletions of an undone commit may not survive a power failure: %s", error)
+        return left
+
+    def found_pending(self, indices: Iterable[int]) -> None:
+        """Mark what is still to be deleted again by the undo of an earlier transfer."""
+        for index in indices:
+            if self.verdicts[index] != Verdict.LEFT:
+                self.verdicts[index] = Verdict.LEFT
+                self.reasons[index] = (
+                    "an earlier transfer, which failed, imported it, and could not delete it yet"
+                )
 
     def _quiesce(self, closing: Cancellation) -> None:
         # After a cancellation an import may still be under way, and what it stores has to go as well.
@@ -173,17 +192,24 @@ class Importer:
             forget()
         closing.check()
 
-    def _remove(self, item: tuple[int, str]) -> None:
+    def _remove(self, item: tuple[int, str], left: dict[str, int]) -> None:
         index, identifier = item
         try:
-            self._take_back(identifier)
+            with self._log.deleting(index):
+                self._take_back(identifier)
         except Exception as error:  # noqa: BLE001  the others still have to go
-            log.error("instance %s of an undone commit cannot be deleted: %s", identifier, error)
-            if index >= 0:
-                self.reasons[index] = f"imported, and could not be deleted again: {error}"
+            self._leave(item, left, str(error))
             return
-        if index >= 0:
+        if index < len(self._manifest):
             self.verdicts[index] = Verdict.UNDONE
+
+    def _leave(self, item: tuple[int, str], left: dict[str, int], why: str) -> None:
+        index, identifier = item
+        log.info("instance %s of an undone commit cannot be deleted: %s", identifier, why)
+        left[identifier] = index
+        if index < len(self._manifest):
+            self.verdicts[index] = Verdict.LEFT
+            self.reasons[index] = f"imported, and could not be deleted again yet: {why}"
 
     # --- one instance
 
@@ -219,7 +245,7 @@ class Importer:
             self.verdicts[index] = Verdict.REFUSED
         self.reasons[index] = reason
         identifier = self._manifest.instances[index].id
-        raise ImportRefused(f"instance {identifier} was refused, nothing was kept: {reason}") from None
+        raise ImportRefused(f"instance {identifier} was refused, {NOTHING_KEPT}: {reason}") from None
 
     @contextmanager
     def _bytes(self, instance: Instance) -> Iterator[memoryview]:

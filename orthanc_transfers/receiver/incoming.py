@@ -33,6 +33,7 @@ from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
 from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
+from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -55,6 +56,7 @@ class ReceiverServices:
     changed_instances: ChangedInstances
     accept_renamed: bool
     """An instance may be stored with another identifier than announced (``AcceptChangedIdentifiers``)."""
+    undo_retries: UndoRetries
     ended: Callable[[IncomingTransfer], None]
     """Called once when a transfer is committed, fails or is discarded."""
     recycling: Recycling | None = None
@@ -264,6 +266,7 @@ class IncomingTransfer:
             recycling=self._services.recycling,
             changed=self._services.changed_instances,
             accept_renamed=self._services.accept_renamed,
+            undo_retries=self._services.undo_retries,
         )
         try:
             summary = commit.run(cancellation)
@@ -283,6 +286,7 @@ class IncomingTransfer:
 
     def _finish(self, commit: Commit, outcome: Outcome) -> None:
         keep_outcome(self._area, commit, outcome, self._services.reports, self._services.clock)
+        self._services.undo_retries.release(self.id)
         self.commit_seconds = self._services.clock.monotonic() - self._commit_began
         with self._lock:
             self._outcome = outcome

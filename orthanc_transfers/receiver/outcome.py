@@ -68,7 +68,10 @@ def keep_outcome(area: Area, commit: Commit, outcome: Outcome, reports: Reports,
     """Journal the outcome and write the report. Never raises: the commit is over, whatever becomes of these."""
     content = outcome.to_json(clock.now())
     try:
-        area.journal_outcome(content)
+        if commit.undo_known:
+            area.journal_outcome(content)
+        else:
+            area.close()  # the next start undoes what this one does not
     except TransferError as trouble:
         # The next start will roll forward and come to the same end.
         log.warning(

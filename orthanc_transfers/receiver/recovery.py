@@ -32,7 +32,7 @@ class InterruptedCommit(Commit):
             broken = set() if self._log.exhausted else self._delete_broken(stored, cancellation)
         except Exception:
             # What was imported before the restart cannot be known: whatever was absent then has to go.
-            self._new_importer().undo(self._closing, blindly=True)
+            self._importer, self._blindly = self._new_importer(), True
             raise
         return {identifier: md5 for identifier, md5 in stored.items() if identifier not in broken}
 

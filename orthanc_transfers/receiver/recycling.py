@@ -17,6 +17,7 @@ from orthanc_transfers.core.storage_limits import Kept
 from orthanc_transfers.interfaces import Capacity, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.importer import Importer
+from orthanc_transfers.receiver.unfinished_undo import NOTHING_KEPT
 from orthanc_transfers.receiver.verdicts import THERE_BEFORE, Verdict
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -83,7 +84,7 @@ class Recycling:
             there = self._store.patients_of((instances[index].id for index in present), cancellation)
             reason = self._excess(0, ours | there, self._capacity.kept(cancellation))
             if reason is not None:
-                raise ImportRefused(f"{reason}; nothing was kept")
+                raise ImportRefused(f"{reason}; {NOTHING_KEPT}")
         stored = self._store.patients_of(ours, cancellation)
         order = sorted(identifiers, key=lambda value: identifiers[value] not in stored)
         ranks = {value: rank for rank, value in enumerate(order)}

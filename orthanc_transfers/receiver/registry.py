@@ -22,7 +22,8 @@ from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, Recei
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
-from orthanc_transfers.receiver.staging import CHANGED, Staging
+from orthanc_transfers.receiver.staging import CHANGED, UNDOS, Staging
+from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -100,6 +101,8 @@ class Registry:
         self._closing = Cancellation()
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
         changed = ChangedInstances(staging.root / CHANGED)
+        shared = SharedInstances()
+        self._undo_retries = UndoRetries(staging.root / UNDOS, store, reports, shared, self._closing)
         self._growth = Growth(staging, store, changed, settings.max_manifest_instances, self._recycling)
         self._services = ReceiverServices(
             store,
@@ -107,9 +110,10 @@ class Registry:
             clock,
             settings.commit_threads_count,
             self._closing,
-            SharedInstances(),
+            shared,
             changed,
             settings.accept_changed_identifiers,
+            self._undo_retries,
             self._ended,
             self._recycling,
         )
@@ -260,7 +264,9 @@ class Registry:
                     transfer.discard()
 
     def recover(self) -> None:
-        """Roll interrupted commits forward, in the background. To be called once Orthanc has started."""
+        """Roll interrupted commits and undos forward, in the background. To be called once Orthanc has started."""
+        if not self._read_only:
+            self._undo_retries.start()
         interrupted = [one for one in self.all() if one.state is PushState.COMMITTING]
         if interrupted and self._read_only:
             log.warning(
@@ -297,6 +303,7 @@ class Registry:
         deadline = time.monotonic() + _CLOSING
         for transfer in self.all():
             transfer.close(deadline)
+        self._undo_retries.close(deadline)
         self._staging.close()
 
     def _ended(self, transfer: IncomingTransfer) -> None:

@@ -8,7 +8,7 @@ after the death of the process too.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from orthanc_transfers.core.model import Manifest
 
@@ -35,6 +35,11 @@ class SharedInstances:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claims: list[Claim] = []
+        self._on_kept: Callable[[Manifest], None] = lambda manifest: None
+
+    def on_kept(self, listener: Callable[[Manifest], None]) -> None:
+        """Call ``listener``, with the lock held, with what a commit is about to succeed with. It must not raise."""
+        self._on_kept = listener
 
     def claim(self, manifest: Manifest) -> Claim:
         """A commit begins to count on these instances."""
@@ -56,6 +61,7 @@ class SharedInstances:
         """A commit ends, and all its instances stay."""
         with self._lock:
             self._claims.remove(claim)
+            self._on_kept(claim.manifest)
             for other in self._claims:
                 common = {instance.id for instance in claim.manifest if instance.id in other.manifest}
                 other.kept |= common
@@ -75,6 +81,19 @@ class SharedInstances:
         with self._lock:
             if identifier not in claim.kept:
                 self._leave(claim, identifier, remove)
+
+    def leave_behind(
+        self, claim: Claim, identifiers: Iterable[str], keep: Callable[[set[str]], None]
+    ) -> None:
+        """``keep`` those that a commit imported and could not take back, unless another has succeeded with them."""
+        with self._lock:
+            keep(set(identifiers) - claim.kept)
+
+    def remove_unclaimed(self, identifier: str, remove: Callable[[], None]) -> None:
+        """``remove`` what an earlier commit left behind, unless one that is running counts on it now."""
+        with self._lock:
+            if not any(identifier in claim.manifest for claim in self._claims):
+                remove()
 
     def _leave(self, claim: Claim, identifier: str, remove: Callable[[str], None]) -> None:
         for other in self._claims:

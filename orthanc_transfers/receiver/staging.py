@@ -4,6 +4,7 @@ root/
   lock                 held by the Orthanc that uses this folder
   <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
   sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
+  undos/               what is still to be deleted of transfers that failed (see ``unfinished_undo.py``)
   set-aside/           what was found here and is not a transfer of this version
   server-N/            the same again, for another Orthanc that shares the folder
 """
@@ -34,10 +35,12 @@ log = logging.getLogger(__name__)
 SET_ASIDE = "set-aside"
 CHANGED = "changed"
 """Folder with what this server changed in what it stored (``changed_instances.py``)."""
+UNDOS = "undos"
+"""Folder of what undos could not delete yet (``unfinished_undo.py``)."""
 SENT = "sent"
 """Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
 _LOCK = "lock"
-_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|{CHANGED}|server-[0-9]+|{SET_ASIDE}")
+_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|{CHANGED}|{UNDOS}|server-[0-9]+|{SET_ASIDE}")
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")
 _MAX_SERVERS = 64

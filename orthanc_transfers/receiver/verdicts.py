@@ -39,6 +39,7 @@ class Verdict(enum.IntEnum):
     CHANGED = 7
     NOT_COMPARABLE = 8
     RENAMED = 9
+    LEFT = 10
 
 
 VERDICT_TEXTS = {
@@ -52,6 +53,7 @@ VERDICT_TEXTS = {
     Verdict.CHANGED: "already there, changed",
     Verdict.NOT_COMPARABLE: "already there, not comparable",
     Verdict.RENAMED: "stored as another instance",
+    Verdict.LEFT: "still here",
 }
 
 THERE_BEFORE = (Verdict.ALREADY_THERE, Verdict.CHANGED, Verdict.NOT_COMPARABLE)

@@ -46,6 +46,8 @@ class Kind(enum.IntEnum):
     """A range of bucket indices was acknowledged."""
     IMPORTING = 9
     """In a file of its own (``receiver/import_log.py``): the indices of the instances being imported."""
+    DELETING = 10
+    """There too: those being deleted again."""
 
 
 class Record(NamedTuple):

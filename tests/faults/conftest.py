@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tests.support.small_disk import SmallDisk
 
-MakeDisk = Callable[[Path, int], SmallDisk]
+
+class MakeDisk(Protocol):
+    """See ``SmallDisk``."""
+
+    def __call__(self, path: Path, size: int, *, ext4: bool = False) -> SmallDisk: ...
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +22,9 @@ def make_disk() -> Iterator[MakeDisk]:
     """Makes small disks, which go with the tests of a file; skips where mounting is not permitted."""
     made: list[SmallDisk] = []
 
-    def make(path: Path, size: int) -> SmallDisk:
+    def make(path: Path, size: int, *, ext4: bool = False) -> SmallDisk:
         try:
-            made.append(SmallDisk(path, size))
+            made.append(SmallDisk(path, size, ext4=ext4))
         except OSError as error:
             pytest.skip(str(error))
         return made[-1]

@@ -270,7 +270,7 @@ def staging(server: OrthancServer) -> Path:
 
 def unfinished(server: OrthancServer) -> list[Path]:
     """What a server has staged that is not just a remembered outcome, and its records of what it sends."""
-    known = {"lock", "reports", "sent", "set-aside"}
+    known = {"lock", "reports", "sent", "set-aside", "undos"}
     return [*staging(server).glob("sent/*")] + [
         path
         for path in staging(server).iterdir()

@@ -117,6 +117,9 @@ class MemoryStore:
             self.files[identifier] = bytes(data)
         return Imported(ImportStatus.SUCCESS, identifier)
 
+    def received(self, identifier: str) -> str | None:
+        return "" if identifier in self.files else None
+
     def remove(self, identifier: str) -> None:
         self.files.pop(identifier, None)
 

@@ -76,6 +76,9 @@ class MemoryStore:
         self.before_sync: Callable[[], None] = lambda: None
         self.synced: set[str] = set()
         """Those that a power failure leaves."""
+        self.before_remove: Callable[[str], None] = lambda identifier: None
+        self.times: dict[str, str] = {}
+        """When instances were received."""
         self.added: list[str] = []
         self.removed: list[str] = []
         self._lock = threading.Lock()
@@ -129,7 +132,11 @@ class MemoryStore:
             self.added.append(identifier)
         return Imported(ImportStatus.SUCCESS, identifier)
 
+    def received(self, identifier: str) -> str | None:
+        return self.times.get(identifier, "") if identifier in self.files else None
+
     def remove(self, identifier: str) -> None:
+        self.before_remove(identifier)
         with self._lock:
             self.files.pop(identifier, None)
             self.removed.append(identifier)

@@ -147,7 +147,7 @@ def test_an_instance_that_cannot_be_deleted_again_is_named(
     with pytest.raises(ImportRefused):
         transfer.commit()
     rows = receiver.reports.read(transfer.id)["Instances"]  # type: ignore[index]
-    assert any("could not be deleted again: locked" in row.get("Reason", "") for row in rows)
+    assert any("could not be deleted again yet: locked" in row.get("Reason", "") for row in rows)
 
 
 # --- stopping

@@ -1,4 +1,4 @@
-"""A disk of a few MB that can be full or read-only: a tmpfs. Needs root."""
+"""A disk of a few MB that can be full or read-only: a tmpfs, or an ext4 in a file (a loop device). Needs root."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ _BALLAST = "ballast"
 class SmallDisk:
     """Mounted at ``path`` with room for ``size`` bytes. Raises ``OSError`` where mounting is not permitted."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, *, ext4: bool = False) -> None:
         self.path = path
         self._mounted = 0
         path.mkdir(parents=True, exist_ok=True)
-        self._mount("-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs")
+        if ext4:
+            image = path.with_name(f"{path.name}.ext4")
+            with open(image, "wb") as file:
+                file.truncate(size)
+            # Without blocks for root, who runs these tests.
+            subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+            self._mount("-o", "loop", str(image))
+        else:
+            self._mount("-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs")
 
     @property
     def free(self) -> int:

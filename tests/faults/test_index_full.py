@@ -1,0 +1,114 @@
+"""The disk of Orthanc's index becomes full during an import: all or nothing in the end, and told until then."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import MakeDisk
+from tests.support.dicom_data import ct_study
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer
+from tests.support.raw_push import RawPush
+from tests.support.small_disk import SmallDisk
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+COUNT = 40
+MB = 1_000_000
+ROOM = 400_000
+"""Bytes that are left for the index: enough for some imports, and not for all."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A push that failed, and was not undone as a whole."""
+
+    push: RawPush
+    said: str
+    """Why, to its sender."""
+    left: int
+    """So many instances are still there, it says."""
+
+    def report(self, server: OrthancServer) -> Any:
+        return server.get(f"transfers/reports/{self.push.path.rpartition('/')[2]}")
+
+
+def receiver(make_server: MakeServer, disk: SmallDisk) -> OrthancServer:
+    """Its index is on a disk of its own."""
+    b = make_server("b", configuration={"IndexDirectory": str(disk.path / "index")})
+    b.start()
+    return b
+
+
+def push_to_full_index(b: OrthancServer, disk: SmallDisk, files: list[bytes]) -> Failed:
+    push = RawPush(b, 2, files)
+    assert push.create().status_code == 200
+    for index in range(len(files)):
+        assert push.put(index).status_code == 200
+    disk.fill(leave=ROOM)
+    push.commit()
+    said = wait_until(lambda: push.status().get("Error"), "its end")
+    match = re.search(rf"(\d+) of {len(files)} instances (?:is|are) still here", said)
+    assert match, said
+    assert "nothing was kept" not in said
+    return Failed(push, said, int(match[1]))
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+@pytest.mark.parametrize("then", ["goes on", "is killed"])
+def test_what_cannot_be_deleted_while_the_index_is_full_is_deleted_once_there_is_room(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path, kind: str, then: str
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20 * MB, ext4=kind == "ext4")
+    b = receiver(make_server, disk)
+    files = list(ct_study(COUNT, size=64))
+    b.upload(files[0])
+    before = b.md5s()
+    failed = push_to_full_index(b, disk, files)
+    assert len(b.instances()) == failed.left + 1
+    report = failed.report(b)
+    assert report["Error"] == failed.said
+    assert [row["Outcome"] for row in report["Instances"]].count("still here") == failed.left
+    if then == "is killed":
+        b.kill()
+    disk.make_room()
+    if then == "is killed":
+        b.start()
+    wait_until(lambda: b.instances() == list(before), "the rest is deleted")
+    assert b.md5s() == before
+    wait_until(lambda: "nothing was kept" in failed.report(b)["Error"], "the report says so")
+    assert {row["Outcome"] for row in failed.report(b)["Instances"]} <= {
+        "undone",
+        "refused",
+        "not imported",
+        "already there",
+    }
+
+
+def test_a_transfer_that_is_sent_again_keeps_what_an_unfinished_undo_had_left(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20 * MB)
+    b = receiver(make_server, disk)
+    files = list(ct_study(COUNT, size=64))
+    failed = push_to_full_index(b, disk, files)
+    disk.make_room()
+    again = RawPush(b, 2, files)
+    assert again.create().status_code == 200
+    while again.status().get("State") != "committed":
+        for index in range(COUNT):
+            assert again.put(index).status_code == 200
+        again.commit()
+        wait_until(lambda: again.status()["State"] != "committing", "its end")
+    complete = b.md5s()
+    assert len(complete) == COUNT
+    undos = Path(b.storage) / "Transfers" / "undos"
+    wait_until(lambda: not undos.exists(), "the undo is over")
+    assert b.md5s() == complete
+    assert "still here" not in failed.report(b)["Error"]
