@@ -67,6 +67,8 @@ class Capabilities:
     """Those of ``PROBE_HEADERS`` that came with the request; ``None`` if the peer does not say."""
     patients_wanted: bool = False
     """Whether the creation of a push should name its patients: their number is limited there."""
+    whole: bool = False
+    """Whether a small transfer may be one request: announced, carried and committed."""
     max_connections: int | None = None
     """Connections that it can spare for all transfers together; 0: as ``CONNECTIONS_HEADER``; ``None``: unknown."""
 
@@ -89,6 +91,7 @@ class Capabilities:
             _flag(body, "Parts"),
             _headers(body),
             _flag(body, "PatientsWanted"),
+            _flag(body, "Whole"),
             natural_number(body["MaxConnections"], '"MaxConnections"') if "MaxConnections" in body else None,
         )
 
@@ -102,6 +105,7 @@ class Capabilities:
             "MaxBodySize": self.max_body_size,
             "Growing": self.growing,
             "Parts": self.parts,
+            "Whole": self.whole,
             **headers,
         }
         if self.max_connections is not None:
@@ -163,6 +167,8 @@ class PushStatus:
     """One sentence, if it failed."""
     report: dict[str, int] | None = None
     """How many instances were ``Stored``, ``AlreadyStored``, ``FilteredOut``; once committed."""
+    rows: tuple[Any, ...] | None = None
+    """JSON, as it came: what became of each instance, with its ``ID``. Of a whole push that has ended."""
 
     @classmethod
     def parse(cls, value: Any) -> PushStatus:
@@ -186,6 +192,7 @@ class PushStatus:
             ),
             error=string_field(body, "Error") if "Error" in body else None,
             report=_report(body["Report"]) if "Report" in body else None,
+            rows=tuple(array_field(body, "Instances")) if "Instances" in body else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -203,6 +210,8 @@ class PushStatus:
             value["Error"] = self.error
         if self.report is not None:
             value["Report"] = self.report
+        if self.rows is not None:
+            value["Instances"] = list(self.rows)
         return value
 
 

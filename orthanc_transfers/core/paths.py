@@ -37,6 +37,8 @@ CHUNKS_V1 = "/transfers/chunks"
 CHUNKS_V2 = "/transfers/v2/chunks"
 PUSH_V1 = "/transfers/push"
 PUSH_V2 = "/transfers/v2/push"
+WHOLE_PUSH = "/transfers/v2/push/whole"
+WHOLE_PULL = "/transfers/v2/pull/whole"
 
 
 def job(identifier: str) -> str:

@@ -10,6 +10,7 @@ from orthanc_transfers.jobs import push_v1, push_v2
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
+from orthanc_transfers.jobs.push_whole import fits
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.net.peer_client import PeerClient
@@ -31,7 +32,8 @@ class PushJob(TransferJob):
         check_sizes(beginning.manifest)
         whole = Later("transfers-listing", lambda: _list_all(context, beginning))
         capabilities = handshake.capabilities()
-        handshake.open_connections()
+        if capabilities is None or not (beginning.whole and fits(context, beginning.manifest, capabilities)):
+            handshake.open_connections()
         if capabilities is None:
             push_v1.Push(context, whole.result(context.cancellation)).run()
         else:

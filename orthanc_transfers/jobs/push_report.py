@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orthanc_transfers.core.commit_report import CommitReport, InstanceOutcome
@@ -27,18 +27,20 @@ def keep_report(
     *,
     began: float,
     ask: bool,
+    told: Sequence[Any] | None = None,
 ) -> None:
     """Write the report of a push that has ended on the receiver, which knows it as ``identifier``.
 
-    ``outcome`` are the keys that say how it ended, ``State`` among them. ``began``: when
-    it did, in seconds since the epoch. ``ask``: the receiver has a report of
-    its own, and is asked for it. Never raises: the transfer is over, whatever becomes of its report.
+    ``outcome`` are the keys that say how it ended, ``State`` among them. ``began``: when it did, in seconds since the
+    epoch. ``ask``: the receiver has a report of its own, and is asked for it, unless it has ``told`` what became of
+    each instance. Never raises: the transfer is over, whatever becomes of its report.
     """
     services = context.services
     if services.reports.read(identifier) is not None:
         return  # the receiver is this very server
-    theirs = _ask(context, identifier, len(manifest)) if ask else {}
-    told = _rows(theirs.get("Instances"))
+    if told is None and ask:
+        told = _ask(context, identifier, len(manifest)).get("Instances")
+    rows = _rows(told)
     # Version 1 tells no more than that it has them all.
     untold = "accepted" if outcome["State"] == "committed" else "not imported"
     report = CommitReport(
@@ -47,7 +49,7 @@ def keep_report(
         peer=context.order.peer,
         created=began,
         ending={**outcome, "Finished": services.clock.now()},
-        instances=[InstanceOutcome(one, *told.get(one.id, (untold, None))) for one in manifest],
+        instances=[InstanceOutcome(one, *rows.get(one.id, (untold, None))) for one in manifest],
     )
     try:
         services.reports.write(report.to_json(), [context.order.sender_transfer_id or identifier])
@@ -67,7 +69,7 @@ def _ask(context: RunContext, identifier: str, count: int) -> dict[str, Any]:
 def _rows(rows: Any) -> dict[str, tuple[str, str | None]]:
     """Outcome and reason of each instance as the receiver says: in the words of the peer, cut at some length."""
     told: dict[str, tuple[str, str | None]] = {}
-    for row in rows if isinstance(rows, list) else ():
+    for row in rows if isinstance(rows, (list, tuple)) else ():
         if isinstance(row, dict) and isinstance(row.get("ID"), str) and isinstance(row.get("Outcome"), str):
             reason = row.get("Reason")
             told[row["ID"]] = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from orthanc_transfers.core.buffers import size_of
 from orthanc_transfers.core.codec import choose, encode, level_for
@@ -22,9 +22,12 @@ from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.one_server import check_one_server
 from orthanc_transfers.jobs.own_files import check_ranges
 from orthanc_transfers.jobs.push_report import keep_report
+from orthanc_transfers.jobs.push_whole import WholePush, fits
 from orthanc_transfers.pipeline.executor import Moved
 from orthanc_transfers.pipeline.schedule import MAX_ROUNDS, Listing, Plan, Schedule
 from orthanc_transfers.runtime.threads import Later
+
+T = TypeVar("T")
 
 # Seconds between two polls of a commit: as often, the number of imported instances is new.
 _POLL = 1
@@ -39,6 +42,7 @@ class Push:
         self._context = context
         self._manifest, self._more = beginning.manifest, beginning.more
         self._whole = whole
+        self._capabilities = capabilities
         self._growing = capabilities.growing
         self._announcer = Announcer(context, capabilities)
         self._body_limit = context.body_limit()
@@ -56,7 +60,7 @@ class Push:
             order, store = self._context.order, self._context.services.store
             patients = store.patients_of((one.id for one in order.resources), self._context.cancellation)
             self._announcer = replace(self._announcer, patients=patients)
-        push = self._create()
+        push = self._send_whole() or self._create()
         self._context.status.resumed = (
             self._manifest.size - push.already_stored_size - sum(item.size for item in push.missing)
         )
@@ -100,11 +104,23 @@ class Push:
         if self._more:
             self._manifest, self._more = self._whole.result(self._context.cancellation), 0
 
-    def _create(self) -> PushStatus:
+    def _send_whole(self) -> PushStatus | None:
+        """Send all in one request, if it fits; ``None`` if not."""
         context = self._context
+        if self._more or not fits(context, self._manifest, self._capabilities):
+            return None
+        whole = WholePush(context, self._capabilities, self._executor, self._announcer.patients)
+        found = self._with_fresh_token(partial(whole.send, self._manifest))
+        return None if found is None else self._begin(*found)
+
+    def _create(self) -> PushStatus:
         create = partial(self._announcer.announce, self._manifest, self._more)
+        return self._begin(*self._with_fresh_token(create))
+
+    def _with_fresh_token(self, create: Callable[[], T]) -> T:
+        context = self._context
         try:
-            push, cookie = create()
+            return create()
         except PeerStatus as error:
             if error.peer_status != 409:
                 raise
@@ -112,7 +128,10 @@ class Push:
             if context.resume.path is not None:
                 context.peer.drop(context.resume.path)
             context.resume.renew_token()
-            push, cookie = create()
+            return create()
+
+    def _begin(self, push: PushStatus, cookie: str | None) -> PushStatus:
+        context = self._context
         context.resume.begin(push.path, cookie=cookie)
         context.on_transaction(push.id)
         context.status.already_stored = push.already_stored
@@ -184,10 +203,15 @@ class Push:
     def _succeed(self, push: PushStatus) -> None:
         self._context.status.imported = push.imported
         self._context.status.report = push.report
+        if push.rows is not None and push.report is not None:
+            # It was not asked before all was sent.
+            self._context.status.already_stored = push.report.get("AlreadyStored", 0)
         self._keep_report(push, {"State": push.state.value, "Report": push.report})
 
     def _keep_report(self, push: PushStatus, outcome: Mapping[str, Any]) -> None:
-        keep_report(self._context, self._manifest, push.id, outcome, began=self._began, ask=True)
+        keep_report(
+            self._context, self._manifest, push.id, outcome, began=self._began, ask=True, told=push.rows
+        )
 
     def _error(self, sentence: str) -> PeerError:
         peer = self._context.peer.name

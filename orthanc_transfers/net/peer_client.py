@@ -31,6 +31,7 @@ from orthanc_transfers.core.errors import (
     TransferError,
     WrongSize,
 )
+from orthanc_transfers.core.framing import frame_head
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreationV1
 from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
@@ -202,6 +203,20 @@ class PeerClient:
             return replace(status, missing=tuple(there.missing(area))), response
 
         status, response = self._until_valid(create)
+        return status, _cookie_of(response)
+
+    def push_whole(
+        self, creation: PushCreationV2, body: Sequence[Buffer], codec: Codec, *, compress: bool
+    ) -> tuple[PushStatus, str | None]:
+        """Create a push, with all its bytes, already encoded, and commit it. Returns what ``create_push_v2`` does."""
+        framed = [frame_head(creation.to_json(), compress=compress), *body]
+        headers = {
+            "content-type": content_type(Codec.NONE),
+            CODEC_HEADER: codec.value,
+            XXH3_HEADER: xxh3(framed),
+        }
+        request = self._request("POST", paths.WHOLE_PUSH, body=framed, headers=headers, repeatable=True)
+        status, response = self._until_valid(partial(self._status, request, creation.manifest.size))
         return status, _cookie_of(response)
 
     def put_ranges(self, push: str, items: Sequence[Range], body: Sequence[Buffer], codec: Codec) -> None:

@@ -124,6 +124,11 @@ class Area:
 
     # --- the bytes
 
+    @property
+    def bytes_lost(self) -> bool:
+        """Whether its bytes were in the memory of a process that has ended."""
+        return False
+
     def write(self, pieces: Sequence[tuple[Range, int]], data: memoryview) -> None:
         """Write ranges of the area, each with the offset of its bytes in ``data``. Raises ``NoSpace``."""
         with self._use(), disk_errors():

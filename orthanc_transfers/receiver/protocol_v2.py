@@ -1,14 +1,18 @@
-"""Receives pushes of protocol version 2: create by token, PUT any ranges, status, commit in the background."""
+"""Receives pushes of protocol version 2: create by token, PUT any ranges, status, commit in the background.
+
+Or all of that in one request.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from orthanc_transfers.core import checksum, codec
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.errors import BadRequest, Conflict, Corrupted, UnknownTransaction
 from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
-from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.pushes import Push, PushService
@@ -30,6 +34,45 @@ class PushV2:
         Raises ``ReadOnly``, ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at
         once; ``UnknownTransaction`` if it is said to have instances, and is unknown.
         """
+        return _status(self._open(creation, sender).transfer)
+
+    def carry(
+        self,
+        creation: PushCreationV2,
+        sender: str | None,
+        encoding: Codec,
+        body: memoryview,
+        *,
+        received: int,
+        wait: float,
+    ) -> PushStatus:
+        """A whole push in one request: created, all its bytes received, committed. The same token asks again for it.
+
+        ``body`` are the bytes of all instances, encoded, and valid only until this returns; ``received``, those on
+        the wire, to be counted. Returns the status when the commit ends, or after ``wait`` seconds. If bytes turn out
+        to be wrong, they are missing.
+        Raises what ``create`` and ``put`` do.
+        """
+        self._pushes.registry.check_writable()
+        data = codec.decode(body, encoding, creation.manifest.size)
+        push = self._open(creation, sender, in_memory=True)
+        transfer = push.transfer
+        self._pushes.in_use(push, received_bytes=received)
+        if transfer.state is PushState.COMMITTING:
+            # An earlier process began it, or the same request came before.
+            transfer.commit_in_background()
+            transfer.await_commit(wait)
+        if transfer.state is PushState.RECEIVING:
+            # What was not encoded lies in the memory of the request.
+            kept = memoryview(bytes(data)) if encoding is Codec.NONE else data
+            # The same request may be just as far.
+            with contextlib.suppress(Conflict):
+                transfer.write([Range(0, creation.manifest.size)], kept)
+            self._commit_if_complete(transfer)
+            transfer.await_commit(wait)
+        return _status(transfer)
+
+    def _open(self, creation: PushCreationV2, sender: str | None, *, in_memory: bool = False) -> Push:
         registry, slots = self._pushes.registry, self._pushes.slots
         # Before it asks for a slot.
         registry.check_writable()
@@ -44,7 +87,9 @@ class PushV2:
                     token=creation.token,
                     manifest=manifest,
                     kind="push",
-                    check_stored=True,
+                    # Sending is cheaper than asking where all is sent at once: the commit looks.
+                    check_stored=not in_memory,
+                    in_memory=in_memory,
                     more=creation.more,
                     patients=creation.patients,
                     meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
@@ -56,12 +101,13 @@ class PushV2:
             if known is None:
                 slots.free()
             raise
-        new = self._pushes.register(Push(transfer, 2, Codec.NONE, (), has_slot=True, live=True))
+        push = Push(transfer, 2, Codec.NONE, (), has_slot=True, live=True)
+        new = self._pushes.register(push)
         if known is None and not new:
             slots.free()  # the same creation, twice at once: one slot is enough
         elif known is not None and new:
             slots.occupy()  # the known one expired meanwhile
-        return _status(transfer)
+        return push if new else self._pushes.find(transfer.id, 2)
 
     def put(
         self,
@@ -110,10 +156,12 @@ class PushV2:
         """
         push = self._pushes.find(identifier, 2)
         self._pushes.in_use(push)
-        transfer = push.transfer
+        self._commit_if_complete(push.transfer)
+        return _status(push.transfer)
+
+    def _commit_if_complete(self, transfer: IncomingTransfer) -> None:
         if transfer.growing or (not transfer.missing() and transfer.state not in FINISHED):
             transfer.commit_in_background()
-        return _status(transfer)
 
 
 def _announced(creation: PushCreationV2, known: IncomingTransfer | None) -> Manifest:

@@ -2,7 +2,8 @@
 
 What is not in Orthanc yet is verified once more, because the bytes of the area are not fsynced (``area.py`` says
 why). If some turn out to be broken, what was imported is undone, and the transfer goes on receiving, or fails
-where the sender (version 1) cannot send anything again. What is in Orthanc is verified too: a power failure may
+where the sender (version 1) cannot send anything again. Bytes that were in memory are gone: if all was imported, that
+is the outcome, else it is undone, and all is asked for again. What is in Orthanc is verified too: a power failure may
 leave an instance in its index whose file is gone.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from orthanc_transfers.core.errors import Corrupted
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -61,6 +63,19 @@ class InterruptedCommit(Commit):
     def _verify_again(
         self, stored: Mapping[str, str | None], wanted: Iterable[int], cancellation: Cancellation
     ) -> None:
+        if self._area.bytes_lost:
+            # Nothing is left to be verified, nor to be imported; an import that is not tried again says so itself.
+            if not self._log.exhausted:
+                self._require_all(wanted)
+            return
         self._lose_vanished(stored)
         self._verify(wanted, cancellation)
         self._require_complete()
+
+    def _require_all(self, wanted: Iterable[int]) -> None:
+        for index in wanted:
+            instance = self._manifest.instances[index]
+            raise Corrupted(
+                f"instance {instance.id} was not imported before the end of the process, and is needed once more;"
+                " nothing was kept"
+            )

@@ -49,6 +49,8 @@ class OpenRequest:
     """What Orthanc has with the announced MD5 is not missing."""
     resumable: bool = True
     """The sender can send missing bytes again, and understands a refusal (all but pushes of version 1)."""
+    in_memory: bool = False
+    """All its bytes follow at once: they need no file if there is memory for them."""
     more: int = 0
     """Number of instances to be announced later, behind these: by the same token with all of them. It is not
     committed before."""
@@ -122,6 +124,8 @@ class Registry:
         self._tokens: dict[tuple[str, str], IncomingTransfer] = {}
         self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
         self._listeners: list[Callable[[IncomingTransfer], None]] = []
+        self._lost: Collection[str] = ()
+        """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
         for area in staging.reopen():
             self._reopen(area)
 
@@ -219,7 +223,9 @@ class Registry:
         stored, needed = frozenset[int](), manifest.size
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)
-        area = self._staging.create(manifest, request.area_meta(self._clock.now()), needed)
+        area = self._staging.create(
+            manifest, request.area_meta(self._clock.now()), needed, in_memory=request.in_memory
+        )
         try:
             transfer = IncomingTransfer(area, self._services)
             transfer.take_meta()  # its client has it

@@ -5,6 +5,7 @@ root/
   <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
   sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
   undos/               what is still to be deleted of transfers that failed (see ``unfinished_undo.py``)
+  in-memory/           transfers whose bytes are in memory only (see ``memory_staging.py``)
   set-aside/           what was found here and is not a transfer of this version
   server-N/            the same again, for another Orthanc that shares the folder
 """
@@ -29,6 +30,7 @@ from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.disk_errors import MAKE_ROOM, disk_error
+from orthanc_transfers.receiver.memory_staging import MemoryStaging
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,9 @@ UNDOS = "undos"
 SENT = "sent"
 """Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
 _LOCK = "lock"
-_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|{CHANGED}|{UNDOS}|server-[0-9]+|{SET_ASIDE}")
+IN_MEMORY = "in-memory"
+"""Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
+_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|{CHANGED}|{UNDOS}|{IN_MEMORY}|server-[0-9]+|{SET_ASIDE}")
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")
 _MAX_SERVERS = 64
@@ -73,14 +77,19 @@ class Staging:
             self.root, self._lock_file = _claim(root)
         except OSError as error:
             raise ConfigurationError(f"StagingDirectory {root} cannot be used: {error}") from error
+        self._memory = MemoryStaging(self.root / IN_MEMORY)
 
-    def create(self, manifest: Manifest, meta: dict[str, Any], needed: int) -> Area:
-        """A new area, of which ``needed`` bytes will be written. Raises ``NoSpace``."""
+    def create(
+        self, manifest: Manifest, meta: dict[str, Any], needed: int, *, in_memory: bool = False
+    ) -> Area:
+        """A new area, of which ``needed`` bytes will be written; ``in_memory`` if there is room. Raises ``NoSpace``."""
         identifier = secrets.token_hex(16)
         self._claim_again_if_deleted()
         self.promise(identifier, needed)
         try:
-            area = Area.create(self.root / identifier, manifest, meta)
+            area: Area | None = self._memory.create(identifier, manifest, meta) if in_memory else None
+            if area is None:
+                area = Area.create(self.root / identifier, manifest, meta)
         except BaseException:
             self.forget(identifier)
             raise
@@ -99,6 +108,7 @@ class Staging:
                 raise disk_error(error) from error
             self._lock_file.close()
             self.root, self._lock_file = root, lock_file
+            self._memory = MemoryStaging(root / IN_MEMORY)
 
     def promise(self, identifier: str, needed: int) -> None:
         """Reserve ``needed`` further bytes for an area. Raises ``NoSpace``."""
@@ -161,11 +171,16 @@ class Staging:
             except BadFile as error:
                 self.set_aside(path, str(error))
                 continue
+            areas.append(area)
+        try:
+            areas += self._memory.reopen()
+        except OSError as error:
+            self.set_aside(self.root / IN_MEMORY, f"it cannot be read: {error}")
+        for area in areas:
             if area.history.outcome is None:
                 stored = sum(area.manifest.instances[index].size for index in area.history.stored)
                 self._promised[area.id] = area.manifest.size - stored
                 self._areas[area.id] = area
-            areas.append(area)
         return areas
 
     def set_aside(self, path: Path, reason: str) -> None:

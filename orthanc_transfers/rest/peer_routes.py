@@ -13,7 +13,8 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
 from orthanc_transfers.core.content_encoding import ACCEPT_ENCODING, accepts
-from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, NotFound, TooLarge
+from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, Corrupted, NotFound, TooLarge
+from orthanc_transfers.core.framing import split_head
 from orthanc_transfers.core.messages_v1 import (
     SENDER_TRANSFER_ID,
     LookupResponse,
@@ -53,6 +54,9 @@ _MAX_RESPONSE_SIZE = 2**31 - 1
 
 # Seconds. No proxy gives up on a request of that duration.
 MAX_WAIT = 5
+
+WHOLE_WAIT = 1
+"""The same for the commit of a push that is one request: from then on its sender asks how far it is."""
 
 # The same for a server that has but one thread for all its clients.
 MAX_WAIT_OF_ONE_THREAD = 0.05
@@ -177,6 +181,7 @@ class PeerRoutes:
             MAX_BODY_SIZE,
             growing=not limited,
             parts=True,
+            whole=True,
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
             max_connections=self._budget.total,
@@ -189,6 +194,35 @@ class PeerRoutes:
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
         with _busy_when_stopping():
             return self._announcing(json_response(self._v2.create(creation, sender).to_json()), request)
+
+    def whole_push(self, request: Request) -> Response:
+        """``POST /transfers/v2/push/whole``: responds when its commit ends, or after a while."""
+        checksum = request.headers.get(XXH3_HEADER)
+        if checksum is not None and xxh3([request.body]) != checksum.lower():
+            raise Corrupted("the push was damaged on its way: send it again")
+        head, body = split_head(request.body, self._pushes.settings.max_values)
+        creation = PushCreationV2.parse(head)
+        if creation.manifest.size > MAX_BODY_SIZE:
+            raise TooLarge(
+                f"{creation.manifest.size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}"
+            )
+        with _busy_when_stopping():
+            status = self._v2.carry(
+                creation,
+                request.headers.get(SENDER_TRANSFER_ID),
+                _codec(request.headers.get(CODEC_HEADER, Codec.NONE.value)),
+                body,
+                received=len(request.body),
+                wait=min(WHOLE_WAIT, self._longest_wait),
+            )
+        report = self._reports.read(status.id) if status.state in FINISHED else None
+        if report is not None:
+            status = replace(status, rows=tuple(report["Instances"]))
+        return self._of_push(request, status)
+
+    @property
+    def _longest_wait(self) -> float:
+        return MAX_WAIT if self._budget.total else MAX_WAIT_OF_ONE_THREAD
 
     def put_ranges(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
@@ -210,8 +244,7 @@ class PeerRoutes:
 
     def push_status(self, request: Request) -> Response:
         """``GET /transfers/v2/push/{push}?wait=``: responds when its commit ends, or after ``wait`` seconds."""
-        longest = MAX_WAIT if self._budget.total else MAX_WAIT_OF_ONE_THREAD
-        wait = min(_natural("wait", request.query.get("wait", "0")), longest)
+        wait = min(_natural("wait", request.query.get("wait", "0")), self._longest_wait)
         return self._of_push(request, self._v2.status(request.groups[0], wait))
 
     def commit_push_v2(self, request: Request) -> Response:

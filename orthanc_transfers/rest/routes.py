@@ -38,6 +38,7 @@ def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes) -> RouteTab
         Route(paths.commit(_PUSH_V1), {"POST": peer.commit_push_v1}),
         Route(paths.CAPABILITIES, {"GET": peer.capabilities}),
         Route(paths.PUSH_V2, {"POST": peer.create_push_v2}),
+        Route(paths.WHOLE_PUSH, {"POST": peer.whole_push}),
         Route(
             _PUSH_V2,
             {"GET": peer.push_status, "DELETE": peer.drop_push},

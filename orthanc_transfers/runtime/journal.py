@@ -48,6 +48,8 @@ class Kind(enum.IntEnum):
     """In a file of its own (``receiver/import_log.py``): the indices of the instances being imported."""
     DELETING = 10
     """There too: those being deleted again."""
+    OPENED = 11
+    """In the log of transfers in memory (``receiver/memory_log.py``): JSON, what is received."""
 
 
 class Record(NamedTuple):

@@ -19,7 +19,7 @@ from tests.core.golden import GOLDEN, changed, parse, refused, with_size
 OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
-    "More", "Growing", "Parts", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
+    "More", "Growing", "Parts", "Whole", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {
@@ -79,7 +79,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_the_name_of_its_key(name: str, ke
     if key == "Priority" and wrong == -1:
         assert parse(name, changed(name, Priority=-1)).priority == -1
         return
-    if key in ("Growing", "Parts", "PatientsWanted") and wrong is True:
+    if key in ("Growing", "Parts", "Whole", "PatientsWanted") and wrong is True:
         return
     assert f'"{key}"' in refused(name, changed(name, **{key: wrong}))
 

@@ -41,6 +41,7 @@ METHODS = {
         *("PeerRoutes.lookup", "PeerRoutes.get_chunks", "PeerRoutes.post_chunks"),
         *("PeerRoutes.create_push_v1", "PeerRoutes.put_bucket", "PeerRoutes.commit_push_v1"),
         *("PeerRoutes.create_push_v2", "PeerRoutes.put_ranges", "PeerRoutes.commit_push_v2"),
+        "PeerRoutes.whole_push",
     ],
     "receiver.area": [
         *(
@@ -53,6 +54,9 @@ METHODS = {
         ),
     ],
     "receiver.commit": ["Commit.run"],
+    "receiver.memory_area": [
+        *("MemoryArea.write", "MemoryArea.journal_committing", "MemoryArea.journal_outcome"),
+    ],
     "jobs.ack_log": ["AckLog.write", "AckLog.append"],
     "jobs.pull": ["PullJob.work"],
     "jobs.push": ["PushJob.work"],

@@ -21,6 +21,7 @@ KINDS = {
     "capabilities": r"GET /+transfers/capabilities$",
     "lookup": r"POST /+transfers/lookup$",
     "chunks": r"(GET /+transfers/chunks/|POST /+transfers/v2/chunks$)",
+    "whole": r"POST /+transfers/v2/(push|pull)/whole$",
     "create": r"POST /+transfers/(v2/)?push$",
     "put": r"PUT /+transfers/(v2/)?push/",
     "commit": r"POST /+transfers/(v2/)?push/[^/]+/commit$",

@@ -56,7 +56,7 @@ class Rig:
     b: OrthancServer
     proxies: dict[int, RecordingProxy]
 
-    def transfer(self, mode: Mode, version: int = 2, *, slices: int = SLICES) -> Transfer:
+    def transfer(self, mode: Mode, version: int = 2, *, slices: int = SLICES, size: int = 192) -> Transfer:
         """A study to be transferred, between servers that were emptied. Nothing is started."""
         for server in (self.a, self.b):
             for failpoint in (server.folder / FOLDER).glob("*"):
@@ -68,7 +68,7 @@ class Rig:
         for proxy in self.proxies.values():
             proxy.forget()
         source, target = (self.a, self.b) if mode == "push" else (self.b, self.a)
-        files = list(ct_study(slices, size=192, series=2))
+        files = list(ct_study(slices, size=size, series=2))
         (study,) = {one["ParentStudy"] for one in source.upload_all(files)}
         target.upload_all([*files[:2], *small_instances(2)])
         return Transfer(self, mode, version, source, target, study)
@@ -270,7 +270,7 @@ def staging(server: OrthancServer) -> Path:
 
 def unfinished(server: OrthancServer) -> list[Path]:
     """What a server has staged that is not just a remembered outcome, and its records of what it sends."""
-    known = {"lock", "reports", "sent", "set-aside", "undos"}
+    known = {"lock", "reports", "sent", "set-aside", "undos", "in-memory"}
     return [*staging(server).glob("sent/*")] + [
         path
         for path in staging(server).iterdir()

@@ -22,7 +22,7 @@ PUSH = "/transfers/v2/push/0123456789abcdef0123456789abcdef"
 LOOKS_LIKE_ONE = re.compile(r"[A-Z]\w*[a-z]\w*\.[a-z_]\w*( [A-Z]+ [a-z]+)?( before| after)?")
 KINDS_OF_REQUESTS = {
     *("POST lookup", "GET chunks", "POST chunks", "GET capabilities", "GET reports"),
-    *("POST push", "PUT push", "GET push", "DELETE push", "POST commit"),
+    *("POST push", "PUT push", "GET push", "DELETE push", "POST commit", "POST whole"),
 }
 
 

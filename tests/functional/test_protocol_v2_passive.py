@@ -99,6 +99,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "MaxBodySize": 64 * MB,
         "Growing": True,
         "Parts": True,
+        "Whole": True,
         "Headers": [],
         "MaxConnections": 25,
     }

@@ -39,7 +39,9 @@ class World:
 @pytest.fixture(scope="module")
 def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("nginx")
-    a, b = make_shared_server("a"), make_shared_server("b")
+    # The study needs several buckets.
+    a = make_shared_server("a", configuration={"Transfers": {"BucketSize": 4}})
+    b = make_shared_server("b")
     with ExitStack() as stack:
         proxies = {}
         for name, server, location in (

@@ -134,7 +134,7 @@ def fuzz_journal(data: bytes) -> None:
     records = []
     position = 0
     while position + 2 <= len(data):
-        kind, length = Kind(data[position] % len(Kind) + 1), data[position + 1]
+        kind, length = list(Kind)[data[position] % len(Kind)], data[position + 1]
         records.append(encode_record(kind, data[position + 2 : position + 2 + length]))
         position += 2 + length
     check_history(b"".join(records))

@@ -1,0 +1,149 @@
+"""An incoming transfer whose bytes are in memory only, from the one request that brings them to the end of its import.
+
+What is on disk is in one log for all of these (``memory_log.py``), and nothing before the import begins: then what is
+about to be imported, and what of it was absent; at the end the outcome, or that it was undone. A process that dies
+before the import leaves nothing; one that dies during it leaves the log, by which the next start finds what was
+imported: all of it, and it is committed; or a part, which is undone (``recovery.py``). The sender has the bytes until
+it knows the outcome, and sends them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.errors import Corrupted, UnknownTransaction
+from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.history import History, to_bits
+from orthanc_transfers.receiver.memory_log import MemoryLog
+from orthanc_transfers.runtime.journal import Kind
+
+
+class MemoryArea(Area):
+    """Implements ``Area``. ``directory`` has its import log, and ``opened`` is what the log says of its beginning.
+
+    ``release`` is called once, when its memory and its directory are free.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        identifier: str,
+        manifest: Manifest,
+        meta: dict[str, Any],
+        history: History,
+        log: MemoryLog,
+        opened: bytes | None,
+        release: Callable[[], None],
+    ) -> None:
+        super().__init__(directory, manifest, meta, history)
+        self.id = identifier
+        self._log = log
+        self._opened = opened
+        self._release: Callable[[], None] | None = release
+        self._bytes: memoryview | None = None
+
+    def grow(self, manifest: Manifest, changes: Mapping[str, Any]) -> None:
+        raise AssertionError("it was announced as a whole")
+
+    def forget_instances(self) -> None:
+        super().forget_instances()
+        self._free()
+
+    # --- the bytes
+
+    @property
+    def bytes_lost(self) -> bool:
+        return self._bytes is None and self.manifest.size > 0
+
+    def write(self, pieces: Sequence[tuple[Range, int]], data: memoryview) -> None:
+        """``data`` is kept instead of copied if it is the whole area: nothing may change it."""
+        with self._lock:
+            if self._closing:
+                raise UnknownTransaction(f"transfer {self.id} has ended")
+            whole = self.manifest.area
+            if self._bytes is None and list(pieces) == [(whole, 0)] and len(data) == whole.size:
+                self._bytes = data.toreadonly()
+                return
+            if self._bytes is None or self._bytes.readonly:
+                self._bytes = memoryview(bytearray(self._bytes or whole.size))
+            target = self._bytes
+        for item, offset in pieces:
+            target[item.start : item.stop] = data[offset : offset + item.size]
+
+    def _view(self, item: Range) -> memoryview:
+        kept = self._bytes
+        if kept is None:
+            if not item.size:
+                return memoryview(b"")
+            raise Corrupted(
+                f"the bytes of transfer {self.id} were lost with the process that had received them"
+            )
+        return kept[item.start : item.stop]
+
+    def read(self, item: Range, buffer: memoryview) -> memoryview:
+        """The bytes themselves; ``buffer`` is left alone."""
+        return self._view(item)
+
+    def blocks(self, item: Range, buffer: memoryview) -> Iterator[memoryview]:
+        if item.size:
+            yield self._view(item)
+
+    @contextlib.contextmanager
+    def mapped(self, item: Range) -> Iterator[memoryview]:
+        yield self._view(item)
+
+    def give_back(self) -> None:
+        """It takes no room on disk."""
+
+    # --- the log
+
+    def journal_ranges(self, kind: Kind, ranges: Sequence[Range]) -> None:
+        """Not journalled: they are not on disk."""
+
+    def journal_stored(self, indices: frozenset[int]) -> None:
+        """Not journalled: looked up again at the commit."""
+
+    def journal_committing(self, absent: frozenset[int]) -> None:
+        records = [(Kind.COMMITTING, to_bits(absent, len(self.manifest)))]
+        if self._opened is not None:
+            records.insert(0, (Kind.OPENED, self._opened))
+        self._log.append(self.id, *records)
+        self._opened = None
+        self.absent = absent
+
+    def journal_receiving(self) -> None:
+        self._log.append(self.id, (Kind.RECEIVING, b""))
+        self.absent = None
+
+    def journal_outcome(self, outcome: dict[str, Any]) -> None:
+        records = [(Kind.OUTCOME, json.dumps(outcome).encode())]
+        if self._opened is not None:
+            records.insert(0, (Kind.OPENED, self._opened))  # it failed before an import began
+        try:
+            self._log.append(self.id, *records)
+        finally:
+            self.close()
+
+    # --- the end
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+
+    def discard(self) -> None:
+        self.close()
+        self._log.forget(self.id)
+        self._free()
+
+    def _free(self) -> None:
+        with self._lock:
+            release, self._release = self._release, None
+            self._bytes = None
+        if release is not None:
+            release()
