@@ -45,6 +45,11 @@ test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree o
 test-forky: ## the same on those of Debian testing (Orthanc 1.13)
 	scripts/debian-tree.sh forky $(ARGS)
 
+.PHONY: dist
+dist: setup-test ## the wheel and the source archive, in dist/: the same bytes from the same sources
+	rm -rf dist
+	$(python) -m hatchling build
+
 .PHONY: torture
 torture: setup-test ## random transfers under random faults, for an hour (TORTURE_ARGS="--seed 1 --minutes 60")
 	$(python) -m tests.faults.torture $(TORTURE_ARGS)

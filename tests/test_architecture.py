@@ -31,8 +31,10 @@ LAYERS = {
     "rest": 5,
     "host": 6,
     "plugin": 7,
+    "cli": 7,
     "": 8,
     "entry": 9,
+    "__main__": 9,
 }
 """Folder or module below the package -> its floor; "" is ``orthanc_transfers/__init__.py``."""
 

@@ -28,6 +28,7 @@ SEND = "/transfers/send"
 PULL = "/transfers/pull"
 PEERS = "/transfers/peers"
 REPORTS = "/transfers/reports"
+STATUS = "/transfers/status"
 
 # --- for peers
 
