@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dicom_data import ct_study, multi_frame
+from tests.support.dicom_data import ct_study, multi_frame, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
 from tests.support.orthanc_client import resource
@@ -88,4 +89,21 @@ def test_what_passes_at_no_size_fails_and_says_what_to_change(shared: World, pee
     assert error.endswith(
         " bytes: raise its limit there (client_max_body_size of nginx), or lower BucketSize here"
     )
+    assert shared.b.instances() == []
+
+
+def test_a_list_of_instances_that_is_too_long_for_version_1_fails_and_says_what_to_change(
+    shared: World,
+) -> None:
+    shared.b.clear()
+    # Each takes two hundred bytes of the one request that creates a push of version 1.
+    long_list = shared.a.upload_all(small_instances(400, size=8))[0]["ParentStudy"]
+    job = shared.a.wait_for_job(shared.a.send([resource("Study", long_list)], "50k-1")["ID"])
+    assert job["State"] == "Failure", job
+    assert re.fullmatch(
+        "peer '50k-1' answered POST /transfers/push with 413: Request Entity Too Large;"
+        r" something in front of this peer takes no request of \d{5} bytes:"
+        r" raise its limit there \(client_max_body_size of nginx\), or send fewer instances at once",
+        job["Content"]["Error"],
+    ), job
     assert shared.b.instances() == []
