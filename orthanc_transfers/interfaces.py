@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
+from orthanc_transfers.core.transfer_record import StudyText, TransferRecord
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 
@@ -106,6 +107,13 @@ class Capacity(Protocol):
 
     def kept(self, cancellation: Cancellation) -> Kept:
         """What it deletes for no import, as far as it tells in good time. Raises ``Canceled``."""
+
+
+class StudyTexts(Protocol):
+    """What this Orthanc's index says of patients and studies."""
+
+    def text(self, resource: Resource) -> StudyText | None:
+        """Of the study that a resource belongs to, or the first one of a patient; ``None`` if it is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +263,33 @@ class Job(Protocol):
     def failure(self) -> str | None:
         """One sentence, once the job failed."""
 
+    def record(self) -> TransferRecord | None:
+        """What it does now, or how it ended; ``None`` without an identifier, or if it had ended before a restart.
+
+        As far as the job knows: one that is paused is ``PENDING``. Never blocks.
+        """
+
     def release(self) -> None:
         """Orthanc removes the job, or stops: end all work within a second or two, keep what is on disk."""
 
 
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job in Orthanc's jobs engine that has an identifier there."""
+
+    identifier: str
+    job: Job
+    paused: bool
+    """By a user: it is not in the queue."""
+    parked: bool
+    """Paused while it waits for its peer."""
+
+
 class JobQueue(Protocol):
     """Orthanc's jobs engine."""
+
+    def jobs(self) -> list[QueuedJob]:
+        """Those of our jobs that Orthanc knows, ended ones included. Never blocks."""
 
     def submit(self, job: Job, priority: int) -> str:
         """Queue a job, tell it its identifier, and return that."""

@@ -37,10 +37,15 @@ from orthanc_transfers.host.server_sockets import ServerSockets
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.store import OrthancStore
+from orthanc_transfers.host.study_texts import OrthancTexts
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.ledger.active import ActiveTransfers
+from orthanc_transfers.ledger.ledger import Ledger
+from orthanc_transfers.ledger.listing import Listing
+from orthanc_transfers.ledger.texts import Texts
 from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
@@ -49,11 +54,12 @@ from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.receiver.staging import SENT, Staging
+from orthanc_transfers.receiver.staging import HISTORY, SENT, Staging
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
@@ -139,6 +145,17 @@ class Plugin:
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)
 
+        # The ledger of all transfers
+        self._texts = Texts(OrthancTexts(sdk), clock)
+        self._ledger = Ledger(
+            lambda: staging.root / HISTORY,
+            self._registry,
+            reports,
+            self._texts,
+            clock,
+            settings.report_retention,
+        )
+
         # Jobs
         originator = str(uuid.uuid4())
         self._ack_logs = AckLogs(staging.root / SENT)
@@ -155,6 +172,8 @@ class Plugin:
             capabilities=CapabilitiesCache(clock),
             body_limits=BodyLimits(clock),
             originator=originator,
+            ended=self._ledger.ended,
+            begun_anew=self._ledger.begun_anew,
         )
 
         # Routes
@@ -179,7 +198,10 @@ class Plugin:
         self._sdk.on_metrics(self._publish_metrics)
         lifecycle.on_started(self._sdk, self._started)
         user_routes = UserRoutes(self._services, jobs)
-        Router(self._sdk).register(routes(user_routes, self._peer_routes, self._plugin_routes))
+        clock = self._services.clock
+        active = ActiveTransfers(jobs, self._registry, clock)
+        status_routes = StatusRoutes(Listing(active, self._ledger, self._texts, clock))
+        Router(self._sdk).register(routes(user_routes, self._peer_routes, self._plugin_routes, status_routes))
         log.warning("transfers accelerator %s is loaded", __version__)
 
     def _reload(self, kind: str, saved: dict[str, Any]) -> Job:
@@ -198,6 +220,7 @@ class Plugin:
             self._sdk.check_version,
             partial(self._registry.drop_lost_pulls, self._saved_tokens),
             partial(self._ack_logs.drop_lost, self._saved_tokens),
+            self._ledger.start,
             self._pushes.recover,
             self._start_jobs,
         )
@@ -213,6 +236,7 @@ class Plugin:
             self._job_durability.close,
             self._release_jobs,
             self._pushes.close,
+            self._ledger.close,
         )
 
     def _release_jobs(self) -> None:

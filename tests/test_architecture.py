@@ -1,6 +1,6 @@
 """The layers of docs/design.md. Imports go to lower layers only, and never between the three in the middle:
 
-core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- rest <- host <- plugin
+core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- ledger <- rest <- host <- plugin
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ LAYERS = {
     "pipeline": 3,
     "receiver": 3,
     "jobs": 4,
-    "rest": 5,
-    "host": 6,
-    "plugin": 7,
-    "cli": 7,
-    "": 8,
-    "entry": 9,
-    "__main__": 9,
+    "ledger": 5,
+    "rest": 6,
+    "host": 7,
+    "plugin": 8,
+    "cli": 8,
+    "": 9,
+    "entry": 10,
+    "__main__": 10,
 }
 """Folder or module below the package -> its floor; "" is ``orthanc_transfers/__init__.py``."""
 

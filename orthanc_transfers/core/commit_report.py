@@ -39,6 +39,8 @@ class CommitReport:
     id: str
     kind: str
     """``push`` or ``pull``."""
+    direction: str
+    """``send`` or ``receive``."""
     peer: str | None
     """The other side: a peer's name, or what the sender of a push calls its transfer."""
     created: float
@@ -52,6 +54,7 @@ class CommitReport:
         return {
             "ID": self.id,
             "Kind": self.kind,
+            "Direction": self.direction,
             "Peer": self.peer,
             "Created": self.created,
             **self.ending,

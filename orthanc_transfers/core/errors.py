@@ -13,6 +13,8 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     │   ├── UnknownTransaction
     │   └── LostFile                an instance whose file here is gone, damaged or replaced
     ├── ReadOnly              403   this Orthanc may not store anything
+    ├── ForeignSite           403   a browser sends what a page of another site wants
+    ├── NotJson               415   a request that changes something, in another format than JSON
     ├── Conflict              409   not possible in this state (PUT after commit…)
     ├── TooLarge              413   a manifest or a body beyond the limits
     ├── WrongSize             500   a body of another size than announced (error 9)
@@ -94,6 +96,19 @@ class ReadOnly(TransferError):
             "this Orthanc has ReadOnly in its configuration and receives nothing:"
             " set ReadOnly to false there, or choose another receiver"
         )
+
+
+class ForeignSite(TransferError):
+    """A page of another site made a browser send this request."""
+
+    status = 403
+
+
+class NotJson(TransferError):
+    """A request that must be JSON, and says that it is something else, or nothing."""
+
+    status = 415
+    code = 3000
 
 
 class Conflict(TransferError):

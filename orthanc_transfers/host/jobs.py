@@ -19,7 +19,7 @@ from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.parking import Parking
 from orthanc_transfers.host.paused_jobs import PausedJobs
-from orthanc_transfers.interfaces import Job, StepOutcome, StopReason
+from orthanc_transfers.interfaces import Job, QueuedJob, StepOutcome, StopReason
 from orthanc_transfers.runtime import threads
 
 logger = logging.getLogger(__name__)
@@ -152,6 +152,19 @@ class JobEngine:
         with _unknown_is_not_found(identifier):
             self._sdk.rest_delete(paths.job(identifier))
 
+    def jobs(self) -> list[QueuedJob]:
+        """See ``interfaces.JobQueue``."""
+        return [
+            QueuedJob(
+                entry.identifier,
+                entry.job,
+                paused=self._paused.is_paused(entry.identifier),
+                parked=self._parking.holds(entry.identifier),
+            )
+            for entry in list(self._entries.values())
+            if entry.identifier is not None
+        ]
+
     def started(self) -> None:
         """Orthanc has started: jobs that were parked before may go on."""
         self._parking.started()
@@ -195,7 +208,7 @@ class JobEngine:
                 entry.job.set_identifier(identifier)
             native = self._create(entry)
             # It may have ended long ago, or be paused, or about to run.
-            self._watch(entry, alive=False)
+            self._watch(entry, alive=False, paused=False)
             if identifier is not None and parked:
                 self._parking.restore(identifier, entry.job)
             return native
@@ -203,9 +216,11 @@ class JobEngine:
             logger.exception("a saved job %s cannot be reloaded", type_)
             return None
 
-    def _watch(self, entry: _Entry, *, alive: bool) -> None:
+    def _watch(self, entry: _Entry, *, alive: bool, paused: bool) -> None:
         if entry.identifier is not None:
-            self._paused.watch(entry.identifier, lambda: entry.job.stop(StopReason.CANCELED), alive=alive)
+            self._paused.watch(
+                entry.identifier, lambda: entry.job.stop(StopReason.CANCELED), alive=alive, paused=paused
+            )
 
     def _state_of(self, identifier: str) -> str | None:
         try:
@@ -266,7 +281,7 @@ class JobEngine:
         if identifier is None or not self._parking.stopped(identifier, entry.job, StopReason(reason)):
             entry.job.stop(StopReason(reason))
         if reason == StopReason.PAUSED.value:
-            self._watch(entry, alive=True)
+            self._watch(entry, alive=True, paused=True)
         return Code.SUCCESS
 
     def _reset(self, handle: int) -> int:

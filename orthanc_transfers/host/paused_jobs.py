@@ -22,6 +22,8 @@ LOOK = 0.01
 CANCELED = "Failure"
 """What ``GET /jobs/{id}`` says of a canceled job, and of a failed one: a paused job cannot fail."""
 
+PAUSED = "Paused"
+
 _ENDED = frozenset({CANCELED, "Success"})
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 class _PausedJob:
     canceled: Callable[[], None]
     alive: bool
+    paused: bool
 
 
 class PausedJobs:
@@ -46,11 +49,22 @@ class PausedJobs:
         self._jobs: dict[str, _PausedJob] = {}
         self._polling = Periodic("paused-jobs", self._delay, self._poll)
 
-    def watch(self, identifier: str, canceled: Callable[[], None], *, alive: bool) -> None:
+    def watch(self, identifier: str, canceled: Callable[[], None], *, alive: bool, paused: bool) -> None:
         """A job is paused or queued from now on. ``alive``: it is known not to have ended before."""
         with self._lock:
-            self._jobs[identifier] = _PausedJob(canceled, alive)
+            self._jobs[identifier] = _PausedJob(canceled, alive, paused)
         self._polling.start()
+
+    def is_paused(self, identifier: str) -> bool:
+        """Whether a job is paused, as far as is known since the last poll: not in Orthanc's queue."""
+        job = self._jobs.get(identifier)
+        return job is not None and job.paused
+
+    def resumed(self, identifier: str) -> None:
+        """A job is in the queue again."""
+        job = self._jobs.get(identifier)
+        if job is not None:
+            job.paused = False
 
     def forget(self, identifier: str) -> None:
         """A job runs, or is gone."""
@@ -75,6 +89,7 @@ class PausedJobs:
         state = self._state_of(identifier)
         if state not in _ENDED:
             job.alive = job.alive or state is not None
+            job.paused = state == PAUSED
             return
         with self._lock:
             if self._jobs.get(identifier) is not job:

@@ -47,6 +47,11 @@ class TransferStatus:
     """The import, while it runs in this process: more recent than ``imported``."""
     waiting: str | None = None
     """What the transfer waits for: one sentence, while nothing else can be done."""
+    waiting_since: float | None = None
+    """Seconds since the epoch, as all times here."""
+    began: float | None = None
+    """When its first run did."""
+    ended: float | None = None
     transaction: str | None = None
     error: str | None = None
     report: dict[str, int] | None = field(default=None)

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.core.transfer_record import TransferRecord
 from orthanc_transfers.interfaces import StepOutcome, StopReason
 from orthanc_transfers.jobs.content import describe, with_types
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.record import record_of
 from orthanc_transfers.jobs.resume import ResumeState, order_to_json
 from orthanc_transfers.jobs.runner import Attempt, Runner
 from orthanc_transfers.jobs.services import Services
@@ -37,6 +39,12 @@ log = logging.getLogger(__name__)
 
 # Key of a saved job for its last content: Orthanc keeps jobs that ended, and asks for their content.
 _ENDED = "Ended"
+
+# Keys of a saved job: seconds since the epoch.
+_CREATED = "Created"
+_BEGAN = "Began"
+
+_ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
 
 _OUTCOMES = {
     State.READY: StepOutcome.CONTINUE,
@@ -81,6 +89,8 @@ class TransferJob(ABC):
             ResumeState(saved, services.ack_logs),
             Progress(services.clock, float(floor) if isinstance(floor, (int, float)) else 0.0),
         )
+        self._created = _moment(saved.get(_CREATED)) or services.clock.now()
+        self._attempt.status.began = _moment(saved.get(_BEGAN))
 
     @abstractmethod
     def work(self, context: RunContext) -> None:
@@ -102,7 +112,9 @@ class TransferJob(ABC):
             if self._state is State.READY and self._unfinished() is None:
                 self._fire(Event.START)
                 self._ended = {}
-                self._attempt.status.started = True
+                status = self._attempt.status
+                status.started = True
+                status.began = status.began or self.services.clock.now()
                 self._runner = Runner(
                     self.type,
                     self.services,
@@ -165,6 +177,8 @@ class TransferJob(ABC):
                 undoing = attempt.undoing = threading.Event()
         if state is not State.RUNNING and runner is not None:
             runner.cancel()
+        if state is State.CANCELED:
+            self._tell_end()
         if undoing is not None:
             failed = state is State.FAILED
             threads.start(f"{self.type}-undo", lambda: self._undo(runner, attempt, undoing, failed))
@@ -172,6 +186,7 @@ class TransferJob(ABC):
     def set_identifier(self, identifier: str) -> None:
         self._identifier = identifier
         self._alias_report(self._attempt)
+        self._tell_end()
 
     def reset(self) -> None:
         with self._lock:
@@ -183,8 +198,11 @@ class TransferJob(ABC):
             runner = self._runner
             self._attempt = Attempt(renewed, Progress(self.services.clock))
             self._ended = {}
+            self._created = self.services.clock.now()
         if runner is not None:
             runner.cancel()
+        if self._identifier is not None:
+            self.services.begun_anew(self._identifier)
 
     def content(self) -> dict[str, Any]:
         attempt = self._attempt
@@ -193,11 +211,17 @@ class TransferJob(ABC):
         return describe(self.order, self._resources, attempt.status, attempt.progress, self.bytes_key)
 
     def serialized(self) -> dict[str, Any]:
-        saved = {**order_to_json(self.order), "Progress": round(self.progress(), 4)}
+        saved = {
+            **order_to_json(self.order),
+            "Progress": round(self.progress(), 4),
+            _CREATED: self._created,
+        }
+        if self._attempt.status.began is not None:
+            saved[_BEGAN] = self._attempt.status.began
         if self._state is not State.CANCELED:
             # After a restart, nothing belongs to a canceled job that its process had no time to delete.
             saved.update(self._attempt.resume.to_json())
-        if self._ended or self._state in (State.SUCCEEDED, State.FAILED, State.CANCELED):
+        if self._ended or self._state in _ENDS:
             saved[_ENDED] = self.content()
         return saved
 
@@ -206,6 +230,14 @@ class TransferJob(ABC):
 
     def failure(self) -> str | None:
         return self._attempt.status.error
+
+    def record(self) -> TransferRecord | None:
+        attempt, identifier = self._attempt, self._identifier
+        if identifier is None or self._ended:
+            return None
+        return record_of(
+            identifier, self.type, self.order, self._state, attempt.status, attempt.progress, self._created
+        )
 
     def release(self) -> None:
         with self._lock:
@@ -225,12 +257,26 @@ class TransferJob(ABC):
         self._alias_report(attempt)
         with self._lock:
             # The end of an attempt that was canceled or resubmitted meanwhile changes nothing.
-            if event is not None and self._attempt is attempt and self._state is not State.CANCELED:
+            counts = event is not None and self._attempt is attempt and self._state is not State.CANCELED
+            if counts and event is not None:
                 attempt.status.waiting = None
                 attempt.status.error = error
                 if event is Event.DONE:
                     attempt.status.phase = "Done"
                 self._fire(event)
+        if counts:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        """To the ledger. It is told once more by who tells the identifier, if that comes later."""
+        with self._lock:
+            if self._state not in _ENDS:
+                return
+            status = self._attempt.status
+            status.ended = status.ended or self.services.clock.now()
+            record = self.record()
+        if record is not None:
+            self.services.ended(record)
 
     def _fire(self, event: Event) -> None:
         self._state = after(self._state, event)
@@ -258,3 +304,7 @@ class TransferJob(ABC):
             log.warning("what %s transferred could not be deleted: %s", self.type, error)
         finally:
             undone.set()
+
+
+def _moment(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

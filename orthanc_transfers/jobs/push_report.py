@@ -9,6 +9,7 @@ from typing import Any
 from orthanc_transfers.core.commit_report import CommitReport, InstanceOutcome
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.transfer_record import PUSH, SEND
 from orthanc_transfers.jobs.context import RunContext
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def keep_report(
     untold = "accepted" if outcome["State"] == "committed" else "not imported"
     report = CommitReport(
         id=identifier,
-        kind="push",
+        kind=PUSH,
+        direction=SEND,
         peer=context.order.peer,
         created=began,
         ending={**outcome, "Finished": services.clock.now()},

@@ -156,12 +156,13 @@ def with_identifier(order: TransferRequest) -> TransferRequest:
 
 
 def order_to_json(order: TransferRequest) -> dict[str, Any]:
-    """The keys of a saved job of the C++ plugin."""
+    """The keys of a saved job of the C++ plugin, and ``Priority``, which it leaves to Orthanc."""
     value: dict[str, Any] = {
         "Peer": order.peer,
         "Resources": order.resources_json,
         "Compression": order.compression.value,
         "SenderTransferID": order.sender_transfer_id,
+        "Priority": order.priority,
     }
     if order.originator is not None:
         value["Originator"] = order.originator

@@ -147,15 +147,19 @@ class Runner:
             self._cancellation.check()
 
     def _new_retrying(self, transport: CurrentTransport) -> RetryingTransport:
+        status, clock = self.attempt.status, self._services.clock
+
         def wait(sentence: str | None) -> None:
-            self.attempt.status.waiting = sentence
+            if sentence is None or status.waiting is None:
+                status.waiting_since = None if sentence is None else clock.now()
+            status.waiting = sentence
 
         settings = self._services.settings
         return RetryingTransport(
             transport,
             retries=settings.max_http_retries,
             max_outage=settings.max_outage,
-            clock=self._services.clock,
+            clock=clock,
             cancellation=self._cancellation,
             on_waiting=wait,
             renew=transport.renew,

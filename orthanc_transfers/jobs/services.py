@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.core.transfer_record import TransferRecord
 from orthanc_transfers.interfaces import Clock, InstanceStore, Peers
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.net.body_limits import BodyLimits
@@ -35,5 +36,9 @@ class Services:
     originator: str
     near_compressions: NearCompressions = field(default_factory=NearCompressions)
     circuits: Circuits = field(default_factory=Circuits)
+    ended: Callable[[TransferRecord], None] = lambda record: None
+    """Called when a job has come to its end; never blocks."""
+    begun_anew: Callable[[str], None] = lambda identifier: None
+    """Called when a job that had ended, of that identifier, is resubmitted; never blocks."""
     new_cancellation: Callable[[], Cancellation] = Cancellation
     """Makes the token on which all waits of one run sleep."""

@@ -92,6 +92,11 @@ class Progress:
         return self._completed
 
     @property
+    def left(self) -> int | None:
+        """Bytes of the plan that are still to be moved; ``None`` before there is a plan."""
+        return self._left if self._planned else None
+
+    @property
     def wire(self) -> int:
         """Bytes on the network since the start of the job, without headers."""
         return self._wire

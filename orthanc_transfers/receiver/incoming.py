@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ class IncomingTransfer:
         self._opened = self._commit_began = services.clock.monotonic()
         self.commit_seconds = 0.0
         """Duration of the commit, once it has ended."""
+        self.wire_size = 0
+        """Bytes of its buckets on the network, since this process opened it."""
+        self.codecs = Counter[str]()
+        """Number of those buckets by codec."""
         self.last_used = services.clock.monotonic()
         """When a client last used it, by the monotonic clock."""
         if area.history.outcome is not None:
@@ -102,6 +107,8 @@ class IncomingTransfer:
         """Number of instances; bytes."""
         self.fingerprint = manifest.fingerprint()
         """Of the manifest."""
+        self.first = manifest.instances[0].id if self.count else None
+        """Identifier of its first instance."""
 
     # --- what it is
 
@@ -119,6 +126,17 @@ class IncomingTransfer:
     def token(self) -> str:
         """Chosen by the client, which finds the transfer again by it."""
         return str(self._area.meta["token"])
+
+    @property
+    def peer(self) -> str | None:
+        """Who sends, as it says."""
+        peer: str | None = self._area.meta["peer"]
+        return peer
+
+    @property
+    def created(self) -> float:
+        """When it was announced, in seconds since the epoch."""
+        return float(self._area.meta["created"])
 
     def take_meta(self) -> dict[str, Any]:
         """What its opener wanted to be kept, once: from then on it is kept on disk only."""
@@ -164,6 +182,17 @@ class IncomingTransfer:
     def already_stored(self) -> tuple[int, int]:
         """Number and bytes of the instances that need not be sent."""
         return self._writer.stored_count
+
+    @property
+    def received_size(self) -> int:
+        """Bytes that have arrived, also before a restart."""
+        return self._area.written
+
+    def carried(self, codec: str, wire_size: int) -> None:
+        """Count a bucket, as it was on the network."""
+        with self._lock:
+            self.wire_size += wire_size
+            self.codecs[codec] += 1
 
     def missing(self) -> list[Range]:
         """The ranges that are still to be sent, in order; none once the commit has begun."""

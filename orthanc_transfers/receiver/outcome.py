@@ -10,6 +10,7 @@ from typing import Any
 from orthanc_transfers.core.commit_report import CommitReport
 from orthanc_transfers.core.errors import ImportRefused, TransferError
 from orthanc_transfers.core.model import PushState
+from orthanc_transfers.core.transfer_record import RECEIVE
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.commit import Commit
@@ -81,7 +82,7 @@ def keep_outcome(area: Area, commit: Commit, outcome: Outcome, reports: Reports,
         )
     meta = area.meta
     report = CommitReport(
-        area.id, str(meta["kind"]), meta["peer"], meta["created"], content, commit.outcomes()
+        area.id, str(meta["kind"]), RECEIVE, meta["peer"], meta["created"], content, commit.outcomes()
     )
     try:
         reports.write(report.to_json(), meta["aliases"])

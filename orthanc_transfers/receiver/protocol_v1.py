@@ -92,8 +92,9 @@ class PushV1:
             for part in codec.gunzip_parts(body, codec.MAX_PART_SIZE):
                 here, rest = cut(rest, part.nbytes)
                 transfer.write(here, part)
-            return
-        transfer.write(ranges, codec.decode(body, push.codec, size))
+        else:
+            transfer.write(ranges, codec.decode(body, push.codec, size))
+        transfer.carried(push.codec.value, len(body))
 
     def commit(self, identifier: str) -> None:
         """Verify and import; returns when done. A repeated request gets the same outcome.

@@ -139,6 +139,7 @@ class PushV2:
             )
         area_ranges = [Range(offset, offset + size) for offset, size in ranges]
         transfer.write(area_ranges, codec.decode(body, encoding, sum(item.size for item in area_ranges)))
+        transfer.carried(encoding.value, len(body))
 
     def status(self, identifier: str, wait: float = 0.0) -> PushStatus:
         """How far it is; while it is being committed, only after its end or after ``wait`` seconds.

@@ -85,6 +85,10 @@ class Reports:
             content = self._read(content["See"])
         return content
 
+    def exists(self, identifier: str) -> bool:
+        """Whether there is a file for it."""
+        return self._path(identifier).exists()
+
     def expire(self) -> None:
         """Delete what is older than the retention; looks once an hour at most."""
         with self._lock:

@@ -3,6 +3,7 @@
 root/
   lock                 held by the Orthanc that uses this folder
   <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
+  history/             index of ended transfers (see ``ledger/past_transfers.py``)
   sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
   undos/               what is still to be deleted of transfers that failed (see ``unfinished_undo.py``)
   in-memory/           transfers whose bytes are in memory only (see ``memory_staging.py``)
@@ -41,10 +42,14 @@ UNDOS = "undos"
 """Folder of what undos could not delete yet (``unfinished_undo.py``)."""
 SENT = "sent"
 """Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
+HISTORY = "history"
+"""Folder with the index of ended transfers (``ledger/past_transfers.py``)."""
 _LOCK = "lock"
 IN_MEMORY = "in-memory"
 """Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
-_KEPT = re.compile(rf"{_LOCK}|reports|{SENT}|{CHANGED}|{UNDOS}|{IN_MEMORY}|server-[0-9]+|{SET_ASIDE}")
+_KEPT = re.compile(
+    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{HISTORY}|{UNDOS}|{IN_MEMORY}|server-[0-9]+|{SET_ASIDE}"
+)
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")
 _MAX_SERVERS = 64

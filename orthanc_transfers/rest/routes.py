@@ -6,8 +6,10 @@ from functools import partial
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.rest.http import Route, RouteTable
+from orthanc_transfers.rest.own_site import no_foreign_forms
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
+from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 
 # Identifiers of instances, pushes and jobs: no character that means something to a file system.
@@ -16,20 +18,21 @@ _PUSH_V1 = paths.push_v1(_ID)
 _PUSH_V2 = paths.push_v2(_ID)
 
 
-def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes) -> RouteTable:
+def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes, status: StatusRoutes) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
         Route(paths.PLUGINS, {"GET": plugin.list_plugins}),
         Route(paths.EXPLORER_SCRIPT, {"GET": plugin.explorer}),
         Route(paths.PLUGIN, {"GET": plugin.describe}),
-        Route(paths.SEND, {"POST": user.send}),
-        Route(paths.PULL, {"POST": user.pull}),
+        Route(paths.SEND, {"POST": no_foreign_forms(user.send)}),
+        Route(paths.PULL, {"POST": no_foreign_forms(user.pull)}),
         *(
             Route(paths.job_command(_ID, name), {"POST": partial(user.command_job, name)})
             for name in ("pause", "cancel")
         ),
         Route(paths.job(_ID), {"GET": user.describe_job, "DELETE": user.delete_job}),
         Route(paths.PEERS, {"GET": user.list_peers}),
+        Route(paths.STATUS, {"GET": status.status}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),
         Route(paths.PUSH_V1, {"POST": peer.create_push_v1}),

@@ -41,7 +41,7 @@ def test_a_job_is_restored_with_its_order_its_token_and_where_it_stood(
         if "JobID" in recorded.saved:
             expected["JobID"] = recorded.job
         if recorded.name != "push-v1-killed":
-            assert expected == recorded.saved
+            assert expected.items() >= recorded.saved.items()
 
 
 @pytest.mark.parametrize("name", ["push-v1", "push-v1-killed"])

@@ -13,13 +13,14 @@ def test_a_report_is_written_as_it_always_was() -> None:
     report = CommitReport(
         id="1",
         kind="push",
+        direction="receive",
         peer=None,
         created=1000.0,
         ending={"State": "failed", "Finished": 1002.5, "Error": "no"},
         instances=[InstanceOutcome(one, "stored"), InstanceOutcome(two, "refused", "bad file")],
     )
     assert json.dumps(report.to_json()) == (
-        '{"ID": "1", "Kind": "push", "Peer": null, "Created": 1000.0,'
+        '{"ID": "1", "Kind": "push", "Direction": "receive", "Peer": null, "Created": 1000.0,'
         ' "State": "failed", "Finished": 1002.5, "Error": "no", "TotalInstances": 2, "TotalSize": "15",'
         f' "Instances": [{{"ID": "{one.id}", "MD5": "{one.md5}", "Size": 10, "Outcome": "stored"}},'
         f' {{"ID": "{two.id}", "MD5": "{two.md5}", "Size": 5, "Outcome": "refused", "Reason": "bad file"}}]}}'

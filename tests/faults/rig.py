@@ -270,7 +270,7 @@ def staging(server: OrthancServer) -> Path:
 
 def unfinished(server: OrthancServer) -> list[Path]:
     """What a server has staged that is not just a remembered outcome, and its records of what it sends."""
-    known = {"lock", "reports", "sent", "set-aside", "undos", "in-memory"}
+    known = {"lock", "reports", "history", "sent", "set-aside", "undos", "in-memory"}
     return [*staging(server).glob("sent/*")] + [
         path
         for path in staging(server).iterdir()

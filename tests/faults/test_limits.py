@@ -236,7 +236,9 @@ def test_a_thousand_abandoned_pushes_leave_nothing_behind(make_server: MakeServe
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(abandon, range(half))) == {200}
-        wait_until(lambda: {path.name for path in (tmp_path / "staging").iterdir()} == {"lock"}, "expiry")
+        wait_until(
+            lambda: {path.name for path in (tmp_path / "staging").iterdir()} == {"lock", "history"}, "expiry"
+        )
         used.append([measure(server.pid) for measure in MEASURES])
     (files_1, threads_1, memory_1), (files_2, threads_2, memory_2) = used
     # The first half has made what is kept: connections, threads, contexts of codecs.

@@ -91,7 +91,7 @@ def staging(server: OrthancServer) -> Path:
 
 def table() -> RouteTable:
     """All routes, of which only patterns and methods are looked at."""
-    return routes(Mock(), Mock(), Mock())
+    return routes(Mock(), Mock(), Mock(), Mock())
 
 
 def requests(identifier: str = UNKNOWN_ID, number: str = "0") -> Iterator[tuple[str, str]]:

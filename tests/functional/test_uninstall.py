@@ -38,4 +38,4 @@ def test_orthanc_keeps_what_was_received_and_skips_the_saved_jobs_of_a_plugin_th
     assert b.md5s() == a.md5s() != {}
     assert a.get("jobs") == []
     assert "Cannot unserialize job of type: PushTransfer" in a.log
-    assert {path.name for path in (a.storage / "Transfers").iterdir()} == {"lock", "reports"}
+    assert {path.name for path in (a.storage / "Transfers").iterdir()} == {"lock", "reports", "history"}

@@ -26,7 +26,7 @@ class World:
 
     def rest(self, identifier: str, state: str | None, *, alive: bool = True) -> None:
         self.states[identifier] = state
-        self.jobs.watch(identifier, lambda: self.canceled.append(identifier), alive=alive)
+        self.jobs.watch(identifier, lambda: self.canceled.append(identifier), alive=alive, paused=True)
 
     def looked_at(self, identifier: str, times: int = 2) -> None:
         """Wait until some more looks at a job are over."""

@@ -28,6 +28,7 @@ from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
@@ -76,7 +77,12 @@ class Server:
             ConnectionBudget(self.http_threads, self.clock),
         )
         # What peers do not call is not called here.
-        self.routes = routes(object.__new__(UserRoutes), peer_routes, object.__new__(PluginRoutes))
+        self.routes = routes(
+            object.__new__(UserRoutes),
+            peer_routes,
+            object.__new__(PluginRoutes),
+            object.__new__(StatusRoutes),
+        )
 
     def close(self) -> None:
         self.pushes.close()

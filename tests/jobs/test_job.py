@@ -185,11 +185,13 @@ def test_a_job_that_did_not_start_is_saved_like_one_of_the_cpp_plugin(pair: Peer
     saved = pair.push(compression="zstd").serialized()
     assert len(saved.pop("Token")) == 32
     assert saved.pop("Progress") == 0
+    assert saved.pop("Created") > 0
     assert saved == {
         "Peer": "there",
         "Resources": RESOURCES,
         "Compression": "zstd",
         "SenderTransferID": "sender-1",
+        "Priority": 0,
     }
     assert pair.pull(Originator="another process").serialized()["Originator"] == "another process"
 

@@ -1,0 +1,1 @@
+"""The ledger: all transfers of this server, active and ended."""

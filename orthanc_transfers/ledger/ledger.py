@@ -1,0 +1,225 @@
+"""Keeps ended transfers: whoever ends one only queues it, a thread of the ledger writes it down.
+
+So a transfer waits for nothing here, and transfers that end together are one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.transfer_query import TransferQuery
+from orthanc_transfers.core.transfer_record import PUSH, TransferRecord
+from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.ledger.past_transfers import Found, PastTransfer, PastTransfers, is_damage
+from orthanc_transfers.ledger.received import push_record
+from orthanc_transfers.ledger.shown import record_to_json, text_to_json
+from orthanc_transfers.ledger.texts import Texts, first_resource
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.registry import Registry
+from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.runtime import threads
+from orthanc_transfers.runtime.threads import Periodic
+
+BATCH = 0.3
+"""Seconds that an end waits for others, to be written with them."""
+
+TEXTS_AT_ONCE = 5
+"""Transfers whose texts are asked for after each batch: transfers that still run need Orthanc's index more."""
+
+RETRY = 5.0
+"""Seconds until another attempt, after the disk refused one."""
+
+# Ends that wait for a disk that does not take them.
+_MAX_QUEUED = 10_000
+
+_DAY = 86400.0
+_EXPIRE_EVERY = 3600.0
+
+log = logging.getLogger(__name__)
+
+_Event = TransferRecord | str
+"""A transfer that has ended, or the identifier of one that was begun anew."""
+
+
+class Ledger:
+    """The ended transfers of this server. Thread-safe; nothing raises but where it says so.
+
+    ``folder`` is its own. It asks the index of Orthanc, and writes, from ``start`` on; before, it queues.
+    """
+
+    def __init__(
+        self,
+        folder: Callable[[], Path],
+        registry: Registry,
+        reports: Reports,
+        texts: Texts,
+        clock: Clock,
+        retention_days: float,
+    ) -> None:
+        self._reports = reports
+        self._texts = texts
+        self._clock = clock
+        self._retention = retention_days * _DAY
+        self._next_expiry = 0.0
+        self._past = PastTransfers(lambda: folder() / "transfers.sqlite")
+        self._events: deque[_Event] = deque(maxlen=_MAX_QUEUED)
+        self._textless: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MAX_QUEUED)
+        self._writing = threading.Lock()
+        self._started = self._closed = False
+        self._obstacle: str | None = None
+        self._thread = Periodic("transfers-ledger", self._delay, self._work)
+        registry.on_end(self._incoming_ended)
+
+    # --- what happens to transfers
+
+    def ended(self, record: TransferRecord) -> None:
+        """A job has come to its end. Never blocks."""
+        self._add(record)
+
+    def begun_anew(self, identifier: str) -> None:
+        """A job that had ended was resubmitted. Never blocks."""
+        self._add(identifier)
+
+    def _incoming_ended(self, transfer: IncomingTransfer) -> None:
+        # Jobs tell of pulls; and an outcome that is forgotten was told before.
+        if transfer.kind == PUSH and not (transfer.dropped and transfer.outcome is not None):
+            self._add(push_record(transfer, self._clock.now()))
+
+    def _add(self, event: _Event) -> None:
+        self._events.append(event)
+        if self._started:
+            self._thread.start()
+
+    # --- what is asked
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the history may be incomplete, one sentence."""
+        return self._obstacle
+
+    def find(self, query: TransferQuery, limit: int, offset: int) -> Found:
+        """A page of the ended transfers, the newest first. Whatever ended before the call is there."""
+        self._flush()
+        try:
+            return self._past.find(query, limit, offset)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+            return Found()
+
+    def again(self, identifier: str) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+        """See ``PastTransfers.again``; ``None`` too if the history cannot be read."""
+        self._flush()
+        try:
+            return self._past.again(identifier)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+            return None
+
+    # --- the thread
+
+    def start(self) -> None:
+        """Orthanc has started: its index can be asked."""
+        self._started = True
+        threads.start("transfers-ledger-start", self._work)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Orthanc stops: write what is left, without texts."""
+        self._thread.close()
+        self._flush()
+        self._closed = True
+        self._past.close()
+
+    def _delay(self) -> float | None:
+        if self._obstacle is not None:
+            return RETRY
+        return BATCH if self._events or self._textless else None
+
+    def _work(self) -> None:
+        self._flush()
+        self._expire()
+        for _ in range(TEXTS_AT_ONCE):
+            if self._closed or not self._textless:
+                return
+            identifier, shown = self._textless.popleft()
+            self._add_text(identifier, shown)
+
+    def _flush(self) -> None:
+        if self._closed:
+            return
+        with self._writing:
+            try:
+                if self._past.open():
+                    self._rebuild()
+                self._write()
+            except (sqlite3.Error, OSError) as error:
+                self._failed(error)
+            else:
+                self._obstacle = None
+
+    def _write(self) -> None:
+        events: list[_Event] = []
+        while self._events:
+            events.append(self._events.popleft())
+        if not events:
+            return
+        ends = {one if isinstance(one, str) else one.id: one for one in events}
+        rows = [self._row(one) for one in ends.values() if not isinstance(one, str)]
+        try:
+            self._past.write(rows, (name for name, one in ends.items() if isinstance(one, str)))
+        except BaseException:
+            self._events.extendleft(reversed(events))
+            raise
+        self._textless.extend((row.id, dict(row.shown)) for row in rows if row.shown["Patient"] is None)
+
+    def _row(self, record: TransferRecord) -> PastTransfer:
+        shown = record_to_json(record)
+        resource = first_resource(shown)
+        text = None if resource is None else self._texts.remembered(resource)[1]
+        shown.update(text_to_json(text))
+        shown["Report"] = record.transaction is not None and self._reports.exists(record.transaction)
+        ended = self._clock.now() if record.ended is None else record.ended
+        return PastTransfer(record.id, ended, shown, record.transaction, record.order)
+
+    def _add_text(self, identifier: str, shown: dict[str, Any]) -> None:
+        resource = first_resource(shown)
+        if resource is None:
+            return
+        with suppress(TransferError):
+            text = self._texts.ask(resource)
+            if text is not None:
+                try:
+                    self._past.amend(identifier, text_to_json(text))
+                except (sqlite3.Error, OSError) as error:
+                    self._failed(error)
+
+    def _expire(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._next_expiry or self._closed:
+            return
+        self._next_expiry = now + _EXPIRE_EVERY
+        try:
+            self._past.expire(self._clock.now() - self._retention)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+
+    def _rebuild(self) -> None:
+        """From the reports, what they tell."""
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            # The next flush makes it anew.
+            self._past.discard()
+        if self._obstacle is None:
+            log.warning("the history of transfers cannot be kept or read, transfers go on: %s", error)
+        self._obstacle = f"the history of transfers cannot be kept or read: {error}"
+        if self._started:
+            self._thread.start()

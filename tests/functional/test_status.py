@@ -1,0 +1,179 @@
+"""``GET /transfers/status`` of real Orthancs: transfers from their first moment to the history after a restart."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.dicom_data import ct_study, small_instances
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, free_port, pair, start_together
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.orthanc
+
+Pair = tuple[OrthancServer, OrthancServer]
+
+
+@pytest.fixture(scope="module")
+def servers(make_shared_server: MakeServer) -> Pair:
+    """``a`` sends to and fetches from ``b``, slowly enough to be watched."""
+    options = {"Transfers": {"MaxPeerBandwidth": 12, "MaxOutage": 60, "BucketSize": 64}}
+    a, b = make_shared_server("a", configuration=options), make_shared_server("b")
+    pair(a, b)
+    a.add_peer("offline", b, Url=f"http://127.0.0.1:{free_port()}/")
+    start_together(a, b)
+    return a, b
+
+
+@pytest.fixture(autouse=True)
+def empty(servers: Pair) -> None:
+    for server in servers:
+        server.clear()
+
+
+def study_of(server: OrthancServer, slices: int = 6) -> dict[str, str]:
+    (study,) = {one["ParentStudy"] for one in server.upload_all(ct_study(slices))}
+    return resource("Study", study)
+
+
+def status(server: OrthancServer, **query: Any) -> dict[str, Any]:
+    found: dict[str, Any] = server.get("transfers/status", params=query)
+    return found
+
+
+def one(server: OrthancServer, identifier: str) -> dict[str, Any]:
+    found = status(server, id=identifier)
+    assert found["Total"] == 1, found
+    (transfer,) = found["Transfers"]
+    return dict(transfer)
+
+
+def wait_for(server: OrthancServer, identifier: str, *states: str) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+
+    def arrived() -> bool:
+        last.update(one(server, identifier))
+        return last["State"] in states
+
+    wait_until(arrived, f"transfer {identifier} is one of {states}")
+    return last
+
+
+def patient_of(server: OrthancServer, study: dict[str, str]) -> dict[str, Any]:
+    tags = server.get(f"studies/{study['ID']}")["PatientMainDicomTags"]
+    return {"ID": tags["PatientID"], "Name": tags["PatientName"]}
+
+
+def test_a_send_is_seen_from_its_first_bytes_to_its_end_and_after_a_restart(servers: Pair) -> None:
+    a, b = servers
+    study = study_of(a)
+    job = a.send([study], "b", Compression="none")["ID"]
+    wait_until(lambda: one(a, job)["WireBytes"] or one(a, job)["Ended"], "the first bytes")
+    running = one(a, job)
+    assert running["State"] == "Running", running
+    assert (running["Job"], running["Direction"], running["Mode"]) == (job, "send", "push")
+    assert (running["Peer"], running["Phase"], running["Instances"]) == ("b", "Sending", 6)
+    assert running["Resources"] == [study]
+    assert 0 < running["DoneBytes"] < running["Bytes"]
+    assert running["Patient"] == patient_of(a, study)
+    assert running["Study"]["ID"] == study["ID"]
+    assert running["Actions"] == ["pause", "cancel"]
+    assert status(a)["Active"] == 1
+    (incoming,) = status(b, state="Running", direction="receive")["Transfers"]
+    assert (incoming["Job"], incoming["Mode"], incoming["Actions"]) == (None, "push", [])
+    assert incoming["Phase"] == "Receiving"
+
+    ended = wait_for(a, job, "Success")
+    assert ended["DoneBytes"] == ended["Bytes"] == running["Bytes"]
+    assert (ended["DoneInstances"], ended["Codecs"].keys()) == (6, {"none"})
+    assert ended["Created"] <= ended["Started"] < ended["Ended"]
+    assert ended["Patient"] == patient_of(a, study)
+    assert ended["Report"] is True
+    received = wait_for(b, incoming["ID"], "Success")
+    assert (received["Instances"], received["Bytes"]) == (6, ended["Bytes"])
+    assert a.get(f"transfers/reports/{job}")["ID"] == b.get(f"transfers/reports/{incoming['ID']}")["ID"]
+    wait_until(lambda: one(b, incoming["ID"])["Study"], "the text of what was received")
+    assert one(b, incoming["ID"])["Study"]["ID"] == study["ID"]
+
+    before = {server.name: status(server)["Transfers"] for server in servers}
+    for server in servers:
+        server.restart()
+        assert status(server)["Transfers"] == before[server.name]
+
+
+def test_a_transfer_that_waits_or_is_paused_says_so_and_its_cancel_is_remembered(servers: Pair) -> None:
+    a, _ = servers
+    study = study_of(a, 1)
+    job = a.send([study], "offline")["ID"]
+    waiting = wait_for(a, job, "Waiting")
+    assert "offline" in waiting["Waiting"]["For"]
+    assert waiting["Waiting"]["Since"] >= waiting["Created"]
+    a.post(f"jobs/{job}/pause")
+    wait_for(a, job, "Paused")
+    a.post(f"jobs/{job}/cancel")
+    assert wait_for(a, job, "Canceled")["Actions"] == ["resubmit"]
+    assert [row["ID"] for row in status(a, state="Canceled", peer="offline")["Transfers"]] == [job]
+
+
+def test_pages_and_filters(servers: Pair) -> None:
+    a, _ = servers
+    study = resource("Study", a.upload_all(small_instances(2))[0]["ParentStudy"])
+    jobs = []
+    for _ in range(3):
+        jobs.append(a.send([study], "b")["ID"])
+        a.wait_for_job(jobs[-1])
+    missing = a.send([resource("Study", "-".join(["0" * 8, "ff" * 4, *["0" * 8] * 3]))], "b")["ID"]
+    a.wait_for_job(missing)
+    newest = [missing, *reversed(jobs)]
+    assert [row["ID"] for row in status(a, limit=4)["Transfers"]] == newest
+    assert [row["ID"] for row in status(a, limit=2, offset=1)["Transfers"]] == newest[1:3]
+    failed = status(a, state="Failure,Pending", text="FF 00000000")
+    assert [row["ID"] for row in failed["Transfers"]] == [missing]
+    assert failed["Transfers"][0]["Error"]
+    name = patient_of(a, study)["Name"]
+    wait_until(lambda: status(a, text=name.lower(), peer="b", limit=0)["Total"] >= 3, "texts")
+    # Orthanc hands these over as they are in the URL.
+    assert status(a, peer="an+other %41")["Total"] == 0
+    assert status(a, until="2001-01-01")["Total"] == 0
+    assert status(a, since="2001-01-01")["Total"] == status(a)["Total"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": "1001"},
+        {"limit": "-1"},
+        {"offset": "9" * 30},
+        {"state": "Dead"},
+        {"direction": "up"},
+        {"since": "2026-02-30"},
+        {"text": "x" * 300},
+        {"id": "../../etc/passwd"},
+        {"sort": "name"},
+    ],
+)
+def test_a_bad_query_is_refused_in_one_sentence(servers: Pair, query: dict[str, str]) -> None:
+    refused = servers[0].request("GET", "transfers/status", params=query)
+    assert refused.status_code == 400
+    (name,) = query
+    assert name in refused.json()["Details"]
+
+
+def index_of(server: OrthancServer) -> Path:
+    return server.storage / "Transfers" / "history" / "transfers.sqlite"
+
+
+def test_the_index_is_private(servers: Pair) -> None:
+    path = index_of(servers[0])
+    wait_until(path.exists, "the index")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    for file in path.parent.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(path)) as index:
+        assert index.execute("PRAGMA journal_mode").fetchone() == ("wal",)
