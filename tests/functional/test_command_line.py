@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,20 @@ def test_a_transfer_is_started_and_shown_to_its_end(
     assert "Stored: 3" in output
     assert "100%" in output
     assert a.md5s() == b.md5s()
+
+
+def test_transfers_are_listed_at_both_ends(servers: tuple[OrthancServer, OrthancServer]) -> None:
+    a, b = servers
+    a.clear()
+    b.clear()
+    study = a.upload_all(ct_study(3))[0]["ParentStudy"]
+    assert command("send", a.url, "-u", "alice:secret", "b", "--study", study)[0] == 0
+    status, output = command("status", a.url, "-u", "alice:secret", "--limit", 1)
+    assert status == 0, output
+    assert re.fullmatch(r"\S+  Success  100%  +\d\.\d MB  to b  Done\n", output)
+    status, output = command("status", b.url)
+    assert status == 0, output
+    assert re.search(r"^\S+  Success  100%  +\d\.\d MB  from ", output, re.MULTILINE)
 
 
 def test_what_goes_wrong_is_one_sentence(servers: tuple[OrthancServer, OrthancServer]) -> None:
