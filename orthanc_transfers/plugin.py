@@ -17,7 +17,7 @@ from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.core.storage_limits import StorageLimits
-from orthanc_transfers.explorer import javascript
+from orthanc_transfers.explorer import javascript, page_files
 from orthanc_transfers.host import lifecycle, logs
 from orthanc_transfers.host.capacity import OrthancCapacity
 from orthanc_transfers.host.cpu import why_no_numpy
@@ -56,9 +56,12 @@ from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import HISTORY, SENT, Staging
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
+from orthanc_transfers.rest.measure_routes import MeasureRoutes
+from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -189,6 +192,12 @@ class Plugin:
             ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock),
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
+        self._page_routes = PageRoutes(
+            page_files(),
+            self._services,
+            peers_in_database=bool(configuration.get("OrthancPeersInDatabase", False)),
+        )
+        self._search_routes = SearchRoutes(self._services, sdk.rest_post)
 
     def register(self) -> None:
         """Register jobs, metrics, hooks and routes with Orthanc."""
@@ -201,7 +210,16 @@ class Plugin:
         clock = self._services.clock
         active = ActiveTransfers(jobs, self._registry, clock)
         status_routes = StatusRoutes(Listing(active, self._ledger, self._texts, clock))
-        Router(self._sdk).register(routes(user_routes, self._peer_routes, self._plugin_routes, status_routes))
+        table = routes(
+            user_routes,
+            self._peer_routes,
+            self._plugin_routes,
+            status_routes,
+            self._page_routes,
+            self._search_routes,
+            MeasureRoutes(self._services),
+        )
+        Router(self._sdk).register(table)
         log.warning("transfers accelerator %s is loaded", __version__)
 
     def _reload(self, kind: str, saved: dict[str, Any]) -> Job:

@@ -15,6 +15,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     ├── ReadOnly              403   this Orthanc may not store anything
     ├── ForeignSite           403   a browser sends what a page of another site wants
     ├── NotJson               415   a request that changes something, in another format than JSON
+    ├── Forbidden             403   the configuration does not allow it
     ├── Conflict              409   not possible in this state (PUT after commit…)
     ├── TooLarge              413   a manifest or a body beyond the limits
     ├── WrongSize             500   a body of another size than announced (error 9)
@@ -100,6 +101,12 @@ class ReadOnly(TransferError):
 
 class ForeignSite(TransferError):
     """A page of another site made a browser send this request."""
+
+    status = 403
+
+
+class Forbidden(TransferError):
+    """The configuration of this Orthanc does not allow it; the text names the option."""
 
     status = 403
 

@@ -69,6 +69,8 @@ class Capabilities:
     """Whether the creation of a push should name its patients: their number is limited there."""
     whole: bool = False
     """Whether a small transfer may be one request: announced, carried and committed."""
+    measurable: bool = False
+    """Whether it has the routes that measure the link: ``paths.MEASURE``."""
     max_connections: int | None = None
     """Connections that it can spare for all transfers together; 0: as ``CONNECTIONS_HEADER``; ``None``: unknown."""
 
@@ -92,6 +94,7 @@ class Capabilities:
             _headers(body),
             _flag(body, "PatientsWanted"),
             _flag(body, "Whole"),
+            _flag(body, "Measurable"),
             natural_number(body["MaxConnections"], '"MaxConnections"') if "MaxConnections" in body else None,
         )
 
@@ -110,6 +113,8 @@ class Capabilities:
         }
         if self.max_connections is not None:
             value["MaxConnections"] = self.max_connections
+        if self.measurable:
+            value["Measurable"] = True
         return {**value, "PatientsWanted": True} if self.patients_wanted else value
 
 

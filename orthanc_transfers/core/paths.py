@@ -21,6 +21,8 @@ COLLECTIONS = {
     Level.SERIES: "series",
     Level.INSTANCE: "instances",
 }
+SYSTEM = "/system"
+TOOLS_FIND = "/tools/find"
 
 # --- for users
 
@@ -29,6 +31,9 @@ PULL = "/transfers/pull"
 PEERS = "/transfers/peers"
 REPORTS = "/transfers/reports"
 STATUS = "/transfers/status"
+PAGE = "/transfers/app"
+FIND = "/transfers/find"
+PEERS_STATUS = "/transfers/peers/status"
 
 # --- for peers
 
@@ -40,6 +45,7 @@ PUSH_V1 = "/transfers/push"
 PUSH_V2 = "/transfers/v2/push"
 WHOLE_PUSH = "/transfers/v2/push/whole"
 WHOLE_PULL = "/transfers/v2/pull/whole"
+MEASURE = "/transfers/v2/measure"
 
 
 def job(identifier: str) -> str:
@@ -60,6 +66,16 @@ def job_command(identifier: str, name: str) -> str:
 def report(identifier: str) -> str:
     """The report of a push or a job."""
     return f"{REPORTS}/{identifier}"
+
+
+def measure_peer(name: str) -> str:
+    """Measures the link to a peer."""
+    return f"{PEERS}/{name}/measure"
+
+
+def measured_bytes(size: str) -> str:
+    """So many made-up bytes."""
+    return f"{MEASURE}/{size}"
 
 
 def chunks_v1(bucket: Bucket, codec: Codec) -> str:

@@ -67,6 +67,8 @@ class Settings:
     """Bits a second that all sending and fetching together may use; 0: no limit."""
     max_peer_bandwidth: int = 0
     """Bits a second that sending to or fetching from one peer may use; 0: no limit."""
+    browse_peers: bool = True
+    """Whether users here may search on peers, with the credentials that this Orthanc has there."""
     congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
 
@@ -181,5 +183,6 @@ _OPTIONS: dict[str, _Option] = {
     "StrictCompression": _Option("strict_compression", _boolean),
     "MaxBandwidth": _Option("max_bandwidth", _bandwidth),
     "MaxPeerBandwidth": _Option("max_peer_bandwidth", _bandwidth),
+    "BrowsePeers": _Option("browse_peers", _boolean),
     "CongestionControl": _Option("congestion_control", _congestion_control),
 }

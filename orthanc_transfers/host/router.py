@@ -87,7 +87,10 @@ class Router:
     def _answer(self, output: int, response: Response) -> None:
         for name, value in response.headers.items():
             self._sdk.set_header(output, name, value)
-        self._sdk.answer(output, response.body, response.content_type)
+        if response.status == http.HTTPStatus.OK:
+            self._sdk.answer(output, response.body, response.content_type)
+        else:
+            self._sdk.send_status(output, response.status, response.body)
 
     def _refuse(self, output: int, request: Request, error: TransferError) -> int:
         """Respond with an error, in Orthanc's own JSON wherever its code means our status."""

@@ -43,11 +43,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response, of status 200; errors are raised."""
+    """One response; errors are raised. ``content_type`` counts with status 200 only."""
 
     body: Buffer = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
 
 
 Handler = Callable[[Request], Response]

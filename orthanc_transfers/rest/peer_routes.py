@@ -184,6 +184,7 @@ class PeerRoutes:
             whole=True,
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
+            measurable=True,
             max_connections=self._budget.total,
         )
         return self._announcing(replace(json_response(found.to_json()), headers=PROBE_HEADERS))

@@ -6,9 +6,12 @@ from functools import partial
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.rest.http import Route, RouteTable
-from orthanc_transfers.rest.own_site import no_foreign_forms
+from orthanc_transfers.rest.measure_routes import MeasureRoutes
+from orthanc_transfers.rest.own_site import no_foreign_forms, own_site
+from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
+from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 
@@ -18,7 +21,15 @@ _PUSH_V1 = paths.push_v1(_ID)
 _PUSH_V2 = paths.push_v2(_ID)
 
 
-def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes, status: StatusRoutes) -> RouteTable:
+def routes(
+    user: UserRoutes,
+    peer: PeerRoutes,
+    plugin: PluginRoutes,
+    status: StatusRoutes,
+    page: PageRoutes,
+    search: SearchRoutes,
+    measure: MeasureRoutes,
+) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
         Route(paths.PLUGINS, {"GET": plugin.list_plugins}),
@@ -33,6 +44,12 @@ def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes, status: Sta
         Route(paths.job(_ID), {"GET": user.describe_job, "DELETE": user.delete_job}),
         Route(paths.PEERS, {"GET": user.list_peers}),
         Route(paths.STATUS, {"GET": status.status}),
+        # Orthanc does not tell a final slash; where there is none, a browser looks for the files one folder above.
+        Route(f"{paths.PAGE}(?:/index.html)?", {"GET": page.file}),
+        Route("/transfers/(?:app/)?assets/([^/]+)", {"GET": page.file}),
+        Route(paths.PEERS_STATUS, {"GET": page.peers}),
+        Route(paths.measure_peer("([^/]+)"), {"POST": own_site(measure.measure)}),
+        Route(paths.FIND, {"POST": own_site(search.find)}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),
         Route(paths.PUSH_V1, {"POST": peer.create_push_v1}),
@@ -49,5 +66,7 @@ def routes(user: UserRoutes, peer: PeerRoutes, plugin: PluginRoutes, status: Sta
         Route(_PUSH_V2 + "((?:/[0-9]+/[0-9]+)+)", {"PUT": peer.put_ranges}),
         Route(paths.commit(_PUSH_V2), {"POST": peer.commit_push_v2}),
         Route(paths.CHUNKS_V2, {"POST": peer.post_chunks}),
+        Route(paths.MEASURE, {"POST": measure.take_bytes}),
+        Route(paths.measured_bytes("([0-9]{1,9})"), {"GET": measure.send_bytes}),
         Route(paths.report(_ID), {"GET": peer.report}),
     )

@@ -14,11 +14,8 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.errors import (
     BadFile,
-    ConfigurationError,
-    PeerError,
     PeerInvalidResponse,
     PeerStatus,
-    UnknownPeer,
 )
 from orthanc_transfers.core.json_fields import json_object, required_field, string_field
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferRequest
@@ -31,14 +28,10 @@ from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.rest.http import Request, Response, json_response
+from orthanc_transfers.rest.peer_status import peer_states
 from orthanc_transfers.rest.plain_identifiers import with_levels
-from orthanc_transfers.runtime import threads
-from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
-
-# Peers asked at the same moment by ``GET /transfers/peers``: waiting costs nothing but a thread each.
-_PEERS_AT_ONCE = 64
 
 
 class UserRoutes:
@@ -68,14 +61,8 @@ class UserRoutes:
 
     def list_peers(self, request: Request) -> Response:
         """``GET /transfers/peers``: which peers have the plugin, all asked in parallel."""
-        names = self._services.peers.names()
-        found = dict.fromkeys(names, "disabled")
-
-        def ask(name: str) -> None:
-            found[name] = self._plugin_state(name)
-
-        threads.run_all("peers", min(len(names), _PEERS_AT_ONCE), names, ask, Cancellation())
-        return json_response(found)
+        found = peer_states(self._services, plugins_only=True)
+        return json_response({name: status.state for name, status in found.items()})
 
     def command_job(self, name: str, request: Request) -> Response:
         """``POST /jobs/{id}/pause`` and ``/cancel``, of any job: Orthanc's own, told apart from what we ask of it."""
@@ -110,28 +97,6 @@ class UserRoutes:
         finally:
             transport.close()
         return True
-
-    def _plugin_state(self, name: str) -> str:
-        peers = self._services.peers
-        try:
-            plugins = parse_json(self._ask_for_plugins(name))
-        except ConfigurationError as error:
-            # One peer that is configured badly is no reason to hide the others.
-            log.warning("peer %s is shown as disabled, correct it in OrthancPeers: %s", name, error)
-            return "disabled"
-        except (PeerError, UnknownPeer, BadFile):
-            return "disabled"
-        if not isinstance(plugins, list) or "transfers" not in plugins:
-            return "disabled"
-        return "installed" if peers.remote_self(name) is None else "bidirectional"
-
-    def _ask_for_plugins(self, name: str) -> Buffer:
-        transport = self._services.peers.connect(name, 1)
-        try:
-            timeout = self._services.settings.peer_connectivity_timeout
-            return transport.send(PeerRequest("GET", paths.PLUGINS, timeout=timeout)).body
-        finally:
-            transport.close()
 
     def _submit(self, wanted: TransferRequest, make: Callable[[Services, TransferRequest], Job]) -> Response:
         identifier = self._jobs.submit(make(self._services, wanted), wanted.priority)

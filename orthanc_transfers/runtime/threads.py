@@ -161,6 +161,24 @@ class Later(Generic[T]):
         return self._outcome.result()
 
 
+class Deadline:
+    """Calls ``late`` once if the body of the ``with`` has not ended after ``seconds``."""
+
+    def __init__(self, name: str, seconds: float, late: Callable[[], None]) -> None:
+        self._name, self._seconds, self._late = name, seconds, late
+        self._over = threading.Event()
+
+    def __enter__(self) -> None:
+        start(self._name, self._watch)
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        if not self._over.wait(self._seconds):
+            self._late()
+
+
 class Periodic:
     """Calls ``work`` again and again in a thread of its own, which runs only as long as there is something to do.
 

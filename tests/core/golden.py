@@ -107,6 +107,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Whole": True,
             "Headers": ["transfers-codec", "transfers-first"],
             "MaxConnections": 25,
+            "Measurable": True,
         },
         Capabilities(
             (1, 2),
@@ -118,6 +119,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             parts=True,
             whole=True,
             headers=frozenset({"transfers-codec", "transfers-first"}),
+            measurable=True,
             max_connections=25,
         ),
     ),
