@@ -1,0 +1,90 @@
+/** What the routes answer; see docs/page.md. */
+export type State = 'Pending' | 'Running' | 'Waiting' | 'Paused' | 'Success' | 'Failure' | 'Canceled'
+export type Action = 'pause' | 'resume' | 'cancel' | 'resubmit' | 'priority'
+
+export interface Transfer {
+  ID: string
+  Job: string | null
+  Direction: 'send' | 'receive'
+  Mode: 'push' | 'pull'
+  Peer: string | null
+  RemoteAddress: string | null
+  State: State
+  Phase: string | null
+  Resources: { Level: string; ID: string }[]
+  ResourcesCount: number
+  Patient: { ID: string; Name: string } | null
+  Study: { ID: string; Description: string; Date: string; Modality: string; StudyInstanceUID?: string } | null
+  Instances: number | null
+  DoneInstances: number
+  Bytes: number
+  DoneBytes: number
+  WireBytes: number
+  SpeedBytes: number
+  SecondsLeft: number | null
+  Ratio: number | null
+  Codecs: Record<string, number>
+  CompressionAsked: string | null
+  CompressionUsed: string | null
+  Waiting: { For: string; Since: string } | null
+  Error: string | null
+  Priority: number
+  Created: string | null
+  Started: string | null
+  Ended: string | null
+  Report: boolean
+  Actions: Action[]
+}
+
+export interface Status {
+  Now: string
+  Total: number
+  Active: number
+  Bandwidth: { LimitKBs: number; Until: string | null }
+  SpeedBytes: number
+  Transfers: Transfer[]
+}
+
+export interface Found {
+  ID: string
+  Level: 'Study' | 'Series'
+  Parent: string
+  Tags: Record<string, string>
+  Modalities: string[]
+  Series: number
+  Instances: number
+  Local: 'none' | 'part' | 'whole'
+}
+
+export interface Peer {
+  ID: string
+  State: 'disabled' | 'installed' | 'bidirectional'
+  Error: string | null
+  Url: string | null
+  Name: string | null
+  OrthancVersion: string | null
+  Version: string | null
+  Protocol: number | null
+  RoundTripSeconds: number | null
+  Codecs: string[]
+  Measurable: boolean
+}
+
+export interface Speed {
+  Bytes: number
+  Seconds: number
+  BytesPerSecond: number
+}
+
+export interface Rule {
+  Days: string
+  From: string
+  To: string
+  LimitKBs: number
+}
+
+export interface Settings {
+  Bandwidth: { LimitKBs: number; Peers: Record<string, number>; Schedule: Rule[]; NowKBs?: number }
+  InForce: Record<string, unknown>
+  RuntimeChangeable: string[]
+}
