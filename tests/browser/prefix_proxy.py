@@ -11,17 +11,31 @@ import requests
 
 PREFIX = "/orthanc/"
 
+# Headers of one connection or of its encoding, not of what is sent over it.
+_OF_CONNECTION = {
+    "host",
+    "connection",
+    "keep-alive",
+    "content-length",
+    "content-encoding",
+    "accept-encoding",
+    "transfer-encoding",
+}
+
 
 class PrefixProxy:
     """Serves the Orthanc at ``target`` below ``/orthanc/`` of ``url``, as an administrator's nginx would.
 
     A path in ``answers`` (``"transfers/peers"``) is answered from there, with a status and a body, as an
-    Orthanc would that is not at hand. ``strays`` are the paths that were asked for outside ``/orthanc/``.
+    Orthanc would that is not at hand.
+    ``tokens`` are the headers ``token`` of all requests.
+    ``strays`` are the paths that were asked for outside ``/orthanc/``.
     """
 
     def __init__(self, target: str) -> None:
         self.answers: dict[str, tuple[int, str]] = {}
         self.strays: list[str] = []
+        self.tokens: list[str | None] = []
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,20 +72,28 @@ class PrefixProxy:
 
     def _serve(self, handler: BaseHTTPRequestHandler, target: str) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        status, kind, answer = self._answer(handler.command, handler.path, body, target)
+        self.tokens.append(handler.headers.get("token"))
+        given = {name: value for name, value in handler.headers.items() if name.lower() not in _OF_CONNECTION}
+        status, headers, answer = self._answer(handler.command, handler.path, body, target, given)
         handler.send_response(status)
-        handler.send_header("Content-Type", kind)
+        for name, value in headers.items():
+            handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(answer)))
         handler.end_headers()
         handler.wfile.write(answer)
 
-    def _answer(self, method: str, address: str, body: bytes, target: str) -> tuple[int, str, bytes]:
+    def _answer(
+        self, method: str, address: str, body: bytes, target: str, given: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
         if not address.startswith(PREFIX):
             self.strays.append(address)
-            return 404, "text/plain", b""
+            return 404, {}, b""
         path = address.removeprefix(PREFIX)
         if path.split("?")[0] in self.answers:
             status, text = self.answers[path.split("?")[0]]
-            return status, "application/json", text.encode()
-        answer = requests.request(method, target + path, data=body, allow_redirects=False, timeout=60)
-        return answer.status_code, answer.headers.get("Content-Type", ""), answer.content
+            return status, {"Content-Type": "application/json"}, text.encode()
+        answer = requests.request(
+            method, target + path, data=body, headers=given, allow_redirects=False, timeout=60
+        )
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _OF_CONNECTION}
+        return answer.status_code, kept, answer.content

@@ -16,9 +16,9 @@ export interface Transfer {
   Patient: { ID: string; Name: string } | null
   Study: { ID: string; Description: string; Date: string; Modality: string; StudyInstanceUID?: string } | null
   Instances: number | null
-  DoneInstances: number
+  DoneInstances: number | null
   Bytes: number
-  DoneBytes: number
+  DoneBytes: number | null
   WireBytes: number
   SpeedBytes: number
   SecondsLeft: number | null
