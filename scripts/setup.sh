@@ -120,6 +120,8 @@ bench)
     ;;
 test)
     install_packages "${run_packages[@]}" "${test_packages[@]}"
+    # The page is built anew and compared; any npm will do, and Debian's comes with hundreds of packages.
+    command -v npm >/dev/null || install_packages nodejs npm
     make_venv test
     ;;
 fast)

@@ -12,6 +12,7 @@ from typing import Any
 
 from orthanc_transfers.core.errors import BadFile, BadRequest
 from orthanc_transfers.core.json_fields import array_field, json_array, json_object, shown, string_field
+from orthanc_transfers.core.model import IDENTIFIER
 
 MAX_RESULTS = 200
 """Maximum number of studies or series in one answer."""
@@ -157,7 +158,7 @@ def presence(instances: frozenset[str], here: frozenset[str]) -> str:
 
 def _identifier(item: Mapping[str, Any], key: str) -> str:
     value = string_field(item, key)
-    if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{8}){4}", value):
+    if not IDENTIFIER.fullmatch(value):
         raise BadFile(f'"{key}" must be an identifier of Orthanc, and is {shown(value)}')
     return value
 
