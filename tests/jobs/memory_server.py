@@ -25,9 +25,12 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import SENT, Staging
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import Request
+from orthanc_transfers.rest.measure_routes import MeasureRoutes
+from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -82,6 +85,9 @@ class Server:
             peer_routes,
             object.__new__(PluginRoutes),
             object.__new__(StatusRoutes),
+            object.__new__(PageRoutes),
+            object.__new__(SearchRoutes),
+            object.__new__(MeasureRoutes),
         )
 
     def close(self) -> None:
