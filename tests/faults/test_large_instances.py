@@ -1,7 +1,8 @@
 """An instance of more than 2^31 bytes, of which Orthanc's index has the MD5 of nothing.
 
 One is pushed, pulled and pushed again; `LARGE_COMPRESSIONS=none,gzip,zstd,auto` in the environment does so with more
-than one compression. Orthanc itself takes three times its size in memory while it imports it.
+than one compression, `LARGE_KILLS=1` kills both sides meanwhile. Orthanc
+itself takes three times its size in memory while it imports it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from tests.support.dicom_data import small_instances, write_large
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import CHECKOUT, ENTRY, OrthancServer, pair, start_together
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
@@ -105,3 +108,30 @@ def test_it_is_pulled_with_little_memory_of_the_sender(
     assert job["State"] == "Success", job
     assert job["Content"]["Report"] == {"Stored": 1, "AlreadyStored": 0, "FilteredOut": 0}
     assert peak_memory(a) < FLAT
+
+
+@pytest.mark.skipif("LARGE_KILLS" not in os.environ, reason="takes a minute and more: set LARGE_KILLS=1")
+def test_it_survives_a_kill_of_the_sender_and_one_of_the_receiver_while_it_imports(
+    servers: tuple[OrthancServer, OrthancServer, str],
+) -> None:
+    a, b, large = servers
+    b.clear()
+    job = a.send([resource("Instance", large)], "b", Compression="none")["ID"]
+
+    def content() -> dict[str, Any]:
+        found: dict[str, Any] = a.job(job)["Content"]
+        return found
+
+    wait_until(lambda: content().get("UploadedSizeMB", 0) > 200, "some of it has arrived", 250)
+    a.kill()
+    a.start()
+    wait_until(lambda: content().get("Phase") == "Importing", "it is imported", 250)
+    b.kill()
+    b.start()
+    ended = a.wait_for_job(job, timeout=250)
+    assert ended["State"] == "Success", ended
+    assert content()["UploadedSizeMB"] < 2100, "what had arrived was not sent again"
+    assert b.instances() == [large]
+    assert b.get(f"instances/{large}/attachments/dicom/size") == a.get(
+        f"instances/{large}/attachments/dicom/size"
+    )
