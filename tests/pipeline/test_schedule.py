@@ -115,8 +115,8 @@ def test_an_instance_that_is_replaced_meanwhile_arrives_as_it_is_now(pair: PeerP
     gate = Gate(sender)
     job = getattr(pair, way)(compression="none")
     # A bucket of the file that is gone would be refused.
-    moved = FIRST_INSTANCES * 400 // 6144
-    step_until(job, lambda: gate.reached.is_set() and job.content().get("CompletedHttpQueries", 0) >= moved)
+    incoming = target(pair, way).registry
+    step_until(job, lambda: gate.reached.is_set() and [one.missing() for one in incoming.all()] == [[]])
     sender.store.files[first] = sender.store.files[first][:-1]
     gate.open()
     assert finish(job) is StepOutcome.SUCCESS
