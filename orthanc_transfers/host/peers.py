@@ -20,6 +20,7 @@ from orthanc_transfers.host.orthanc_transport import OrthancTransport
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.interfaces import Clock, PeerTransport
 from orthanc_transfers.net.bandwidth import Bandwidth
+from orthanc_transfers.net.peer_connections import KeptConnections
 from orthanc_transfers.net.requests_transport import RequestsTransport
 from orthanc_transfers.runtime.clock import SystemClock
 
@@ -52,6 +53,7 @@ class OrthancPeers:
         self._bandwidth = Bandwidth(settings.max_bandwidth, self._clock)
         self._bandwidths: dict[str, Bandwidth] = {}
         self._lock = threading.Lock()
+        self._kept = KeptConnections()
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -67,7 +69,10 @@ class OrthancPeers:
         return url, self._peer(name, url)
 
     def connect(self, name: str, connections: int) -> PeerTransport:
-        """A transport of its own for that peer. Raises ``UnknownPeer``, ``ConfigurationError``."""
+        """A transport to that peer, over connections that an ended one may have left.
+
+        Raises ``UnknownPeer``, ``ConfigurationError``.
+        """
         peers = PeerList(self._sdk)
         peers.index(name)
         bandwidth = (self._bandwidth, self._bandwidth_of(name))
@@ -90,6 +95,7 @@ class OrthancPeers:
             proxy=self._proxy,
             congestion_control=self._settings.congestion_control,
             bandwidth=bandwidth,
+            kept=self._kept,
         )
 
     def _bandwidth_of(self, name: str) -> Bandwidth:

@@ -48,14 +48,27 @@ class Adapter(requests.adapters.HTTPAdapter):
         pool: Any = self.get_connection_with_tls_context(request, verify)
         pool.open(timeout)
 
+    def trim(self, count: int) -> None:
+        """Close the idle connections, but for the last ``count`` of each pool."""
+        for pool in self._all_pools():
+            pool.trim(count)
+
     def close(self) -> None:
         """See ``HTTPAdapter``."""
         # urllib3 leaves it to the end of its pools, which an error that is still referenced may put off for long.
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            pools = manager.pools  # cannot be iterated over
-            for pool in filter(None, map(pools.get, pools.keys())):
-                pool.close()
+        for pool in self._all_pools():
+            pool.close()
         super().close()
+
+    def _all_pools(self) -> list[Any]:
+        managers = (self.poolmanager, *self.proxy_manager.values())
+        # Their containers cannot be iterated over.
+        return [
+            pool
+            for manager in managers
+            for pool in map(manager.pools.get, manager.pools.keys())
+            if pool is not None
+        ]
 
     def cert_verify(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the context has it all; ``requests`` would load its own CAs at each connection."""

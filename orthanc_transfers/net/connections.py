@@ -173,6 +173,15 @@ class IdleConnections:
             self._slots -= 1
             return True
 
+    def trim(self, count: int) -> None:
+        """Close all but those parked last."""
+        with self._lock:
+            closed = self._idle[: max(0, len(self._idle) - count)]
+            del self._idle[: len(closed)]
+            self._slots += len(closed)
+        for connection in closed:
+            connection.close()  # type: ignore[attr-defined]
+
     def qsize(self) -> int:
         return len(self._idle) + self._slots
 
@@ -214,6 +223,12 @@ class _Pool:
                 connection.close()
             # The server may have closed it when the request comes, like any other that was idle.
             idle.put(opened)
+
+    def trim(self: Any, count: int) -> None:
+        """Close the idle connections, but for the last ``count``."""
+        idle = self.pool
+        if idle is not None:
+            idle.trim(count)
 
 
 class HTTPPool(_Pool, urllib3.connectionpool.HTTPConnectionPool):

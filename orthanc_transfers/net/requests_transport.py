@@ -9,28 +9,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from http.client import IncompleteRead
-from http.cookiejar import DefaultCookiePolicy
 
 import requests
-from requests.auth import HTTPBasicAuth
-from urllib3.util import parse_url
 
 from orthanc_transfers.core.buffers import Buffer, size_of
 from orthanc_transfers.core.errors import (
     Canceled,
-    ConfigurationError,
     PeerInvalidResponse,
     PeerUnreachable,
     PeerUntrusted,
 )
 from orthanc_transfers.core.peers import Peer, join
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
-from orthanc_transfers.net.adapter import Adapter, Session
 from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, blocks
 from orthanc_transfers.net.error_response import error_of, last_headers
 from orthanc_transfers.net.error_text import FOREIGN, reason_of
-from orthanc_transfers.net.sockets import SocketFactory
-from orthanc_transfers.net.tls import tls_context
+from orthanc_transfers.net.peer_connections import KeptConnections, PeerConnections, Way
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Bytes handed to the system at once: each has the whole timeout for itself, so that a slow link that
@@ -73,6 +67,7 @@ class RequestsTransport:
     ``verify``: whether to check the certificate of the peer, or the CAs to check it with (a file or
     a directory), as ``HttpsVerifyPeers`` and ``HttpsCACertificates`` of Orthanc. ``proxy`` as ``HttpProxy``:
     ``host:port`` or ``http://user:password@host:port``. ``congestion_control`` as for ``SocketFactory``.
+    ``kept`` are connections that other transports have left, and to which these are left.
     Cookies that a peer sets with a 200 are sent back in all later requests.
 
     Raises ``ConfigurationError`` for a certificate, an address or a header that cannot be used.
@@ -88,57 +83,25 @@ class RequestsTransport:
         proxy: str | None,
         congestion_control: str,
         bandwidth: Sequence[Bandwidth] = (),
+        kept: KeptConnections | None = None,
     ) -> None:
         self.name = peer.name
         self._timeout = peer.timeout or default_timeout
         self._bandwidths = [limit for limit in bandwidth if limit.limited]
         self._cookies: dict[str, str] = {}
-        self._own_cookie = ""
-        self._sockets = SocketFactory(congestion_control)
         self._stopped = Cancellation()
-        self._stopped.on_cancel(self._sockets.abort)
-        self._session = Session()
-        try:
-            address = parse_url(peer.url)
-            if address.scheme not in ("http", "https"):
-                raise ValueError(address.scheme)
-            self.url = address._replace(auth=None).url
-            self._address = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
-            self._set_up(peer, connections, proxy)
-            self._template = self._session.prepare_request(requests.Request("GET", peer.url))
-            tls = tls_context(peer, verify) if address.scheme == "https" else None
-            # urllib3 writes this into the context at each connection.
-            self._session.verify = bool(verify)
-            self._adapter = Adapter(connections, self._sockets, tls)
-            self._session.mount("http://", self._adapter)
-            self._session.mount("https://", self._adapter)
-        except (requests.RequestException, ValueError):
-            # Without the foreign text, which may quote a header or a password.
-            raise ConfigurationError(
-                f"the address, the HTTP headers or the proxy of peer {peer.name!r} cannot be used: check them"
-            ) from None
+        self._kept = kept
+        self._closed = False
+        way = Way(peer, connections, verify, proxy, congestion_control)
+        self._connections = PeerConnections(way) if kept is None else kept.take(way)
+        self._sockets, self._session = self._connections.sockets, self._connections.session
+        self._template, self._address = self._connections.template, self._connections.address
+        self._own_cookie, self.url = self._connections.own_cookie, self._connections.url
+        self._lease = self._sockets.lease
+        self._stopped.on_cancel(lambda: self._sockets.abort(self._lease))
 
     def __repr__(self) -> str:
         return f"RequestsTransport({self.name!r}, {self.url!r})"
-
-    def _set_up(self, peer: Peer, connections: int, proxy: str | None) -> None:
-        session = self._session
-        session.trust_env = False
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        if proxy:
-            address = proxy if "://" in proxy else f"http://{proxy}"
-            session.proxies = {"http": address, "https": address}
-        if peer.username and peer.password:
-            # As bytes, for ``requests`` would write text as Latin-1 where Orthanc expects UTF-8.
-            session.auth = HTTPBasicAuth(peer.username.encode(), peer.password.encode())
-        session.headers.clear()
-        session.headers.update(
-            {"User-Agent": "orthanc-transfers", "Accept": "*/*", "Accept-Encoding": "identity"}
-        )
-        for name, value in peer.headers.items():
-            # http.client writes Latin-1: so UTF-8 goes out byte by byte.
-            session.headers[name] = value.encode().decode("latin-1")
-        self._own_cookie = str(session.headers.pop("Cookie", ""))
 
     @property
     def round_trip(self) -> float | None:
@@ -156,7 +119,7 @@ class RequestsTransport:
         prepared = self._prepared(request)
         try:
             with (
-                self._sockets.request(request.repeatable or request.method in IDEMPOTENT),
+                self._sockets.request(request.repeatable or request.method in IDEMPOTENT, self._lease),
                 self._session.send(prepared, stream=True, timeout=seconds or None) as response,
             ):
                 if response.status_code != 200:
@@ -176,9 +139,11 @@ class RequestsTransport:
 
     def prepare(self) -> None:
         """See ``PeerTransport``. Nothing is opened through a proxy."""
-        if not self._session.proxies:
-            with contextlib.suppress(*FOREIGN, Canceled), self._sockets.request(repeatable=True):
-                self._adapter.open(self._template, bool(self._session.verify), self._timeout or None)
+        with (
+            contextlib.suppress(*FOREIGN, Canceled),
+            self._sockets.request(repeatable=True, lease=self._lease),
+        ):
+            self._connections.open(self._timeout or None)
 
     def _prepared(self, request: PeerRequest) -> requests.PreparedRequest:
         # What is the same for all requests was prepared once: that takes longer than sending a small one.
@@ -204,8 +169,12 @@ class RequestsTransport:
         self._stopped.cancel()
 
     def close(self) -> None:
-        """Close the idle connections. Requests in progress end by themselves."""
-        self._session.close()
+        """Close the idle connections, or leave them to the next job. Requests in progress end by themselves."""
+        if self._kept is None:
+            self._connections.close()
+        elif not self._closed:
+            self._closed = True
+            self._kept.give_back(self._connections)
 
     def _read(self, response: requests.Response, limit: int) -> Buffer | None:
         """The body; ``None`` if it has more than ``limit`` bytes. It is in memory only once."""

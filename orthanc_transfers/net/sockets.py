@@ -80,16 +80,18 @@ class SocketFactory:
         self._lock = threading.Lock()
         self._held: dict[int, _Held] = {}
         self._aborted = False
+        self.lease = 0
+        """Counts who used it one after the other."""
 
     @contextlib.contextmanager
-    def request(self, repeatable: bool) -> Iterator[None]:
+    def request(self, repeatable: bool, lease: int = 0) -> Iterator[None]:
         """What the calling thread connects or uses inside can be cut. Raises ``Canceled`` after ``abort``.
 
-        ``repeatable``: the request may be sent twice.
+        ``repeatable``: the request may be sent twice. ``lease``: that of the caller's time; see ``renew``.
         """
         thread = threading.get_ident()
         with self._lock:
-            if self._aborted:
+            if self._aborted or lease != self.lease:
                 raise Canceled("stopped on request")
             self._held[thread] = _Held()
         self.current.repeatable = repeatable
@@ -119,9 +121,23 @@ class SocketFactory:
             found = [held.silence for held in self._held.values()]
         return found[0] if found and all(found) else None
 
-    def abort(self) -> None:
-        """End all requests in progress, and those to come."""
+    def renew(self) -> bool:
+        """Let another transport use it: requests of former leases are refused.
+
+        Returns ``False``, and does nothing, while one is in progress.
+        """
         with self._lock:
+            if self._held:
+                return False
+            self.lease += 1
+            self._aborted = False
+            return True
+
+    def abort(self, lease: int = 0) -> None:
+        """End all requests of that lease in progress, and those to come."""
+        with self._lock:
+            if lease != self.lease:
+                return
             self._aborted = True
             for held in self._held.values():
                 for handle in held.handles:
