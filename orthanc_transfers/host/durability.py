@@ -19,6 +19,7 @@ import os
 from pathlib import Path
 
 from orthanc_transfers.runtime.files import sync
+from orthanc_transfers.runtime.group import SharedCall
 
 _LOG = "index-wal"
 
@@ -33,9 +34,16 @@ class Durability:
         self._index = index
         self._storage = storage
         self._files_synced = files_synced
+        self._forcing = SharedCall(self._force)
 
     def force(self) -> None:
-        """Make everything that Orthanc stored and deleted so far durable. Raises ``OSError``."""
+        """Make everything that Orthanc stored and deleted so far durable, once for commits that end together.
+
+        Raises ``OSError``.
+        """
+        self._forcing.call()
+
+    def _force(self) -> None:
         # The files first: an index that names files which are not there would be worse than one that lacks them.
         if not self._files_synced:
             with contextlib.suppress(FileNotFoundError):

@@ -43,9 +43,18 @@ class Calls:
         self._context = context
         self._invoke = _invoke_prototype(native.InvokeService)
         self._free = _free_prototype(native.Free)
+        # Needs no lock: each use is a single operation of a dict.
+        self._descriptions: dict[int, str] = {}
 
     def describe(self, code: int) -> str:
         """Orthanc's description of one of its error codes."""
+        # Asked for once: each instance that Orthanc does not have is an error of its REST API.
+        known = self._descriptions.get(code)
+        if known is None:
+            known = self._descriptions[code] = self._describe(code)
+        return known
+
+    def _describe(self, code: int) -> str:
         target = c_char_p()
         parameters = structures.GetErrorDescription(ctypes.pointer(target), code)
         if self._invoke(self._context, Service.GET_ERROR_DESCRIPTION, byref(parameters)) or not target.value:
