@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -91,7 +92,7 @@ def staging(server: OrthancServer) -> Path:
 
 def table() -> RouteTable:
     """All routes, of which only patterns and methods are looked at."""
-    return routes(Mock(), Mock(), Mock(), Mock())
+    return routes(*(Mock() for _ in inspect.signature(routes).parameters))
 
 
 def requests(identifier: str = UNKNOWN_ID, number: str = "0") -> Iterator[tuple[str, str]]:
