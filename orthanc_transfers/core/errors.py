@@ -16,6 +16,7 @@ Its text is one sentence for a user: what failed, on which peer or instance, wha
     ├── ForeignSite           403   a browser sends what a page of another site wants
     ├── NotJson               415   a request that changes something, in another format than JSON
     ├── Forbidden             403   the configuration does not allow it
+    ├── FatalInstance         403   an instance whose import ended this Orthanc before
     ├── Conflict              409   not possible in this state (PUT after commit…)
     ├── TooLarge              413   a manifest or a body beyond the limits
     ├── WrongSize             500   a body of another size than announced (error 9)
@@ -97,6 +98,12 @@ class ReadOnly(TransferError):
             "this Orthanc has ReadOnly in its configuration and receives nothing:"
             " set ReadOnly to false there, or choose another receiver"
         )
+
+
+class FatalInstance(TransferError):
+    """The import of an instance has ended this Orthanc twice: it is not tried again, and no retry helps."""
+
+    status = 403
 
 
 class ForeignSite(TransferError):

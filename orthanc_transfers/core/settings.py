@@ -59,6 +59,8 @@ class Settings:
     """Seconds that a job waits for an unreachable peer before it fails; 0: it does not wait."""
     report_retention: int = 30
     """Days that commit reports are kept."""
+    fatal_instance_retention: int = 7
+    """Days that instances are refused whose import ended Orthanc twice; 0: they are tried again."""
     accept_changed_identifiers: bool = False
     """Whether an instance that Orthanc stores with another identifier, which a script changed, is no failure."""
     strict_compression: bool = False
@@ -179,6 +181,7 @@ _OPTIONS: dict[str, _Option] = {
     "PushIdleTimeout": _Option("push_idle_timeout", _integer(1, _YEAR)),
     "MaxOutage": _Option("max_outage", _integer(0, _YEAR)),
     "ReportRetention": _Option("report_retention", _integer(0, 36_600)),
+    "FatalInstanceRetention": _Option("fatal_instance_retention", _integer(0, 36_600)),
     "AcceptChangedIdentifiers": _Option("accept_changed_identifiers", _boolean),
     "StrictCompression": _Option("strict_compression", _boolean),
     "MaxBandwidth": _Option("max_bandwidth", _bandwidth),

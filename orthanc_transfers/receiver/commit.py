@@ -21,6 +21,7 @@ from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit_summary import CommitSummary, summarize
+from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.import_log import ImportLog
 from orthanc_transfers.receiver.importer import Importer
 from orthanc_transfers.receiver.recycling import Recycling
@@ -50,7 +51,8 @@ class Commit:
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
     ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits, ``changed``
     what this server made of what it stored, ``recycling`` the limits of Orthanc, if it has some. ``undo_retries``
-    takes over what an undo cannot delete. ``accept_renamed``: this server may change identifiers.
+    takes over what an undo cannot delete, ``fatal`` knows what Orthanc died of. ``accept_renamed``:
+    this server may change identifiers.
     """
 
     resumed = False
@@ -69,6 +71,7 @@ class Commit:
         changed: ChangedInstances,
         accept_renamed: bool,
         undo_retries: UndoRetries,
+        fatal: FatalInstances,
         recycling: Recycling | None = None,
     ) -> None:
         self._area = area
@@ -81,6 +84,7 @@ class Commit:
         self._shared = shared
         self._recycling = recycling
         self._undo_retries = undo_retries
+        self._fatal = fatal
         self._changed = changed
         self._judge = Judge(store, changed, strict=resumable, accept_renamed=accept_renamed)
         self._changed_before: frozenset[str] = frozenset()
@@ -208,6 +212,11 @@ class Commit:
         present = frozenset(index for index in wanted if self._manifest.instances[index].id in stored)
         importer = self._importer = self._new_importer()
         importer.found(same, present, self._indices(self._changed_before))
+        instances = self._manifest.instances
+        if self._log.exhausted:
+            self._fatal.record(instances[index] for index in self._log.culprits if index < len(instances))
+        else:
+            self._fatal.check(instances[index] for index in wanted)
         self._verify_again(stored, wanted, cancellation)
         ranks = None
         if self._recycling is not None:

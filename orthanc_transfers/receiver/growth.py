@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 
-from orthanc_transfers.core.errors import Conflict, NoSpace, TooLarge, TransferError
+from orthanc_transfers.core.errors import Conflict, FatalInstance, NoSpace, TooLarge, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.storage_limits import check_sizes
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import same_indices
+from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.staging import Staging
@@ -25,12 +26,14 @@ class Growth:
         store: InstanceStore,
         changed: ChangedInstances,
         max_instances: int,
+        fatal: FatalInstances,
         recycling: Recycling | None = None,
     ) -> None:
         self._staging = staging
         self._store = store
         self._changed = changed
         self._max_instances = max_instances
+        self._fatal = fatal
         self._recycling = recycling
 
     def check_count(self, count: int) -> None:
@@ -49,6 +52,11 @@ class Growth:
         if self._recycling is not None:
             self._recycling.check_announced(manifest, patients, cancellation)
 
+    def check_fatal(self, manifest: Manifest, first: int, stored: Container[int]) -> None:
+        """Raise ``FatalInstance`` if Orthanc died of one, from index ``first`` on, that it has not ``stored``."""
+        new = enumerate(manifest.instances[first:], first)
+        self._fatal.check(instance for index, instance in new if index not in stored)
+
     def look_up(
         self, manifest: Manifest, first: int, cancellation: Cancellation
     ) -> tuple[frozenset[int], int]:
@@ -66,8 +74,8 @@ class Growth:
     ) -> None:
         """Add the instances that ``manifest`` has behind the transfer's own; ``more`` are still to be announced.
 
-        Raises ``Conflict`` if it does not begin with those; ``NoSpace``, ``TooLarge``: the transfer is dropped then;
-        ``UnknownTransaction``: it was dropped before.
+        Raises ``Conflict`` if it does not begin with those; ``NoSpace``, ``TooLarge``, ``FatalInstance``: it is
+        dropped then; ``UnknownTransaction``: it was dropped before.
         """
         with transfer.growth:
             if not transfer.growing or (more and len(manifest) <= transfer.count):
@@ -80,12 +88,13 @@ class Growth:
                 self.check_count(len(manifest) + more)
                 self.check_capacity(manifest, None, cancellation)
                 stored, needed = self.look_up(manifest, transfer.count, cancellation)
+                self.check_fatal(manifest, transfer.count, stored)
                 self._staging.promise(transfer.id, needed)
                 transfer.grow(manifest, stored, growing=more > 0)
             except TransferError as error:
                 if transfer.dropped:
                     self._staging.forget(transfer.id)
-                elif isinstance(error, (NoSpace, TooLarge)):
+                elif isinstance(error, (NoSpace, TooLarge, FatalInstance)):
                     # It will never be complete, and takes room.
                     transfer.discard()
                 raise

@@ -73,6 +73,11 @@ class ImportLog:
         return frozenset.intersection(*self.deaths) or frozenset.union(*self.deaths)
 
     @property
+    def culprits(self) -> frozenset[int]:
+        """What was under way at every death, once there were too many: that is no coincidence."""
+        return frozenset.intersection(*self.deaths) if self.exhausted else frozenset()
+
+    @property
     def exhausted(self) -> bool:
         """Whether Orthanc has died so often that the import is not tried again."""
         return len(self.deaths) >= MAX_DEATHS

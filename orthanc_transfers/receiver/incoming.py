@@ -28,6 +28,7 @@ from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
+from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
 from orthanc_transfers.receiver.recovery import InterruptedCommit
 from orthanc_transfers.receiver.recycling import Recycling
@@ -58,6 +59,7 @@ class ReceiverServices:
     accept_renamed: bool
     """An instance may be stored with another identifier than announced (``AcceptChangedIdentifiers``)."""
     undo_retries: UndoRetries
+    fatal: FatalInstances
     ended: Callable[[IncomingTransfer], None]
     """Called once when a transfer is committed, fails or is discarded."""
     recycling: Recycling | None = None
@@ -296,6 +298,7 @@ class IncomingTransfer:
             changed=self._services.changed_instances,
             accept_renamed=self._services.accept_renamed,
             undo_retries=self._services.undo_retries,
+            fatal=self._services.fatal,
         )
         try:
             summary = commit.run(cancellation)

@@ -17,12 +17,13 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, ReceiverServices
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
-from orthanc_transfers.receiver.staging import CHANGED, UNDOS, Staging
+from orthanc_transfers.receiver.staging import CHANGED, FATAL, UNDOS, Staging
 from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -105,7 +106,10 @@ class Registry:
         changed = ChangedInstances(staging.root / CHANGED)
         shared = SharedInstances()
         self._undo_retries = UndoRetries(staging.root / UNDOS, store, reports, shared, self._closing)
-        self._growth = Growth(staging, store, changed, settings.max_manifest_instances, self._recycling)
+        fatal = FatalInstances(staging.root / FATAL, settings.fatal_instance_retention, clock)
+        self._growth = Growth(
+            staging, store, changed, settings.max_manifest_instances, fatal, self._recycling
+        )
         self._services = ReceiverServices(
             store,
             reports,
@@ -116,6 +120,7 @@ class Registry:
             changed,
             settings.accept_changed_identifiers,
             self._undo_retries,
+            fatal,
             self._ended,
             self._recycling,
         )
@@ -161,8 +166,8 @@ class Registry:
         """The transfer of that token, also after a restart; a new one if there is none.
 
         ``cancellation`` stops the look-up of what Orthanc has, as the end of the server does: ``Canceled``.
-        Raises ``ReadOnly``, ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with another manifest
-        (a pull starts over then, unless it is being committed).
+        Raises ``ReadOnly``, ``FatalInstance``, ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with
+        another manifest (a pull starts over then, unless it is being committed).
         """
         self.check_writable()
         key = (request.kind, request.token)
@@ -223,6 +228,7 @@ class Registry:
         stored, needed = frozenset[int](), manifest.size
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)
+        self._growth.check_fatal(manifest, 0, stored)
         area = self._staging.create(
             manifest, request.area_meta(self._clock.now()), needed, in_memory=request.in_memory
         )

@@ -5,6 +5,7 @@ root/
   <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
   history/             index of ended transfers (see ``ledger/past_transfers.py``)
   sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
+  fatal                instances whose import ended Orthanc (see ``fatal_instances.py``)
   undos/               what is still to be deleted of transfers that failed (see ``unfinished_undo.py``)
   in-memory/           transfers whose bytes are in memory only (see ``memory_staging.py``)
   set-aside/           what was found here and is not a transfer of this version
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 SET_ASIDE = "set-aside"
 CHANGED = "changed"
 """Folder with what this server changed in what it stored (``changed_instances.py``)."""
+FATAL = "fatal"
+"""File of the instances whose import ended Orthanc (``fatal_instances.py``)."""
 UNDOS = "undos"
 """Folder of what undos could not delete yet (``unfinished_undo.py``)."""
 SENT = "sent"
@@ -48,7 +51,7 @@ _LOCK = "lock"
 IN_MEMORY = "in-memory"
 """Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
 _KEPT = re.compile(
-    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{HISTORY}|{UNDOS}|{IN_MEMORY}|server-[0-9]+|{SET_ASIDE}"
+    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{UNDOS}|{IN_MEMORY}|server-[0-9]+|{SET_ASIDE}"
 )
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")

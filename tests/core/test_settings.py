@@ -29,6 +29,7 @@ EVERY_OPTION = {
     "PushIdleTimeout": 60,
     "MaxOutage": 30,
     "ReportRetention": 7,
+    "FatalInstanceRetention": 3,
     "AcceptChangedIdentifiers": True,
     "BrowsePeers": False,
     "StrictCompression": True,
@@ -52,6 +53,7 @@ LIMITS = [
     "MaxStagingSize",
     "MaxOutage",
     "ReportRetention",
+    "FatalInstanceRetention",
     "MaxBandwidth",
     "MaxPeerBandwidth",
 ]
@@ -95,6 +97,7 @@ def test_every_option_arrives_in_the_unit_of_the_program() -> None:
         push_idle_timeout=60,
         max_outage=30,
         report_retention=7,
+        fatal_instance_retention=3,
         accept_changed_identifiers=True,
         browse_peers=False,
         strict_compression=True,

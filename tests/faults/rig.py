@@ -241,17 +241,21 @@ def common(known: RangeSet, item: Range) -> RangeSet:
     return known.missing(item).missing(item)
 
 
+def script_environment() -> dict[str, str]:
+    """The environment in which a script of these tests can import them, and what the plugin needs."""
+    return {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), sysconfig.get_path("purelib")])}
+
+
 @contextmanager
 def start_rig(make: MakeServer, folder: Path, *, save_jobs: bool = True, **transfers: Any) -> Iterator[Rig]:
     """A ``Rig``, started. ``transfers`` are further options of both servers' ``Transfers``."""
-    path = os.pathsep.join([str(CHECKOUT), sysconfig.get_path("purelib")])
     configuration = {
         "ConcurrentJobs": 8,
         "SaveJobs": save_jobs,
         "Transfers": {"BucketSize": BUCKET // KB, "Threads": THREADS, **transfers},
     }
     a, b = (
-        make(name, script=SCRIPT, configuration=configuration, environment={"PYTHONPATH": path})
+        make(name, script=SCRIPT, configuration=configuration, environment=script_environment())
         for name in ("a", "b")
     )
     for server in (a, b):
@@ -270,7 +274,7 @@ def staging(server: OrthancServer) -> Path:
 
 def unfinished(server: OrthancServer) -> list[Path]:
     """What a server has staged that is not just a remembered outcome, and its records of what it sends."""
-    known = {"lock", "reports", "history", "sent", "set-aside", "undos", "in-memory"}
+    known = {"lock", "reports", "history", "sent", "set-aside", "undos", "fatal", "in-memory"}
     return [*staging(server).glob("sent/*")] + [
         path
         for path in staging(server).iterdir()

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import requests
 
+from tests.faults.failpoint_hooks import FOLDER
+from tests.faults.failpoints import Failpoint
+from tests.faults.rig import SCRIPT, script_environment
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import OrthancError, resource
@@ -92,9 +95,14 @@ def test_a_pushed_file_that_kills_orthanc_kills_it_twice_and_is_named(
         assert culprit in response.text
     else:
         assert culprit in push.status()["Error"]
-    # And it is over.
+    # And it is over, also for those who try again.
     b.restart()
     assert b.md5s() == before
+    refused = RawPush(b, version, files).create()
+    assert refused.status_code == 403
+    assert culprit in refused.text
+    assert "FatalInstanceRetention" in refused.text
+    assert RawPush(b, version, [*files[:POISON], *files[POISON + 1 :]]).create().status_code == 200
 
 
 def test_a_pulled_file_that_kills_orthanc_kills_it_twice_and_fails_its_job(make_server: MakeServer) -> None:
@@ -116,6 +124,58 @@ def test_a_pulled_file_that_kills_orthanc_kills_it_twice_and_fails_its_job(make_
     assert culprit in known["Content"]["Error"]
     check_report(report_of(b, job), culprit)
     assert b.instances() == []
+    # Resubmitted, it costs no further death.
+    b.post(f"jobs/{job}/resubmit")
+    known = b.wait_for_job(job)
+    assert known["State"] == "Failure"
+    assert culprit in known["Content"]["Error"]
+    assert "nothing was received" in known["Content"]["Error"]
+    assert b.running
+
+
+def test_what_a_callback_of_the_user_ends_orthanc_at_is_named(make_server: MakeServer) -> None:
+    files = list(small_instances(COUNT))
+    files[POISON] = next(small_instances(1, name="Phantom^Abort"))
+    culprit = orthanc_id(files[POISON])
+    b = make_server("b", script=SCRIPT.with_name("aborting_script.py"), environment=script_environment())
+    b.start()
+    push = send_all(b, files)
+    deaths, report = supervise(b, lambda: report_of(b, push.path.rpartition("/")[2]))
+    assert deaths == 2
+    check_report(report, culprit)
+    assert b.instances() == []
+
+
+def test_what_the_kernel_kills_orthanc_at_for_lack_of_memory_is_named(make_server: MakeServer) -> None:
+    # What the out-of-memory killer sends: SIGKILL, each time while the same instance is being imported.
+    files = list(small_instances(COUNT))
+    b = make_server("b", script=SCRIPT, environment=script_environment())
+    (b.folder / FOLDER).mkdir(parents=True)
+    b.start()
+    with Failpoint(b, "OrthancStore.add before", "kill 3") as kill:
+        push = send_all(b, files)
+        kill.wait_killed()
+    b.forget_connections()
+    with Failpoint(b, "OrthancStore.add before", "kill 1") as kill:
+        b.launch()
+        kill.wait_killed()
+    deaths, report = supervise(b, lambda: report_of(b, push.path.rpartition("/")[2]))
+    assert deaths == 1
+    assert "Orthanc ended 2 times" in report["Error"]
+    (culprit,) = (row["ID"] for row in report["Instances"] if row["Outcome"] == "refused")
+    check_report(report, culprit)
+    assert b.instances() == []
+
+
+def send_all(server: OrthancServer, files: list[bytes]) -> RawPush:
+    """A push whose commit is requested; the server may die of it."""
+    push = RawPush(server, 2, files)
+    assert push.create().status_code == 200
+    for index in range(len(files)):
+        assert push.put(index).status_code == 200
+    with contextlib.suppress(requests.RequestException):
+        push.commit()
+    return push
 
 
 def storage_files(server: OrthancServer) -> list[Path]:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import MakeDisk
+from tests.faults.failpoint_hooks import FOLDER
+from tests.faults.failpoints import Failpoint
+from tests.faults.rig import SCRIPT, script_environment
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer
@@ -41,7 +44,13 @@ class Failed:
 
 def receiver(make_server: MakeServer, disk: SmallDisk) -> OrthancServer:
     """Its index is on a disk of its own."""
-    b = make_server("b", configuration={"IndexDirectory": str(disk.path / "index")})
+    b = make_server(
+        "b",
+        script=SCRIPT,
+        environment=script_environment(),
+        configuration={"IndexDirectory": str(disk.path / "index")},
+    )
+    (b.folder / FOLDER).mkdir(parents=True)
     b.start()
     return b
 
@@ -112,3 +121,26 @@ def test_a_transfer_that_is_sent_again_keeps_what_an_unfinished_undo_had_left(
     wait_until(lambda: not undos.exists(), "the undo is over")
     assert b.md5s() == complete
     assert "still here" not in failed.report(b)["Error"]
+
+
+def test_what_orthanc_dies_of_twice_while_it_deletes_it_is_left_alone_and_named(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20 * MB)
+    b = receiver(make_server, disk)
+    failed = push_to_full_index(b, disk, list(ct_study(COUNT, size=64)))
+    with Failpoint(b, "OrthancStore.remove before", "kill 1") as kill:
+        kill.wait_killed()
+    disk.make_room()
+    b.forget_connections()
+    # All the others are deleted first.
+    with Failpoint(b, "OrthancStore.remove before", f"kill {failed.left}") as kill:
+        b.launch()
+        kill.wait_killed()
+    b.start()
+    wait_until(lambda: "delete by hand" in failed.report(b)["Error"], "it is given up")
+    report = failed.report(b)
+    assert "1 of 40 instances is still here" in report["Error"]
+    (stuck,) = (row for row in report["Instances"] if row["Outcome"] == "still here")
+    assert "Orthanc ended twice while it was being deleted" in stuck["Reason"]
+    assert b.instances() == [stuck["ID"]]
