@@ -33,6 +33,11 @@ SLICES = 24
 """Of which the target has two before, in more than fifty buckets."""
 
 
+SMALL = 32
+"""Pixels of a side of ``SMALL_SLICES``, which fit in one bucket."""
+SMALL_SLICES = 8
+
+
 @dataclass
 class Machines:
     """Two Orthancs, the storage folder of each on a disk of its own."""
@@ -40,9 +45,10 @@ class Machines:
     rig: Rig
     disks: dict[str, PowerFailureDisk]
 
-    def transfer(self, mode: Mode, version: int = 2) -> Transfer:
+    def transfer(self, mode: Mode, version: int = 2, *, size: int = 192) -> Transfer:
         """As ``Rig.transfer``; all that was there before is on the disks."""
-        transfer = self.rig.transfer(mode, version, slices=SLICES)
+        slices = SLICES if size == 192 else SMALL_SLICES
+        transfer = self.rig.transfer(mode, version, slices=slices, size=size)
         self.sync()
         return transfer
 
@@ -141,6 +147,43 @@ def test_what_was_reported_as_received_is_there_after_a_power_failure(
     transfer.is_whole()
     report = transfer.target.get(f"transfers/reports/{known['Transaction']}")
     assert report["State"] == "committed"
+
+
+WHOLE_CUTS = [
+    FaultPoint("push", "receiver", "bytes in memory", "MemoryArea.write after"),
+    FaultPoint("push", "receiver", "verified and journalled", "MemoryArea.journal_committing after"),
+    FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 3),
+    FaultPoint("push", "receiver", "outcome not journalled", "MemoryArea.journal_outcome before"),
+    FaultPoint("push", "receiver", "outcome journalled", "MemoryArea.journal_outcome after"),
+    FaultPoint("push", "receiver", "not answered", "PeerRoutes.whole_push after"),
+]
+
+
+@pytest.mark.parametrize("reached", REACHED)
+@pytest.mark.parametrize("cut", WHOLE_CUTS, ids=str)
+def test_a_push_in_one_request_goes_on_after_a_power_failure(
+    machines: Machines, cut: FaultPoint, reached: Reached
+) -> None:
+    transfer = machines.transfer(cut.mode, size=SMALL)
+    failpoint = Failpoint(transfer.target, cut.failpoint, f"stop {cut.nth}")
+    transfer.start_saved(machines.sync)
+    failpoint.wait_stopped()
+    machines.reach(transfer.target, reached)
+    machines.fail_power(transfer.target)
+    transfer.succeed()
+    transfer.is_whole()
+
+
+def test_what_one_request_brought_and_was_reported_is_there_after_a_power_failure(machines: Machines) -> None:
+    transfer = machines.transfer("push", size=SMALL)
+    transfer.start()
+    known = transfer.succeed()
+    stand_still(transfer.target)
+    machines.fail_power(transfer.target)
+    transfer.is_whole()
+    report = transfer.target.get(f"transfers/reports/{known['Transaction']}")
+    assert report["State"] == "committed"
+    assert all(seen.uri.endswith(("whole", "capabilities")) for seen in transfer.proxy.requests)
 
 
 def test_an_import_of_version_1_whose_bytes_were_lost_fails_and_leaves_nothing(machines: Machines) -> None:
