@@ -3,7 +3,7 @@
 # .cache/SUITE, which debootstrap makes the first time.
 #   debian-tree.sh trixie …    Debian 13 (Orthanc 1.12, Python 3.13)
 #   debian-tree.sh forky …     Debian testing (Orthanc 1.13, Python 3.14)
-# Further arguments go to pytest. Needs root or sudo. DEBIAN_MIRROR names another mirror than deb.debian.org.
+# Further arguments go to pytest; after `bench`, to the benchmark. Needs root or sudo. DEBIAN_MIRROR names another mirror than deb.debian.org.
 # Debian testing moves on: a tree stays as it was made, until .cache/SUITE is deleted.
 set -euo pipefail
 
@@ -132,4 +132,11 @@ say "Orthanc $(in_tree dpkg-query -W -f '${Version}' orthanc)," \
 if [ $# = 0 ]; then
     set -- -m "orthanc and not browser"
 fi
-in_tree sh -c 'cd "$0" && exec .venv/bin/python -m pytest -p no:cacheprovider "$@"' "$inside" "$@"
+module=(pytest -p no:cacheprovider)
+if [ "$1" = bench ]; then
+    shift
+    # The checkout is read-only inside: results are in the tree.
+    mkdir -p "$tree/var/bench"
+    module=(tests.bench --folder /var/bench)
+fi
+in_tree sh -c 'cd "$0" && exec .venv/bin/python -m "$@"' "$inside" "${module[@]}" "$@"

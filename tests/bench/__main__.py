@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench import codecs, link_utilization, plot, report, results
+from tests.bench import archive, codecs, link_utilization, plot, report, results
 from tests.bench.datasets import DATA, Jobs, files
 from tests.bench.import_baseline import import_locally
 from tests.bench.link_profile import LinkProfile
 from tests.bench.measurement import Measurement, measure
-from tests.bench.server_pair import DICOMWEB, STAND_IN, Pair
+from tests.bench.server_pair import DICOMWEB, NGINX, OWN_TLS, STAND_IN, Pair
 from tests.bench.transfer_methods import LOCAL, METHODS, STORE, Resources
 from tests.support.orthanc_server import CHECKOUT, ENTRY
 from tests.support.wan_link import WanLink
@@ -103,6 +103,14 @@ def _parse() -> argparse.Namespace:
         help="of the instances, which the peer store brings over a link, where all would take too long; "
         "its time is extrapolated from them (default 0.05)",
     )
+    parser.add_argument(
+        "--https",
+        choices=[NGINX, OWN_TLS],
+        help="with TLS, by nginx in front of each Orthanc or by Orthanc itself",
+    )
+    parser.add_argument(
+        "--preloaded", type=int, default=0, help="instances that the receiver has already: others, small ones"
+    )
     parser.add_argument("--again", action="store_true", help="auto also with nothing new, and with 1 %% new")
     parser.add_argument("--codecs", action="store_true", help="codecs alone, on one core")
     parser.add_argument(
@@ -147,6 +155,9 @@ class Session:
         self._options = options
         self._file = file
         self.rows: list[results.Row] = []
+        self._with = [f"HTTPS by {options.https}"] if options.https else []
+        if options.preloaded:
+            self._with.append(f"receiver with {options.preloaded} others")
         self._facts = {
             "Session": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
             "Commit": _commit(),
@@ -162,12 +173,32 @@ class Session:
             with (
                 profile.link() as link,
                 tempfile.TemporaryDirectory(dir=options.folder) as folder,
-                _pairs(Path(folder), link, wanted, found) as pairs,
+                self._pairs(Path(folder), link, wanted, found) as pairs,
             ):
                 for number in range(1, options.runs + 1):
                     load = Load(profile, data, found, number)
                     for name in wanted:
                         self._run_side(load, name, pairs, Path(folder))
+
+    @contextlib.contextmanager
+    def _pairs(
+        self, folder: Path, link: WanLink | None, sides: list[str], found: list[Path]
+    ) -> Iterator[dict[bool, tuple[Pair, Resources]]]:
+        """The servers for the sides that are not, and that are, the stand-in; and what the senders have."""
+        options = self._options
+        made: dict[bool, tuple[Pair, Resources]] = {}
+        there = archive.make(folder, options.preloaded) if options.preloaded else None
+        try:
+            for stand_in in {METHODS[name].stand_in for name in sides if name in METHODS}:
+                place, script = folder / str(stand_in), STAND_IN if stand_in else ENTRY
+                place.mkdir()
+                pair = Pair(place, link, script, https=options.https, archive=there)
+                made[stand_in] = pair, []
+                made[stand_in] = pair, pair.fill(found)
+            yield made
+        finally:
+            for pair, _ in made.values():
+                pair.remove()
 
     def _run_side(
         self, load: Load, name: str, pairs: dict[bool, tuple[Pair, Resources]], folder: Path
@@ -175,11 +206,11 @@ class Session:
         if name in LOCAL:
             self._keep(load, name, import_locally(name, load.files, folder))
             return
-        side = METHODS[name]
+        side, options = METHODS[name], self._options
         pair, resources = pairs[side.stand_in]
         part = 1.0
-        if name == STORE and not load.profile.local and self._options.peer_store_share < 1:
-            resources, part = _part(pair, self._options.peer_store_share)
+        if name == STORE and not load.profile.local and options.peer_store_share < 1:
+            resources, part = _part(pair, options.peer_store_share)
         jobs = DATA[load.data].jobs
         run = partial(
             measure,
@@ -190,17 +221,19 @@ class Session:
         )
         pair.renew()
         figures = run()
-        _check(pair, name, part, figures)
+        _check(pair, name, part, figures, options.preloaded)
         self._keep(load, name, figures, part)
-        if self._options.again and name in _AGAIN:
+        if options.again and name in _AGAIN:
             self._keep(load, f"{name}, nothing new", run())
+            if options.preloaded:
+                return
             pair.lose(0.01)
             self._keep(load, f"{name}, 1 % new", run())
 
     def _keep(self, load: Load, side: str, figures: Measurement, part: float = 1.0) -> None:
         row = {
             **self._facts,
-            "Profile": str(load.profile),
+            "Profile": ", ".join([str(load.profile), *self._with]),
             "Rate": load.profile.rate,
             "Data": load.data,
             "Share": self._options.share,
@@ -212,23 +245,6 @@ class Session:
         self.rows.append(row)
         results.keep(self._file, row)
         print(f"{load.run}: {report.run_line(row)}", flush=True)
-
-
-@contextlib.contextmanager
-def _pairs(
-    folder: Path, link: WanLink | None, sides: list[str], found: list[Path]
-) -> Iterator[dict[bool, tuple[Pair, Resources]]]:
-    """The servers for the sides that are not, and that are, the stand-in; and what the senders have."""
-    made: dict[bool, tuple[Pair, Resources]] = {}
-    try:
-        for stand_in in {METHODS[name].stand_in for name in sides if name in METHODS}:
-            pair = Pair(folder / str(stand_in), link, STAND_IN if stand_in else ENTRY)
-            made[stand_in] = pair, []
-            made[stand_in] = pair, pair.fill(found)
-        yield made
-    finally:
-        for pair, _ in made.values():
-            pair.remove()
 
 
 def _usual() -> list[str]:
@@ -243,9 +259,9 @@ def _part(pair: Pair, share: float) -> tuple[Resources, float]:
     return [{"Level": "Instance", "ID": one} for one in taken], len(taken) / len(instances)
 
 
-def _check(pair: Pair, name: str, part: float, figures: Measurement) -> None:
+def _check(pair: Pair, name: str, part: float, figures: Measurement, preloaded: int) -> None:
     """Raises ``RuntimeError`` unless this run brought all that it should, by itself."""
-    wanted, found = round(pair.count(pair.a) * part), pair.count(pair.b)
+    wanted, found = round(pair.count(pair.a) * part), pair.count(pair.b) - preloaded
     stored = figures.content.get("Report", {}).get("Stored", found)
     if not wanted == found == stored:
         raise RuntimeError(f"{name}: {wanted} instances wanted, {found} there, {stored} by this transfer")

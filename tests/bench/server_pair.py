@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
+from tests.bench.archive import lay
 from tests.bench.transfer_methods import Resources
+from tests.support.certificates import make_certificate
+from tests.support.nginx import Nginx
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import ENTRY, OrthancServer, pair
 from tests.support.wan_link import HOSTS, WanLink
@@ -17,16 +20,34 @@ STAND_IN = Path(__file__).with_name("zlib_level_6_script.py")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
+NGINX, OWN_TLS = "nginx", "own"
+"""Who speaks TLS: nginx in front of each Orthanc, or Orthanc itself (not that of Debian 12, which dies of it)."""
+
+
 class Pair:
     """Sender ``a`` and receiver ``b``.
 
     Requests of the benchmark are made ``near`` a server: none crosses the link, which is there for the transfer.
     """
 
-    def __init__(self, folder: Path, at: WanLink | None, script: Path = ENTRY) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        at: WanLink | None,
+        script: Path = ENTRY,
+        *,
+        https: str | None = None,
+        archive: Path | None = None,
+    ) -> None:
         self._lab = at
+        self._archive = archive
+        self._certificate = make_certificate(folder) if https is not None else None
+        self._own_tls = https == OWN_TLS
+        self._proxies = ExitStack()
         self.a, self.b = (self._server(name, folder, script) for name in ("a", "b"))
         pair(self.a, self.b)
+        if https == NGINX:
+            self._put_behind_nginx(folder)
         self.a.configuration["DicomModalities"] = {"b": ["B", self.b.host, self.b.dicom_port]}
         self.a.configuration["DicomWeb"] = {"Servers": {"b": [f"{self.b.url}dicom-web/"]}}
 
@@ -47,12 +68,23 @@ class Pair:
                 "JobsHistorySize": 1000,
             },
             script=script,
+            certificate=self._certificate if self._own_tls else None,
             plugins=[DICOMWEB] if DICOMWEB.exists() else [],
             host="127.0.0.1" if self._lab is None else HOSTS[name],
             launcher=() if self._lab is None else self._lab.inside(name),
             # Of DCMTK. Without it each C-STORE waits twice for a delayed acknowledgement, 90 ms on loopback.
             environment={"TCP_NODELAY": "1"},
         )
+
+    def _put_behind_nginx(self, folder: Path) -> None:
+        for here, there in ((self.a, self.b), (self.b, self.a)):
+            upstream = f"upstream orthanc {{ server 127.0.0.1:{there.http_port}; keepalive 16; }}"
+            proxy = Nginx(
+                folder / f"nginx-{there.name}", "orthanc", certificate=self._certificate, http=upstream
+            )
+            self._proxies.enter_context(proxy)
+            here.add_peer(there.name, there, Url=proxy.url)
+            here.configuration["HttpsCACertificates"] = str(self._certificate)
 
     def near(self, server: OrthancServer) -> AbstractContextManager[None]:
         """This thread is where a server is."""
@@ -71,6 +103,8 @@ class Pair:
             # At once, for a good end takes seconds. The sender was only read.
             server.kill()
         empty(self.b)
+        if self._archive is not None:
+            lay(self._archive, self.b.storage)
         for server in (self.a, self.b):
             server.launch()
         for server in (self.a, self.b):
@@ -93,6 +127,7 @@ class Pair:
         """End both."""
         for server in (self.a, self.b):
             server.remove()
+        self._proxies.close()
 
 
 def empty(server: OrthancServer) -> None:

@@ -66,6 +66,26 @@ def test_each_study_of_the_routing_data_is_a_job_of_its_own(tmp_path: Path) -> N
     assert f"push auto: a job, by its own times | ≤ 25 ms | {milliseconds:.2f} ms |" in done.stdout
 
 
+@pytest.mark.orthanc
+def test_a_receiver_may_have_others_already_and_be_behind_https(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.bench", "--folder", tmp_path, "--data", "b", "--share", "0.004"),
+            *("--runs", "1", "--sides", "push auto", "--again", "--preloaded", "500", "--https", "nginx"),
+        ],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["Side"]: row for row in json.loads((tmp_path / "runs.json").read_text())}
+    assert {row["Profile"] for row in rows.values()} == {"loopback, HTTPS by nginx, receiver with 500 others"}
+    assert rows["push auto"]["content"]["Report"]["Stored"] == 20
+    assert rows["push auto, nothing new"]["content"]["AlreadyStoredInstances"] == 20
+
+
 def test_contents_of_several_jobs_are_added_up() -> None:
     one = {"Peer": "b", "TotalInstances": 5, "Report": {"Stored": 4, "AlreadyStored": 1}}
     other = {"Peer": "b", "TotalInstances": 2, "Report": {"Stored": 2}, "Phase": "Done"}
