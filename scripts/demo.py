@@ -85,10 +85,14 @@ def _run(servers: list[OrthancServer], folder: Path, leave: bool) -> None:
     _check(a, b)
 
     print("\nAll is well. Have a look:")
-    print(f"  A  {a.url}app/explorer.html")
-    print(f"  B  {b.url}app/explorer.html")
+    print(f"  A  {a.url}transfers/app/  and  {a.url}app/explorer.html")
+    print(f"  B  {b.url}transfers/app/  and  {b.url}app/explorer.html")
     if leave:
         return
+    _leave_some(a, pushed)
+    print(
+        "The first ones are the page of all transfers, with some to look at; one waits for a peer that is not there."
+    )
     print("On the page of a patient, study or series: the button “Transfers accelerator”. Ctrl-C ends both.")
     try:
         while all(server.running for server in servers):
@@ -99,6 +103,15 @@ def _run(servers: list[OrthancServer], folder: Path, leave: bool) -> None:
             server.stop()
         return
     raise DemoError("an Orthanc ended by itself")
+
+
+def _leave_some(a: OrthancServer, study: dict[str, str]) -> None:
+    """A few more transfers to look at: one for each series, one of what is there already, one to no server."""
+    for series in a.get(f"studies/{study['ID']}")["Series"]:
+        a.send([resource("Series", series)], "B", Priority=1)
+    a.send([study], "B", Compression="none")
+    a.put("peers/Closed", {"Url": f"http://127.0.0.1:{free_port()}/"})
+    a.send([study], "Closed")
 
 
 def _start(servers: list[OrthancServer], folder: Path) -> tuple[OrthancServer, OrthancServer]:

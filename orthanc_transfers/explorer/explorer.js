@@ -229,6 +229,18 @@
   // "pagebeforecreate" comes once for a page, which then serves all the patients, studies or series
   $.each(LEVELS, function(page, level) {
     $('#' + page).live('pagebeforecreate', function() {
+      // Inserted first: what follows comes between it and the description of the resource
+      $('<p>')
+        .css('text-align', 'center')
+        .append($('<a>')
+                .attr('id', page + '-transfers-page')
+                // With the "?token=" of the address, if there is one
+                .attr('href', '../transfers/app/' + window.location.search)
+                // jQuery Mobile would load it into this page
+                .attr('rel', 'external')
+                .text('All transfers'))
+        .insertAfter('#' + page + '-info');
+
       $('<a>')
         .attr('id', page + '-transfers')
         .attr('href', '#')

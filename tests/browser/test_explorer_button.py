@@ -96,6 +96,17 @@ def test_the_button_is_on_the_page_and_lists_the_peers_in_order(
     ]
 
 
+def test_a_link_below_the_button_leads_to_the_page_of_all_transfers(
+    explorer: OrthancExplorer, hospital: Hospital
+) -> None:
+    explorer.open("study", hospital.studies[0])
+    explorer.driver.find_element(By.ID, "study-transfers-page").click()
+    explorer.wait(
+        lambda: explorer.driver.find_element(By.CSS_SELECTOR, "nav a[aria-current=page]"), "the page"
+    )
+    assert explorer.driver.current_url.startswith(f"{hospital.a.url}transfers/app/")
+
+
 def test_there_is_no_button_on_the_page_of_an_instance(explorer: OrthancExplorer, hospital: Hospital) -> None:
     explorer.open("instance", hospital.a.get(f"series/{hospital.series}")["Instances"][0])
     assert explorer.buttons() == []

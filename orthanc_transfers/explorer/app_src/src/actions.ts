@@ -1,19 +1,20 @@
-/** Pause, resume, cancel, resubmit, priority: of one transfer or of many. */
+/** Pause, resume, cancel, resubmit: of one transfer or of several, which are jobs of Orthanc. */
 import { post } from './api'
 import { t } from './i18n'
 import { tell } from './messages'
 import { refresh } from './status'
-import type { Action } from './types'
+import type { Action, Transfer } from './types'
 
-export const ACTION_ICONS: Record<string, string> = { pause: 'pause', resume: 'play', cancel: 'x', resubmit: 'arrowClockwise' }
+export const ACTION_ICONS: Record<Action, string> = { pause: 'pause', resume: 'play', cancel: 'x', resubmit: 'arrowClockwise' }
 
-export async function act(action: Action, ids: string[], priority?: number): Promise<void> {
+export async function act(action: Action, transfers: Transfer[]): Promise<void> {
+  let done = 0
   try {
-    const body = action === 'priority' ? { Action: action, IDs: ids, Priority: priority } : { Action: action, IDs: ids }
-    const answer = await post('transfers/actions', body)
-    const failed = (answer.Results as { Ok: boolean; Error?: string }[]).filter((one) => !one.Ok)
-    if (failed.length) tell('bad', failed[0].Error ?? t('error.unknown'))
-    else tell('good', t(`done.${action}`, { n: ids.length }))
+    for (const one of transfers) {
+      await post(`jobs/${encodeURIComponent(one.Job ?? one.ID)}/${action}`)
+      done++
+    }
+    tell('good', t(`done.${action}`, { n: done }))
   } catch (error) {
     tell('bad', error)
   }

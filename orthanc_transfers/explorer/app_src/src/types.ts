@@ -1,6 +1,6 @@
 /** What the routes answer; see docs/page.md. */
 export type State = 'Pending' | 'Running' | 'Waiting' | 'Paused' | 'Success' | 'Failure' | 'Canceled'
-export type Action = 'pause' | 'resume' | 'cancel' | 'resubmit' | 'priority'
+export type Action = 'pause' | 'resume' | 'cancel' | 'resubmit'
 
 export interface Transfer {
   ID: string

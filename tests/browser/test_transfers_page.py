@@ -1,0 +1,206 @@
+"""The page ``/transfers/app/`` in Chromium, on real Orthancs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.chrome.webdriver import WebDriver
+
+from tests.browser.prefix_proxy import PrefixProxy
+from tests.browser.transfers_page import TransfersPage
+from tests.support.dicom_data import ct_study
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer, free_port, start_together
+from tests.support.page_build import npm
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
+
+VIEWS = ("transfers", "send", "fetch", "peers")
+EVIL = "<b><script>document.body.remove()</script>"
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """Orthanc ``a``, which sends at 4 MB/s at most, with ten small studies and a large one; its peers.
+
+    ``b`` is empty; no server listens at ``down``.
+    """
+
+    a: OrthancServer
+    b: OrthancServer
+    small: list[str]
+    large: str
+
+
+@pytest.fixture(scope="module")
+def hospital(make_shared_server: MakeServer) -> Hospital:
+    a, b = make_shared_server("a"), make_shared_server("b")
+    a.configuration["Transfers"] = {"MaxPeerBandwidth": 32}
+    a.add_peer("b", b)
+    a.configuration["OrthancPeers"]["down"] = {"Url": f"http://127.0.0.1:{free_port()}/"}
+    start_together(a, b)
+    small = [
+        a.upload_all(ct_study(2, size=64, name=f"Small^Number {n}"))[0]["ParentStudy"] for n in range(10)
+    ]
+    large = a.upload_all(ct_study(60, series=3, name="Large^Study"))[0]["ParentStudy"]
+    return Hospital(a, b, small, large)
+
+
+@pytest.fixture
+def page(driver: WebDriver, hospital: Hospital) -> TransfersPage:
+    """The page of ``a``, in English; nothing is stored on ``b``."""
+    hospital.b.clear()
+    page = TransfersPage(driver, hospital.a.url)
+    page.resize(1300, 900)
+    page.complaints()  # those of the test before
+    return page
+
+
+def test_ten_studies_are_found_chosen_and_sent(page: TransfersPage, hospital: Hospital) -> None:
+    page.open("send")
+    page.fill("#s-name", "small")
+    page.click("form.filters button")
+    page.wait(lambda: len(page.all("tr[data-study]")) == 10, "the ten studies")
+    page.click("thead input")
+    page.select("#s-to", "b")
+    page.screenshot("page-send")
+    page.click("[data-testid=start]")
+    page.transfer("Success")
+    assert set(hospital.b.get("studies")) == set(hospital.small)
+    assert page.complaints() == []
+
+
+def test_a_transfer_is_watched_paused_resumed_and_its_report_downloaded(
+    page: TransfersPage, hospital: Hospital, downloads: Path
+) -> None:
+    page.open("send")
+    page.click(f"tr[data-study='{hospital.large}'] input")
+    page.select("#s-to", "b")
+    page.select("#s-compression", "none")
+    page.click("[data-testid=start]")
+    transfer = page.transfer("Running")
+    page.wait(lambda: 0 < page.progress(transfer) < 100, "the bar between its ends")
+    seen = page.progress(transfer)
+    page.wait(lambda: page.progress(transfer) > seen, "the bar moves")
+    page.screenshot("page-transfers")
+    page.click(f"tr[data-transfer='{transfer}'] [data-action=pause]")
+    page.transfer("Paused")
+    assert hospital.a.job(transfer)["State"] == "Paused"
+    page.click(f"tr[data-transfer='{transfer}'] [data-action=resume]")
+    page.transfer("Success")
+    assert len(hospital.b.instances()) == 60
+
+    page.click(f"tr[data-transfer='{transfer}'] a.name")
+    page.wait(lambda: len(page.all("[data-testid=report] tbody tr")) == 60, "an instance in each row")
+    page.screenshot("page-transfer")
+    page.click("[data-testid=report-json]")
+    file = downloads / f"transfer-{transfer}.json"
+    wait_until(file.exists, "the report is downloaded")
+    wait_until(lambda: file.read_text().endswith("}"), "all of it")
+    report = json.loads(file.read_text())
+    assert {one["Outcome"] for one in report["Instances"]} == {"stored"}
+    assert page.complaints() == []
+
+
+def test_a_transfer_that_waits_for_a_dead_peer_says_so_and_is_canceled(
+    page: TransfersPage, hospital: Hospital
+) -> None:
+    hospital.a.send([resource("Study", hospital.small[0])], "down")
+    page.open()
+    transfer = page.transfer("Waiting")
+    assert "peer 'down' cannot be reached" in page.text(f"tr[data-transfer='{transfer}'] .wait")
+    page.click(f"tr[data-transfer='{transfer}'] input")
+    page.click(".chosen-bar [data-action=cancel]")
+    page.wait(lambda: page.seen(f"tr[data-transfer='{transfer}'] [data-state=Canceled]"), "it is canceled")
+
+
+def test_a_study_is_fetched_from_a_peer_and_then_known_to_be_here(
+    page: TransfersPage, hospital: Hospital
+) -> None:
+    study = hospital.b.upload_all(ct_study(4, size=64, series=2, name="Remote^Study"))[0]["ParentStudy"]
+    page.open("fetch")
+    page.select("#s-peer", "b")
+    page.click("form.filters button")
+    row = f"tr[data-study='{study}']"
+    page.find(f"{row} [data-local=none]")
+    page.click(f"{row} input")
+    page.click("[data-testid=start]")
+    page.transfer("Success")
+    assert len(hospital.a.get(f"studies/{study}/instances")) == 4
+
+    page.open("fetch")
+    page.select("#s-peer", "b")
+    page.click("form.filters button")
+    page.find(f"{row} [data-local=whole]")
+    page.screenshot("page-fetch")
+
+
+def test_what_others_write_is_shown_as_text(page: TransfersPage, hospital: Hospital) -> None:
+    study = hospital.a.upload_all(ct_study(1, size=64, name=EVIL))[0]["ParentStudy"]
+    hospital.a.wait_for_job(hospital.a.send([resource("Study", study)], "b")["ID"])
+    page.open()
+    transfer = page.transfer("Success")
+    assert page.text(f"tr[data-transfer='{transfer}'] .name").startswith("<b><script>")
+    page.open(f"transfers/{transfer}")
+    assert page.text("h1").startswith("<b><script>")
+    page.open("send")
+    assert page.text(f"tr[data-study='{study}'] .name").startswith("<b><script>")
+    assert page.complaints() == []
+    hospital.a.delete(f"studies/{study}")
+
+
+@pytest.mark.skipif(npm() is None, reason="axe comes with npm, which is not here (scripts/setup.sh test)")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_view_keeps_anybody_out(page: TransfersPage, hospital: Hospital, theme: str) -> None:
+    page.open()
+    page.select("header select:last-of-type", theme)
+    for view in VIEWS:
+        page.open(view)
+        page.find("main .panel .head, main .filters")
+        assert page.barriers() == [], view
+        page.screenshot(f"page-{view}-{theme}")
+    page.resize(420, 900)
+    page.open()
+    page.find("tr[data-transfer]")
+    wide = page.driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, "the page is wider than a telephone"
+    assert page.barriers() == []
+    page.screenshot(f"page-narrow-{theme}")
+
+
+def test_below_a_prefix_nothing_else_is_asked_for_and_the_token_goes_along(
+    page: TransfersPage, hospital: Hospital
+) -> None:
+    with PrefixProxy(hospital.a.url) as proxy:
+        below = TransfersPage(page.driver, proxy.url)
+        below.open("transfers", "?token=abc.123")
+        below.find("tr[data-transfer]")
+        asked = [token for token in proxy.tokens if token is not None]
+        assert asked
+        assert set(asked) == {"abc.123"}
+        # Without the final slash, too, as Orthanc itself takes it.
+        below.driver.get(f"{proxy.url}transfers/app#/peers")
+        below.find("[data-peer=b] [data-state=installed]")
+        assert [one for one in proxy.strays if one != "/favicon.ico"] == []
+    assert below.complaints() == []
+
+
+def test_the_link_to_a_peer_is_measured(page: TransfersPage, hospital: Hospital) -> None:
+    page.open("peers")
+    page.click("[data-peer=b] button")
+    assert "MB/s" in page.text("[data-peer=b] [data-testid=measured]")
+    assert "connection refused" in page.text("[data-peer=down] .problem")
+
+
+def test_the_languages_are_chosen_and_kept(page: TransfersPage) -> None:
+    page.open()
+    for language, word in (("de", "Gegenstellen"), ("fr", "Pairs"), ("en", "Peers")):
+        page.select("header select:first-of-type", language)
+        page.open()
+        assert page.text("nav a[href='#/peers']") == word
+        assert page.driver.execute_script("return document.documentElement.lang") == language
