@@ -11,6 +11,7 @@ from typing import Any
 
 from orthanc_transfers._startup import described
 from orthanc_transfers._version import __version__
+from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
@@ -48,13 +49,14 @@ from orthanc_transfers.ledger.listing import Listing
 from orthanc_transfers.ledger.texts import Texts
 from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
+from orthanc_transfers.net.throttle import Throttle
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.receiver.staging import HISTORY, SENT, Staging
+from orthanc_transfers.receiver.staging import HISTORY, SENT, SETTINGS, Staging
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.page_routes import PageRoutes
@@ -62,6 +64,7 @@ from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
 from orthanc_transfers.rest.search_routes import SearchRoutes
+from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -159,13 +162,19 @@ class Plugin:
             settings.report_retention,
         )
 
+        # Limits on bandwidth
+        self._throttle = Throttle(
+            BandwidthLimits.configured(settings), clock, lambda: staging.root / SETTINGS
+        )
+        self._throttle.load()
+
         # Jobs
         originator = str(uuid.uuid4())
         self._ack_logs = AckLogs(staging.root / SENT)
         self._job_durability = JobDurability(durability.sync_index)
         self._services = Services(
             store=store,
-            peers=OrthancPeers(sdk, configuration, settings),
+            peers=OrthancPeers(sdk, configuration, settings, self._throttle),
             reader=self._chunk_reader,
             registry=self._registry,
             reports=reports,
@@ -209,7 +218,7 @@ class Plugin:
         user_routes = UserRoutes(self._services, jobs)
         clock = self._services.clock
         active = ActiveTransfers(jobs, self._registry, clock)
-        status_routes = StatusRoutes(Listing(active, self._ledger, self._texts, clock))
+        status_routes = StatusRoutes(Listing(active, self._ledger, self._texts, clock), self._throttle)
         table = routes(
             user_routes,
             self._peer_routes,
@@ -218,6 +227,7 @@ class Plugin:
             self._page_routes,
             self._search_routes,
             MeasureRoutes(self._services),
+            SettingsRoutes(self._services.settings, self._throttle),
         )
         Router(self._sdk).register(table)
         log.warning("transfers accelerator %s is loaded", __version__)

@@ -64,7 +64,7 @@ def test_the_table_of_options_is_complete_and_has_the_defaults() -> None:
     defaults = {
         name: json.loads(text.strip("`"))
         for name, text in rows.items()
-        if re.fullmatch("`(?:false|true)`|[0-9]+", text)
+        if re.fullmatch(r"`(?:false|true|\[\])`|[0-9]+", text)
     }
     assert set(rows) - set(defaults) == {"StagingDirectory", "CongestionControl"}
     assert rows["CongestionControl"] == "`auto`"

@@ -34,6 +34,7 @@ STATUS = "/transfers/status"
 PAGE = "/transfers/app"
 FIND = "/transfers/find"
 PEERS_STATUS = "/transfers/peers/status"
+SETTINGS = "/transfers/settings"
 
 # --- for peers
 

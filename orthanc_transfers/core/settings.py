@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orthanc_transfers.core.bandwidth_schedule import Schedule, parse_schedule
 from orthanc_transfers.core.errors import ConfigurationError
 
 KB = 1024
@@ -71,6 +72,8 @@ class Settings:
     """Bits a second that sending to or fetching from one peer may use; 0: no limit."""
     browse_peers: bool = True
     """Whether users here may search on peers, with the credentials that this Orthanc has there."""
+    bandwidth_schedule: Schedule = ()
+    """Limits of all sending and fetching together by day and hour, in place of ``max_bandwidth``."""
     congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
 
@@ -100,6 +103,22 @@ def parse_settings(section: Any) -> Settings:
     if complaints:
         raise ConfigurationError('in the section "Transfers", ' + "; ".join(complaints))
     return Settings(**values)
+
+
+def settings_to_json(settings: Settings) -> dict[str, Any]:
+    """All options as they may be written in the configuration."""
+    return {name: _written(name, getattr(settings, option.field)) for name, option in _OPTIONS.items()}
+
+
+def _written(name: str, value: Any) -> Any:
+    if name == "BandwidthSchedule":
+        return [row.to_json() for row in value]
+    if value is None:
+        return 0  # a time-out
+    unit = _UNITS.get(name, 1)
+    if unit == 1:
+        return value
+    return value // unit if value % unit == 0 else value / unit
 
 
 def _alike(name: str) -> str:
@@ -162,6 +181,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+_UNITS = {
+    "BucketSize": KB,
+    "CacheSize": MB,
+    "MaxStagingSize": MB,
+    "MaxBandwidth": MEGABIT,
+    "MaxPeerBandwidth": MEGABIT,
+}
+
 _MAX_THREADS = 256
 _YEAR = 366 * 24 * 3600
 
@@ -187,5 +214,6 @@ _OPTIONS: dict[str, _Option] = {
     "MaxBandwidth": _Option("max_bandwidth", _bandwidth),
     "MaxPeerBandwidth": _Option("max_peer_bandwidth", _bandwidth),
     "BrowsePeers": _Option("browse_peers", _boolean),
+    "BandwidthSchedule": _Option("bandwidth_schedule", parse_schedule),
     "CongestionControl": _Option("congestion_control", _congestion_control),
 }

@@ -49,7 +49,7 @@ class OrthancTransport:
         self._peers = peers
         self._index = peers.index(name)
         self._timeout = default_timeout
-        self._bandwidths = [limit for limit in bandwidth if limit.limited]
+        self._bandwidths = bandwidth
         self._stopped = Cancellation()
         self._sockets = SocketFactory("system")
         self._stopped.on_cancel(self._sockets.abort)

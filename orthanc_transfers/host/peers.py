@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.errors import ConfigurationError, HostError
 from orthanc_transfers.core.peers import Peer, parse_peers
 from orthanc_transfers.core.settings import Settings
@@ -18,10 +18,10 @@ from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.orthanc_transport import OrthancTransport
 from orthanc_transfers.host.peer_list import PeerList
-from orthanc_transfers.interfaces import Clock, PeerTransport
-from orthanc_transfers.net.bandwidth import Bandwidth
+from orthanc_transfers.interfaces import PeerTransport
 from orthanc_transfers.net.peer_connections import KeptConnections
 from orthanc_transfers.net.requests_transport import RequestsTransport
+from orthanc_transfers.net.throttle import Throttle
 from orthanc_transfers.runtime.clock import SystemClock
 
 DEFAULT_HTTP_TIMEOUT = 60
@@ -41,18 +41,15 @@ class OrthancPeers:
     """
 
     def __init__(
-        self, sdk: Sdk, configuration: Mapping[str, Any], settings: Settings, clock: Clock | None = None
+        self, sdk: Sdk, configuration: Mapping[str, Any], settings: Settings, throttle: Throttle | None = None
     ) -> None:
         self._sdk = sdk
         self._settings = settings
-        self._clock = clock or SystemClock()
         self._in_database = bool(configuration.get("OrthancPeersInDatabase", False))
         self._timeout = float(configuration.get("HttpTimeout", DEFAULT_HTTP_TIMEOUT))
         self._verify = _verify(configuration, sdk.configuration_path())
         self._proxy = str(configuration.get("HttpProxy") or "") or None
-        self._bandwidth = Bandwidth(settings.max_bandwidth, self._clock)
-        self._bandwidths: dict[str, Bandwidth] = {}
-        self._lock = threading.Lock()
+        self._throttle = throttle or Throttle(BandwidthLimits.configured(settings), SystemClock())
         self._kept = KeptConnections()
 
     def names(self) -> list[str]:
@@ -75,7 +72,7 @@ class OrthancPeers:
         """
         peers = PeerList(self._sdk)
         peers.index(name)
-        bandwidth = (self._bandwidth, self._bandwidth_of(name))
+        bandwidth = self._throttle.of(name)
         peer = self._peer(name, peers.url(name))
         if peer is None or peer.pkcs11:
             timeout = 0.0 if peer is None or peer.timeout is None else peer.timeout
@@ -97,13 +94,6 @@ class OrthancPeers:
             bandwidth=bandwidth,
             kept=self._kept,
         )
-
-    def _bandwidth_of(self, name: str) -> Bandwidth:
-        """One limit per peer, however many transfers there are with it."""
-        with self._lock:
-            if name not in self._bandwidths:
-                self._bandwidths[name] = Bandwidth(self._settings.max_peer_bandwidth, self._clock)
-            return self._bandwidths[name]
 
     def _peer(self, name: str, url: str) -> Peer | None:
         """The peer with all that is needed to reach it; ``None`` where Orthanc does not reveal a part of it."""

@@ -1,9 +1,9 @@
-"""Token bucket: a limit on bytes per second, shared by threads."""
+"""Token bucket: a limit on bytes per second, shared by threads, that may change while they wait."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.interfaces import Clock
@@ -15,32 +15,82 @@ BLOCK = 64 * 1024
 # Seconds by which the limit may be overdrawn, so that a fast link needs no wake-up for every block.
 BURST = 0.02
 
+LOOK = 0.5
+"""Seconds after which a limit that may change is looked at again."""
+
 
 class Bandwidth:
-    """A token bucket of ``bits_per_second``; 0: no limit."""
+    """A token bucket of ``bits_per_second``, or of what a function says now and then; 0: no limit."""
 
-    def __init__(self, bits_per_second: int, clock: Clock) -> None:
-        self.limited = bits_per_second > 0
-        self._seconds_per_byte = 8 / bits_per_second if self.limited else 0.0
+    def __init__(self, bits_per_second: float | Callable[[], float], clock: Clock) -> None:
+        self._rate_now = bits_per_second if callable(bits_per_second) else None
         self._clock = clock
         self._lock = threading.Lock()
-        self._free_at = 0.0
+        self._rate = 0.0 if callable(bits_per_second) else bits_per_second / 8
+        """Bytes a second."""
+        self._look_at = float("-inf") if callable(bits_per_second) else float("inf")
+        self._reserved = 0
+        """Bytes that were ever asked for."""
+        self._passed = 0.0
+        """Those of them whose time has come."""
+        self._at = clock.monotonic()
+        """When ``_passed`` was computed."""
 
-    def reserve(self, size: int) -> float:
-        """Take ``size`` bytes from the bucket; returns the seconds to wait before sending them."""
-        if not self.limited:
-            return 0.0
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit now."""
+        if self._clock.monotonic() >= self._look_at:
+            with self._lock:
+                self._settle()
+        return self._rate > 0
+
+    @property
+    def variable(self) -> bool:
+        """Whether the limit may change."""
+        return self._rate_now is not None
+
+    def reserve(self, size: int) -> int:
+        """Take ``size`` bytes from the bucket; returns a ticket for ``delay``."""
         with self._lock:
-            now = self._clock.monotonic()
-            self._free_at = max(self._free_at, now) + size * self._seconds_per_byte
-            return max(0.0, self._free_at - now - BURST)
+            self._settle()
+            self._reserved += size
+            return self._reserved
+
+    def delay(self, ticket: int) -> float:
+        """Seconds to wait, as things are now, before sending the bytes of a ticket."""
+        with self._lock:
+            self._settle()
+            if not self._rate:
+                return 0.0
+            return max(0.0, (ticket - self._passed) / self._rate - BURST)
+
+    def _settle(self) -> None:
+        now = self._clock.monotonic()
+        if self._rate:
+            # Time without traffic is not saved up.
+            self._passed = min(self._reserved, self._passed + (now - self._at) * self._rate)
+        else:
+            self._passed = self._reserved
+        self._at = now
+        if self._rate_now is not None and now >= self._look_at:
+            self._rate = self._rate_now() / 8
+            self._look_at = now + LOOK
 
 
 def acquire_all(bandwidths: Sequence[Bandwidth], size: int, cancellation: Cancellation) -> None:
     """Take ``size`` bytes from each of several buckets, and wait. Raises ``Canceled``."""
+    tickets = [(bandwidth, bandwidth.reserve(size)) for bandwidth in bandwidths if bandwidth.limited]
+    variable = any(bandwidth.variable for bandwidth, _ in tickets)
     # One wait for all: waiting for one after the other would be slower than the slowest of them.
-    if delay := max((bandwidth.reserve(size) for bandwidth in bandwidths), default=0.0):
-        cancellation.wait(delay)
+    while delay := max((bandwidth.delay(ticket) for bandwidth, ticket in tickets), default=0.0):
+        cancellation.wait(min(delay, LOOK) if variable else delay)
+        if not variable:
+            return
+
+
+def any_limited(bandwidths: Sequence[Bandwidth]) -> bool:
+    """Whether one of them has a limit now."""
+    return any(bandwidth.limited for bandwidth in bandwidths)
 
 
 def blocks(piece: Buffer, size: int) -> list[memoryview]:

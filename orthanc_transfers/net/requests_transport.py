@@ -21,7 +21,7 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.peers import Peer, join
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
-from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, blocks
+from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, any_limited, blocks
 from orthanc_transfers.net.error_response import error_of, last_headers
 from orthanc_transfers.net.error_text import FOREIGN, reason_of
 from orthanc_transfers.net.peer_connections import KeptConnections, PeerConnections, Way
@@ -55,7 +55,7 @@ class Body:
 
     def __iter__(self) -> Iterator[memoryview]:
         for piece in self._pieces:
-            for block in blocks(piece, BLOCK if self._bandwidths else SLICE):
+            for block in blocks(piece, BLOCK if any_limited(self._bandwidths) else SLICE):
                 acquire_all(self._bandwidths, len(block), self._stopped)
                 yield block
 
@@ -87,7 +87,7 @@ class RequestsTransport:
     ) -> None:
         self.name = peer.name
         self._timeout = peer.timeout or default_timeout
-        self._bandwidths = [limit for limit in bandwidth if limit.limited]
+        self._bandwidths = bandwidth
         self._cookies: dict[str, str] = {}
         self._stopped = Cancellation()
         self._kept = kept
@@ -183,7 +183,7 @@ class RequestsTransport:
         if size is not None and size > limit:
             return None
         wanted = limit + 1 if size is None else size
-        if self._bandwidths:
+        if any_limited(self._bandwidths):
             received: Buffer = self._read_paced(response, wanted)
         else:
             received = response.raw.read(wanted)

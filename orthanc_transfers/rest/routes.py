@@ -12,6 +12,7 @@ from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
+from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 
@@ -29,6 +30,7 @@ def routes(
     page: PageRoutes,
     search: SearchRoutes,
     measure: MeasureRoutes,
+    settings: SettingsRoutes,
 ) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
@@ -50,6 +52,7 @@ def routes(
         Route(paths.PEERS_STATUS, {"GET": page.peers}),
         Route(paths.measure_peer("([^/]+)"), {"POST": own_site(measure.measure)}),
         Route(paths.FIND, {"POST": own_site(search.find)}),
+        Route(paths.SETTINGS, {"GET": settings.get, "PUT": own_site(settings.put)}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),
         Route(paths.PUSH_V1, {"POST": peer.create_push_v1}),

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.ledger.listing import Listing
+from orthanc_transfers.ledger.shown import orthanc_time
+from orthanc_transfers.net.throttle import Throttle
 from orthanc_transfers.rest.http import Request, Response, compact_json_response
 
 
 class StatusRoutes:
     """The routes by which pages and scripts watch transfers."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Listing, throttle: Throttle) -> None:
         self._listing = listing
+        self._throttle = throttle
 
     def status(self, request: Request) -> Response:
         """``GET /transfers/status``."""
         page = self._listing.page(TransferQuery.parse(request.query))
-        return compact_json_response(request, {**page, "Bandwidth": {"LimitKBs": 0, "Until": None}})
+        limit, until = self._throttle.now()
+        return compact_json_response(
+            request, {**page, "Bandwidth": {"LimitKBs": limit, "Until": orthanc_time(until)}}
+        )

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthanc_transfers.core.bandwidth_schedule import ScheduleRow
 from orthanc_transfers.core.errors import ConfigurationError
-from orthanc_transfers.core.settings import Settings, parse_settings
+from orthanc_transfers.core.settings import Settings, parse_settings, settings_to_json
 from tests.core.any_json import any_json
 
 EVERY_OPTION = {
@@ -35,6 +36,7 @@ EVERY_OPTION = {
     "StrictCompression": True,
     "MaxBandwidth": 100,
     "MaxPeerBandwidth": 0.5,
+    "BandwidthSchedule": [{"Days": "Mon-Fri", "From": "08:00", "To": "18:00", "LimitKBs": 1000}],
     "CongestionControl": "cubic",
 }
 COUNTS = [
@@ -103,8 +105,11 @@ def test_every_option_arrives_in_the_unit_of_the_program() -> None:
         strict_compression=True,
         max_bandwidth=100_000_000,
         max_peer_bandwidth=500_000,
+        bandwidth_schedule=(ScheduleRow("Mon-Fri", 480, 1080, 1000),),
         congestion_control="cubic",
     )
+    assert settings_to_json(parse_settings(EVERY_OPTION)) == EVERY_OPTION
+    assert parse_settings(settings_to_json(Settings())) == Settings()
     assert len(EVERY_OPTION) == len(dataclasses.fields(Settings))
 
 

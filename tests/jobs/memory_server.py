@@ -31,6 +31,7 @@ from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
 from orthanc_transfers.rest.search_routes import SearchRoutes
+from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -88,6 +89,7 @@ class Server:
             object.__new__(PageRoutes),
             object.__new__(SearchRoutes),
             object.__new__(MeasureRoutes),
+            object.__new__(SettingsRoutes),
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from orthanc_transfers.core.errors import Canceled
-from orthanc_transfers.net.bandwidth import BURST, Bandwidth, acquire_all, blocks
+from orthanc_transfers.net.bandwidth import BURST, LOOK, Bandwidth, acquire_all, blocks
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.runtime.fake_time import FakeClock, FakeWaiting
@@ -88,3 +88,39 @@ def test_blocks_are_views_of_the_whole_piece() -> None:
 
     assert [bytes(block) for block in cut] == [b"Xbc", b"def", b"g"]
     assert blocks(b"", 3) == []
+
+
+def test_a_limit_that_changes_holds_for_those_who_wait_already() -> None:
+    clock = FakeClock()
+    rate = 8_000.0
+
+    class Lifting(FakeWaiting):
+        def wait(self, seconds: float) -> None:
+            nonlocal rate
+            super().wait(seconds)
+            rate = 8 * MBIT
+
+    waiting = Lifting(clock)
+    started = clock.monotonic()
+    acquire_all([Bandwidth(lambda: rate, clock)], 1_000_000, waiting)
+    # A thousand seconds at the first rate; nearly one at the second.
+    assert clock.monotonic() - started == pytest.approx(LOOK + 1 - LOOK * 1e-3 - BURST, abs=0.01)
+    assert max(waiting.waits) <= LOOK
+
+
+def test_a_limit_may_come_and_go() -> None:
+    clock = FakeClock()
+    waiting = FakeWaiting(clock)
+    rate = 0.0
+    bandwidth = Bandwidth(lambda: rate, clock)
+    acquire_all([bandwidth], 10**9, waiting)
+    assert (waiting.waits, bandwidth.limited) == ([], False)
+    rate = 8 * MBIT
+    clock.advance(LOOK)
+    assert bandwidth.limited
+    acquire_all([bandwidth], 1_000_000, waiting)
+    assert sum(waiting.waits) == pytest.approx(1 - BURST)
+    rate = 0.0
+    clock.advance(LOOK)
+    acquire_all([bandwidth], 10**9, waiting)
+    assert sum(waiting.waits) == pytest.approx(1 - BURST)
