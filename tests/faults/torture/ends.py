@@ -110,7 +110,8 @@ def becomes_right(world: World, this: Round) -> None:
         world.revive()
         try:
             complaint = this.complaint(world.matrix.b.md5s())
-        except requests.RequestException as error:
+        except (requests.RequestException, StatusError) as error:
+            # It has just died, or something is just being undone.
             complaint = str(error)
         if complaint is None:
             return
