@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import requests
+
 from tests.faults.torture.dead_peer import DeadPeer
 from tests.faults.torture.leak_check import LeakCheck
 from tests.faults.torture.plain import Plain
@@ -111,12 +113,15 @@ class Torture:
         self._checked(world, play, this)
         states = Counter(wanted.state for wanted in this.wanted)
         self._tell(f"round {this.number}, {name}: {_counted(states)}")
+        # What is left behind shows later.
+        with (self._folder / "stories.txt").open("a") as stories:
+            stories.write("\n".join([f"--- round {this.number}, {name}", *this.told(), ""]))
 
     def _checked(self, world: World, what: Callable[[], None], this: Round | None = None) -> None:
         """Raises ``Violation`` with all that happened."""
         try:
             what()
-        except (Violation, OrthancError, TimeoutError) as violation:
+        except (Violation, OrthancError, TimeoutError, requests.RequestException) as violation:
             where = f"round {this.number}: " if this else ""
             told = this.told() if this else ()
             raise Violation("\n".join([f"{where}{violation}", *told, *world.logs()])) from violation
