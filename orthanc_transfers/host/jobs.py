@@ -15,6 +15,7 @@ from typing import Any
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.errors import BadRequest, HostError, NotFound, TransferError
 from orthanc_transfers.host.instance_index import ABSENT
+from orthanc_transfers.host.job_states import CANCELED, FAILURE
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.parking import Parking
@@ -224,7 +225,9 @@ class JobEngine:
 
     def _state_of(self, identifier: str) -> str | None:
         try:
-            return str(json.loads(self._sdk.rest_get(paths.job(identifier)))["State"])
+            job = json.loads(self._sdk.rest_get(paths.job(identifier)))
+            canceled = job["State"] == FAILURE and job.get("ErrorCode") == Code.CANCELED_JOB
+            return CANCELED if canceled else str(job["State"])
         except HostError:
             return None  # forgotten, or Orthanc is still starting
 

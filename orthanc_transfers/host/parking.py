@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.errors import HostError
+from orthanc_transfers.host.job_states import ENDED
 from orthanc_transfers.interfaces import Job, StopReason
 from orthanc_transfers.runtime.threads import Periodic
 
@@ -22,8 +23,6 @@ PERIOD = 0.1
 PAUSE = "pause"
 CANCEL = "cancel"
 _RESUME = "resume"
-
-_ENDED = frozenset({"Failure", "Success"})
 
 
 @dataclass(slots=True)
@@ -153,6 +152,6 @@ class Parking:
                 self._post(paths.job_command(identifier, CANCEL if parked.canceled else _RESUME))
             except HostError:
                 # Orthanc is about to pause it, or a user has resumed or canceled it.
-                if self._state_of(identifier) not in _ENDED:
+                if self._state_of(identifier) not in ENDED:
                     return
             self._parked.pop(identifier, None)

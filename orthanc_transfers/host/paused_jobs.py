@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orthanc_transfers.host.job_states import CANCELED, ENDED, FAILURE
 from orthanc_transfers.runtime.threads import Periodic
 
 PERIOD = 1.0
@@ -19,12 +20,7 @@ PERIOD = 1.0
 LOOK = 0.01
 """Seconds for each job, at least."""
 
-CANCELED = "Failure"
-"""What ``GET /jobs/{id}`` says of a canceled job, and of a failed one: a paused job cannot fail."""
-
 PAUSED = "Paused"
-
-_ENDED = frozenset({CANCELED, "Success"})
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ class _PausedJob:
 class PausedJobs:
     """Tells each job that was canceled while it was paused or queued. Thread-safe; a thread runs while there are any.
 
-    ``state_of`` returns the state of a job by its identifier, ``None`` if it is not known.
+    ``state_of`` returns the state of a job by its identifier (see ``job_states``), ``None`` if it is not known.
     """
 
     def __init__(self, state_of: Callable[[str], str | None], period: float = PERIOD) -> None:
@@ -87,7 +83,7 @@ class PausedJobs:
 
     def _check(self, identifier: str, job: _PausedJob) -> None:
         state = self._state_of(identifier)
-        if state not in _ENDED:
+        if state not in ENDED:
             job.alive = job.alive or state is not None
             job.paused = state == PAUSED
             return
@@ -95,6 +91,7 @@ class PausedJobs:
             if self._jobs.get(identifier) is not job:
                 return  # resumed meanwhile
             del self._jobs[identifier]
-        if state == CANCELED and job.alive:
+        # One that was canceled before a restart may not know it yet. A paused one cannot fail.
+        if state == CANCELED or (state == FAILURE and job.alive):
             log.info("job %s was canceled while it was paused", identifier)
             job.canceled()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.failpoints import Failpoint, FaultPoint
+from tests.faults.failpoints import Failpoint, FaultPoint, Mode
 from tests.faults.rig import MANY, Rig, common, start_rig
 from tests.support.fixtures import MakeServer
 
@@ -111,3 +111,21 @@ def test_a_transfer_goes_on_after_an_orthanc_was_killed_and_started_again(rig: R
     # have been written yet by the side that needs to know.
     known = kill.mode == "push" and (kill.version == 2 or kill.side == "receiver")
     assert again <= (0 if known else transfer.in_flight())
+
+
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_a_job_that_was_canceled_while_it_was_paused_leaves_nothing_although_its_orthanc_ended_at_once(
+    rig: Rig, mode: Mode
+) -> None:
+    transfer = rig.transfer(mode)
+    name = "RequestsTransport.send PUT push after" if mode == "push" else "Area.journal_ranges after"
+    with Failpoint(rig.a, name, "wait") as failpoint:
+        transfer.start_saved()
+        failpoint.wait_reached()
+        rig.a.post(f"jobs/{transfer.job}/pause")
+        rig.a.wait_for_job(transfer.job, ("Paused",))
+    # Orthanc ends such a job without telling it.
+    rig.a.post(f"jobs/{transfer.job}/cancel")
+    rig.a.restart()
+    assert rig.a.job(transfer.job)["State"] == "Failure"
+    transfer.is_not_there()

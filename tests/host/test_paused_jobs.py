@@ -68,6 +68,12 @@ def test_a_job_that_had_failed_before_it_was_reloaded_is_not_told(world: World) 
     assert world.canceled == []
 
 
+def test_a_job_that_had_been_canceled_before_it_was_reloaded_is_told(world: World) -> None:
+    # Its process may have ended before it noticed.
+    world.rest("a", "Canceled", alive=False)
+    wait_until(lambda: world.canceled == ["a"], "it is told", 10)
+
+
 def test_a_reloaded_job_that_is_canceled_after_a_look_is_told(world: World) -> None:
     world.rest("a", None, alive=False)
     world.looked_at("a")

@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from tests.faults.protocol_matrix import Transfer
 from tests.faults.torture.round import Round, Violation, Wanted
 from tests.faults.torture.world import World
 from tests.support.orthanc_client import FINISHED, StatusError
@@ -32,7 +33,8 @@ def _end(world: World, this: Round, wanted: Wanted) -> None:
     if transfer is None:
         return
     limit = time.monotonic() + PATIENCE
-    again, confirmed = this.dice.random() < 0.5, False
+    # One that kills its Orthanc may be forgotten to have been resubmitted, over and over.
+    again, confirmed = this.dice.random() < 0.5 and not wanted.refusal, False
     while True:
         world.revive()
         try:
@@ -55,7 +57,7 @@ def _end(world: World, this: Round, wanted: Wanted) -> None:
         # Others are parked by us, and go on by themselves.
         if wanted.state == "Paused" and wanted.paused:
             wanted.paused = False
-            transfer.server.post(f"jobs/{transfer.job}/resume")
+            _ask(world, transfer, "resume")
         elif wanted.state == "Failure":
             # An Orthanc that was killed goes on from what it had saved: a cancel, say, of a job resubmitted since.
             canceled = wanted.canceled and job["ErrorCode"] == CANCELED
@@ -72,8 +74,17 @@ def _end(world: World, this: Round, wanted: Wanted) -> None:
                 confirmed = True
             this.story.append(f"resubmit {transfer.job}: {job['Content'].get('Error')}")
             wanted.attempts += 1
-            transfer.server.post(f"jobs/{transfer.job}/resubmit")
+            _ask(world, transfer, "resubmit")
         time.sleep(0.05)
+
+
+def _ask(world: World, transfer: Transfer, command: str) -> None:
+    try:
+        transfer.server.post(f"jobs/{transfer.job}/{command}")
+    except (requests.RequestException, StatusError):
+        # It has just died, or has been started again since, and knows an earlier state of the job.
+        if not world.deaths_allowed():
+            raise
 
 
 def watch(world: World, this: Round, wanted: Wanted, seconds: float = 3.0) -> None:
