@@ -1,6 +1,6 @@
 """A receiver on a small disk, which another program fills and empties again.
 
-Staging and Orthanc's storage are there, or one of the two: transfers do not fit, or no longer. Orthanc does
+Staging, Orthanc's storage and its index are there, or some of them: transfers do not fit, or no longer. Orthanc does
 not end of it, and once there is room all goes through, or is undone.
 """
 
@@ -35,8 +35,7 @@ class SmallDiskRound(Scenario):
     def configure(self, a: OrthancServer, b: OrthancServer) -> None:
         if "storage" in self._on_it:
             b.storage = self._disk.path / "storage"
-            # Not the index: what was imported cannot be deleted again while that is full (docs/reliability.md).
-            b.configuration["StorageDirectory"] = str(b.storage)
+            b.configuration.update(StorageDirectory=str(b.storage), IndexDirectory=str(b.storage))
         if "staging" in self._on_it:
             b.configuration["Transfers"]["StagingDirectory"] = str(self._disk.path / "staging")
 

@@ -33,7 +33,6 @@ class SmallStudies(Scenario):
                 world.matrix.b.upload(files[0])
         this.sent, this.there = stored.md5s, world.matrix.b.md5s()
         this.wanted += [stored.wanted(dice, [one], self._variants) for one in studies]
-        world.tally.faults["small studies at once"] += len(studies)
         acts.spoil_network(world, this, (0, 0, 0.02, 0.05))
         for wanted in this.wanted:
             acts.start(world, this, wanted)()
