@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 
-VIEWS = ("transfers", "send", "fetch", "peers")
+VIEWS = ("transfers", "send", "fetch", "peers", "settings")
 EVIL = "<b><script>document.body.remove()</script>"
 
 
@@ -157,6 +157,7 @@ def test_what_others_write_is_shown_as_text(page: TransfersPage, hospital: Hospi
 @pytest.mark.skipif(npm() is None, reason="axe comes with npm, which is not here (scripts/setup.sh test)")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_view_keeps_anybody_out(page: TransfersPage, hospital: Hospital, theme: str) -> None:
+    hospital.a.wait_for_job(hospital.a.send([resource("Study", hospital.small[1])], "b")["ID"])
     page.open()
     page.select("header select:last-of-type", theme)
     for view in VIEWS:
@@ -204,3 +205,26 @@ def test_the_languages_are_chosen_and_kept(page: TransfersPage) -> None:
         page.open()
         assert page.text("nav a[href='#/peers']") == word
         assert page.driver.execute_script("return document.documentElement.lang") == language
+
+
+def test_a_timetable_is_written_on_the_page_and_obeyed(page: TransfersPage, hospital: Hospital) -> None:
+    page.open("settings")
+    page.click("[data-testid=rule-add]")
+    for day in (6, 7):
+        page.click(f"[data-testid=rule] label:nth-of-type({day}) input")
+    page.fill("[data-testid=rule] input[type=time]:nth-of-type(1)", "00:00")
+    page.fill("[data-testid=rule] input[type=time]:nth-of-type(2)", "00:00")
+    page.fill("[data-testid=rule] input[type=number]", "700")
+    page.screenshot("page-settings")
+    page.click("[data-testid=save]")
+    page.wait(lambda: "700" in page.text("[data-testid=now]"), "the limit in force")
+    job = hospital.a.send([resource("Study", hospital.large)], "b", Compression="none")["ID"]
+    page.open()
+    page.transfer("Running")
+    page.wait(lambda: "KB/s" in page.text(f"tr[data-transfer='{job}']"), "a speed of kilobytes")
+    hospital.a.post(f"jobs/{job}/cancel")
+    page.open("settings")
+    page.click("[data-testid=rule] .tool")
+    page.click("[data-testid=save]")
+    page.wait(lambda: "no limit" in page.text("[data-testid=now]"), "no limit")
+    assert page.complaints() == []

@@ -84,7 +84,7 @@ export interface Rule {
 }
 
 export interface Settings {
-  Bandwidth: { LimitKBs: number; Peers: Record<string, number>; Schedule: Rule[]; NowKBs?: number }
+  Bandwidth: { LimitKBs: number; PeerLimitKBs: number; Peers: Record<string, number>; Schedule: Rule[]; NowKBs?: number }
   InForce: Record<string, unknown>
   RuntimeChangeable: string[]
 }
