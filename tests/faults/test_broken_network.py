@@ -165,3 +165,27 @@ def test_pages_instead_of_all_answers_are_named_as_invalid(matrix: ProtocolMatri
     for variant, transfer in transfers.items():
         said = transfer.failure()
         assert f"peer {peer_of(variant)} sent an invalid response" in said
+
+
+# --- what fits in one request
+
+
+def small_study(server: OrthancServer) -> list[dict[str, str]]:
+    """Six instances of 3 KB, in one bucket."""
+    return [resource("Study", server.upload_all(ct_study(6, size=32))[0]["ParentStudy"])]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_what_happens_to_a_push_in_one_request_is_overcome(
+    matrix: ProtocolMatrix[FaultProxy], fault: Fault
+) -> None:
+    proxy = matrix.proxies["push-2"]
+    proxy.spoil(fault, "whole")
+    transfer = matrix.start("push-2", small_study(matrix.a))
+    if fault.name == "answer corrupted":
+        judge(matrix, transfer, peer_of("push-2"))
+    else:
+        counts = transfer.succeed()["Report"]
+        assert counts == {"Stored": 6, "AlreadyStored": 0, "FilteredOut": 0}
+    assert matrix.b.md5s() == matrix.a.md5s()
+    assert ("whole", fault.name) in proxy.suffered
