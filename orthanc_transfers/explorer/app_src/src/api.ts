@@ -48,14 +48,7 @@ export const post = (path: string, body: unknown = {}) => request('POST', path, 
 export const put = (path: string, body: unknown) => request('PUT', path, body)
 export const remove = (path: string) => request('DELETE', path)
 
-/** Offers a file to the user, made from what a route answers. */
-export async function download(path: string, name: string): Promise<void> {
-  const headers: Record<string, string> = token ? { token } : {}
-  const response = await fetch(root + path, { headers })
-  if (!response.ok) throw new RequestError(`${response.status} ${response.statusText}`, response.status)
-  saveAs(await response.blob(), name)
-}
-
+/** Offers a file to the user. */
 export function saveAs(content: Blob, name: string): void {
   const link = document.createElement('a')
   link.href = URL.createObjectURL(content)
