@@ -20,8 +20,8 @@ STAND_IN = Path(__file__).with_name("zlib_level_6_script.py")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
-NGINX, OWN_TLS = "nginx", "own"
-"""Who speaks TLS: nginx in front of each Orthanc, or Orthanc itself (not that of Debian 12, which dies of it)."""
+NGINX = "nginx"
+"""In front of each Orthanc, for TLS: Orthanc's own cannot be used on Debian 12, which dies of it."""
 
 
 class Pair:
@@ -42,7 +42,6 @@ class Pair:
         self._lab = at
         self._archive = archive
         self._certificate = make_certificate(folder) if https is not None else None
-        self._own_tls = https == OWN_TLS
         self._proxies = ExitStack()
         self.a, self.b = (self._server(name, folder, script) for name in ("a", "b"))
         pair(self.a, self.b)
@@ -68,7 +67,6 @@ class Pair:
                 "JobsHistorySize": 1000,
             },
             script=script,
-            certificate=self._certificate if self._own_tls else None,
             plugins=[DICOMWEB] if DICOMWEB.exists() else [],
             host="127.0.0.1" if self._lab is None else HOSTS[name],
             launcher=() if self._lab is None else self._lab.inside(name),
