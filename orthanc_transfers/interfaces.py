@@ -269,6 +269,9 @@ class Job(Protocol):
         As far as the job knows: one that is paused is ``PENDING``. Never blocks.
         """
 
+    def hand_over(self) -> dict[str, Any]:
+        """What ``serialized`` returns, for another job that carries on; this one does and deletes nothing any more."""
+
     def release(self) -> None:
         """Orthanc removes the job, or stops: end all work within a second or two, keep what is on disk."""
 
@@ -289,15 +292,15 @@ class JobQueue(Protocol):
     """Orthanc's jobs engine."""
 
     def jobs(self) -> list[QueuedJob]:
-        """Those of our jobs that Orthanc knows, ended ones included. Never blocks."""
+        """Those of our jobs that Orthanc knows, some of them ended. Never blocks."""
 
     def submit(self, job: Job, priority: int) -> str:
         """Queue a job, tell it its identifier, and return that."""
 
     def command(self, identifier: str, name: str) -> bytes:
-        """Let Orthanc ``pause`` or ``cancel`` any of its jobs, for a user; returns its response.
+        """Let Orthanc ``pause``, ``resume``, ``cancel`` or ``resubmit`` any of its jobs, for a user.
 
-        Raises ``BadRequest`` if there is no such job, ``HostError``.
+        Returns its response. Raises ``BadRequest`` if there is no such job, ``HostError``.
         """
 
     def describe(self, identifier: str) -> bytes:

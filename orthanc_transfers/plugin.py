@@ -46,6 +46,7 @@ from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.ledger.active import ActiveTransfers
 from orthanc_transfers.ledger.ledger import Ledger
 from orthanc_transfers.ledger.listing import Listing
+from orthanc_transfers.ledger.steering import Steering
 from orthanc_transfers.ledger.texts import Texts
 from orthanc_transfers.net.body_limits import BodyLimits
 from orthanc_transfers.net.capabilities import CapabilitiesCache
@@ -57,6 +58,7 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import HISTORY, SENT, SETTINGS, Staging
+from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.page_routes import PageRoutes
@@ -228,6 +230,7 @@ class Plugin:
             self._search_routes,
             MeasureRoutes(self._services),
             SettingsRoutes(self._services.settings, self._throttle),
+            ActionRoutes(Steering(jobs, self._services, self._ledger, active)),
         )
         Router(self._sdk).register(table)
         log.warning("transfers accelerator %s is loaded", __version__)

@@ -35,6 +35,7 @@ PAGE = "/transfers/app"
 FIND = "/transfers/find"
 PEERS_STATUS = "/transfers/peers/status"
 SETTINGS = "/transfers/settings"
+ACTIONS = "/transfers/actions"
 
 # --- for peers
 

@@ -18,8 +18,8 @@ from orthanc_transfers.host.instance_index import ABSENT
 from orthanc_transfers.host.job_states import CANCELED, FAILURE
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
-from orthanc_transfers.host.parking import Parking
-from orthanc_transfers.host.paused_jobs import PausedJobs
+from orthanc_transfers.host.parking import CANCEL, PAUSE, Parking
+from orthanc_transfers.host.paused_jobs import PAUSED, PausedJobs
 from orthanc_transfers.interfaces import Job, QueuedJob, StepOutcome, StopReason
 from orthanc_transfers.runtime import threads
 
@@ -65,6 +65,7 @@ class _Entry:
         self.job = job
         self.identifier = identifier
         self.released = False
+        self.stepped = False
 
     def release(self) -> None:
         """Once, and whatever happens: the job may be finalized while everything is being released."""
@@ -134,14 +135,27 @@ class JobEngine:
     def command(self, identifier: str, name: str) -> bytes:
         """See ``interfaces.JobQueue``."""
         try:
-            if any(entry.identifier == identifier for entry in list(self._entries.values())):
-                return self._parking.command(identifier, name)
-            return self._sdk.rest_post(paths.job_command(identifier, name), b"")
+            entry = self._entry(identifier)
+            if entry is None or name not in (PAUSE, CANCEL):
+                response = self._sdk.rest_post(paths.job_command(identifier, name), b"")
+                self._paused.resumed(identifier)
+                return response
+            response = self._parking.command(identifier, name)
+            if name == CANCEL and not entry.stepped:
+                # Orthanc tells a job in its queue nothing.
+                self._watch(entry, alive=True, paused=False)
+            elif name == PAUSE and self._state_of(identifier) == PAUSED:
+                self._watch(entry, alive=True, paused=True)
+            return response
         except HostError as error:
             if error.code == Code.UNKNOWN_RESOURCE:
                 # As Orthanc responds itself.
                 raise BadRequest(f"Orthanc cannot {name} a job {identifier}: it knows none") from None
             raise
+
+    def _entry(self, identifier: str) -> _Entry | None:
+        entries = list(self._entries.values())
+        return next((entry for entry in entries if entry.identifier == identifier), None)
 
     def describe(self, identifier: str) -> bytes:
         """See ``interfaces.JobQueue``."""
@@ -163,7 +177,7 @@ class JobEngine:
                 parked=self._parking.holds(entry.identifier),
             )
             for entry in list(self._entries.values())
-            if entry.identifier is not None
+            if entry.identifier is not None and not self._paused.has_ended(entry.identifier)
         ]
 
     def started(self) -> None:
@@ -263,6 +277,7 @@ class JobEngine:
 
     def _step(self, handle: int) -> int:
         entry = self._entries[handle]
+        entry.stepped = True
         if entry.identifier is not None:
             self._paused.forget(entry.identifier)
             self._parking.step_begins(entry.identifier, entry.job)
@@ -291,5 +306,6 @@ class JobEngine:
         entry = self._entries[handle]
         if entry.identifier is not None:
             self._parking.forget(entry.identifier)
+            self._paused.resumed(entry.identifier)
         entry.job.reset()
         return Code.SUCCESS

@@ -43,6 +43,8 @@ class PausedJobs:
         self._period = period
         self._lock = threading.Lock()
         self._jobs: dict[str, _PausedJob] = {}
+        self._ended: set[str] = set()
+        """Jobs that had ended at a poll, and have not begun anew since."""
         self._polling = Periodic("paused-jobs", self._delay, self._poll)
 
     def watch(self, identifier: str, canceled: Callable[[], None], *, alive: bool, paused: bool) -> None:
@@ -56,8 +58,13 @@ class PausedJobs:
         job = self._jobs.get(identifier)
         return job is not None and job.paused
 
+    def has_ended(self, identifier: str) -> bool:
+        """Whether a job that was paused, queued or reloaded turned out to have ended."""
+        return identifier in self._ended
+
     def resumed(self, identifier: str) -> None:
         """A job is in the queue again."""
+        self._ended.discard(identifier)
         job = self._jobs.get(identifier)
         if job is not None:
             job.paused = False
@@ -66,6 +73,7 @@ class PausedJobs:
         """A job runs, or is gone."""
         with self._lock:
             self._jobs.pop(identifier, None)
+            self._ended.discard(identifier)
 
     def close(self) -> None:
         """Stop polling."""
@@ -91,6 +99,7 @@ class PausedJobs:
             if self._jobs.get(identifier) is not job:
                 return  # resumed meanwhile
             del self._jobs[identifier]
+            self._ended.add(identifier)
         # One that was canceled before a restart may not know it yet. A paused one cannot fail.
         if state == CANCELED or (state == FAILURE and job.alive):
             log.info("job %s was canceled while it was paused", identifier)

@@ -44,6 +44,9 @@ _ENDED = "Ended"
 _CREATED = "Created"
 _BEGAN = "Began"
 
+# Key of a saved job that handed over to another one.
+_SUPERSEDED = "Superseded"
+
 _ENDS = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELED})
 
 _OUTCOMES = {
@@ -89,6 +92,8 @@ class TransferJob(ABC):
             ResumeState(saved, services.ack_logs),
             Progress(services.clock, float(floor) if isinstance(floor, (int, float)) else 0.0),
         )
+        self._superseded = saved.get(_SUPERSEDED) is True
+        """Another job carries on."""
         self._created = _moment(saved.get(_CREATED)) or services.clock.now()
         self._attempt.status.began = _moment(saved.get(_BEGAN))
 
@@ -216,6 +221,8 @@ class TransferJob(ABC):
             "Progress": round(self.progress(), 4),
             _CREATED: self._created,
         }
+        if self._superseded:
+            saved[_SUPERSEDED] = True
         if self._attempt.status.began is not None:
             saved[_BEGAN] = self._attempt.status.began
         if self._state is not State.CANCELED:
@@ -233,7 +240,7 @@ class TransferJob(ABC):
 
     def record(self) -> TransferRecord | None:
         attempt, identifier = self._attempt, self._identifier
-        if identifier is None or self._ended:
+        if identifier is None or self._ended or self._superseded or self._state is State.RELEASED:
             return None
         return record_of(
             identifier, self.type, self.order, self._state, attempt.status, attempt.progress, self._created
@@ -246,6 +253,14 @@ class TransferJob(ABC):
         if runner is not None:
             runner.cancel()
             runner.ended.wait(RELEASE)
+
+    def hand_over(self) -> dict[str, Any]:
+        saved = self.serialized()
+        self.release()
+        self._superseded = True
+        # Its cancel must not delete what the other job goes on with.
+        self._attempt.resume = ResumeState()
+        return saved
 
     # --- what the worker thread tells
 

@@ -22,8 +22,13 @@ _POSSIBLE = {
 }
 
 
+def possible_in(state: TransferState) -> tuple[str, ...]:
+    """The actions that work on a job in a state."""
+    return _POSSIBLE[state]
+
+
 def possible_actions(shown: Mapping[str, Any]) -> list[str]:
     """The actions that work now on a transfer as it is shown (``shown.py``)."""
     if shown["Job"] is None:
         return []  # only its sender can steer it
-    return list(_POSSIBLE[TransferState(shown["State"])])
+    return list(possible_in(TransferState(shown["State"])))

@@ -35,6 +35,7 @@ from orthanc_transfers.core.messages_v2 import (
     PushStatus,
 )
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
+from orthanc_transfers.core.report_csv import report_to_csv
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.protocol_v1 import PushV1
@@ -281,11 +282,21 @@ class PeerRoutes:
         return replace(response, headers={**response.headers, **headers})
 
     def report(self, request: Request) -> Response:
-        """``GET /transfers/reports/{push or job}``."""
+        """``GET /transfers/reports/{push or job}?format=json|csv&download=1``."""
+        form, name = request.query.get("format", "json"), request.groups[0]
+        if form not in ("json", "csv"):
+            raise BadRequest(f"format must be json or csv, and is {form[:40]!r}")
         report = self._reports.read(request.groups[0])
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
-        return json_response(report)
+        response = json_response(report)
+        if form == "csv":
+            response = Response(report_to_csv(report).encode(), "text/csv; charset=utf-8")
+        if request.query.get("download", "0") not in ("", "0"):
+            # The pattern of the route lets no quote or line break into a name.
+            named = {"Content-Disposition": f'attachment; filename="report-{name}.{form}"'}
+            response = replace(response, headers=named)
+        return response
 
 
 def _transfer(request: Request) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from orthanc_transfers.core import paths
+from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.http import Route, RouteTable
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.own_site import no_foreign_forms, own_site
@@ -31,6 +32,7 @@ def routes(
     search: SearchRoutes,
     measure: MeasureRoutes,
     settings: SettingsRoutes,
+    actions: ActionRoutes,
 ) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
@@ -52,6 +54,7 @@ def routes(
         Route(paths.PEERS_STATUS, {"GET": page.peers}),
         Route(paths.measure_peer("([^/]+)"), {"POST": own_site(measure.measure)}),
         Route(paths.FIND, {"POST": own_site(search.find)}),
+        Route(paths.ACTIONS, {"POST": own_site(actions.act)}),
         Route(paths.SETTINGS, {"GET": settings.get, "PUT": own_site(settings.put)}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),

@@ -23,6 +23,7 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import SENT, Staging
+from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
@@ -90,6 +91,7 @@ class Server:
             object.__new__(SearchRoutes),
             object.__new__(MeasureRoutes),
             object.__new__(SettingsRoutes),
+            object.__new__(ActionRoutes),
         )
 
     def close(self) -> None:
