@@ -68,6 +68,7 @@ class PushV2:
             # The same request may be just as far.
             with contextlib.suppress(Conflict):
                 transfer.write([Range(0, creation.manifest.size)], kept)
+                transfer.carried(encoding.value, received)
             self._commit_if_complete(transfer)
             transfer.await_commit(wait)
         return _status(transfer)

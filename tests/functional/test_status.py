@@ -121,6 +121,16 @@ def test_a_transfer_that_waits_or_is_paused_says_so_and_its_cancel_is_remembered
     assert [row["ID"] for row in status(a, state="Canceled", peer="offline")["Transfers"]] == [job]
 
 
+def test_a_push_that_is_one_request_is_counted_at_its_receiver(servers: Pair) -> None:
+    a, b = servers
+    study = resource("Study", a.upload_all(small_instances(2))[0]["ParentStudy"])
+    a.wait_for_job(a.send([study], "b", Compression="none")["ID"])
+    received = status(b, direction="receive", limit=1)["Transfers"][0]
+    assert (received["State"], received["Instances"]) == ("Success", 2)
+    assert received["WireBytes"] > 0
+    assert received["Codecs"] == {"none": 1}
+
+
 def test_pages_and_filters(servers: Pair) -> None:
     a, _ = servers
     study = resource("Study", a.upload_all(small_instances(2))[0]["ParentStudy"])
