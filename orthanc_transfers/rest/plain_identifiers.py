@@ -19,12 +19,10 @@ LEVELS = (Level.STUDY, Level.SERIES, Level.PATIENT, Level.INSTANCE)
 def with_levels(resources: Any, exists: Callable[[Resource], bool]) -> list[Any]:
     """``Resources`` of a request with each plain identifier as ``{"Level", "ID"}``; all else as it is.
 
-    Raises ``BadFile`` if it is no array, ``BadRequest`` if it is empty or has too many plain identifiers,
+    Raises ``BadFile`` if it is no array, ``BadRequest`` if it has too many plain identifiers,
     ``UnknownResource`` for one that ``exists`` at no level.
     """
     items = json_array(resources, '"Resources"')
-    if not items:
-        raise BadRequest('"Resources" is empty: name at least one patient, study, series or instance')
     plain = sum(isinstance(item, str) for item in items)
     if plain > MAX_PLAIN:
         raise BadRequest(f'"Resources" has {plain} identifiers without "Level", {MAX_PLAIN} are allowed')

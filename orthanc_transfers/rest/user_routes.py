@@ -14,6 +14,7 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.errors import (
     BadFile,
+    BadRequest,
     PeerInvalidResponse,
     PeerStatus,
 )
@@ -46,6 +47,7 @@ class UserRoutes:
         body = json_object(request.json(self._services.settings.max_values), "the body")
         wanted = _parse(body, self._services.store.exists)
         remote_self = self._services.peers.remote_self(wanted.peer)
+        _check_not_empty(wanted)
         if remote_self is not None:
             return self._ask_to_pull(wanted, remote_self, follow="Synchronous" in body)
         return self._submit(wanted, new_push)
@@ -56,6 +58,7 @@ class UserRoutes:
         wanted = _parse(body, partial(self._exists_on_peer, body))
         # Reported now, not by the job: an unknown peer, and that nothing may be received.
         self._services.peers.remote_self(wanted.peer)
+        _check_not_empty(wanted)
         self._services.registry.check_writable()
         return self._submit(wanted, new_pull)
 
@@ -143,6 +146,11 @@ def _parse(body: Mapping[str, Any], exists: Callable[[Resource], bool]) -> Trans
     return TransferRequest.parse(
         {**body, "Resources": with_levels(required_field(body, "Resources"), exists)}
     )
+
+
+def _check_not_empty(wanted: TransferRequest) -> None:
+    if not wanted.resources:
+        raise BadRequest('"Resources" is empty: name at least one patient, study, series or instance')
 
 
 def _remote_job(peer: str, body: Buffer) -> tuple[str, str]:

@@ -185,21 +185,6 @@ def test_the_content_of_a_push_has_the_keys_of_the_c_plugin(a: OrthancServer, pe
     assert all(type(content[key]) is int for key in LISTED | carried)
 
 
-def test_a_push_of_nothing_is_created_and_committed(a: OrthancServer, peer: CppPeer) -> None:
-    content = succeeded(a, a.send([], "cpp", Compression="none")["ID"])
-    assert list(peer.routes) == [
-        "GET /transfers/capabilities",
-        "POST /transfers/push",
-        "POST /transfers/push/*/commit",
-    ]
-    assert peer.of("POST", "/transfers/push")[0].json == {
-        "Compression": "none",
-        "Instances": [],
-        "Buckets": [],
-    }
-    assert {content[key] for key in LISTED | CARRIED | {"UploadedSizeMB"}} == {0}
-
-
 def test_a_commit_may_take_longer_than_any_other_request(a: OrthancServer, peer: CppPeer) -> None:
     began: list[float] = []
 

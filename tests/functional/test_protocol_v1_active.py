@@ -344,12 +344,6 @@ def test_many_small_instances_are_fetched_by_short_addresses(world: World) -> No
     assert job["Content"]["CompletedHttpQueries"] == 3
 
 
-def test_a_pull_of_nothing_succeeds_without_totals(world: World) -> None:
-    job = succeeded(world.a, world.a.pull([], "b"))
-    assert job["Content"]["Resources"] == []
-    assert not {"TotalInstances", "TotalSizeMB", "CompletedHttpQueries"} & set(job["Content"])
-
-
 # -- Pull mode ----------------------------------------------------------------------------------------
 
 
@@ -411,7 +405,7 @@ def test_a_remote_self_that_the_peer_does_not_know_is_an_error_at_once(world: Wo
 
 # -- What is refused ----------------------------------------------------------------------------------
 
-GOOD = {"Resources": [], "Peer": "b"}
+GOOD = {"Resources": [{"Level": "Study", "ID": "x"}], "Peer": "b"}
 
 
 @pytest.mark.parametrize("route", ["send", "pull"])
@@ -423,6 +417,7 @@ GOOD = {"Resources": [], "Peer": "b"}
         (b"[]", 400),
         ({"Peer": "b"}, 400),
         ({"Resources": []}, 400),
+        ({**GOOD, "Resources": []}, 400),
         ({**GOOD, "Resources": {}}, 400),
         ({**GOOD, "Resources": [{"Level": "Study"}]}, 400),
         ({**GOOD, "Resources": [{"Level": "Planet", "ID": "x"}]}, 400),
