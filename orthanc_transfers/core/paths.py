@@ -46,7 +46,6 @@ CHUNKS_V2 = "/transfers/v2/chunks"
 PUSH_V1 = "/transfers/push"
 PUSH_V2 = "/transfers/v2/push"
 WHOLE_PUSH = "/transfers/v2/push/whole"
-WHOLE_PULL = "/transfers/v2/pull/whole"
 MEASURE = "/transfers/v2/measure"
 
 

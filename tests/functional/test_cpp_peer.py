@@ -45,6 +45,7 @@ OURS = {
     "AlreadyStoredInstances",
     "Codecs",
     "CompressionRatio",
+    "CompressionUsed",
     "Error",
     "EstimatedSecondsLeft",
     "ImportedInstances",

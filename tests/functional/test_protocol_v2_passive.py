@@ -100,6 +100,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Growing": True,
         "Parts": True,
         "Whole": True,
+        "Measurable": True,
         "Headers": [],
         "MaxConnections": 25,
     }
@@ -297,7 +298,12 @@ def test_bad_ranges_are_refused_and_lose_nothing(push: RawPush) -> None:
         ({"Instances": None}, 400, 15),
         ({"Instances": [{"ID": "a", "Size": 5, "MD5": "b"}]}, 400, 15),
         ({"Instances": [{"ID": f"{number}", "Size": "1", "MD5": "b"} for number in range(101)]}, 413, 4),
-        ({"Instances": [{"ID": "a", "Size": str(2**62), "MD5": "b"}]}, 507, 19),
+        ({"Instances": [{"ID": "a", "Size": str(2**62), "MD5": "b"}]}, 413, 4),
+        (
+            {"Instances": [{"ID": f"{number}", "Size": str(2**32 - 1), "MD5": "b"} for number in range(100)]},
+            507,
+            19,
+        ),
     ],
 )
 def test_a_bad_creation_is_refused(push: RawPush, changes: dict[str, Any], status: int, code: int) -> None:
