@@ -19,6 +19,7 @@ from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.core.transfer_record import PUSH, TransferRecord
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.ledger.past_transfers import Found, PastTransfer, PastTransfers, is_damage
+from orthanc_transfers.ledger.rebuild import from_report
 from orthanc_transfers.ledger.received import push_record
 from orthanc_transfers.ledger.shown import record_to_json, text_to_json
 from orthanc_transfers.ledger.texts import Texts, first_resource
@@ -39,6 +40,11 @@ RETRY = 5.0
 
 # Ends that wait for a disk that does not take them.
 _MAX_QUEUED = 10_000
+
+REPORT_AGE = 60.0
+"""Seconds before the last known end from which reports are looked through at a start."""
+
+_MAX_TEXTLESS = 1000
 
 _DAY = 86400.0
 _EXPIRE_EVERY = 3600.0
@@ -73,7 +79,7 @@ class Ledger:
         self._events: deque[_Event] = deque(maxlen=_MAX_QUEUED)
         self._textless: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MAX_QUEUED)
         self._writing = threading.Lock()
-        self._started = self._closed = False
+        self._started = self._begun = self._closed = False
         self._obstacle: str | None = None
         self._thread = Periodic("transfers-ledger", self._delay, self._work)
         registry.on_end(self._incoming_ended)
@@ -128,8 +134,11 @@ class Ledger:
     def start(self) -> None:
         """Orthanc has started: its index can be asked."""
         self._started = True
-        threads.start("transfers-ledger-start", self._work)
-        self._thread.start()
+        threads.start("transfers-ledger-start", self._start)
+
+    def _start(self) -> None:
+        self._begin()
+        self._begun = True
 
     def close(self) -> None:
         """Orthanc stops: write what is left, without texts."""
@@ -157,8 +166,9 @@ class Ledger:
             return
         with self._writing:
             try:
-                if self._past.open():
-                    self._rebuild()
+                if self._past.open() and self._begun:
+                    # It was lost while Orthanc runs.
+                    threads.start("transfers-ledger-rebuild", self._begin)
                 self._write()
             except (sqlite3.Error, OSError) as error:
                 self._failed(error)
@@ -212,7 +222,27 @@ class Ledger:
             self._failed(error)
 
     def _rebuild(self) -> None:
-        """From the reports, what they tell."""
+        """Add what the reports tell of transfers that ended since the last one that is known, or of all."""
+        since = self._past.newest() - REPORT_AGE
+        # An earlier process may have had no time to ask for these.
+        recent = self._past.since(since, _MAX_TEXTLESS)
+        self._textless.extend((one["ID"], one) for one in recent if one["Patient"] is None)
+        for report in self._reports.all(since):
+            row = from_report(report)
+            if self._closed or row is None or self._past.knows_report(row.id):
+                continue
+            with self._writing:
+                self._past.write([row])
+            self._textless.append((row.id, dict(row.shown)))
+
+    def _begin(self) -> None:
+        """After a start: what was not written before a kill, or with a lost index, is in the reports."""
+        self._flush()
+        try:
+            self._rebuild()
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+        self._thread.start()
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, sqlite3.Error) and is_damage(error):

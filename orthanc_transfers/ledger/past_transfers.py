@@ -173,12 +173,18 @@ class PastTransfers:
 
     def write(self, transfers: Iterable[PastTransfer], begun_anew: Iterable[str] = ()) -> None:
         """Remove the rows of those that were begun anew, then add rows, or replace them."""
+        rows = list(transfers)
         with self._writing() as writer:
+            # A job knows more than its report told before.
+            writer.executemany(
+                "DELETE FROM transfers WHERE id = ? AND direction = ?",
+                ((one.report, one.shown["Direction"]) for one in rows if one.report not in (None, one.id)),
+            )
             writer.executemany("DELETE FROM transfers WHERE id = ?", ((one,) for one in begun_anew))
             writer.executemany(
                 "INSERT OR REPLACE INTO transfers (id, report, state, direction, peer, ended, words, shown, again)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                map(_row, transfers),
+                map(_row, rows),
             )
 
     def amend(self, identifier: str, values: Mapping[str, Any]) -> None:
@@ -229,6 +235,14 @@ class PastTransfers:
                 reader.execute("SELECT 1 FROM transfers WHERE report = ?", (identifier,)).fetchone()
                 is not None
             )
+
+    def since(self, moment: float, limit: int) -> list[dict[str, Any]]:
+        """What is shown of those that ended since then, the newest first."""
+        with closing(self._connect()) as reader:
+            rows = reader.execute(
+                "SELECT shown FROM transfers WHERE ended >= ? ORDER BY ended DESC LIMIT ?", (moment, limit)
+            ).fetchall()
+        return [json.loads(shown) for (shown,) in rows]
 
     def newest(self) -> float:
         """When the last one ended; 0 if there is none."""

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,20 @@ class Reports:
     def exists(self, identifier: str) -> bool:
         """Whether there is a file for it."""
         return self._path(identifier).exists()
+
+    def all(self, since: float) -> Iterator[dict[str, Any]]:
+        """Each report that was written since then (seconds since the epoch), once. Reads one file after the other."""
+        seen: set[int] = set()
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError, ValueError):
+                    # All names of a report are links to one file.
+                    if entry.inode() in seen or entry.stat().st_mtime < since:
+                        continue
+                    seen.add(entry.inode())
+                    content = json.loads(Path(entry.path).read_bytes())
+                    if isinstance(content, dict) and "ID" in content:
+                        yield content
 
     def expire(self) -> None:
         """Delete what is older than the retention; looks once an hour at most."""

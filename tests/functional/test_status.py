@@ -175,6 +175,26 @@ def test_a_bad_query_is_refused_in_one_sentence(servers: Pair, query: dict[str, 
     assert name in refused.json()["Details"]
 
 
+@pytest.mark.parametrize("loss", ["deleted", "damaged", "killed"])
+def test_what_is_lost_of_the_index_is_found_in_the_reports(servers: Pair, loss: str) -> None:
+    a, b = servers
+    study = resource("Study", a.upload_all(small_instances(2))[0]["ParentStudy"])
+    a.wait_for_job(a.send([study], "b")["ID"])
+    received = status(b, direction="receive", limit=1)["Transfers"][0]["ID"]
+    total = status(b)["Total"]
+    b.kill() if loss == "killed" else b.stop()
+    for file in index_of(b).parent.iterdir():
+        if loss == "deleted" or (loss == "damaged" and file.suffix != ".sqlite"):
+            file.unlink()
+        elif loss == "damaged":
+            file.write_bytes(b"no index" * 1000)
+    b.start()
+    wait_until(lambda: status(b)["Total"] == total, "all are there again")
+    found = one(b, received)
+    assert (found["State"], found["Instances"], found["Report"]) == ("Success", 2, True)
+    wait_until(lambda: one(b, received)["Study"], "its text")
+
+
 def index_of(server: OrthancServer) -> Path:
     return server.storage / "Transfers" / "history" / "transfers.sqlite"
 
