@@ -16,23 +16,28 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 
 @pytest.mark.parametrize("variant", ["push-2", "pull-2"])
-@pytest.mark.parametrize("how", ["read-only", "no inodes"])
+@pytest.mark.parametrize("how", ["read-only", "no inodes", "full ext4"])
 def test_a_storage_that_cannot_be_written_fails_the_transfer_and_not_orthanc(
     make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path, how: str, variant: str
 ) -> None:
-    disk = make_disk(tmp_path / "disk", 20_000_000)
+    disk = make_disk(tmp_path / "disk", 20_000_000, ext4=how == "full ext4")
+    spoil, mend = {
+        "read-only": (disk.make_read_only, disk.make_writable),
+        "no inodes": (disk.take_inodes, disk.give_inodes),
+        "full ext4": (disk.fill, disk.make_room),
+    }[how]
     a = make_server("a")
     b = make_server(
         "b", configuration={"StorageDirectory": str(disk.path), "IndexDirectory": str(tmp_path / "index")}
     )
     with start_matrix(a, b, tmp_path, tmp_path / "staging", {"MaxHttpRetries": 1}) as matrix:
         study = a.upload_all(small_instances(8))[0]["ParentStudy"]
-        disk.make_read_only() if how == "read-only" else disk.take_inodes()
+        spoil()
         transfer = matrix.start(variant, [resource("Study", study)])
         said = transfer.failure()
         assert "cannot write to its storage" in said
         assert b.running
         assert b.instances() == []
-        disk.make_writable() if how == "read-only" else disk.give_inodes()
+        mend()
         transfer.again().succeed()
         assert b.md5s() == a.md5s()
