@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import stat
@@ -48,9 +49,11 @@ def matrix(shared: tuple[ProtocolMatrix, SmallDisk]) -> ProtocolMatrix:
 
 
 @pytest.fixture
-def disk(shared: tuple[ProtocolMatrix, SmallDisk]) -> SmallDisk:
-    """That of the staging directory of ``b``."""
-    return shared[1]
+def disk(shared: tuple[ProtocolMatrix, SmallDisk]) -> Iterator[SmallDisk]:
+    """That of the staging directory of ``b``; has room at the end of each test."""
+    yield shared[1]
+    with contextlib.suppress(FileNotFoundError):
+        shared[1].make_room()
 
 
 def study(server: OrthancServer) -> list[dict[str, str]]:
@@ -62,6 +65,11 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{6,}", text)]
 
 
+def assert_about(said: int, free: int) -> None:
+    # The list of past transfers, which is on the same disk, is written now and then.
+    assert abs(said - free) < MB // 4
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_transfer_that_does_not_fit_is_not_begun_and_goes_through_once_there_is_room(
     matrix: ProtocolMatrix, disk: SmallDisk, variant: str
@@ -69,10 +77,11 @@ def test_a_transfer_that_does_not_fit_is_not_begun_and_goes_through_once_there_i
     resources = study(matrix.a)
     size = int(matrix.a.get("statistics")["TotalUncompressedSize"])
     disk.fill(leave=MB)
-    free = disk.free
     transfer = matrix.start(variant, resources, Compression="none")
     said = transfer.failure()
-    assert numbers(said) == [size, free]
+    needed, free = numbers(said)
+    assert needed == size
+    assert_about(free, disk.free)
     assert "make room" in said
     assert "resubmit" in said
     assert ("507" in said) == (variant in PUSH_VARIANTS)
@@ -128,7 +137,9 @@ def test_a_sender_is_told_by_507_and_may_send_the_same_bytes_again(
     disk.fill(leave=MB)
     refused = push.create()
     assert refused.status_code == 507
-    assert numbers(refused.json()["Details"]) == [push.size, disk.free]
+    needed, free = numbers(refused.json()["Details"])
+    assert needed == push.size
+    assert_about(free, disk.free)
     disk.make_room()
     assert push.create().status_code == 200
     for index in range(SLICES // 2):

@@ -155,11 +155,12 @@ IN_JSON = [*EVIL, "a\0b", "a\r\nX-Evil: 1", "", "\u0000", "x" * 100_000]
 
 
 def tree(folder: Path) -> dict[str, int]:
-    """All files below a folder, but for the database of Orthanc and its log."""
+    """All files below a folder, but for Orthanc's database and log, and the list of past transfers."""
     return {
         str(path): path.lstat().st_size
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(("index", "orthanc.log", "journal"))
+        if path.is_file()
+        and not path.name.startswith(("index", "orthanc.log", "journal", "transfers.sqlite"))
     }
 
 
