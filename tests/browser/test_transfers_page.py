@@ -113,7 +113,7 @@ def test_a_transfer_that_waits_for_a_dead_peer_says_so_and_is_canceled(
     hospital.a.send([resource("Study", hospital.small[0])], "down")
     page.open()
     transfer = page.transfer("Waiting")
-    assert "peer 'down' cannot be reached" in page.text(f"tr[data-transfer='{transfer}'] .wait")
+    page.shows("peer 'down' cannot be reached", f"tr[data-transfer='{transfer}'] .wait")
     page.click(f"tr[data-transfer='{transfer}'] input")
     page.click(".chosen-bar [data-action=cancel]")
     page.wait(lambda: page.seen(f"tr[data-transfer='{transfer}'] [data-state=Canceled]"), "it is canceled")
@@ -145,11 +145,11 @@ def test_what_others_write_is_shown_as_text(page: TransfersPage, hospital: Hospi
     hospital.a.wait_for_job(hospital.a.send([resource("Study", study)], "b")["ID"])
     page.open()
     transfer = page.transfer("Success")
-    assert page.text(f"tr[data-transfer='{transfer}'] .name").startswith("<b><script>")
+    page.shows("<b><script>", f"tr[data-transfer='{transfer}'] .name")
     page.open(f"transfers/{transfer}")
-    assert page.text("h1").startswith("<b><script>")
+    page.shows("<b><script>", "h1")
     page.open("send")
-    assert page.text(f"tr[data-study='{study}'] .name").startswith("<b><script>")
+    page.shows("<b><script>", f"tr[data-study='{study}'] .name")
     assert page.complaints() == []
     hospital.a.delete(f"studies/{study}")
 
@@ -194,8 +194,8 @@ def test_below_a_prefix_nothing_else_is_asked_for_and_the_token_goes_along(
 def test_the_link_to_a_peer_is_measured(page: TransfersPage, hospital: Hospital) -> None:
     page.open("peers")
     page.click("[data-peer=b] button")
-    assert "MB/s" in page.text("[data-peer=b] [data-testid=measured]")
-    assert "connection refused" in page.text("[data-peer=down] .problem")
+    page.shows("MB/s", "[data-peer=b] [data-testid=measured]")
+    page.shows("connection refused", "[data-peer=down] .problem")
 
 
 def test_the_languages_are_chosen_and_kept(page: TransfersPage) -> None:
@@ -217,14 +217,14 @@ def test_a_timetable_is_written_on_the_page_and_obeyed(page: TransfersPage, hosp
     page.fill("[data-testid=rule] input[type=number]", "700")
     page.screenshot("page-settings")
     page.click("[data-testid=save]")
-    page.wait(lambda: "700" in page.text("[data-testid=now]"), "the limit in force")
+    page.shows("700", "[data-testid=now]")
     job = hospital.a.send([resource("Study", hospital.large)], "b", Compression="none")["ID"]
     page.open()
     page.transfer("Running")
-    page.wait(lambda: "KB/s" in page.text(f"tr[data-transfer='{job}']"), "a speed of kilobytes")
+    page.shows("KB/s", f"tr[data-transfer='{job}']")
     hospital.a.post(f"jobs/{job}/cancel")
     page.open("settings")
     page.click("[data-testid=rule] .tool")
     page.click("[data-testid=save]")
-    page.wait(lambda: "no limit" in page.text("[data-testid=now]"), "no limit")
+    page.shows("no limit", "[data-testid=now]")
     assert page.complaints() == []

@@ -96,6 +96,10 @@ class TransfersPage:
     def text(self, selector: str = "main") -> str:
         return self.find(selector).text
 
+    def shows(self, text: str, selector: str) -> None:
+        """Wait for a text: what the page hears comes a moment later."""
+        self.wait(lambda: text in self.text(selector), f"{text!r} in {selector}")
+
     def progress(self, transfer: str) -> int:
         bar = self.find(f"[data-transfer='{transfer}'] [role=progressbar]")
         return int(bar.get_attribute("aria-valuenow") or 0)
