@@ -20,6 +20,7 @@ from tests.support.orthanc_client import OrthancError, resource
 from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.poison import harmless, poisoned, poisoned_study
 from tests.support.raw_push import RawPush, orthanc_id
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
@@ -115,9 +116,12 @@ def test_a_pulled_file_that_kills_orthanc_kills_it_twice_and_fails_its_job(make_
     study = a.upload_all([*files[:POISON], harmless(files[POISON]), *files[POISON + 1 :]])[0]["ParentStudy"]
     (stored,) = (path for path in storage_files(a) if path.stat().st_size == len(poison))
     stored.write_bytes(poison)
-    a.restart()  # it remembers what it stored lately
+    a.stop()  # it remembers what it stored lately
     culprit = orthanc_id(poison)
+    # A job that has just begun is not saved yet, and would be lost: it waits until the other has started.
     job = b.pull([resource("Study", study)], "a")["ID"]
+    wait_until(lambda: b.job(job)["State"] == "Paused", "the job waits")
+    a.start()
     deaths, known = supervise(b, lambda: ended(b, job))
     assert deaths == 2
     assert known["State"] == "Failure", known
