@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from orthanc_transfers.core import paths
@@ -23,7 +24,7 @@ from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferReque
 from orthanc_transfers.core.model import IDENTIFIER, Resource
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.safe_json import parse_json
-from orthanc_transfers.interfaces import Job, JobQueue, PeerRequest
+from orthanc_transfers.interfaces import Job, JobQueue, PeerRequest, PeerTransport
 from orthanc_transfers.jobs.follow import new_follow
 from orthanc_transfers.jobs.pull import new_pull
 from orthanc_transfers.jobs.push import new_push
@@ -55,7 +56,16 @@ class UserRoutes:
     def pull(self, request: Request) -> Response:
         """``POST /transfers/pull``: a pull job here."""
         body = json_object(request.json(self._services.settings.max_values), "the body")
-        wanted = _parse(body, partial(self._exists_on_peer, body))
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache
+            def transport() -> PeerTransport:
+                # One for all questions, and none where there is no question.
+                peer = self._services.peers.connect(string_field(body, "Peer"), 1)
+                stack.callback(peer.close)
+                return peer
+
+            wanted = _parse(body, lambda resource: self._exists_on_peer(transport, resource))
         # Reported now, not by the job: an unknown peer, and that nothing may be received.
         self._services.peers.remote_self(wanted.peer)
         _check_not_empty(wanted)
@@ -86,19 +96,16 @@ class UserRoutes:
         self._jobs.delete(request.groups[0])
         return Response(b"{}")
 
-    def _exists_on_peer(self, body: Mapping[str, Any], resource: Resource) -> bool:
+    def _exists_on_peer(self, transport: Callable[[], PeerTransport], resource: Resource) -> bool:
         if not IDENTIFIER.fullmatch(resource.id):
             return False
-        transport = self._services.peers.connect(string_field(body, "Peer"), 1)
+        timeout = self._services.settings.peer_connectivity_timeout
         try:
-            timeout = self._services.settings.peer_connectivity_timeout
-            transport.send(PeerRequest("GET", paths.resource_path(resource), timeout=timeout))
+            transport().send(PeerRequest("GET", paths.resource_path(resource), timeout=timeout))
         except PeerStatus as error:
             if error.peer_status == 404:
                 return False
             raise
-        finally:
-            transport.close()
         return True
 
     def _submit(self, wanted: TransferRequest, make: Callable[[Services, TransferRequest], Job]) -> Response:
