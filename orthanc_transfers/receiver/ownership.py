@@ -1,17 +1,20 @@
 """Which server of a cluster receives which transfer: what the receiver asks of the cluster's database.
 
 A transfer has one owner at a time, which holds its bytes, writes its journal and commits it. Any node takes any request
-and hands it on to the owner (``cluster/handing_on.py``). An owner that dies, or is stopped for so long that its lease
+and hands it on to the owner (``rest/handing_on.py``). An owner that dies, or is stopped for so long that its lease
 expires, loses all its transfers to one other node, for good: it is *fenced*.
+
+Without a cluster this server owns everything: ``single_server.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orthanc_transfers.core.errors import Busy, TransferError
+from orthanc_transfers.core.model import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,46 @@ class OwnedElsewhere(TransferError):
 class Fenced(Busy):
     """This node was silent for so long that another one took its transfers over: it must not write any more."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "this node of the cluster was silent for so long that another one took its transfers over: repeat the request"
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Interrupted:
-    """A commit that a node without shared staging had begun, and did not end."""
+class Inherited:
+    """A transfer of a node that kept its bytes on its own disk, as the database knows it."""
 
     identifier: str
-    manifest: Sequence[tuple[str, int, str | None]]
-    """Identifier, size in bytes and MD5 of each instance."""
-    absent: frozenset[int]
-    """Indices of those that were not in Orthanc before."""
     meta: Mapping[str, Any]
     """As in ``Area.meta``."""
+    manifest: Manifest | None = None
+    """Of a commit that had begun."""
+    absent: frozenset[int] | None = None
+    """Indices of the instances that were not in Orthanc before, if the import had begun."""
+    outcome: Mapping[str, Any] | None = None
+    """``Outcome.to_json``, if it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What a node takes over from another one that is gone."""
+
+    node: Node
+    inherited: Sequence[Inherited]
+    """Empty if the node has shared staging: its folder tells."""
+    identifiers: frozenset[str]
+    """Of all its transfers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What other commits of the cluster mean to one that is undone, by the identifiers of instances."""
+
+    kept: frozenset[str] = field(default_factory=frozenset)
+    """Not to be deleted: another commit has succeeded with them, or deletes them if it is undone."""
+    left: frozenset[str] = field(default_factory=frozenset)
+    """To be deleted too: other commits imported them, and left them to this one."""
 
 
 class Ownership(Protocol):
@@ -58,13 +89,16 @@ class Ownership(Protocol):
 
     @property
     def originator(self) -> str:
-        """UUID of the whole cluster, by which peers recognize it."""
+        """UUID of this server, or of the whole cluster, by which peers recognize it."""
 
-    def claim(self, identifier: str, kind: str, token: str, *, limit: int) -> None:
+    def claim(
+        self, identifier: str, kind: str, token: str, meta: Mapping[str, Any], *, limit: int, patience: float = 0.0
+    ) -> None:
         """Become the owner of a new transfer, before anything is written of it.
 
-        ``limit``: so many pushes at most are received by all nodes together; 0: as many as there are.
-        Raises ``OwnedElsewhere`` if another node has one of that kind and token; ``Busy`` beyond the limit.
+        ``limit``: so many pushes at most are received by all nodes together. ``meta`` is kept for ``Inherited``.
+        Raises ``OwnedElsewhere`` if another node has one of that kind and token; a pull that has ended there is
+        forgotten instead. ``Busy`` beyond the limit, after ``patience`` seconds.
         """
 
     def locate(self, *, identifier: str = "", kind: str = "", token: str = "") -> None:
@@ -79,23 +113,34 @@ class Ownership(Protocol):
         Waits while the database cannot be reached. Raises ``Fenced``.
         """
 
-    def begin_commit(self, commit: Interrupted) -> None:
-        """Record what an import begins with, for the node that may have to undo it."""
+    def begin_commit(self, identifier: str, manifest: Manifest) -> None:
+        """Record, before it is looked up what Orthanc has, which instances a commit counts on."""
+
+    def begin_import(self, identifier: str, absent: Collection[int]) -> None:
+        """Record what an import begins with; nothing to do where a journal on shared storage tells."""
+
+    def overlap(self, identifier: str, instances: Collection[str]) -> Overlap:
+        """A commit is undone, and would delete ``instances``: which are another's business, which further ones its own."""
 
     def back_to_receiving(self, identifier: str) -> None:
-        """An import was undone: the transfer goes on receiving."""
+        """A commit did not come to an end: the transfer goes on receiving."""
 
-    def end(self, identifier: str, outcome: Mapping[str, Any], report: Mapping[str, Any], names: Iterable[str]) -> None:
-        """A transfer has ended: its outcome (``Outcome.to_json``) and commit report, found by any node by ``names``."""
+    def end(
+        self, identifier: str, outcome: Mapping[str, Any], report: Mapping[str, Any], names: Iterable[str]
+    ) -> None:
+        """A transfer has ended: its outcome (``Outcome.to_json``) and commit report, found by any node by ``names``.
+
+        Waits while the database cannot be reached.
+        """
 
     def forget(self, identifier: str) -> None:
-        """A transfer was dropped or has expired."""
+        """A transfer was dropped or has expired. Never raises: what cannot be told now is told later."""
 
-    def overlapping_commits(self, identifier: str, instances: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Of ``instances``, those in imports that other nodes have begun and not ended, by the transfer's identifier."""
+    def report(self, name: str) -> dict[str, Any] | None:
+        """The commit report of a transfer that any node has received."""
 
-    def leave(self, identifier: str, instances: Sequence[str]) -> bool:
-        """Leave instances that this node imported to a commit of another; false if that has ended meanwhile."""
+    def on_adoption(self, adopt: Callable[[Adoption], None], fenced: Callable[[], None]) -> None:
+        """Call ``adopt`` with what this node takes over, ``fenced`` when it has lost all; to be set before ``start``.
 
-    def inherited(self, identifier: str) -> Sequence[str]:
-        """Instances that other commits left to that one."""
+        ``fenced`` is called before this node takes part again, under a new number.
+        """
