@@ -30,7 +30,7 @@ from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.pipeline.executor import BucketExecutor, Moved
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES, MAX_ROUNDS, Listing, Schedule
 from orthanc_transfers.receiver.incoming import IncomingTransfer
-from orthanc_transfers.receiver.registry import OpenRequest
+from orthanc_transfers.receiver.open_request import OpenRequest
 
 KIND = "pull"
 

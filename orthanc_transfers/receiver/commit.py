@@ -24,6 +24,7 @@ from orthanc_transfers.receiver.commit_summary import CommitSummary, summarize
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.import_log import ImportLog
 from orthanc_transfers.receiver.importer import Importer
+from orthanc_transfers.receiver.ownership import Fenced, Ownership
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
 from orthanc_transfers.receiver.undo_retries import UndoRetries
@@ -52,7 +53,8 @@ class Commit:
     ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits, ``changed``
     what this server made of what it stored, ``recycling`` the limits of Orthanc, if it has some. ``undo_retries``
     takes over what an undo cannot delete, ``fatal`` knows what Orthanc died of. ``accept_renamed``:
-    this server may change identifiers.
+    this server may change identifiers. ``ownership`` is asked before anything is changed: another node of the cluster
+    may have the transfer.
     """
 
     resumed = False
@@ -72,6 +74,7 @@ class Commit:
         accept_renamed: bool,
         undo_retries: UndoRetries,
         fatal: FatalInstances,
+        ownership: Ownership,
         recycling: Recycling | None = None,
     ) -> None:
         self._area = area
@@ -85,6 +88,7 @@ class Commit:
         self._recycling = recycling
         self._undo_retries = undo_retries
         self._fatal = fatal
+        self._ownership = ownership
         self._changed = changed
         self._judge = Judge(store, changed, strict=resumable, accept_renamed=accept_renamed)
         self._changed_before: frozenset[str] = frozenset()
@@ -92,6 +96,7 @@ class Commit:
         self._claim: Claim | None = None
         self._log: ImportLog
         self._importer: Importer | None = None
+        self._fenced = False
         self._blindly = False
         """Whether an undo cannot know what was imported."""
         self.undo_known = True
@@ -127,6 +132,7 @@ class Commit:
         now, to be sent again.
         Raises ``Canceled``: undone, with all bytes kept; unless the server stops, then ``begun`` tells
         whether there is an import to resume.
+        Raises ``Fenced``: left as it is, to another node of the cluster.
         """
         try:
             with contextlib.ExitStack() as stack:
@@ -155,6 +161,9 @@ class Commit:
                 raise self._refusal(error) from error  # an empty file with an MD5 that no empty file has
             self._undo()
             raise
+        except Fenced:
+            self._fenced = True
+            raise
         except Exception as error:
             raise self._refusal(error) from error
 
@@ -176,6 +185,7 @@ class Commit:
         def journal() -> None:
             brought = (absent | self._indices(claim.inherited)) - self._indices(claim.kept)
             if brought != self._area.absent:
+                self._ownership.begin_import(self._area.id, brought)
                 self._area.journal_committing(brought)
 
         def journal_change() -> None:
@@ -243,6 +253,7 @@ class Commit:
             threads=self._threads,
             take_back=self._take_back,
             log=self._log,
+            ownership=self._ownership,
         )
 
     def _take_back(self, identifier: str) -> None:
@@ -250,8 +261,8 @@ class Commit:
         self._shared.take_back(self._claim, identifier, self._store.remove)
 
     def _remove_inherited(self, identifier: str) -> None:
-        if self._closing.requested:
-            return  # this commit goes on at the next start
+        if self._closing.requested or self._fenced:
+            return  # this commit goes on at the next start, or on another node
         try:
             self._store.remove(identifier)
         except Exception as error:  # noqa: BLE001  the others still have to go
@@ -262,6 +273,7 @@ class Commit:
         """Claim the instances, and return the MD5s of those that Orthanc has, as they were sent if it changed them."""
         # Claimed before the look: what is deleted from now on is known to be.
         self._claim = self._shared.claim(self._manifest)
+        self._ownership.begin_commit(self._area.id, self._manifest)
         stored = self._store.md5s([instance.id for instance in self._manifest], cancellation)
         sent = self._changed.announced_md5s(self._manifest, stored)
         self._changed_before = frozenset(sent)
@@ -303,8 +315,10 @@ class Commit:
     def _undo(self) -> None:
         self._take_all_back(None)
         self._release()
-        if self.begun and self.undo_known:
-            self._area.journal_receiving()
+        if self.undo_known:
+            self._ownership.back_to_receiving(self._area.id)
+            if self.begun:
+                self._area.journal_receiving()
         self._undo_retries.release(self._area.id)
 
     def _take_all_back(self, error: str | None) -> int:

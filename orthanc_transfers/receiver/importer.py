@@ -17,6 +17,7 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported, ImportStatus, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.import_log import ImportLog
+from orthanc_transfers.receiver.ownership import Ownership
 from orthanc_transfers.receiver.unfinished_undo import NOTHING_KEPT
 from orthanc_transfers.receiver.verdicts import CHANGED_HERE, Judge, Verdict
 from orthanc_transfers.runtime import threads
@@ -36,7 +37,7 @@ class Importer:
     Instances are named by their indices in the manifest. ``absent`` were not in Orthanc before; ``resumed``: an
     earlier import of this area was interrupted by the end of its process. ``take_back`` deletes an
     instance that was imported, by its identifier. ``log`` tells the next process of what this
-    one died.
+    one died. ``ownership``: of the cluster, asked before each instance.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Importer:
         threads: int,
         take_back: Callable[[str], None],
         log: ImportLog,
+        ownership: Ownership,
     ) -> None:
         self._area = area
         self._manifest = area.manifest
@@ -60,6 +62,7 @@ class Importer:
         self._threads = threads
         self._take_back = take_back
         self._log = log
+        self._ownership = ownership
         self._buffers = threading.local()
         self._foreign: list[str] = []
         self._quiet = threading.Condition()
@@ -154,6 +157,7 @@ class Importer:
         ]
         items = [(index, self._manifest.instances[index].id) for index in mine]
         items += enumerate(self._foreign, len(self._manifest))
+        items = self._without_others(items)
         left: dict[str, int] = {}
         if self._log.deaths_deleting:
             for item in items:
@@ -168,6 +172,17 @@ class Importer:
         except TransferError as error:
             log.error("the deletions of an undone commit may not survive a power failure: %s", error)
         return left
+
+    def _without_others(self, items: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        """Those of ``items`` that are this commit's to delete in its cluster, and what others have left to it."""
+        overlap = self._ownership.overlap(self._area.id, [identifier for _, identifier in items])
+        for index, identifier in items:
+            if identifier in overlap.kept and index < len(self._manifest):
+                self.verdicts[index] = Verdict.UNDONE
+                self.reasons[index] = "another transfer of this cluster brought it too, and has it now"
+        mine = [item for item in items if item[1] not in overlap.kept]
+        more = overlap.left - {identifier for _, identifier in mine}
+        return mine + [(self._manifest.index_of(identifier), identifier) for identifier in sorted(more)]
 
     def found_pending(self, indices: Iterable[int]) -> None:
         """Mark what is still to be deleted again by the undo of an earlier transfer."""
@@ -194,6 +209,7 @@ class Importer:
 
     def _remove(self, item: tuple[int, str], left: dict[str, int]) -> None:
         index, identifier = item
+        self._ownership.check()
         try:
             with self._log.deleting(index):
                 self._take_back(identifier)
@@ -217,6 +233,7 @@ class Importer:
         with self._quiet:
             self._active += 1
         try:
+            self._ownership.check()
             with self._log.importing(index):
                 self._import_and_judge(index)
         finally:

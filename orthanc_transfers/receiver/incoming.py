@@ -30,6 +30,7 @@ from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
+from orthanc_transfers.receiver.ownership import Fenced, Ownership
 from orthanc_transfers.receiver.recovery import InterruptedCommit
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
@@ -62,6 +63,8 @@ class ReceiverServices:
     fatal: FatalInstances
     ended: Callable[[IncomingTransfer], None]
     """Called once when a transfer is committed, fails or is discarded."""
+    ownership: Ownership
+    """Of the cluster, if this server is in one."""
     recycling: Recycling | None = None
     """If Orthanc limits what it stores."""
 
@@ -299,10 +302,11 @@ class IncomingTransfer:
             accept_renamed=self._services.accept_renamed,
             undo_retries=self._services.undo_retries,
             fatal=self._services.fatal,
+            ownership=self._services.ownership,
         )
         try:
             summary = commit.run(cancellation)
-        except (Canceled, Corrupted):
+        except (Canceled, Corrupted, Fenced):
             if not commit.begun:
                 with self._lock:
                     self._become(PushState.RECEIVING)
@@ -317,7 +321,14 @@ class IncomingTransfer:
             self._running = None
 
     def _finish(self, commit: Commit, outcome: Outcome) -> None:
-        keep_outcome(self._area, commit, outcome, self._services.reports, self._services.clock)
+        keep_outcome(
+            self._area,
+            commit,
+            outcome,
+            self._services.reports,
+            self._services.clock,
+            self._services.ownership,
+        )
         self._services.undo_retries.release(self.id)
         self.commit_seconds = self._services.clock.monotonic() - self._commit_began
         with self._lock:

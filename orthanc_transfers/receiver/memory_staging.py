@@ -12,8 +12,9 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from orthanc_transfers.core.model import Instance, Manifest
 from orthanc_transfers.receiver.disk_errors import disk_errors
-from orthanc_transfers.receiver.history import History, replay
+from orthanc_transfers.receiver.history import History, replay, to_bits
 from orthanc_transfers.receiver.import_log import NAME
 from orthanc_transfers.receiver.memory_area import MemoryArea
 from orthanc_transfers.receiver.memory_log import MemoryLog
@@ -81,12 +82,59 @@ class MemoryStaging:
                 self._log.forget(identifier)
         return areas
 
+    def adopt(self, folder: Path) -> list[MemoryArea]:
+        """The same of another node of the cluster, which is gone: noted here before its folder is deleted."""
+        if not folder.is_dir():
+            return []
+        areas = []
+        for identifier, records in MemoryLog(folder).read().items():
+            content = _opened(records)
+            if content is None:
+                continue
+            with self._lock:
+                number = next(number for number in count() if number not in self._taken)
+            with disk_errors():
+                self._empty(number)
+                with contextlib.suppress(FileNotFoundError):
+                    # What it may have died of goes with it.
+                    shutil.copyfile(folder / str(content["directory"]) / NAME, self._directory(number) / NAME)
+            opened = json.dumps({**content, "directory": number}, separators=(",", ":")).encode()
+            rest = [(record.kind, record.payload) for record in records if record.kind is not Kind.OPENED]
+            self._log.append(identifier, (Kind.OPENED, opened), *rest)
+            area = self._reopen(identifier, [Record(Kind.OPENED, opened), *records])
+            if area is not None:
+                areas.append(area)
+        shutil.rmtree(folder, ignore_errors=True)
+        return areas
+
+    def adopt_record(
+        self,
+        identifier: str,
+        manifest: Manifest,
+        meta: Mapping[str, Any],
+        absent: Collection[int] | None,
+        outcome: Mapping[str, Any] | None,
+    ) -> MemoryArea:
+        """An area whose bytes are lost, noted here as if it had been this server's. Raises ``TransferError``."""
+        with self._lock:
+            number = next(number for number in count() if number not in self._taken)
+        with disk_errors():
+            self._empty(number)
+        records = [(Kind.OPENED, _opening(number, meta, manifest))]
+        if absent is not None:
+            records.append((Kind.COMMITTING, to_bits(absent, len(manifest))))
+        if outcome is not None:
+            records.append((Kind.OUTCOME, json.dumps(outcome).encode()))
+        self._log.append(identifier, *records)
+        area = self._reopen(identifier, [Record(kind, payload) for kind, payload in records])
+        assert area is not None
+        return area
+
     def _reopen(self, identifier: str, records: Sequence[Record]) -> MemoryArea | None:
-        opened = next((record.payload for record in records if record.kind is Kind.OPENED), None)
-        if opened is None:
-            return None  # the first of its records were in a file that has been deleted
+        content = _opened(records)
+        if content is None:
+            return None
         try:
-            content = json.loads(opened)
             number, meta = int(content["directory"]), dict(content["meta"])
             manifest = Manifest(Instance(*row) for row in content["instances"])
         except (ValueError, TypeError, LookupError) as error:
@@ -112,9 +160,7 @@ class MemoryStaging:
     ) -> MemoryArea:
         opened = None
         if new:
-            rows = [[one.id, one.size, one.md5] for one in manifest]
-            content = {"directory": number, "meta": meta, "instances": rows}
-            opened = json.dumps(content, separators=(",", ":")).encode()
+            opened = _opening(number, meta, manifest)
         directory = self._directory(number)
         return MemoryArea(directory, identifier, manifest, meta, history, self._log, opened, release)
 
@@ -128,3 +174,19 @@ class MemoryStaging:
         with self._lock, contextlib.suppress(KeyError):
             self._taken.remove(number)
             self._used -= size
+
+
+def _opening(number: int, meta: Mapping[str, Any], manifest: Manifest) -> bytes:
+    rows = [[one.id, one.size, one.md5] for one in manifest]
+    content = {"directory": number, "meta": meta, "instances": rows}
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _opened(records: Sequence[Record]) -> dict[str, Any] | None:
+    """What is known of a transfer; ``None`` if the first of its records were in a file that has been deleted."""
+    opened = next((record.payload for record in records if record.kind is Kind.OPENED), None)
+    try:
+        content = None if opened is None else json.loads(opened)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None

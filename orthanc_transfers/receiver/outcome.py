@@ -15,6 +15,7 @@ from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_summary import CommitSummary
+from orthanc_transfers.receiver.ownership import Ownership
 from orthanc_transfers.receiver.reports import Reports
 
 log = logging.getLogger(__name__)
@@ -65,9 +66,19 @@ class Outcome:
         return future
 
 
-def keep_outcome(area: Area, commit: Commit, outcome: Outcome, reports: Reports, clock: Clock) -> None:
-    """Journal the outcome and write the report. Never raises: the commit is over, whatever becomes of these."""
-    content = outcome.to_json(clock.now())
+def keep_outcome(
+    area: Area, commit: Commit, outcome: Outcome, reports: Reports, clock: Clock, ownership: Ownership
+) -> None:
+    """Journal the outcome and write the report. The commit is over, whatever becomes of these.
+
+    Raises ``Fenced``: it is over elsewhere.
+    """
+    content, meta = outcome.to_json(clock.now()), area.meta
+    report = CommitReport(
+        area.id, str(meta["kind"]), RECEIVE, meta["peer"], meta["created"], content, commit.outcomes()
+    ).to_json()
+    # The cluster first: what it does not know is not so.
+    ownership.end(area.id, content, report, meta["aliases"])
     try:
         if commit.undo_known:
             area.journal_outcome(content)
@@ -80,11 +91,7 @@ def keep_outcome(area: Area, commit: Commit, outcome: Outcome, reports: Reports,
             area.id,
             trouble,
         )
-    meta = area.meta
-    report = CommitReport(
-        area.id, str(meta["kind"]), RECEIVE, meta["peer"], meta["created"], content, commit.outcomes()
-    )
     try:
-        reports.write(report.to_json(), meta["aliases"])
+        reports.write(report, meta["aliases"])
     except OSError as trouble:
         log.warning("the commit report of transfer %s cannot be written: %s", area.id, trouble)

@@ -44,7 +44,8 @@ class Fenced(Busy):
 
     def __init__(self) -> None:
         super().__init__(
-            "this node of the cluster was silent for so long that another one took its transfers over: repeat the request"
+            "this node of the cluster was silent for so long that another one took its transfers over:"
+            " repeat the request"
         )
 
 
@@ -85,14 +86,25 @@ class Overlap:
 
 
 class Ownership(Protocol):
-    """Thread-safe; all methods but ``check`` ask the database. Raises ``Busy`` while it cannot be reached, ``Fenced``."""
+    """Thread-safe; all methods but ``check`` ask the database.
+
+    Raises ``Fenced``. While the database cannot be reached, ``claim``, ``locate`` and ``report`` raise ``Busy``; the
+    others wait, until ``Canceled`` where the server stops.
+    """
 
     @property
     def originator(self) -> str:
         """UUID of this server, or of the whole cluster, by which peers recognize it."""
 
     def claim(
-        self, identifier: str, kind: str, token: str, meta: Mapping[str, Any], *, limit: int, patience: float = 0.0
+        self,
+        identifier: str,
+        kind: str,
+        token: str,
+        meta: Mapping[str, Any],
+        *,
+        limit: int,
+        patience: float = 0.0,
     ) -> None:
         """Become the owner of a new transfer, before anything is written of it.
 
@@ -120,7 +132,7 @@ class Ownership(Protocol):
         """Record what an import begins with; nothing to do where a journal on shared storage tells."""
 
     def overlap(self, identifier: str, instances: Collection[str]) -> Overlap:
-        """A commit is undone, and would delete ``instances``: which are another's business, which further ones its own."""
+        """A commit is undone, and would delete ``instances``: which of them not, and what else."""
 
     def back_to_receiving(self, identifier: str) -> None:
         """A commit did not come to an end: the transfer goes on receiving."""

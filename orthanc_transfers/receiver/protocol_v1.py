@@ -10,8 +10,8 @@ from orthanc_transfers.core.errors import BadRequest, TooLarge, UnknownResource
 from orthanc_transfers.core.messages_v1 import PushCreationV1
 from orthanc_transfers.core.model import Chunk, Manifest
 from orthanc_transfers.core.ranges import Range, cut
+from orthanc_transfers.receiver.open_request import OpenRequest
 from orthanc_transfers.receiver.pushes import Push, PushService
-from orthanc_transfers.receiver.registry import OpenRequest
 
 # A sender of version 1 gives up after its PeerCommitTimeout, which we take to be ours.
 _HOLD_SHARE = 0.8
@@ -49,6 +49,7 @@ class PushV1:
                     meta={"version": 1, "codec": creation.compression.value, "buckets": buckets},
                     peer=sender,
                     aliases=[sender or ""],
+                    patience=self._patience(),
                 )
             )
         except BaseException:

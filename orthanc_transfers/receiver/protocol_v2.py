@@ -15,8 +15,8 @@ from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.open_request import OpenRequest
 from orthanc_transfers.receiver.pushes import Push, PushService
-from orthanc_transfers.receiver.registry import OpenRequest
 from orthanc_transfers.receiver.states import FINISHED
 
 PATH = "/transfers/v2/push/"
@@ -79,6 +79,9 @@ class PushV2:
         registry.check_writable()
         registry.check_count(creation.before + len(creation.manifest) + creation.more)
         known = registry.find("push", creation.token)
+        if known is None and creation.before:
+            registry.ownership.locate(kind="push", token=creation.token)
+            known = registry.find("push", creation.token)
         manifest = _announced(creation, known)
         if known is None:
             slots.take(0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orthanc_transfers.core.codec import Codec
@@ -61,16 +61,29 @@ class PushService:
         self._pushes: dict[str, Push] = {}
         self._expiry = threads.Periodic("transfers-expiry", self._expiry_period, self.expire)
         registry.on_end(self._ended)
-        for transfer in registry.all():
+        self.take_in(registry.all())
+        self._expiry.start()
+
+    def take_in(self, transfers: Iterable[IncomingTransfer]) -> None:
+        """Go on with pushes that an earlier process, or another node of the cluster, was receiving."""
+        for transfer in transfers:
             if transfer.kind == "push":
                 self._reopen(transfer)
-        self._expiry.start()
+
+    def abandon(self, transfers: Iterable[IncomingTransfer]) -> None:
+        """Forget pushes that another node of the cluster has now."""
+        for transfer in transfers:
+            with self._lock:
+                push = self._pushes.pop(transfer.id, None)
+            if push is not None:
+                self.slots.end(push)
 
     def _reopen(self, transfer: IncomingTransfer) -> None:
         live = transfer.state not in FINISHED
         try:
             meta = transfer.take_meta()
-            buckets = [[Chunk(*chunk) for chunk in bucket] for bucket in meta["buckets"]] if live else []
+            planned = meta.get("buckets", ()) if live else ()
+            buckets = [[Chunk(*chunk) for chunk in bucket] for bucket in planned]
             push = Push(transfer, meta["version"], Codec(meta["codec"]), buckets, has_slot=live, live=live)
         except (KeyError, TypeError, ValueError) as error:
             log.warning(
@@ -79,7 +92,8 @@ class PushService:
             return
         if live:
             self.slots.occupy()
-        self._pushes[transfer.id] = push
+        with self._lock:
+            self._pushes[transfer.id] = push
 
     def _show_available(self, count: int) -> None:
         self.metrics.available = count
@@ -89,10 +103,15 @@ class PushService:
     def find(self, identifier: str, version: int | None = None) -> Push:
         """A push by its identifier, of that version only.
 
-        Raises ``UnknownTransaction``; ``ReadOnly`` where Orthanc may not store what the push still brings.
+        Raises ``UnknownTransaction``; ``OwnedElsewhere``; ``ReadOnly`` where Orthanc may not store what the push
+        still brings.
         """
         with self._lock:
             push = self._pushes.get(identifier)
+        if push is None:
+            self.registry.ownership.locate(identifier=identifier)
+            with self._lock:
+                push = self._pushes.get(identifier)  # it may just have been taken over
         if push is None or version not in (None, push.version):
             raise UnknownTransaction(
                 f"there is no push {identifier}: it was never created, or was dropped or expired; start over"

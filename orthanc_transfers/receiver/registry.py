@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 from orthanc_transfers.core.errors import Conflict, ReadOnly, TransferError
 from orthanc_transfers.core.model import Manifest, PushState
@@ -19,10 +19,13 @@ from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
-from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, ReceiverServices
+from orthanc_transfers.receiver.incoming import IncomingTransfer, ReceiverServices
+from orthanc_transfers.receiver.open_request import OpenRequest
+from orthanc_transfers.receiver.ownership import Ownership
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
+from orthanc_transfers.receiver.single_server import SingleServer
 from orthanc_transfers.receiver.staging import CHANGED, FATAL, UNDOS, Staging
 from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.runtime import threads
@@ -37,53 +40,13 @@ PAUSED_PULL = 7 * 86400.0
 _CLOSING = 1.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRequest:
-    """A transfer to be received, as its client announces it."""
-
-    token: str
-    """Chosen by the client: the same token is the same transfer."""
-    manifest: Manifest
-    kind: str
-    """``push`` or ``pull``."""
-    check_stored: bool
-    """What Orthanc has with the announced MD5 is not missing."""
-    resumable: bool = True
-    """The sender can send missing bytes again, and understands a refusal (all but pushes of version 1)."""
-    in_memory: bool = False
-    """All its bytes follow at once: they need no file if there is memory for them."""
-    more: int = 0
-    """Number of instances to be announced later, behind these: by the same token with all of them. It is not
-    committed before."""
-    patients: Collection[str] | None = None
-    """Identifiers of the patients of all these instances, if known."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """JSON that is kept on disk for the client."""
-    peer: str | None = None
-    """Who sends, for the commit report."""
-    aliases: Sequence[str] = ()
-    """By what else than token and identifier the commit report is found; empty ones are ignored."""
-
-    def area_meta(self, created: float) -> dict[str, Any]:
-        """What is kept of it beside the manifest; ``created`` in seconds since the epoch."""
-        return {
-            "kind": self.kind,
-            "token": self.token,
-            "resumable": self.resumable,
-            GROWING: bool(self.more),
-            "peer": self.peer,
-            "created": created,
-            "aliases": [self.token, *filter(None, self.aliases)],
-            "meta": dict(self.meta),
-        }
-
-
 class Registry:
     """All transfers that this server is receiving, or has received lately. Thread-safe.
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
     ``read_only``: nothing is received, and what was being received is kept as it is until a start without it.
-    ``capacity``: of Orthanc, whose limits are without effect here if there is none.
+    ``capacity``: of Orthanc, whose limits are without effect here if there is none. ``ownership``: of the cluster that
+    this server is in, if it is in one.
     """
 
     def __init__(
@@ -96,19 +59,43 @@ class Registry:
         *,
         read_only: bool = False,
         capacity: Capacity | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
+        self.ownership: Ownership = ownership or SingleServer()
         self._staging = staging
+        self._store = store
+        self._reports = reports
         self._read_only = read_only
         self._settings = settings
         self._clock = clock
-        self._closing = Cancellation()
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
-        changed = ChangedInstances(staging.root / CHANGED)
+        self._set_up()
+        self._lock = threading.Lock()
+        self._transfers: dict[str, IncomingTransfer] = {}
+        self._tokens: dict[tuple[str, str], IncomingTransfer] = {}
+        self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
+        self._listeners: list[Callable[[IncomingTransfer], None]] = []
+        self._lost: Collection[str] = ()
+        """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
+        for area in staging.reopen():
+            self._reopen(area)
+
+    def _set_up(self) -> None:
+        """Build what all transfers in this staging folder share."""
+        self._closing = Cancellation()
+        store, reports, settings, clock, home = (
+            self._store,
+            self._reports,
+            self._settings,
+            self._clock,
+            self._staging.home,
+        )
+        changed = ChangedInstances(home / CHANGED)
         shared = SharedInstances()
-        self._undo_retries = UndoRetries(staging.root / UNDOS, store, reports, shared, self._closing)
-        fatal = FatalInstances(staging.root / FATAL, settings.fatal_instance_retention, clock)
+        self._undo_retries = UndoRetries(self._staging.root / UNDOS, store, reports, shared, self._closing)
+        fatal = FatalInstances(home / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(
-            staging, store, changed, settings.max_manifest_instances, fatal, self._recycling
+            self._staging, store, changed, settings.max_manifest_instances, fatal, self._recycling
         )
         self._services = ReceiverServices(
             store,
@@ -122,27 +109,62 @@ class Registry:
             self._undo_retries,
             fatal,
             self._ended,
+            self.ownership,
             self._recycling,
         )
-        self._lock = threading.Lock()
-        self._transfers: dict[str, IncomingTransfer] = {}
-        self._tokens: dict[tuple[str, str], IncomingTransfer] = {}
-        self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
-        self._listeners: list[Callable[[IncomingTransfer], None]] = []
-        self._lost: Collection[str] = ()
-        """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
-        for area in staging.reopen():
-            self._reopen(area)
 
-    def _reopen(self, area: Area) -> None:
+    def _reopen(self, area: Area) -> IncomingTransfer | None:
         try:
             transfer = IncomingTransfer(area, self._services)
             self._tokens[transfer.kind, transfer.token] = transfer
         except (KeyError, TypeError, ValueError) as error:
             self._staging.forget(area.id)
             self._staging.set_aside(area.directory, f"its saved state is invalid: {error!r}")
-        else:
-            self._transfers[transfer.id] = transfer
+            return None
+        self._transfers[transfer.id] = transfer
+        return transfer
+
+    # --- the cluster
+
+    def take_in(self, areas: Iterable[Area]) -> list[IncomingTransfer]:
+        """Own what another node of the cluster was receiving. Pulls are dropped, unless their import has begun.
+
+        Their jobs are of that node, and fetch again what is missing.
+        """
+        taken = []
+        for area in areas:
+            with self._lock:
+                transfer = None if area.id in self._transfers else self._reopen(area)
+            if transfer is None:
+                continue
+            if transfer.kind == "pull" and transfer.state is PushState.RECEIVING:
+                transfer.discard()
+            else:
+                taken.append(transfer)
+        return taken
+
+    def adopt_undos(self, folder: Path) -> None:
+        """Take over what another node could not delete yet."""
+        self._undo_retries.adopt(folder)
+
+    def abandon(self) -> list[IncomingTransfer]:
+        """Let go of all transfers, which another node of the cluster has now. Returns them.
+
+        Commits stop as they do when the server stops; what they had begun is the other node's.
+        """
+        self._closing.cancel()
+        with self._lock:
+            transfers = list(self._transfers.values())
+            self._transfers.clear()
+            self._tokens.clear()
+        deadline = time.monotonic() + _CLOSING
+        for transfer in transfers:
+            transfer.close(deadline)
+            self._staging.forget(transfer.id)
+        self._undo_retries.close(deadline)
+        self._staging.start_over()
+        self._set_up()
+        return transfers
 
     def on_end(self, listener: Callable[[IncomingTransfer], None]) -> None:
         """Call ``listener`` with every transfer that is committed, fails or is discarded."""
@@ -229,16 +251,28 @@ class Registry:
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)
         self._growth.check_fatal(manifest, 0, stored)
-        area = self._staging.create(
-            manifest, request.area_meta(self._clock.now()), needed, in_memory=request.in_memory
+        identifier, meta = secrets.token_hex(16), request.area_meta(self._clock.now())
+        limit = self._settings.max_push_transactions if request.kind == "push" else 0
+        self.ownership.claim(
+            identifier,
+            request.kind,
+            request.token,
+            request.told(meta),
+            limit=limit,
+            patience=request.patience,
         )
         try:
-            transfer = IncomingTransfer(area, self._services)
-            transfer.take_meta()  # its client has it
-            transfer.skip(stored)
+            area = self._staging.create(identifier, manifest, meta, needed, in_memory=request.in_memory)
+            try:
+                transfer = IncomingTransfer(area, self._services)
+                transfer.take_meta()  # its client has it
+                transfer.skip(stored)
+            except BaseException:
+                area.discard()
+                self._staging.forget(area.id)
+                raise
         except BaseException:
-            area.discard()
-            self._staging.forget(area.id)
+            self.ownership.forget(identifier)
             raise
         return transfer
 
@@ -279,7 +313,11 @@ class Registry:
         """Roll interrupted commits and undos forward, in the background. To be called once Orthanc has started."""
         if not self._read_only:
             self._undo_retries.start()
-        interrupted = [one for one in self.all() if one.state is PushState.COMMITTING]
+        self.resume(self.all())
+
+    def resume(self, transfers: Iterable[IncomingTransfer]) -> None:
+        """Roll those of them forward whose commits were interrupted, in the background."""
+        interrupted = [one for one in transfers if one.state is PushState.COMMITTING]
         if interrupted and self._read_only:
             log.warning(
                 "%d interrupted commits are resumed once this Orthanc is started without ReadOnly",
@@ -321,6 +359,7 @@ class Registry:
     def _ended(self, transfer: IncomingTransfer) -> None:
         self._staging.forget(transfer.id)
         if transfer.dropped:
+            self.ownership.forget(transfer.id)
             with self._lock:
                 self._transfers.pop(transfer.id, None)
                 if self._tokens.get((transfer.kind, transfer.token)) is transfer:

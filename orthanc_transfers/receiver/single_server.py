@@ -23,7 +23,14 @@ class SingleServer:
         return self._originator
 
     def claim(
-        self, identifier: str, kind: str, token: str, meta: Mapping[str, Any], *, limit: int, patience: float = 0.0
+        self,
+        identifier: str,
+        kind: str,
+        token: str,
+        meta: Mapping[str, Any],
+        *,
+        limit: int,
+        patience: float = 0.0,
     ) -> None: ...
 
     def locate(self, *, identifier: str = "", kind: str = "", token: str = "") -> None: ...

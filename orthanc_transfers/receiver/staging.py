@@ -20,20 +20,20 @@ import fcntl
 import logging
 import os
 import re
-import secrets
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, TransferError
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.interfaces import Clock
-from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.area import JOURNAL, Area
 from orthanc_transfers.receiver.disk_errors import MAKE_ROOM, disk_error
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
+from orthanc_transfers.runtime import files
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class Staging:
 
     ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's. ``storage`` tells
     the folder into which they are imported, if it is one: on the same file system, there must be room for that too.
+    ``shared``: in a cluster with shared storage, the folder of this node's areas, another one at each call; ``root`` is
+    on this server's own disk then, and has the rest.
     Raises ``ConfigurationError`` if the folder cannot be created or written.
     """
 
@@ -77,6 +79,7 @@ class Staging:
         max_size: int = 0,
         clock: Clock,
         storage: Callable[[], Path | None] = lambda: None,
+        shared: Callable[[], Path] | None = None,
     ) -> None:
         self._max_size = max_size
         self._storage = storage
@@ -85,17 +88,46 @@ class Staging:
         self._promised: dict[str, int] = {}
         self._areas: dict[str, Area] = {}
         self._given = root
+        self._shared = shared
         try:
-            self.root, self._lock_file = _claim(root)
+            self.home, self._lock_file = _claim(root)
+            self.root = self._areas_folder()
         except OSError as error:
             raise ConfigurationError(f"StagingDirectory {root} cannot be used: {error}") from error
         self._memory = MemoryStaging(self.root / IN_MEMORY)
 
+    def _areas_folder(self) -> Path:
+        if self._shared is None:
+            return self.home
+        folder = self._shared()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def start_over(self) -> None:
+        """Let go of all areas, which another node of the cluster has now."""
+        if self._shared is None:
+            for path in self.root.iterdir():
+                if _TRANSFER.fullmatch(path.name) or path.name == IN_MEMORY:
+                    shutil.rmtree(path, ignore_errors=True)
+        with self._lock:
+            self._promised.clear()
+            self._areas.clear()
+            self.root = self._areas_folder()
+            self._memory = MemoryStaging(self.root / IN_MEMORY)
+
     def create(
-        self, manifest: Manifest, meta: dict[str, Any], needed: int, *, in_memory: bool = False
+        self,
+        identifier: str,
+        manifest: Manifest,
+        meta: dict[str, Any],
+        needed: int,
+        *,
+        in_memory: bool = False,
     ) -> Area:
-        """A new area, of which ``needed`` bytes will be written; ``in_memory`` if there is room. Raises ``NoSpace``."""
-        identifier = secrets.token_hex(16)
+        """A new area, of which ``needed`` bytes will be written; ``in_memory`` if there is room. Raises ``NoSpace``.
+
+        ``identifier``: 32 hex digits.
+        """
         self._claim_again_if_deleted()
         self.promise(identifier, needed)
         try:
@@ -111,16 +143,17 @@ class Staging:
 
     def _claim_again_if_deleted(self) -> None:
         with self._lock:
-            if (self.root / _LOCK).exists():
+            if (self.home / _LOCK).exists() and self.root.exists():
                 return
             log.warning("the staging directory %s was deleted, it is created again", self.root)
             try:
-                root, lock_file = _claim(self._given)
+                home, lock_file = _claim(self._given)
+                self._lock_file.close()
+                self.home, self._lock_file = home, lock_file
+                self.root = self._areas_folder()
             except OSError as error:
                 raise disk_error(error) from error
-            self._lock_file.close()
-            self.root, self._lock_file = root, lock_file
-            self._memory = MemoryStaging(root / IN_MEMORY)
+            self._memory = MemoryStaging(self.root / IN_MEMORY)
 
     def promise(self, identifier: str, needed: int) -> None:
         """Reserve ``needed`` further bytes for an area. Raises ``NoSpace``."""
@@ -189,11 +222,48 @@ class Staging:
         except OSError as error:
             self.set_aside(self.root / IN_MEMORY, f"it cannot be read: {error}")
         for area in areas:
-            if area.history.outcome is None:
-                stored = sum(area.manifest.instances[index].size for index in area.history.stored)
-                self._promised[area.id] = area.manifest.size - stored
-                self._areas[area.id] = area
+            self._count(area)
         return areas
+
+    def adopt(self, folder: Path) -> list[Area]:
+        """The transfers of another node of the cluster, which is gone, from its folder on the shared storage.
+
+        Moved here one by one: who dies meanwhile leaves a rest that is adopted by the next.
+        """
+        areas: list[Area] = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if not _TRANSFER.fullmatch(path.name):
+                continue
+            try:
+                own = self.root / path.name
+                os.rename(path, own)
+                # A node that is not dead but stopped has the old journal open, and may write to it once more.
+                if (own / JOURNAL).exists():
+                    files.replace(own / JOURNAL, (own / JOURNAL).read_bytes(), synced=True)
+                areas.append(Area.reopen(own))
+            except BadFile as error:
+                self.set_aside(own, str(error))
+        areas += self._memory.adopt(folder / IN_MEMORY)
+        for area in areas:
+            self._count(area)
+        return areas
+
+    def adopt_record(
+        self,
+        identifier: str,
+        manifest: Manifest,
+        meta: Mapping[str, Any],
+        absent: Collection[int] | None,
+        outcome: Mapping[str, Any] | None,
+    ) -> Area:
+        """A transfer whose bytes were on the disk of another node, which is gone: only the database tells of it."""
+        return self._memory.adopt_record(identifier, manifest, meta, absent, outcome)
+
+    def _count(self, area: Area) -> None:
+        if area.history.outcome is None:
+            stored = sum(area.manifest.instances[index].size for index in area.history.stored)
+            self._promised[area.id] = area.manifest.size - stored
+            self._areas[area.id] = area
 
     def set_aside(self, path: Path, reason: str) -> None:
         """Move something out of the way, for the administrator to look at."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import threading
 import time
@@ -65,6 +66,14 @@ class UndoRetries:
         if directory.is_dir():
             for path in sorted(directory.iterdir()):
                 self._load(path)
+
+    def adopt(self, folder: Path) -> None:
+        """Take over the undos of another node of the cluster, which is gone."""
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(path, self._directory / path.name)
+            self._load(self._directory / path.name)
+        self.start()
 
     def _load(self, path: Path) -> None:
         try:

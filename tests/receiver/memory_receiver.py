@@ -25,10 +25,11 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Imported, ImportStatus
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.metrics import PushMetrics
+from orthanc_transfers.receiver.open_request import OpenRequest
 from orthanc_transfers.receiver.protocol_v1 import PushV1
 from orthanc_transfers.receiver.protocol_v2 import PushV2
 from orthanc_transfers.receiver.pushes import PushService
-from orthanc_transfers.receiver.registry import OpenRequest, Registry
+from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.runtime.cancellation import Cancellation

@@ -44,7 +44,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 
 def test_an_area_is_private_sparse_and_has_a_name_chosen_here(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "new" / "root", clock=TestClock())
-    area = staging.create(MANIFEST, {}, MANIFEST.size)
+    area = staging.create("c" * 32, MANIFEST, {}, MANIFEST.size)
     area.journal_ranges(Kind.RECEIVED, [Range(0, 1)])
     assert len(area.id) == 32
     assert set(area.id) <= set("0123456789abcdef")
