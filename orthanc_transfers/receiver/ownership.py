@@ -119,6 +119,9 @@ class Ownership(Protocol):
         Raises ``OwnedElsewhere``; waits for it where the owner is dead and its transfers are being taken over.
         """
 
+    def doubt(self, node: Node) -> None:
+        """A node did not respond, or has not got what it should have: ask again where its transfers are."""
+
     def check(self) -> None:
         """Return while this node may write, by what it knows of its lease; costs nothing then.
 

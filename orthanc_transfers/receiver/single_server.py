@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.receiver.ownership import Adoption, Overlap
+from orthanc_transfers.receiver.ownership import Adoption, Node, Overlap
 
 _NO_OVERLAP = Overlap()
 
@@ -34,6 +34,8 @@ class SingleServer:
     ) -> None: ...
 
     def locate(self, *, identifier: str = "", kind: str = "", token: str = "") -> None: ...
+
+    def doubt(self, node: Node) -> None: ...
 
     def check(self) -> None: ...
 

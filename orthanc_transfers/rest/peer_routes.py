@@ -286,7 +286,7 @@ class PeerRoutes:
         form, name = request.query.get("format", "json"), request.groups[0]
         if form not in ("json", "csv"):
             raise BadRequest(f"format must be json or csv, and is {form[:40]!r}")
-        report = self._reports.read(request.groups[0])
+        report = self._reports.read(name) or self._pushes.registry.ownership.report(name)
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
         response = json_response(report)

@@ -1,0 +1,88 @@
+"""Sends a request to another node of the same cluster as it came, and brings its response back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.errors import PeerUnreachable
+
+# Of one connection only (RFC 9110, 7.6.1), or made anew for each.
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "expect",
+    )
+)
+_CONNECT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The response of the other node, whatever its status."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str]
+
+
+class Relay:
+    """Connections to the other nodes, which are kept for the next request. Thread-safe.
+
+    ``ca_certificates`` is a file; certificates of HTTPS addresses are not verified without it, as the names of nodes
+    are rarely in them.
+    """
+
+    def __init__(self, connections: int, ca_certificates: str = "") -> None:
+        self._pool = urllib3.PoolManager(
+            maxsize=connections,
+            cert_reqs="CERT_REQUIRED" if ca_certificates else "CERT_NONE",
+            ca_certs=ca_certificates or None,
+        )
+
+    def send(
+        self,
+        address: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: Buffer,
+        *,
+        timeout: float,
+    ) -> Relayed:
+        """One request to the node at ``address``; ``timeout``: seconds without a byte of its response.
+
+        Raises ``PeerUnreachable``: it is not known whether it arrived.
+        """
+        url = address + path + (f"?{urlencode(query)}" if query else "")
+        kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+        try:
+            response = self._pool.urlopen(
+                method,
+                url,
+                body=bytes(body),
+                headers=kept,
+                retries=False,
+                redirect=False,
+                decode_content=False,
+                timeout=urllib3.Timeout(connect=_CONNECT, read=timeout),
+            )
+        except HTTPError as error:
+            raise PeerUnreachable(str(error), address) from error
+        found = {name: value for name, value in response.headers.items() if name.lower() not in _HOP_BY_HOP}
+        content_type = found.pop("Content-Type", "application/json")
+        return Relayed(response.status, response.data, content_type, found)

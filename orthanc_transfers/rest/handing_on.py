@@ -1,0 +1,98 @@
+"""Hands requests on to the node of the cluster that has the transfer: any node takes any request.
+
+All requests that name a transfer may be repeated, so one that gets no response is sent again, to whoever has the
+transfer then. The node that takes a request handed on answers 421 if it has not got the transfer: never a circle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+
+from orthanc_transfers.core.errors import Busy, PeerUnreachable
+from orthanc_transfers.net.relay import Relay
+from orthanc_transfers.receiver.ownership import Node, OwnedElsewhere, Ownership
+from orthanc_transfers.rest.http import Handler, Request, Response
+
+HANDED_ON = "transfers-handed-on"
+"""Header of a request that comes from another node: when it was sent (seconds since the epoch) and a signature."""
+
+_MISDIRECTED = 421
+_MAX_AGE = 300.0
+_PATIENCE = 45.0
+"""Seconds after which the client is told to come again: longer than it takes another node to take over."""
+_PAUSE = 0.25
+_TIMEOUT = 15.0
+"""Seconds without a response after which it is looked whether the node is still alive."""
+
+
+class HandingOn:
+    """Wraps handlers. ``secret`` is known to the nodes of the cluster only."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        relay: Relay,
+        secret: bytes,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._ownership = ownership
+        self._relay = relay
+        self._secret = secret
+        self._pause = pause
+
+    def wrap(self, handler: Handler) -> Handler:
+        """The same handler, for transfers of all nodes."""
+
+        def handle(request: Request) -> Response:
+            deadline = time.monotonic() + _PATIENCE
+            while True:
+                try:
+                    return handler(request)
+                except OwnedElsewhere as elsewhere:
+                    node = elsewhere.node
+                if self._is_handed_on(request):
+                    return Response(status=_MISDIRECTED)
+                trouble = "it has just lost it"
+                try:
+                    response = self._send(node, request)
+                    if response.status != _MISDIRECTED:
+                        return response
+                except PeerUnreachable as error:
+                    trouble = str(error)
+                if time.monotonic() > deadline:
+                    raise Busy(
+                        f"node {node.name} of this cluster, which has the transfer, does not respond: {trouble};"
+                        " repeat the request"
+                    )
+                self._ownership.doubt(node)
+                self._pause(_PAUSE)
+
+        return handle
+
+    def _send(self, node: Node, request: Request) -> Response:
+        sent = str(int(time.time()))
+        mark = f"{sent}:{self._signature(sent, request)}"
+        relayed = self._relay.send(
+            node.address,
+            request.method,
+            request.path,
+            request.query,
+            {**request.headers, HANDED_ON: mark},
+            request.body,
+            timeout=_TIMEOUT,
+        )
+        return Response(relayed.body, relayed.content_type, relayed.headers, relayed.status)
+
+    def _is_handed_on(self, request: Request) -> bool:
+        sent, _, signature = request.headers.get(HANDED_ON, "").partition(":")
+        if not (sent.isascii() and sent.isdigit() and len(sent) < 12):
+            return False
+        fresh = abs(time.time() - int(sent)) < _MAX_AGE
+        return fresh and hmac.compare_digest(signature.encode(), self._signature(sent, request).encode())
+
+    def _signature(self, sent: str, request: Request) -> str:
+        text = f"{sent} {request.method} {request.path}".encode()
+        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
