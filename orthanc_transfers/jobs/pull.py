@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from orthanc_transfers.core.errors import (
+    Busy,
     Conflict,
     Corrupted,
     NoSpace,
@@ -31,8 +32,12 @@ from orthanc_transfers.pipeline.executor import BucketExecutor, Moved
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES, MAX_ROUNDS, Listing, Schedule
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.open_request import OpenRequest
+from orthanc_transfers.receiver.ownership import Fenced, OwnedElsewhere
 
 KIND = "pull"
+
+_AGAIN = 2.0
+"""Seconds between questions whether this node may receive."""
 
 T = TypeVar("T")
 
@@ -61,10 +66,12 @@ class PullJob(TransferJob):
             return
         try:
             _transfer(context, beginning, capabilities)
-        except (Conflict, UnknownTransaction):
-            if beginning.whole:
+        except (Conflict, UnknownTransaction, Fenced):
+            taken_over = context.services.registry.find(KIND, context.resume.token) is None
+            if beginning.whole and not taken_over:
                 raise
-            # The peer lists other instances than it did a moment ago.
+            # The peer lists other instances than it did a moment ago; or another node of the cluster took over what was
+            # received, while this one was silent.
             _transfer(context, _list(context, capabilities), capabilities)
 
     def reset(self) -> None:
@@ -123,19 +130,25 @@ def _list(context: RunContext, capabilities: Capabilities | None, first: int | N
 
 
 def _open(context: RunContext, listed: Beginning) -> IncomingTransfer:
-    return context.services.registry.open(
-        OpenRequest(
-            token=context.resume.token,
-            manifest=listed.manifest,
-            kind=KIND,
-            check_stored=True,
-            more=listed.more,
-            patients=listed.patients,
-            peer=context.order.peer,
-            aliases=[context.order.sender_transfer_id or ""],
-        ),
-        context.cancellation,
+    request = OpenRequest(
+        token=context.resume.token,
+        manifest=listed.manifest,
+        kind=KIND,
+        check_stored=True,
+        more=listed.more,
+        patients=listed.patients,
+        peer=context.order.peer,
+        aliases=[context.order.sender_transfer_id or ""],
     )
+    while True:
+        try:
+            return context.services.registry.open(request, context.cancellation)
+        except (Busy, OwnedElsewhere) as error:
+            # Another node of the cluster ends what it took over, or the cluster's database is away.
+            context.status.waiting = str(error)
+        context.cancellation.wait(_AGAIN)
+        context.cancellation.check()
+        context.status.waiting = None
 
 
 def _transfer(context: RunContext, listed: Beginning, capabilities: Capabilities | None) -> None:
