@@ -1,0 +1,157 @@
+"""A node of a cluster takes over what another was receiving, and lets go of what it has lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orthanc_transfers.core.codec import Codec
+from orthanc_transfers.core.errors import Canceled, UnknownTransaction
+from orthanc_transfers.core.model import PushState
+from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.receiver.adoption import Successor
+from orthanc_transfers.receiver.ownership import Adoption, Inherited, Node
+from tests.receiver.memory_receiver import (
+    PATIENCE,
+    MemoryStore,
+    Receiver,
+    crash_while_importing,
+    creation2_of,
+    dicom,
+    fill,
+    hold_imports,
+    identify,
+    manifest_of,
+    md5,
+    wait_until,
+)
+
+FILES = [dicom(f"file {index}", 5000) for index in range(8)]
+DEAD = Node(1, "first", "http://127.0.0.1:1", "node-1")
+ON_ITS_OWN_DISK = Node(1, "first", "http://127.0.0.1:1", "")
+
+
+class Cluster:
+    """Two nodes with one store; the staging of the first is ``node-1``, that of the second ``node-2``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = MemoryStore()
+        self.first = Receiver(root / "node-1", self.store)
+        self.second = Receiver(root / "node-2", self.store)
+        second = self.second
+        self.successor = Successor(second.staging, second.registry, second.pushes, root)
+
+    def adopt(self, *identifiers: str) -> None:
+        self.successor.adopt(Adoption(DEAD, (), frozenset(identifiers)))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    both = Cluster(tmp_path)
+    yield both
+    for receiver in (both.first, both.second):
+        receiver.stop()
+
+
+def test_what_had_arrived_is_not_sent_again(cluster: Cluster) -> None:
+    creation = creation2_of(FILES)
+    push = cluster.first.v2.create(creation)
+    area = b"".join(FILES)
+    half = len(FILES[0]) * 4
+    cluster.first.v2.put(push.id, [(0, half)], Codec.NONE, None, memoryview(area[:half]))
+    cluster.first.stop()
+    cluster.adopt(push.id)
+    status = cluster.second.v2.create(creation)
+    assert status.id == push.id
+    assert list(status.missing) == [Range(half, len(area))]
+    cluster.second.v2.put(push.id, [(half, len(area) - half)], Codec.NONE, None, memoryview(area[half:]))
+    cluster.second.v2.commit(push.id)
+    wait_until(lambda: cluster.second.v2.status(push.id).state is PushState.COMMITTED)
+    assert len(cluster.store.files) == len(FILES)
+    assert not (cluster.root / "node-1").exists()
+
+
+def test_an_interrupted_import_is_rolled_forward(cluster: Cluster) -> None:
+    identifier = crash_while_importing(cluster.first, FILES)
+    assert 0 < len(cluster.store.files) < len(FILES)
+    cluster.adopt(identifier)
+    wait_until(lambda: len(cluster.store.files) == len(FILES))
+
+
+def test_a_node_that_is_only_stopped_writes_into_no_journal_of_its_successor(cluster: Cluster) -> None:
+    creation = creation2_of(FILES)
+    push = cluster.first.v2.create(creation)
+    area = b"".join(FILES)
+    cluster.first.v2.put(push.id, [(0, 100)], Codec.NONE, None, memoryview(area[:100]))
+    cluster.adopt(push.id)
+    # It does not know yet, and its files are open.
+    with contextlib.suppress(UnknownTransaction):
+        cluster.first.v2.put(push.id, [(100, 100)], Codec.NONE, None, memoryview(area[100:200]))
+    again = Receiver(cluster.root / "again", cluster.store)
+    third = Successor(again.staging, again.registry, again.pushes, cluster.root)
+    cluster.second.stop()
+    third.adopt(Adoption(Node(2, "second", "", "node-2"), (), frozenset([push.id])))
+    assert again.v2.status(push.id).missing[0].start == 100
+    again.stop()
+
+
+def test_pulls_are_left_to_their_jobs(cluster: Cluster) -> None:
+    pull = cluster.first.pull(FILES)
+    fill(pull, FILES)
+    cluster.first.stop()
+    cluster.adopt(pull.id)
+    assert cluster.second.registry.all() == []
+    assert {path.name for path in (cluster.root / "node-2").iterdir()} <= {"lock", "reports"}
+
+
+@pytest.mark.parametrize("imported", [3, len(FILES)])
+def test_of_a_disk_that_is_gone_the_database_tells(cluster: Cluster, imported: int) -> None:
+    """What had been imported completely is committed; a part of it is undone."""
+    for data in FILES[:imported]:
+        cluster.store.put(data)
+    push = cluster.first.v2.create(creation2_of(FILES))
+    meta = {
+        "kind": "push",
+        "token": "b" * 32,
+        "resumable": True,
+        "growing": False,
+        "peer": None,
+        "created": 0.0,
+        "aliases": ["b" * 32],
+        "meta": {"version": 2, "codec": "none"},
+    }
+    inherited = Inherited(push.id, meta, manifest_of(FILES), frozenset(range(len(FILES))))
+    cluster.successor.adopt(Adoption(ON_ITS_OWN_DISK, [inherited], frozenset([push.id])))
+    if imported == len(FILES):
+        wait_until(lambda: cluster.second.v2.status(push.id).state is PushState.COMMITTED)
+    else:
+        wait_until(lambda: not cluster.store.files)
+        wait_until(lambda: cluster.second.v2.status(push.id).state is PushState.RECEIVING)
+
+
+def test_who_has_lost_all_imports_nothing_more_and_undoes_nothing(cluster: Cluster) -> None:
+    first = cluster.first
+    begun, go_on = hold_imports(first, after=3, hang=True)
+    push = first.v2.create(creation2_of(FILES))
+    area = b"".join(FILES)
+    first.v2.put(push.id, [(0, len(area))], Codec.NONE, None, memoryview(area))
+    transfer = first.registry.find("push", "b" * 32)
+    assert transfer is not None
+    transfer.commit_in_background()
+    assert begun.wait(PATIENCE)
+    go_on.set()
+    Successor(first.staging, first.registry, first.pushes, None).let_go()
+    with contextlib.suppress(Canceled):
+        transfer.await_commit(PATIENCE)
+    assert cluster.store.removed == []
+    assert first.registry.all() == []
+    with pytest.raises(UnknownTransaction):
+        first.v2.status(push.id)
+    assert md5(cluster.store.files[identify(FILES[0])]) == md5(FILES[0])
+    # It takes part again.
+    other = first.v2.create(creation2_of(FILES, "c" * 32))
+    assert first.v2.status(other.id).state is PushState.RECEIVING
