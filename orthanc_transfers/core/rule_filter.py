@@ -30,6 +30,8 @@ _KEYWORD = re.compile("[A-Z][A-Za-z0-9]{1,63}")
 # What Orthanc takes as a label (1.12.0 and later).
 _LABEL = re.compile("[A-Za-z0-9_-]{1,64}")
 
+_ABSENT = frozenset({""})
+
 _SERIES_TAGS = {"Modality", "ModalitiesInStudy", "0008,0060", "0008,0061"}
 
 
@@ -62,8 +64,8 @@ class Facts:
     """What filters look at, of one patient, study, series or instance; what is not wanted may be left out."""
 
     modalities: frozenset[str] = frozenset()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """By the name that was wanted; absent tags are left out."""
+    tags: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By the name that was wanted: the values of its studies, or of its first file. Absent tags are left out."""
     labels: frozenset[str] = frozenset()
     aets: frozenset[str] = frozenset()
     """AETs that its instances were sent by."""
@@ -83,7 +85,7 @@ class RuleFilter:
     remote_aet: tuple[str, ...] = ()
     """Patterns; one instance is enough."""
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Patterns by keyword, or by hexadecimal digits as ``gggg,eeee``."""
+    """Patterns by keyword, or by hexadecimal digits as ``gggg,eeee``; one study is enough."""
     all_labels: frozenset[str] = frozenset()
     any_label: frozenset[str] = frozenset()
     no_label: frozenset[str] = frozenset()
@@ -150,7 +152,10 @@ class RuleFilter:
         conditions: Iterable[tuple[str, Callable[[], bool]]] = (
             ("Modality", lambda: _any_fits(self.modality, facts.modalities)),
             ("RemoteAET", lambda: _any_fits(self.remote_aet, facts.aets)),
-            ("Tags", lambda: all(_fits(some, facts.tags.get(tag, "")) for tag, some in self.tags.items())),
+            (
+                "Tags",
+                lambda: all(_any_fits(some, facts.tags.get(tag, _ABSENT)) for tag, some in self.tags.items()),
+            ),
             ("Labels", lambda: self._labels_fit(facts.labels)),
             ("MinSizeMB", lambda: facts.size >= self.min_size),
             ("MaxSizeMB", lambda: self.max_size is None or facts.size <= self.max_size),
