@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
+from orthanc_transfers.core.rule_filter import Facts, Wanted
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
 from orthanc_transfers.core.transfer_record import StudyText, TransferRecord
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -114,6 +115,16 @@ class StudyTexts(Protocol):
 
     def text(self, resource: Resource) -> StudyText | None:
         """Of the study that a resource belongs to, or the first one of a patient; ``None`` if it is not stored."""
+
+
+class ResourceFacts(Protocol):
+    """What this Orthanc's index says of resources that rules may send."""
+
+    def facts(self, resource: Resource, wanted: Wanted) -> Facts | None:
+        """Those that are wanted; ``None`` if it is not stored, as far as that was asked for. Raises ``HostError``."""
+
+    def why_unusable(self, wanted: Wanted) -> str | None:
+        """Why these can never be told here, one sentence: an unknown tag, labels before Orthanc 1.12."""
 
 
 @dataclass(frozen=True, slots=True)

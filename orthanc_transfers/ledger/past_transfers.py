@@ -42,13 +42,27 @@ CREATE INDEX by_report ON transfers (report);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
+# Files of before lack it. A search reads this alone: a fifth of what the rows take.
+_WORDS = "CREATE INDEX IF NOT EXISTS by_words ON transfers (ended, words, state, direction, peer, id)"
+
+COUNT = "SELECT COUNT(*) FROM transfers{where}"
+PAGE = "SELECT shown FROM transfers{where} ORDER BY ended DESC LIMIT ? OFFSET ?"
+WITH_WORDS = "SELECT rowid FROM transfers INDEXED BY by_words{where} ORDER BY ended DESC"
+
 # Seconds that a connection waits for another one.
 _BUSY = 5.0
 
 # Bytes of a request that is kept to be made again.
 _MAX_AGAIN = 256 * 1024
 
-_DAMAGED = ("file is not a database", "malformed", "disk image", "no such table", "no such column")
+_DAMAGED = (
+    "file is not a database",
+    "malformed",
+    "disk image",
+    "no such table",
+    "no such column",
+    "no such index",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,7 @@ class PastTransfers:
         (verdict,) = writer.execute("PRAGMA quick_check(1)").fetchone()
         if version != SCHEMA_VERSION or verdict != "ok":
             raise sqlite3.DatabaseError(f"malformed: version {version}, {verdict}")
+        writer.execute(_WORDS)
 
     def _create(self) -> None:
         self._path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -128,6 +143,7 @@ class PastTransfers:
         writer.execute("PRAGMA journal_mode = WAL").fetchall()
         writer.execute("PRAGMA synchronous = NORMAL")
         writer.executescript(_SCHEMA)
+        writer.execute(_WORDS)
 
     def _connect(self) -> sqlite3.Connection:
         # Threads take turns at the connection that writes. No file is made by connecting.
@@ -208,15 +224,18 @@ class PastTransfers:
         # Only names of columns and question marks.
         where, values = condition(query)
         with closing(self._connect()) as reader:
-            # Both see the same state.
+            # All statements see the same state.
             reader.execute("BEGIN")
-            (total,) = reader.execute(f"SELECT COUNT(*) FROM transfers{where}", values).fetchone()  # noqa: S608
+            if query.words:
+                # One pass over an index that has all that a query is about; then the rows of the page alone.
+                matching = [row for (row,) in reader.execute(WITH_WORDS.format(where=where), values)]
+                total, page = len(matching), matching[offset : offset + limit]
+                where, values, offset = f" WHERE rowid IN ({', '.join('?' * len(page))})", tuple(page), 0
+            else:
+                (total,) = reader.execute(COUNT.format(where=where), values).fetchone()
             rows = []
             if limit and offset < total:
-                rows = reader.execute(
-                    f"SELECT shown FROM transfers{where} ORDER BY ended DESC LIMIT ? OFFSET ?",  # noqa: S608
-                    (*values, limit, offset),
-                ).fetchall()
+                rows = reader.execute(PAGE.format(where=where), (*values, limit, offset)).fetchall()
         return Found(total, [json.loads(shown) for (shown,) in rows])
 
     def again(self, identifier: str) -> tuple[dict[str, Any], dict[str, Any] | None] | None:

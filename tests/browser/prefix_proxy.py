@@ -29,11 +29,13 @@ class PrefixProxy:
     A path in ``answers`` (``"transfers/peers"``) is answered from there, with a status and a body, as an
     Orthanc would that is not at hand.
     ``tokens`` are the headers ``token`` of all requests.
+    ``asked`` are method and path of all requests below ``/orthanc/``.
     ``strays`` are the paths that were asked for outside ``/orthanc/``.
     """
 
     def __init__(self, target: str) -> None:
         self.answers: dict[str, tuple[int, str]] = {}
+        self.asked: list[tuple[str, str]] = []
         self.strays: list[str] = []
         self.tokens: list[str | None] = []
         proxy = self
@@ -89,6 +91,7 @@ class PrefixProxy:
             self.strays.append(address)
             return 404, {}, b""
         path = address.removeprefix(PREFIX)
+        self.asked.append((method, path))
         if path.split("?")[0] in self.answers:
             status, text = self.answers[path.split("?")[0]]
             return status, {"Content-Type": "application/json"}, text.encode()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
@@ -99,12 +101,59 @@ def test_a_transfer_is_watched_paused_resumed_and_its_report_downloaded(
     page.wait(lambda: len(page.all("[data-testid=report] tbody tr")) == 60, "an instance in each row")
     page.screenshot("page-transfer")
     page.click("[data-testid=report-json]")
-    file = downloads / f"transfer-{transfer}.json"
+    file = downloads / f"report-{transfer}.json"
     wait_until(file.exists, "the report is downloaded")
-    wait_until(lambda: file.read_text().endswith("}"), "all of it")
     report = json.loads(file.read_text())
     assert {one["Outcome"] for one in report["Instances"]} == {"stored"}
+    page.click("[data-testid=report-csv]")
+    file = downloads / f"report-{transfer}.csv"
+    wait_until(file.exists, "the report as CSV")
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert [row["Instance"] for row in rows] == [one["ID"] for one in report["Instances"]]
     assert page.complaints() == []
+
+
+def test_several_transfers_are_paused_ranked_and_canceled_at_once(
+    page: TransfersPage, hospital: Hospital
+) -> None:
+    jobs = {
+        hospital.a.send([resource("Study", hospital.large)], "b", Compression="none")["ID"] for _ in "123"
+    }
+    with PrefixProxy(hospital.a.url) as proxy:
+        below = TransfersPage(page.driver, proxy.url)
+        below.open()
+        for job in jobs:
+            below.click(f"tr[data-transfer='{job}'] input")
+        below.click(".chosen-bar [data-action=pause]")
+        below.wait(lambda: below.states()[:3] == ["Paused"] * 3, "all three are paused")
+        below.fill("[data-testid=priority]", "7")
+        below.click(".chosen-bar [data-action=priority]")
+        # Each is another job now, in Orthanc, and still chosen.
+        below.wait(lambda: not {one["ID"] for one in active(hospital.a)} & jobs, "the new jobs")
+        below.wait(lambda: below.states()[:3] == ["Paused"] * 3, "they are paused, too")
+        assert [one["Priority"] for one in active(hospital.a)] == [7, 7, 7]
+        below.shows("3 chosen", ".chosen-bar")
+        below.open(f"transfers/{active(hospital.a)[0]['ID']}")
+        below.fill("[data-testid=priority]", "9")
+        below.click("[data-action=priority]")
+        below.wait(lambda: 9 in [one["Priority"] for one in active(hospital.a)], "one more")
+        (first,) = (one["ID"] for one in active(hospital.a) if one["Priority"] == 9)
+        below.wait(lambda: first in below.driver.current_url, "the page follows the job")
+        below.open()
+        for one in active(hospital.a):
+            below.click(f"tr[data-transfer='{one['ID']}'] input")
+        below.click(".chosen-bar [data-action=cancel]")
+        below.wait(lambda: below.states()[:3] == ["Canceled"] * 3, "all three are canceled")
+        steered = [path for method, path in proxy.asked if method != "GET"]
+        assert set(steered) == {"transfers/actions"}
+    assert page.complaints() == []
+
+
+def active(server: OrthancServer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get(
+        "transfers/status", params={"state": "Running,Pending,Waiting,Paused"}
+    )["Transfers"]
+    return found
 
 
 def test_a_transfer_that_waits_for_a_dead_peer_says_so_and_is_canceled(

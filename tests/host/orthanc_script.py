@@ -15,6 +15,7 @@ from typing import Any
 from orthanc_transfers.core import errors
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Level, Resource
+from orthanc_transfers.core.rule_filter import Wanted
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.host import lifecycle, logs
 from orthanc_transfers.host.durability import Durability
@@ -23,6 +24,7 @@ from orthanc_transfers.host.native import context
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
+from orthanc_transfers.host.rule_facts import OrthancFacts
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.interfaces import PeerRequest, StepOutcome, StopReason
@@ -250,6 +252,19 @@ def syntax(request: Request) -> Response:
     return json_response(store.transfer_syntax(request.groups[0]))
 
 
+def rule_facts(request: Request) -> Response:
+    level, identifier = request.groups
+    wanted = request.json()
+    wanted = Wanted(**{**wanted, "tags": frozenset(wanted.get("tags", ()))})
+    # Who sent it, for want of other metadata that says so.
+    reader = OrthancFacts(sdk, lambda metadata: metadata.get("RemoteIP"))
+    before = sdk.asked
+    found = reader.facts(Resource(Level(level), identifier), wanted)
+    asked = sdk.asked - before
+    shown = None if found is None else asdict(found)
+    return json_response(json.loads(json.dumps([reader.why_unusable(wanted), asked, shown], default=sorted)))
+
+
 def list_peers(request: Request) -> Response:
     return json_response({name: peers.remote_self(name) for name in peers.names()})
 
@@ -322,6 +337,7 @@ Router(sdk).register(
         Route("/host/add/(.*)", {"POST": add}),
         Route("/host/instances/(.*)", {"DELETE": remove}),
         Route("/host/syntax/(.*)", {"GET": syntax}),
+        Route("/host/rule-facts/([a-zA-Z]*)/(.*)", {"POST": rule_facts}),
         Route("/host/peers", {"GET": list_peers}),
         Route("/host/peer", {"POST": call_peer}),
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.core.transfer_record import PUSH, SEND, StudyText, TransferRecord, TransferState
-from orthanc_transfers.ledger.past_transfers import PastTransfer, PastTransfers
+from orthanc_transfers.ledger.past_transfers import COUNT, PAGE, WITH_WORDS, PastTransfer, PastTransfers
 from orthanc_transfers.ledger.search import condition
 from orthanc_transfers.ledger.shown import record_to_json, text_to_json
 
@@ -67,19 +67,56 @@ def test_words_are_found_in_any_case_and_all_of_them(past: PastTransfers) -> Non
     assert found(past, text="' OR 1=1 --") == (0, [])
 
 
+def plan(path: Path, statement: str, values: tuple[Any, ...]) -> list[str]:
+    with closing(sqlite3.connect(path)) as index:
+        return [
+            str(step[3])
+            for step in index.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            if "LIST" not in step[3]
+        ]
+
+
 @pytest.mark.parametrize(
     "query", [{}, {"state": "Failure"}, {"peer": "a"}, {"direction": "send"}, {"id": "a,b"}]
 )
 def test_no_page_reads_all_rows(past: PastTransfers, path: Path, query: dict[str, str]) -> None:
     where, values = condition(TransferQuery.parse(query))
-    with closing(sqlite3.connect(path)) as index:
-        steps = index.execute(
-            f"EXPLAIN QUERY PLAN SELECT shown FROM transfers{where} ORDER BY ended DESC LIMIT 50",
-            values,
-        ).fetchall()
-    assert all("INDEX" in step[3] or "TEMP B-TREE" in step[3] for step in steps), steps
+    assert all("INDEX" in step for step in plan(path, COUNT.format(where=where), values))
+    steps = plan(path, PAGE.format(where=where), (*values, 50, 0))
+    assert all("INDEX" in step or "TEMP B-TREE" in step for step in steps), steps
     if "id" not in query:
-        assert not any("TEMP B-TREE" in step[3] for step in steps), steps
+        assert not any("TEMP B-TREE" in step for step in steps), steps
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"state": "Failure,Success", "peer": "a", "direction": "send", "since": "2026-01-01", "id": "a"}],
+)
+def test_words_are_looked_for_in_one_index_and_only_the_rows_of_a_page_are_read(
+    past: PastTransfers, path: Path, query: dict[str, str]
+) -> None:
+    where, values = condition(TransferQuery.parse({**query, "text": "müller thorax"}))
+    (step,) = plan(path, WITH_WORDS.format(where=where), values)
+    assert "USING COVERING INDEX by_words" in step
+    (step, _) = plan(path, PAGE.format(where=" WHERE rowid IN (?, ?)"), (1, 2, 50, 0))
+    assert "USING INTEGER PRIMARY KEY" in step
+
+
+def test_a_file_of_before_gets_the_index_of_words(past: PastTransfers, path: Path) -> None:
+    past.write([transfer(1)])
+    past.close()
+    with closing(sqlite3.connect(path)) as index:
+        index.execute("DROP INDEX by_words")
+    again = PastTransfers(lambda: path)
+    assert not again.open()
+    assert found(again, text="thorax") == (1, ["00000001"])
+    again.close()
+
+
+def test_pages_of_a_search_follow_one_another(past: PastTransfers) -> None:
+    past.write(transfer(number, f"Doe^{number % 2}") for number in range(100))
+    seen = [name for offset in range(0, 50, 20) for name in found(past, 20, offset, text="doe^1")[1]]
+    assert seen == [f"{number:08x}" for number in range(99, 0, -2)]
 
 
 def test_a_transfer_that_was_begun_anew_is_no_longer_there(past: PastTransfers) -> None:

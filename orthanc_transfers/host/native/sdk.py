@@ -61,6 +61,13 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
         path = self._string(Service.GET_CONFIGURATION_PATH, "reading the path of the configuration")
         return os.fsdecode(path)
 
+    def knows_tag(self, name: str) -> bool:
+        """Whether Orthanc's dictionary has a DICOM tag of that keyword, or of those digits (``gggg,eeee``)."""
+        entry = structures.DictionaryEntry()
+        parameters = structures.LookupDictionary(ctypes.pointer(entry), text(name))
+        code: int = self._invoke(self._context, Service.LOOKUP_DICTIONARY, byref(parameters))
+        return code == Code.SUCCESS
+
     def on_change(self, callback: Callable[[int], None]) -> None:
         """Register a callback that gets the type of every change (``ChangeType`` has the ones of interest).
 

@@ -31,6 +31,7 @@ class Service(enum.IntEnum):
     GET_CONFIGURATION_PATH = 6
     GET_CONFIGURATION = 13
     GET_ERROR_DESCRIPTION = 17
+    LOOKUP_DICTIONARY = 26
     SET_METRICS_VALUE = 31
     REGISTER_ON_CHANGE_CALLBACK = 1003
     REGISTER_REFRESH_METRICS_CALLBACK = 1011
@@ -196,6 +197,20 @@ class RestApiPost(Structure):
         ("body", c_void_p),
         ("bodySize", c_uint32),
     )
+
+
+class DictionaryEntry(Structure):
+    _fields_ = (
+        ("group", c_uint16),
+        ("element", c_uint16),
+        ("vr", c_int32),
+        ("minMultiplicity", c_uint32),
+        ("maxMultiplicity", c_uint32),
+    )
+
+
+class LookupDictionary(Structure):
+    _fields_ = (("target", POINTER(DictionaryEntry)), ("name", c_char_p))
 
 
 class RetrieveDynamicString(Structure):

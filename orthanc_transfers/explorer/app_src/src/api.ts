@@ -48,11 +48,7 @@ export const post = (path: string, body: unknown = {}) => request('POST', path, 
 export const put = (path: string, body: unknown) => request('PUT', path, body)
 export const remove = (path: string) => request('DELETE', path)
 
-/** Offers a file to the user. */
-export function saveAs(content: Blob, name: string): void {
-  const link = document.createElement('a')
-  link.href = URL.createObjectURL(content)
-  link.download = name
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000)
+/** The address of a file for links, which send no headers. */
+export function link(path: string): string {
+  return root + path + (token ? `${path.includes('?') ? '&' : '?'}token=${encodeURIComponent(token)}` : '')
 }

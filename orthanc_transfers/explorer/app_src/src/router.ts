@@ -7,6 +7,7 @@ addEventListener('hashchange', () => {
   scrollTo(0, 0)
 })
 
+/** Those of the menu, in its order; `views.ts` says what they show. */
 export const VIEWS = ['transfers', 'send', 'fetch', 'peers', 'settings'] as const
 export type View = (typeof VIEWS)[number]
 

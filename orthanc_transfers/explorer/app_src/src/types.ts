@@ -1,6 +1,6 @@
-/** What the routes answer; see docs/page.md. */
+/** What the routes answer; see docs/status-api.md. */
 export type State = 'Pending' | 'Running' | 'Waiting' | 'Paused' | 'Success' | 'Failure' | 'Canceled'
-export type Action = 'pause' | 'resume' | 'cancel' | 'resubmit'
+export type Action = 'pause' | 'resume' | 'cancel' | 'resubmit' | 'priority'
 
 export interface Transfer {
   ID: string
@@ -28,7 +28,7 @@ export interface Transfer {
   CompressionUsed: string | null
   Waiting: { For: string; Since: string } | null
   Error: string | null
-  Priority: number
+  Priority: number | null
   Created: string | null
   Started: string | null
   Ended: string | null
