@@ -1,0 +1,133 @@
+"""Three Orthancs on one PostgreSQL, behind nginx that gives each request to the next of them: one peer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.cluster import OrthancCluster
+from tests.support.dicom_data import ct_study, small_instances
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer
+from tests.support.postgresql import postgresql_is_installed
+from tests.support.recording_proxy import RecordingProxy
+
+pytestmark = [
+    pytest.mark.orthanc,
+    pytest.mark.skipif(not postgresql_is_installed(), reason="orthanc-postgresql is not installed"),
+]
+
+
+@dataclass(frozen=True)
+class Site:
+    """``a``, a server elsewhere, and the cluster, which it knows as ``c2``, and as ``c1`` without version 2."""
+
+    a: OrthancServer
+    cluster: OrthancCluster
+    proxies: dict[int, RecordingProxy]
+
+    def clear(self) -> None:
+        self.a.clear()
+        self.cluster.clear()
+        for proxy in self.proxies.values():
+            proxy.forget()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "own-disks"])
+def shared(
+    request: pytest.FixtureRequest, make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with OrthancCluster(folder, shared=request.param) as cluster:
+        a = make_shared_server(f"a-{request.param}", configuration={"Transfers": {"BucketSize": 64}})
+        with cluster.proxy_of_version_1() as first:
+            a.add_peer("c2", a, Url=cluster.url)
+            a.add_peer("c1", a, Url=first.url)
+            a.start()
+            yield Site(a, cluster, {1: first, 2: cluster.proxy})
+
+
+@pytest.fixture
+def site(shared: Site) -> Site:
+    shared.clear()
+    return shared
+
+
+def nodes_of(proxy: RecordingProxy) -> dict[str, set[str]]:
+    """The nodes that each push reached, by the identifiers of the transfers."""
+    reached: dict[str, set[str]] = defaultdict(set)
+    for seen in proxy.requests:
+        if "/push" in seen.uri:
+            assert seen.status == 200, seen
+            reached[seen.transfer].add(seen.upstream)
+    return reached
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd", "auto"])
+def test_a_push_goes_through_whatever_node_each_request_reaches(
+    site: Site, version: int, compression: str
+) -> None:
+    if version == 1 and compression not in ("none", "gzip"):
+        pytest.skip("version 1 knows none and gzip")
+    (study,) = {one["ParentStudy"] for one in site.a.upload_all(ct_study(12, size=192))}
+    for _ in range(2):
+        job = site.a.send([resource("Study", study)], f"c{version}", Compression=compression)["ID"]
+        known = site.a.wait_for_job(job)
+        assert known["State"] == "Success", known
+        for node in site.cluster.nodes:
+            assert node.md5s() == site.a.md5s()
+    assert max(len(nodes) for nodes in nodes_of(site.proxies[version]).values()) > 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_thousand_small_instances_arrive_once_each(site: Site, version: int) -> None:
+    site.a.upload_all(small_instances(1000))
+    patients = [resource("Patient", one) for one in site.a.get("patients")]
+    known = site.a.wait_for_job(site.a.send(patients, f"c{version}")["ID"])
+    assert known["State"] == "Success", known
+    assert site.cluster.any_node().md5s() == site.a.md5s()
+
+
+def test_a_small_push_is_one_request_whatever_node_it_reaches(site: Site) -> None:
+    studies = [one["ParentStudy"] for one in site.a.upload_all(small_instances(6))]
+    for study in sorted(set(studies)):
+        known = site.a.wait_for_job(site.a.send([resource("Study", study)], "c2")["ID"])
+        assert known["State"] == "Success", known
+    pushes = [seen for seen in site.proxies[2].requests if "/push" in seen.uri]
+    assert {seen.uri for seen in pushes} == {"/transfers/v2/push/whole"}
+    assert len(pushes) == len(set(studies))
+    assert site.cluster.any_node().md5s() == site.a.md5s()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_pull_from_the_cluster_asks_any_node(site: Site, version: int) -> None:
+    (study,) = {one["ParentStudy"] for one in site.cluster.any_node().upload_all(ct_study(12, size=192))}
+    known = site.a.wait_for_job(site.a.pull([resource("Study", study)], f"c{version}")["ID"])
+    assert known["State"] == "Success", known
+    assert site.a.md5s() == site.cluster.any_node().md5s()
+
+
+def test_the_report_of_a_push_is_found_at_every_node(site: Site) -> None:
+    (study,) = {one["ParentStudy"] for one in site.a.upload_all(ct_study(3, size=64))}
+    job = site.a.send([resource("Study", study)], "c2")["ID"]
+    known = site.a.wait_for_job(job)
+    assert known["State"] == "Success", known
+    transaction = known["Content"]["TransactionID"]
+    reports = [node.get(f"transfers/reports/{transaction}") for node in site.cluster.nodes]
+    assert reports[0] == reports[1] == reports[2]
+    assert {row["Outcome"] for row in reports[0]["Instances"]} == {"stored"}
+
+
+def test_the_cluster_is_one_originator(site: Site) -> None:
+    (study,) = {one["ParentStudy"] for one in site.a.upload_all(ct_study(2, size=64))}
+    body = {"Resources": [resource("Study", study)]}
+    site.a.wait_for_job(site.a.send(body["Resources"], "c2")["ID"])
+    originators = {
+        node.post("transfers/lookup", body["Resources"])["Originator"] for node in site.cluster.nodes
+    }
+    assert len(originators) == 1
