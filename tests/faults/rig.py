@@ -269,7 +269,7 @@ def start_rig(make: MakeServer, folder: Path, *, save_jobs: bool = True, **trans
 
 def staging(server: OrthancServer) -> Path:
     """The folder of what a server is receiving."""
-    return server.storage / "Transfers"
+    return Path(server.configuration["StorageDirectory"]) / "Transfers"
 
 
 def unfinished(server: OrthancServer) -> list[Path]:

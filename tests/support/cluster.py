@@ -1,4 +1,4 @@
-"""A cluster of real Orthancs: one PostgreSQL, one storage folder, nginx in front of them in turn, without stickiness."""
+"""A cluster of real Orthancs: one PostgreSQL, one storage folder, nginx in front that asks them in turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.orthanc_server import OrthancServer
+from tests.support.orthanc_server import ENTRY, OrthancServer
 from tests.support.postgresql import PostgreSQL, index_plugin
 from tests.support.recording_proxy import RecordingProxy
 from tests.support.waiting import wait_until
@@ -25,6 +25,8 @@ class OrthancCluster:
         size: int = 3,
         shared: bool = True,
         transfers: Mapping[str, Any] | None = None,
+        script: Path = ENTRY,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.database = PostgreSQL()
@@ -33,6 +35,7 @@ class OrthancCluster:
         self._shared = shared
         self._size = size
         self._transfers = dict(transfers or {})
+        self._script, self._environment = script, environment
         self.proxy: RecordingProxy
 
     def _node(self, number: int) -> OrthancServer:
@@ -51,6 +54,8 @@ class OrthancCluster:
                 "Transfers": transfers,
             },
             plugins=[index_plugin()],
+            script=self._script,
+            environment=self._environment,
         )
         cluster["Address"] = server.url.rstrip("/")
         return server
@@ -82,7 +87,7 @@ class OrthancCluster:
 
     def __exit__(self, *_: object) -> None:
         for server in self.nodes:
-            with contextlib.suppress(Exception):
+            if server.running:
                 self.go_on(server)
         self._stack.close()
 
