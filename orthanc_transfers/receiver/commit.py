@@ -112,6 +112,11 @@ class Commit:
         """Number of instances that are settled."""
         return 0 if self._importer is None else self._importer.done
 
+    @property
+    def late(self) -> list[str]:
+        """Instances imported when another node of the cluster had taken the transfer over."""
+        return [] if self._importer is None else self._importer.late
+
     def outcomes(self) -> list[InstanceOutcome]:
         """What became of each instance, in the order of the manifest."""
         importer = self._importer

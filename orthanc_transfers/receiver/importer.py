@@ -17,7 +17,7 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported, ImportStatus, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.import_log import ImportLog
-from orthanc_transfers.receiver.ownership import Ownership
+from orthanc_transfers.receiver.ownership import Fenced, Ownership
 from orthanc_transfers.receiver.unfinished_undo import NOTHING_KEPT
 from orthanc_transfers.receiver.verdicts import CHANGED_HERE, Judge, Verdict
 from orthanc_transfers.runtime import threads
@@ -70,6 +70,8 @@ class Importer:
         self._done = 0
         self.verdicts = bytearray(len(self._manifest))
         """A ``Verdict`` for each instance, by index."""
+        self.late: list[str] = []
+        """Instances imported when another node of the cluster had taken the transfer over."""
         self.reasons: dict[int, str] = {}
         """One sentence for those instances that need one, by index."""
 
@@ -246,7 +248,10 @@ class Importer:
         try:
             with self._bytes(instance) as data:
                 imported = self._store.add(data)
+                self._still_mine(imported)
                 verdict = self._judge(index, instance, data, imported)
+        except Fenced:
+            raise
         except ImportRefused as error:
             self._refuse(index, str(error))
         except TransferError as error:
@@ -255,6 +260,15 @@ class Importer:
             self.verdicts[index] = verdict
             with self._quiet:
                 self._done += 1
+
+    def _still_mine(self, imported: Imported) -> None:
+        """Raises ``Fenced``: another node of the cluster may have ended this transfer before the import."""
+        try:
+            self._ownership.check()
+        except Fenced:
+            if imported.status is ImportStatus.SUCCESS:
+                self.late.append(imported.id)
+            raise
 
     def _refuse(self, index: int, reason: str) -> None:
         # What was stored all the same must be known to the undo.

@@ -29,6 +29,7 @@ from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
+from orthanc_transfers.receiver.late_imports import settle_late_imports
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
 from orthanc_transfers.receiver.ownership import Fenced, Ownership
 from orthanc_transfers.receiver.recovery import InterruptedCommit
@@ -306,7 +307,12 @@ class IncomingTransfer:
         )
         try:
             summary = commit.run(cancellation)
-        except (Canceled, Corrupted, Fenced):
+        except (Canceled, Corrupted, Fenced) as error:
+            if isinstance(error, Fenced) and commit.late:
+                services = self._services
+                settle_late_imports(
+                    self.id, commit.late, services.ownership, services.store, services.closing
+                )
             if not commit.begun:
                 with self._lock:
                     self._become(PushState.RECEIVING)

@@ -129,6 +129,7 @@ KILLS = [
 STOPS = [
     FaultPoint("push", "receiver", "bucket written, not journalled", "Area.write after", 20),
     FaultPoint("push", "receiver", "verified and journalled", "Area.journal_committing after"),
+    FaultPoint("push", "receiver", "about to import", "OrthancStore.add before", 20),
     FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20),
     FaultPoint("push", "receiver", "outcome not journalled", "Area.journal_outcome before"),
 ]
