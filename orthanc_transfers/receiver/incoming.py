@@ -55,6 +55,8 @@ class ReceiverServices:
     threads: int
     """Number of threads that import, or verify, at a commit."""
     closing: Cancellation
+    """The server stops, or another node of the cluster has all transfers."""
+    ending: Cancellation
     """The server stops."""
     shared_instances: SharedInstances
     changed_instances: ChangedInstances
@@ -310,9 +312,7 @@ class IncomingTransfer:
         except (Canceled, Corrupted, Fenced) as error:
             if isinstance(error, Fenced) and commit.late:
                 services = self._services
-                settle_late_imports(
-                    self.id, commit.late, services.ownership, services.store, services.closing
-                )
+                settle_late_imports(self.id, commit.late, services.ownership, services.store, services.ending)
             if not commit.begun:
                 with self._lock:
                     self._become(PushState.RECEIVING)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
-from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.errors import Canceled, TransferError
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.ownership import Ownership
@@ -24,9 +25,12 @@ _PATIENCE = 3600
 
 
 def settle_late_imports(
-    transfer: str, late: Sequence[str], ownership: Ownership, store: InstanceStore, closing: Cancellation
+    transfer: str, late: Sequence[str], ownership: Ownership, store: InstanceStore, ending: Cancellation
 ) -> None:
-    """In the background: once the other node has ended the transfer, delete what was ``late`` if that undid it."""
+    """In the background: once the other node has ended the transfer, delete what was ``late`` if that undid it.
+
+    ``ending``: this server stops.
+    """
 
     def settle() -> None:
         for _ in range(round(_PATIENCE / _PERIOD)):
@@ -40,7 +44,10 @@ def settle_late_imports(
                     return
             except TransferError as error:
                 log.info("what was imported too late is not settled yet: %s", error)
-            if closing.wait(_PERIOD):
-                return
+            ending.wait(_PERIOD)
 
-    threads.start("transfers-late-imports", settle)
+    def run() -> None:
+        with suppress(Canceled):
+            settle()
+
+    threads.start("transfers-late-imports", run)
