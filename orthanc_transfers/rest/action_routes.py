@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orthanc_transfers.core.errors import BadRequest, TransferError
+from orthanc_transfers.core.errors import BadRequest, NotFound, TransferError
 from orthanc_transfers.core.json_fields import array_field, json_object, shown, string_field
 from orthanc_transfers.core.transfer_query import MAX_IDS
 from orthanc_transfers.ledger.actions import ACTIONS, PRIORITY
@@ -44,5 +44,6 @@ class ActionRoutes:
         try:
             job = self._steering.act(action, identifier, priority)
         except TransferError as error:
-            return {"ID": identifier, "Ok": False, "Error": str(error)}
+            unknown = {"Unknown": True} if isinstance(error, NotFound) else {}
+            return {"ID": identifier, "Ok": False, "Error": str(error), **unknown}
         return {"ID": identifier, "Ok": True, **({} if job is None else {"Job": job})}

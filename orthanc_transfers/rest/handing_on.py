@@ -53,11 +53,11 @@ class HandingOn:
                     return handler(request)
                 except OwnedElsewhere as elsewhere:
                     node = elsewhere.node
-                if self._is_handed_on(request):
+                if self.is_handed_on(request):
                     return Response(status=_MISDIRECTED)
                 trouble = "it has just lost it"
                 try:
-                    response = self._send(node, request)
+                    response = self.send(node, request)
                     if response.status != _MISDIRECTED:
                         return response
                 except PeerUnreachable as error:
@@ -72,7 +72,8 @@ class HandingOn:
 
         return handle
 
-    def _send(self, node: Node, request: Request) -> Response:
+    def send(self, node: Node, request: Request, timeout: float = _TIMEOUT) -> Response:
+        """The response of another node, after ``timeout`` seconds without one ``PeerUnreachable``."""
         sent = str(int(time.time()))
         mark = f"{sent}:{self._signature(sent, request)}"
         relayed = self._relay.send(
@@ -82,11 +83,12 @@ class HandingOn:
             request.query,
             {**request.headers, HANDED_ON: mark},
             request.body,
-            timeout=_TIMEOUT,
+            timeout=timeout,
         )
         return Response(relayed.body, relayed.content_type, relayed.headers, relayed.status)
 
-    def _is_handed_on(self, request: Request) -> bool:
+    def is_handed_on(self, request: Request) -> bool:
+        """Whether a request comes from another node of this cluster."""
         sent, _, signature = request.headers.get(HANDED_ON, "").partition(":")
         if not (sent.isascii() and sent.isdigit() and len(sent) < 12):
             return False
