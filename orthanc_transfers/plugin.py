@@ -213,10 +213,9 @@ class Plugin:
     def register(self) -> None:
         """Register jobs, metrics, hooks and routes with Orthanc."""
         # The routes come last: should Orthanc refuse anything, no peer meets a plugin of which a part is missing.
-        lifecycle.on_stopped(self._sdk, self._stopped)
         jobs = self._jobs = JobEngine(self._sdk, self._reload, self._job_durability.add)
         self._sdk.on_metrics(self._publish_metrics)
-        lifecycle.on_started(self._sdk, self._started)
+        lifecycle.on_life(self._sdk, started=self._started, stopped=self._stopped)
         user_routes = UserRoutes(self._services, jobs)
         clock = self._services.clock
         active = ActiveTransfers(jobs, self._registry, clock)

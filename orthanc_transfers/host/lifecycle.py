@@ -8,25 +8,12 @@ from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import ChangeType
 
 
-def on_started(sdk: Sdk, callback: Callable[[], None]) -> None:
-    """Call back, in a thread of Orthanc, once the server is up.
+def on_life(sdk: Sdk, *, started: Callable[[], None], stopped: Callable[[], None]) -> None:
+    """Call back, in a thread of Orthanc, once the server is up, and once it stops.
 
-    From then on the database and the REST API can be used.
+    Between the two the database and the REST API can be used; the SDK in both callbacks.
     """
-    _on(sdk, ChangeType.ORTHANC_STARTED, callback)
-
-
-def on_stopped(sdk: Sdk, callback: Callable[[], None]) -> None:
-    """Call back, in a thread of Orthanc, once the server stops, while the SDK can still be used."""
-    _on(sdk, ChangeType.ORTHANC_STOPPED, callback)
-
-
-def _on(sdk: Sdk, wanted: ChangeType, callback: Callable[[], None]) -> None:
-    def changed(change: int) -> None:
-        if change == wanted:
-            callback()
-
-    sdk.on_change(changed)
+    sdk.on_change({ChangeType.ORTHANC_STARTED: started, ChangeType.ORTHANC_STOPPED: stopped})
 
 
 def publish_metrics(sdk: Sdk, values: Mapping[str, float]) -> None:

@@ -39,6 +39,7 @@ from orthanc_transfers.core.messages_v2 import (
     ENCODING_HEADER,
     FIRST_HEADER,
     PATIENTS_HEADER,
+    STORED_HEADER,
     XXH3_HEADER,
     ChunksRequest,
     PushCreationV2,
@@ -107,16 +108,20 @@ class PeerClient:
         timeout: float | None = None,
         first: int | None = None,
         patients: bool = False,
+        stored: bool = False,
     ) -> LookupResponse:
         """The instances that the peer has below some resources (JSON), or the ``first`` of them, if it can tell.
 
-        With their ``patients``, if it can tell.
+        With their ``patients``, if it can tell. ``stored``: resources that it does not have are left out, if it can do
+        that; others say 404.
         """
         headers = {ACCEPT_ENCODING: ZSTD}
         if first is not None:
             headers[FIRST_HEADER] = str(first)
         if patients:
             headers[PATIENTS_HEADER] = "1"
+        if stored:
+            headers[STORED_HEADER] = "1"
         request = self._json_post(paths.LOOKUP, resources, headers=headers, timeout=timeout, repeatable=True)
         return self._until_valid(lambda: self._parsed(request, LookupResponse.parse)[0])
 

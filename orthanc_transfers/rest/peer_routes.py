@@ -28,6 +28,7 @@ from orthanc_transfers.core.messages_v2 import (
     FIRST_HEADER,
     PATIENTS_HEADER,
     PROBE_HEADERS,
+    STORED_HEADER,
     XXH3_HEADER,
     Capabilities,
     ChunksRequest,
@@ -91,6 +92,8 @@ class PeerRoutes:
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
         resources = parse_resources(request.json(self._pushes.settings.max_values))
+        if STORED_HEADER in request.headers:
+            resources = tuple(one for one in resources if self._store.exists(one))
         first = request.headers.get(FIRST_HEADER)
         with _busy_when_stopping():
             if first is None:

@@ -188,6 +188,16 @@ def test_a_long_manifest_may_come_encoded_and_be_answered_so(server: OrthancServ
     assert sorted(found, key=lambda one: one["ID"]) == push.instances
 
 
+def test_what_is_not_stored_can_be_left_out_of_a_lookup(server: OrthancServer) -> None:
+    stored = server.upload_all(small_instances(2))
+    wanted = [{"Level": "Study", "ID": UNKNOWN_ID}, {"Level": "Study", "ID": stored[0]["ParentStudy"]}]
+    assert server.request("POST", "transfers/lookup", json=wanted).status_code == 404
+    answer = server.request("POST", "transfers/lookup", json=wanted, headers={"transfers-stored": "1"})
+    assert {one["ID"] for one in answer.json()["Instances"]} == {one["ID"] for one in stored}
+    answer = server.request("POST", "transfers/lookup", json=wanted[:1], headers={"transfers-stored": "1"})
+    assert answer.json()["Instances"] == []
+
+
 def test_several_ranges_travel_in_one_request(push: RawPush) -> None:
     push.create()
     area = b"".join(push.files)

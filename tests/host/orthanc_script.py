@@ -313,10 +313,13 @@ def stop() -> None:
     engine.release_all()
 
 
-lifecycle.on_started(sdk, lambda: moments.append("started"))
-lifecycle.on_started(sdk, lambda: moments.append("started, told twice"))
-lifecycle.on_started(sdk, sdk.check_version)
-lifecycle.on_stopped(sdk, stop)
+def start() -> None:
+    moments.append("started")
+    sdk.check_version()
+
+
+lifecycle.on_life(sdk, started=start, stopped=stop)
+lifecycle.on_life(sdk, started=lambda: moments.append("started, told twice"), stopped=lambda: None)
 Router(sdk).register(
     [
         Route("/host/echo/([a-z]*)/?([0-9]*)", dict.fromkeys(METHODS, echo)),

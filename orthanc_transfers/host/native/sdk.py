@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import byref
 from typing import Any
 
@@ -16,7 +16,7 @@ from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.host.native import structures
 from orthanc_transfers.host.native.buffers import pinned
-from orthanc_transfers.host.native.calls import guarded, immortal, text, uint32
+from orthanc_transfers.host.native.calls import guarded, immortal, keep_thread_state, text, uint32
 from orthanc_transfers.host.native.job_calls import JobCalls
 from orthanc_transfers.host.native.peer_calls import PeerCalls
 from orthanc_transfers.host.native.route_calls import RouteCalls
@@ -68,14 +68,18 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
         code: int = self._invoke(self._context, Service.LOOKUP_DICTIONARY, byref(parameters))
         return code == Code.SUCCESS
 
-    def on_change(self, callback: Callable[[int], None]) -> None:
-        """Register a callback that gets the type of every change (``ChangeType`` has the ones of interest).
+    def on_change(self, callbacks: Mapping[int, Callable[[], None]]) -> None:
+        """Register callbacks by the type of the change (``ChangeType``), once for all.
 
-        May be called several times; does not disturb the one callback of the ``orthanc`` module.
+        Does not disturb the one callback of the ``orthanc`` module.
         """
 
         def changed(change: int, _level: int, _resource: bytes | None) -> int:
-            callback(change)
+            # Called for each change, of which an import makes four or five.
+            keep_thread_state()
+            callback = callbacks.get(change)
+            if callback is not None:
+                callback()
             return Code.SUCCESS
 
         thunk = structures.OnChangeCallback(guarded(changed, Code.PLUGIN))
