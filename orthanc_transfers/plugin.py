@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from orthanc_transfers._startup import described
 from orthanc_transfers._version import __version__
+from orthanc_transfers.clustering import Clustering
 from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
@@ -134,12 +134,15 @@ class Plugin:
 
         # Receiving
         clock = SystemClock()
-        reports = Reports(staging_directory / "reports", settings.report_retention, clock)
-        staging = Staging(
-            staging_directory,
+        self._clustering = Clustering(settings, configuration, staging_directory, clock)
+        home = self._clustering.home
+        reports = Reports(home / "reports", settings.report_retention, clock)
+        staging = self._staging = Staging(
+            home,
             max_size=settings.max_staging_size,
             clock=clock,
             storage=lambda: None if sdk.storage_is_elsewhere() else storage,
+            shared=self._clustering.areas,
         )
         self._registry = Registry(
             staging=staging,
@@ -149,6 +152,7 @@ class Plugin:
             reports=reports,
             read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
             capacity=OrthancCapacity(sdk, StorageLimits.parse(configuration)),
+            ownership=self._clustering.ownership,
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)
@@ -156,7 +160,7 @@ class Plugin:
         # The ledger of all transfers
         self._texts = Texts(OrthancTexts(sdk), clock)
         self._ledger = Ledger(
-            lambda: staging.root / HISTORY,
+            lambda: staging.home / HISTORY,
             self._registry,
             reports,
             self._texts,
@@ -166,13 +170,13 @@ class Plugin:
 
         # Limits on bandwidth
         self._throttle = Throttle(
-            BandwidthLimits.configured(settings), clock, lambda: staging.root / SETTINGS
+            BandwidthLimits.configured(settings), clock, lambda: staging.home / SETTINGS
         )
         self._throttle.load()
 
         # Jobs
-        originator = str(uuid.uuid4())
-        self._ack_logs = AckLogs(staging.root / SENT)
+        originator = self._clustering.ownership.originator
+        self._ack_logs = AckLogs(staging.home / SENT)
         self._job_durability = JobDurability(durability.sync_index)
         self._services = Services(
             store=store,
@@ -231,7 +235,7 @@ class Plugin:
             SettingsRoutes(self._services.settings, self._throttle),
             ActionRoutes(Steering(jobs, self._services, self._ledger, active)),
         )
-        Router(self._sdk).register(table)
+        Router(self._sdk).register(self._clustering.spread(table))
         log.warning("transfers accelerator %s is loaded", __version__)
 
     def _reload(self, kind: str, saved: dict[str, Any]) -> Job:
@@ -252,6 +256,7 @@ class Plugin:
             partial(self._ack_logs.drop_lost, self._saved_tokens),
             self._ledger.start,
             self._pushes.recover,
+            partial(self._clustering.start, self._staging, self._registry, self._pushes),
             self._start_jobs,
         )
 
@@ -266,6 +271,7 @@ class Plugin:
             self._job_durability.close,
             self._release_jobs,
             self._pushes.close,
+            self._clustering.close,
             self._ledger.close,
         )
 

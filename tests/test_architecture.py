@@ -1,6 +1,8 @@
 """The layers of docs/design.md. Imports go to lower layers only, and never between the three in the middle:
 
 core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- ledger <- rest <- host <- plugin
+
+``cluster`` is beside ``jobs``; only ``clustering``, beside the composition root, knows it.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ LAYERS = {
     "pipeline": 3,
     "receiver": 3,
     "jobs": 4,
+    "cluster": 4,
     "ledger": 5,
     "rest": 6,
     "host": 7,
+    "clustering": 7,
     "plugin": 8,
     "cli": 8,
     "": 9,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.rest.action_routes import ActionRoutes
-from orthanc_transfers.rest.http import Handler, Route, RouteTable
+from orthanc_transfers.rest.http import Route, RouteTable
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.own_site import no_foreign_forms, own_site
 from orthanc_transfers.rest.page_routes import PageRoutes
@@ -34,12 +33,8 @@ def routes(
     measure: MeasureRoutes,
     settings: SettingsRoutes,
     actions: ActionRoutes,
-    anywhere: Callable[[Handler], Handler] = lambda handler: handler,
 ) -> RouteTable:
-    """All routes of the plugin; patterns match whole paths.
-
-    ``anywhere`` wraps those that name a transfer, which may be at another node of a cluster.
-    """
+    """All routes of the plugin; patterns match whole paths."""
     return (
         Route(paths.PLUGINS, {"GET": plugin.list_plugins}),
         Route(paths.EXPLORER_SCRIPT, {"GET": plugin.explorer}),
@@ -64,18 +59,18 @@ def routes(
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),
         Route(paths.PUSH_V1, {"POST": peer.create_push_v1}),
-        Route(_PUSH_V1, {"DELETE": anywhere(peer.drop_push)}),
-        Route(paths.bucket(_PUSH_V1, "([0-9]+)"), {"PUT": anywhere(peer.put_bucket)}),
-        Route(paths.commit(_PUSH_V1), {"POST": anywhere(peer.commit_push_v1)}),
+        Route(_PUSH_V1, {"DELETE": peer.drop_push}),
+        Route(paths.bucket(_PUSH_V1, "([0-9]+)"), {"PUT": peer.put_bucket}),
+        Route(paths.commit(_PUSH_V1), {"POST": peer.commit_push_v1}),
         Route(paths.CAPABILITIES, {"GET": peer.capabilities}),
-        Route(paths.PUSH_V2, {"POST": anywhere(peer.create_push_v2)}),
-        Route(paths.WHOLE_PUSH, {"POST": anywhere(peer.whole_push)}),
+        Route(paths.PUSH_V2, {"POST": peer.create_push_v2}),
+        Route(paths.WHOLE_PUSH, {"POST": peer.whole_push}),
         Route(
             _PUSH_V2,
-            {"GET": anywhere(peer.push_status), "DELETE": anywhere(peer.drop_push)},
+            {"GET": peer.push_status, "DELETE": peer.drop_push},
         ),
-        Route(_PUSH_V2 + "((?:/[0-9]+/[0-9]+)+)", {"PUT": anywhere(peer.put_ranges)}),
-        Route(paths.commit(_PUSH_V2), {"POST": anywhere(peer.commit_push_v2)}),
+        Route(_PUSH_V2 + "((?:/[0-9]+/[0-9]+)+)", {"PUT": peer.put_ranges}),
+        Route(paths.commit(_PUSH_V2), {"POST": peer.commit_push_v2}),
         Route(paths.CHUNKS_V2, {"POST": peer.post_chunks}),
         Route(paths.MEASURE, {"POST": measure.take_bytes}),
         Route(paths.measured_bytes("([0-9]{1,9})"), {"GET": measure.send_bytes}),

@@ -1,0 +1,102 @@
+"""Puts a server into its cluster: the parts that only a node of one has, and what stands for them in any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orthanc_transfers.core import paths
+from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.net.relay import Relay
+from orthanc_transfers.receiver.adoption import Successor
+from orthanc_transfers.receiver.ownership import Ownership
+from orthanc_transfers.receiver.pushes import PushService
+from orthanc_transfers.receiver.registry import Registry
+from orthanc_transfers.receiver.single_server import SingleServer
+from orthanc_transfers.receiver.staging import Staging
+from orthanc_transfers.rest.all_nodes import AllNodes
+from orthanc_transfers.rest.handing_on import HandingOn
+from orthanc_transfers.rest.http import Handler, RouteTable
+
+if TYPE_CHECKING:
+    from orthanc_transfers.cluster.cluster import Cluster
+
+_CONNECTIONS = 16
+"""Kept to each other node."""
+
+
+class Clustering:
+    """Joins the cluster that the settings name, if they do. ``configuration`` is Orthanc's.
+
+    ``directory`` is the ``StagingDirectory``. Raises ``ConfigurationError``.
+    """
+
+    def __init__(
+        self, settings: Settings, configuration: Mapping[str, Any], directory: Path, clock: Clock
+    ) -> None:
+        self._directory = directory
+        self._shared = settings.cluster.shared_staging
+        self._cluster = _join(settings, configuration, clock) if settings.cluster.enabled else None
+        self.ownership: Ownership = SingleServer() if self._cluster is None else self._cluster.ownership
+        self._ca_certificates = str(configuration.get("HttpsCACertificates", ""))
+
+    @property
+    def home(self) -> Path:
+        """The folder of what is this server's own, over all its starts."""
+        if self._cluster is None or not self._shared:
+            return self._directory
+        return self._directory / self._cluster.ownership.node.name
+
+    @property
+    def areas(self) -> Callable[[], Path] | None:
+        """Tells the folder of this node's areas on the shared storage; ``None``: it is ``home``."""
+        if self._cluster is None or not self._shared:
+            return None
+        ownership = self._cluster.ownership
+        return lambda: self._directory / ownership.node.staging
+
+    def start(self, staging: Staging, registry: Registry, pushes: PushService) -> None:
+        """Take over from nodes that die, from now on. To be called once Orthanc has started."""
+        if self._cluster is not None:
+            successor = Successor(staging, registry, pushes, self._directory if self._shared else None)
+            self._cluster.ownership.on_adoption(successor.adopt, successor.let_go)
+            self._cluster.ownership.start()
+
+    def spread(self, table: RouteTable) -> RouteTable:
+        """The routes, of which those that name a transfer find it at whatever node it is."""
+        if self._cluster is None:
+            return table
+        ownership = self._cluster.ownership
+        handing_on = HandingOn(ownership, Relay(_CONNECTIONS, self._ca_certificates), self._cluster.secret)
+        nodes = AllNodes(handing_on, ownership.node.name, ownership.others)
+        wrappers: dict[str, Callable[[Handler], Handler]] = {
+            paths.STATUS: nodes.status,
+            paths.ACTIONS: nodes.actions,
+        }
+        spread = []
+        for route in table:
+            wrap = wrappers.get(route.pattern)
+            if wrap is None and route.pattern.startswith((paths.PUSH_V1, paths.PUSH_V2)):
+                wrap = handing_on.wrap
+            methods = {name: wrap(handler) for name, handler in route.methods.items()} if wrap else None
+            spread.append(route if methods is None else replace(route, methods=methods))
+        return tuple(spread)
+
+    def close(self) -> None:
+        """Leave the cluster, once nothing is written any more."""
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def _join(settings: Settings, configuration: Mapping[str, Any], clock: Clock) -> Cluster:
+    try:
+        from orthanc_transfers.cluster.cluster import join
+    except ImportError as error:
+        raise ConfigurationError(
+            f"a cluster needs psycopg, which cannot be imported ({error}): pip install 'orthanc-transfers[cluster]'"
+        ) from error
+    return join(settings, configuration, clock, shared_staging=settings.cluster.shared_staging)
