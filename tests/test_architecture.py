@@ -157,6 +157,7 @@ def test_every_module_has_a_place_in_the_layers() -> None:
         ("net.retry", "from orthanc_transfers.pipeline.progress import Progress"),
         ("pipeline.executor", "from orthanc_transfers.receiver import writer"),
         ("receiver.staging", "from orthanc_transfers.net.bandwidth import Bandwidth"),
+        ("receiver.registry", "from orthanc_transfers.cluster.ownership import PostgresOwnership"),
         ("jobs.push", "import orthanc_transfers.host.jobs"),
         ("jobs.push", "import orthanc"),
         ("jobs.push", "threading.Thread(target=run).start()"),

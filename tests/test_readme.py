@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from orthanc_transfers.core.cluster_settings import ClusterSettings
 from orthanc_transfers.core.settings import Settings, parse_settings
 from tests.support.dicom_data import small_instances
 from tests.support.orthanc_server import CHECKOUT, OrthancServer
@@ -66,8 +67,13 @@ def test_the_table_of_options_is_complete_and_has_the_defaults() -> None:
         for name, text in rows.items()
         if re.fullmatch(r"`(?:false|true|\[\])`|[0-9]+", text)
     }
-    assert set(rows) - set(defaults) == {"StagingDirectory", "CongestionControl"}
+    assert set(rows) - set(defaults) == {"StagingDirectory", "CongestionControl", "Cluster"}
     assert rows["CongestionControl"] == "`auto`"
     # An option with the default of the table is as good as none; and an empty section names all that there are.
     assert parse_settings({**defaults, "CongestionControl": "auto", "StagingDirectory": ""}) == Settings()
     assert len(rows) == len(Settings.__dataclass_fields__)
+    cluster = dict(re.findall(r"^\| `Cluster\.(\w+)` \| (.*?) \|", section("Configuration"), re.MULTILINE))
+    assert len(cluster) == len(ClusterSettings.__dataclass_fields__)
+    defaults = {name: cluster[name] for name in ("Enabled", "SharedStaging", "AdoptAfter")}
+    assert list(defaults.values()) == ["`true`", "`true`", str(ClusterSettings().adopt_after)]
+    assert parse_settings({"Cluster": dict.fromkeys(set(cluster) - set(defaults), "")})

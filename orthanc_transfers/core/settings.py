@@ -11,10 +11,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orthanc_transfers.core.bandwidth_schedule import Schedule, parse_schedule
+from orthanc_transfers.core.cluster_settings import ClusterSettings, cluster_to_json, parse_cluster
 from orthanc_transfers.core.errors import ConfigurationError
 
 KB = 1024
@@ -76,6 +77,8 @@ class Settings:
     """Limits of all sending and fetching together by day and hour, in place of ``max_bandwidth``."""
     congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Whether this Orthanc is one of several on one PostgreSQL."""
 
     @property
     def max_values(self) -> int:
@@ -99,7 +102,8 @@ def parse_settings(section: Any) -> Settings:
         try:
             values[option.field] = option.parse(section[name])
         except ValueError as error:
-            complaints.append(f'"{name}" must be {error}, and is {_shown(section[name])}')
+            shown = "" if name in _SECRET else f", and is {_shown(section[name])}"
+            complaints.append(f'"{name}" must be {error}{shown}')
     if complaints:
         raise ConfigurationError('in the section "Transfers", ' + "; ".join(complaints))
     return Settings(**values)
@@ -113,6 +117,8 @@ def settings_to_json(settings: Settings) -> dict[str, Any]:
 def _written(name: str, value: Any) -> Any:
     if name == "BandwidthSchedule":
         return [row.to_json() for row in value]
+    if name == "Cluster":
+        return cluster_to_json(value)
     if value is None:
         return 0  # a time-out
     unit = _UNITS.get(name, 1)
@@ -189,6 +195,9 @@ _UNITS = {
     "MaxPeerBandwidth": MEGABIT,
 }
 
+# Options of which nothing is repeated in an error.
+_SECRET = frozenset({"Cluster"})
+
 _MAX_THREADS = 256
 _YEAR = 366 * 24 * 3600
 
@@ -216,4 +225,5 @@ _OPTIONS: dict[str, _Option] = {
     "BrowsePeers": _Option("browse_peers", _boolean),
     "BandwidthSchedule": _Option("bandwidth_schedule", parse_schedule),
     "CongestionControl": _Option("congestion_control", _congestion_control),
+    "Cluster": _Option("cluster", parse_cluster),
 }

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_transfers.core.bandwidth_schedule import ScheduleRow
+from orthanc_transfers.core.cluster_settings import ClusterSettings
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.settings import Settings, parse_settings, settings_to_json
 from tests.core.any_json import any_json
@@ -38,6 +39,13 @@ EVERY_OPTION = {
     "MaxPeerBandwidth": 0.5,
     "BandwidthSchedule": [{"Days": "Mon-Fri", "From": "08:00", "To": "18:00", "LimitKBs": 1000}],
     "CongestionControl": "cubic",
+    "Cluster": {
+        "Enabled": True,
+        "NodeName": "one",
+        "Address": "http://10.0.0.5:8042",
+        "SharedStaging": False,
+        "AdoptAfter": 60,
+    },
 }
 COUNTS = [
     "Threads",
@@ -107,6 +115,7 @@ def test_every_option_arrives_in_the_unit_of_the_program() -> None:
         max_peer_bandwidth=500_000,
         bandwidth_schedule=(ScheduleRow("Mon-Fri", 480, 1080, 1000),),
         congestion_control="cubic",
+        cluster=ClusterSettings(True, "", "one", "http://10.0.0.5:8042", False, 60),
     )
     assert settings_to_json(parse_settings(EVERY_OPTION)) == EVERY_OPTION
     assert parse_settings(settings_to_json(Settings())) == Settings()

@@ -32,9 +32,10 @@ def index_plugin() -> Path:
 
 
 class PostgreSQL:
-    """A server with an empty database, on a free port of this machine, without authentication."""
+    """A server with an empty database, on a free port of this machine; without authentication unless ``password``."""
 
-    def __init__(self) -> None:
+    def __init__(self, password: str = "") -> None:
+        self.password = password
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,19 +50,28 @@ class PostgreSQL:
             "Port": self.port,
             "Database": "postgres",
             "Username": _USER,
-            "Password": "",
+            "Password": self.password,
             "EnableSsl": False,
             "Lock": False,
         }
+
+    @property
+    def uri(self) -> str:
+        """As libpq takes it."""
+        return f"postgresql://{_USER}:{self.password}@127.0.0.1:{self.port}/postgres"
 
     def __enter__(self) -> PostgreSQL:
         programs = _programs()
         if programs is None:
             raise OrthancError("PostgreSQL is not installed")
         self._let_in()
-        data = self._folder / "data"
+        secret = self._folder / "password"
+        secret.write_text(self.password or "none")
         made = subprocess.run(
-            [*_as_user(), programs / "initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync"],
+            [
+                *(*_as_user(), programs / "initdb", "-D", self._data, "-U", _USER, "--no-sync"),
+                *("-A", "scram-sha-256" if self.password else "trust", "--pwfile", secret),
+            ],
             cwd=self._folder,
             capture_output=True,
             text=True,
@@ -69,20 +79,37 @@ class PostgreSQL:
         )
         if made.returncode:
             raise OrthancError(f"initdb failed: {made.stdout}{made.stderr}")
-        with (self._folder / "log").open("wb") as log:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, again after ``stop``."""
+        programs = _programs()
+        assert programs is not None
+        log = self._folder / "log"
+        with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    *(*_as_user(), programs / "postgres", "-D", data, "-F", "-p", str(self.port)),
+                    *(*_as_user(), programs / "postgres", "-D", self._data, "-F", "-p", str(self.port)),
                     *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"),
                 ],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         wait_until(self._ready, "PostgreSQL is ready", 60)
-        return self
+
+    def stop(self) -> None:
+        """Stop it, with all its connections; what is in it stays."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

@@ -1,0 +1,1 @@
+"""Several Orthancs on one PostgreSQL: who receives which transfer, and what all of them know."""
