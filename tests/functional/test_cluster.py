@@ -117,7 +117,7 @@ def test_the_report_of_a_push_is_found_at_every_node(site: Site) -> None:
     job = site.a.send([resource("Study", study)], "c2")["ID"]
     known = site.a.wait_for_job(job)
     assert known["State"] == "Success", known
-    transaction = known["Content"]["TransactionID"]
+    transaction = known["Content"]["Transaction"]
     reports = [node.get(f"transfers/reports/{transaction}") for node in site.cluster.nodes]
     assert reports[0] == reports[1] == reports[2]
     assert {row["Outcome"] for row in reports[0]["Instances"]} == {"stored"}
