@@ -21,7 +21,7 @@ from orthanc_transfers.cluster.nodes import Membership
 from orthanc_transfers.cluster.takeover import Takeover, packed
 from orthanc_transfers.core.errors import Busy, TransferError
 from orthanc_transfers.core.model import Manifest, PushState
-from orthanc_transfers.receiver.ownership import Adoption, Fenced, Node, Overlap, OwnedElsewhere
+from orthanc_transfers.receiver.ownership import Adoption, Fenced, Node, Overlap, OwnedElsewhere, TakenOver
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +142,12 @@ class PostgresOwnership:
                 )
             if answer == "ending":
                 raise Busy("another node of this cluster is ending what it took over", _RETRY_AFTER)
-            if answer == "elsewhere":
+            if answer in ("elsewhere", "known"):
                 # Returns if it has gone, or come here, meanwhile.
                 self._locate(("", kind, token), deadline)
+                known = self._mine.get(("", kind, token))
+                if known is not None:
+                    raise TakenOver(known)
             self._takeover.wait(_LOOK)
 
     def locate(self, *, identifier: str = "", kind: str = "", token: str = "") -> None:

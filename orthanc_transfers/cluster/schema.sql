@@ -73,8 +73,12 @@ BEGIN
         RETURN 'fenced';
     END IF;
     DELETE FROM orthanc_transfers.transfers
-        WHERE kind = new_kind AND token = new_token AND identifier <> new_identifier
-        AND (owner = me OR (kind = 'pull' AND state = 'ended'));
+        WHERE kind = new_kind AND token = new_token AND owner <> me AND kind = 'pull' AND state = 'ended';
+    PERFORM 1 FROM orthanc_transfers.transfers
+        WHERE kind = new_kind AND token = new_token AND identifier <> new_identifier AND owner = me;
+    IF FOUND THEN
+        RETURN 'known';
+    END IF;
     SELECT state INTO other FROM orthanc_transfers.transfers WHERE kind = new_kind AND token = new_token;
     IF FOUND AND new_kind = 'pull' AND other <> 'receiving' THEN
         RETURN 'ending';

@@ -39,6 +39,14 @@ class OwnedElsewhere(TransferError):
         self.node = node
 
 
+class TakenOver(TransferError):
+    """This node has a transfer of that kind and token already: it has just taken it over. Never leaves the receiver."""
+
+    def __init__(self, identifier: str) -> None:
+        super().__init__(f"transfer {identifier} was taken over from another node of this cluster")
+        self.identifier = identifier
+
+
 class Fenced(Busy):
     """This node was silent for so long that another one took its transfers over: it must not write any more."""
 
@@ -110,7 +118,7 @@ class Ownership(Protocol):
 
         ``limit``: so many pushes at most are received by all nodes together. ``meta`` is kept for ``Inherited``.
         Raises ``OwnedElsewhere`` if another node has one of that kind and token; a pull that has ended there is
-        forgotten instead. ``Busy`` beyond the limit, after ``patience`` seconds.
+        forgotten instead. ``TakenOver`` if this node has it. ``Busy`` beyond the limit, after ``patience`` seconds.
         """
 
     def locate(self, *, identifier: str = "", kind: str = "", token: str = "") -> None:

@@ -21,7 +21,7 @@ from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import IncomingTransfer, ReceiverServices
 from orthanc_transfers.receiver.open_request import OpenRequest
-from orthanc_transfers.receiver.ownership import Ownership
+from orthanc_transfers.receiver.ownership import Ownership, TakenOver
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
@@ -193,9 +193,18 @@ class Registry:
         Raises ``ReadOnly``, ``FatalInstance``, ``TooLarge``, ``NoSpace``; ``Conflict`` if the token is known with
         another manifest (a pull starts over then, unless it is being committed).
         """
+        while True:
+            try:
+                return self._open(request, cancellation or self._closing)
+            except TakenOver as taken:
+                with self._lock:
+                    expired = taken.identifier not in self._transfers
+                if expired:
+                    self.ownership.forget(taken.identifier)
+
+    def _open(self, request: OpenRequest, cancellation: Cancellation) -> IncomingTransfer:
         self.check_writable()
         key = (request.kind, request.token)
-        cancellation = cancellation or self._closing
         while True:
             with self._lock:
                 known = self._tokens.get(key)

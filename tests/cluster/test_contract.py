@@ -60,8 +60,8 @@ def test_what_was_never_there_is_not_elsewhere(ownership: Ownership) -> None:
 
 def test_a_pull_that_starts_anew_has_the_same_token(ownership: Ownership) -> None:
     ownership.claim("one", "pull", "token", META, limit=0)
-    ownership.claim("two", "pull", "token", META, limit=0)
     ownership.forget("one")
+    ownership.claim("two", "pull", "token", META, limit=0)
     ownership.locate(kind="pull", token="token")
     ownership.begin_commit("two", MANIFEST)
 
