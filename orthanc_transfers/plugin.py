@@ -69,6 +69,7 @@ from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
+from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
 
@@ -192,6 +193,7 @@ class Plugin:
 
         # Routes
         sockets = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
+        budget = ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock)
         self._peer_routes = PeerRoutes(
             store,
             self._chunk_reader,
@@ -200,7 +202,8 @@ class Plugin:
             originator,
             sockets.tune,
             self._closing,
-            ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock),
+            budget,
+            WholePulls(self._chunk_reader, bucket_size=settings.bucket_size, max_at_once=budget.total),
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
         self._page_routes = PageRoutes(

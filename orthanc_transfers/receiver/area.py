@@ -124,6 +124,9 @@ class Area:
 
     # --- the bytes
 
+    in_memory = False
+    """Whether its bytes are in memory only."""
+
     @property
     def bytes_lost(self) -> bool:
         """Whether its bytes were in the memory of a process that has ended."""

@@ -186,6 +186,11 @@ class IncomingTransfer:
         return self._writer.stored_count
 
     @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are in memory only, and asked for again after a restart."""
+        return self._area.in_memory
+
+    @property
     def received_size(self) -> int:
         """Bytes that have arrived, also before a restart."""
         return self._area.written

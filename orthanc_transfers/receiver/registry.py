@@ -158,6 +158,11 @@ class Registry:
         """Whether Orthanc has limits: then a transfer is announced as a whole, with its patients."""
         return self._recycling is not None
 
+    @property
+    def memory_free(self) -> int:
+        """Bytes that a transfer opened ``in_memory`` may have now, as far as memory and ``MaxStagingSize`` go."""
+        return self._staging.memory_free
+
     def check_count(self, count: int) -> None:
         """Raise ``TooLarge`` if no transfer may have so many instances; ``open`` and ``grow`` do so too."""
         self._growth.check_count(count)

@@ -151,6 +151,15 @@ class Staging:
                 )
             self._promised[identifier] = self._promised.get(identifier, 0) + needed
 
+    @property
+    def memory_free(self) -> int:
+        """Bytes that a new area may have in memory."""
+        free = self._memory.free
+        if self._max_size:
+            with self._lock:
+                free = min(free, max(0, self._max_size - sum(self._promised.values())))
+        return free
+
     def _shared_disk(self) -> bool:
         try:
             storage = self._storage()

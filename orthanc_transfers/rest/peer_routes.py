@@ -29,14 +29,17 @@ from orthanc_transfers.core.messages_v2 import (
     PATIENTS_HEADER,
     PROBE_HEADERS,
     STORED_HEADER,
+    WHOLE_HEADER,
     XXH3_HEADER,
     Capabilities,
     ChunksRequest,
     PushCreationV2,
     PushStatus,
+    WholePull,
 )
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.core.report_csv import report_to_csv
+from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.protocol_v1 import PushV1
@@ -45,7 +48,8 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.states import FINISHED
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
-from orthanc_transfers.rest.http import Request, Response, compact_json_response, json_response
+from orthanc_transfers.rest.http import MAX_VALUES, Request, Response, compact_json_response, json_response
+from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Bytes. Orthanc holds a whole body in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
@@ -77,6 +81,7 @@ class PeerRoutes:
         tune: Callable[[], None],
         closing: Cancellation,
         budget: ConnectionBudget,
+        whole_pulls: WholePulls,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -87,10 +92,15 @@ class PeerRoutes:
         self._tune = tune
         """To be called before a large response."""
         self._budget = budget
+        self._whole_pulls = whole_pulls
         self._closing = closing
 
     def lookup(self, request: Request) -> Response:
-        """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
+        """``POST /transfers/lookup``: the instances below some resources, or the first so many of them.
+
+        With all their bytes, if they are wanted, and few.
+        """
+        whole = _whole_pull(request.headers.get(WHOLE_HEADER))
         resources = parse_resources(request.json(self._pushes.settings.max_values))
         if STORED_HEADER in request.headers:
             resources = tuple(one for one in resources if self._store.exists(one))
@@ -104,8 +114,16 @@ class PeerRoutes:
             patients = None
             if PATIENTS_HEADER in request.headers:
                 patients = self._store.patients_of((one.id for one in resources), self._closing)
-        found = LookupResponse(listed.manifest.instances, self._originator, listed.more, patients)
-        response = compact_json_response(request, found.to_json())
+        found = LookupResponse(listed.manifest.instances, self._originator, listed.more, patients).to_json()
+        if whole is not None and listed.whole:
+            self._tune()
+            carrying = self._whole_pulls.answer(whole, listed.manifest, found)
+            if carrying is not None:
+                carrying = self._announcing(carrying, request)
+                # Most often it asks for nothing more.
+                self._budget.leave(_transfer(request))
+                return carrying
+        response = compact_json_response(request, found)
         if accepts(request.headers.get(ACCEPT_ENCODING)):
             # A client of ours.
             response = self._announcing(response, request)
@@ -186,6 +204,7 @@ class PeerRoutes:
             growing=not limited,
             parts=True,
             whole=True,
+            whole_pulls=True,
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
             measurable=True,
@@ -304,6 +323,10 @@ class PeerRoutes:
 
 def _transfer(request: Request) -> str:
     return request.headers.get(SENDER_TRANSFER_ID, "")
+
+
+def _whole_pull(header: str | None) -> WholePull | None:
+    return None if header is None else WholePull.parse(parse_json(header.encode(), MAX_VALUES))
 
 
 @contextmanager

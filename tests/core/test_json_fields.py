@@ -20,7 +20,7 @@ OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
     "More", "Growing", "Parts", "Whole", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
-    "Measurable",
+    "Measurable", "WholePulls",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {
@@ -80,7 +80,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_the_name_of_its_key(name: str, ke
     if key == "Priority" and wrong == -1:
         assert parse(name, changed(name, Priority=-1)).priority == -1
         return
-    if key in ("Growing", "Parts", "Whole", "PatientsWanted", "Measurable") and wrong is True:
+    if key in ("Growing", "Parts", "Whole", "PatientsWanted", "Measurable", "WholePulls") and wrong is True:
         return
     assert f'"{key}"' in refused(name, changed(name, **{key: wrong}))
 

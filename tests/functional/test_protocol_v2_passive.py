@@ -100,6 +100,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Growing": True,
         "Parts": True,
         "Whole": True,
+        "WholePulls": True,
         "Measurable": True,
         "Headers": [],
         "MaxConnections": 25,
