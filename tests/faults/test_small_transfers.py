@@ -82,5 +82,7 @@ def test_it_goes_on_after_an_orthanc_was_killed_and_started_again(rig: Rig, kill
     assert whole_requests(transfer)
     counts = known["Report"]
     assert counts["Stored"] + counts["AlreadyStored"] == COUNT
+    if (kill.mode, kill.failpoint) == ("pull", "MemoryArea.journal_outcome after"):
+        return  # its only report would have been written then
     report = rig.a.get(f"transfers/reports/{known['Transaction']}")
     assert report["State"] == "committed"
