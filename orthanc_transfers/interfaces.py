@@ -198,6 +198,13 @@ class PeerTransport(Protocol):
         """Close idle connections."""
 
 
+class KnownPeer(Protocol):
+    """A peer as it was at one moment; equal to what it is at another if nothing has changed by which it is reached."""
+
+    def connect(self, connections: int) -> PeerTransport:
+        """A new transport to it, with up to that many connections. Raises ``ConfigurationError``."""
+
+
 class Peers(Protocol):
     """The peers in Orthanc's configuration and database at this moment."""
 
@@ -207,11 +214,11 @@ class Peers(Protocol):
     def remote_self(self, name: str) -> str | None:
         """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
 
-    def known(self, name: str) -> object:
-        """All that ``connect`` goes by, to be compared with what it was earlier. Raises ``UnknownPeer``."""
+    def known(self, name: str) -> KnownPeer:
+        """The peer of that name. Raises ``UnknownPeer``."""
 
     def connect(self, name: str, connections: int) -> PeerTransport:
-        """A new transport to that peer, with up to that many connections. Raises ``UnknownPeer``."""
+        """A new transport to the peer of that name. Raises ``UnknownPeer``, ``ConfigurationError``."""
 
 
 class StepOutcome(enum.Enum):
