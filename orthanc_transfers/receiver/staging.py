@@ -4,6 +4,7 @@ root/
   lock                 held by the Orthanc that uses this folder
   <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
   history/             index of ended transfers (see ``ledger/past_transfers.py``)
+  rules/               queue of the rules (see ``rules/database.py``)
   settings.json        what was set at run time (see ``net/throttle.py``)
   sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
   fatal                instances whose import ended Orthanc (see ``fatal_instances.py``)
@@ -48,13 +49,15 @@ SENT = "sent"
 """Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
 HISTORY = "history"
 """Folder with the index of ended transfers (``ledger/past_transfers.py``)."""
+RULES = "rules"
+"""Folder with the queue of the rules (``rules/database.py``)."""
 SETTINGS = "settings.json"
 """File of what was set at run time (``net/throttle.py``)."""
 _LOCK = "lock"
 IN_MEMORY = "in-memory"
 """Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
 _KEPT = re.compile(
-    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
+    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{RULES}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
     rf"|server-[0-9]+|{SET_ASIDE}"
 )
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
