@@ -1,6 +1,6 @@
 """The layers of docs/design.md. Imports go to lower layers only, and never between the three in the middle:
 
-core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- ledger <- rest <- host <- plugin
+core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- ledger <- rules <- rest <- host <- plugin
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ LAYERS = {
     "receiver": 3,
     "jobs": 4,
     "ledger": 5,
-    "rest": 6,
-    "host": 7,
-    "plugin": 8,
-    "cli": 8,
-    "": 9,
-    "entry": 10,
-    "__main__": 10,
+    "rules": 6,
+    "rest": 7,
+    "host": 8,
+    "plugin": 9,
+    "cli": 9,
+    "": 10,
+    "entry": 11,
+    "__main__": 11,
 }
 """Folder or module below the package -> its floor; "" is ``orthanc_transfers/__init__.py``."""
 

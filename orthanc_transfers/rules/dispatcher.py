@@ -21,7 +21,7 @@ from orthanc_transfers.interfaces import Clock, InstanceStore, QueuedJob
 from orthanc_transfers.rules.book import RuleBook
 from orthanc_transfers.rules.database import RuleDatabase
 from orthanc_transfers.rules.events import Events
-from orthanc_transfers.rules.finishing import Finishing
+from orthanc_transfers.rules.finisher import Finisher
 from orthanc_transfers.rules.holds import Holds
 from orthanc_transfers.rules.matching import ABSENT, Matching
 from orthanc_transfers.rules.orthanc import LocalOrthanc
@@ -61,7 +61,7 @@ class Dispatcher:
         running: Callable[[Callable[[], float], Callable[[], None]], RunningJobs],
         matching: Matching,
         orthanc: LocalOrthanc,
-        finishing: Finishing,
+        finisher: Finisher,
         events: Events,
         store: InstanceStore,
         clock: Clock,
@@ -75,7 +75,7 @@ class Dispatcher:
         self._database = database
         self._matching = matching
         self._orthanc = orthanc
-        self._finishing = finishing
+        self._finisher = finisher
         self._events = events
         self._store = store
         self._clock = clock
@@ -90,7 +90,6 @@ class Dispatcher:
         self._started = False
         self._recovered = False
         self._looking = True
-        self._finishing_now = threading.Lock()
         self._next_look = self._next_housekeeping = 0.0
         self.obstacle: str | None = None
 
@@ -112,6 +111,7 @@ class Dispatcher:
     def close(self) -> None:
         """Orthanc stops."""
         self._closed = True
+        self._finisher.close()
         self._woken.set()
 
     def ended(self, record: TransferRecord) -> None:
@@ -157,7 +157,7 @@ class Dispatcher:
             self._next_housekeeping = now + HOUSEKEEPING
             self._keep_house()
         self._work()
-        self._finish_later()
+        self._finisher.work()
         return 0.0 if more or self._looking else self._delay()
 
     def _delay(self) -> float | None:
@@ -328,36 +328,3 @@ class Dispatcher:
         with self._queue.changing() as changes:
             changes.expire(self._clock.now() - self._retention)
         self._events.long_waiting()
-
-    # --- afterwards
-
-    def _finish_later(self) -> None:
-        """Let another thread do what rules want done afterwards: it may take long."""
-        if self._finishing_now.locked() or not self._queue.in_state(EntryState.FINISHING, 1):
-            return
-        threads.start("transfers-rules-after", self._finish_all)
-
-    def _finish_all(self) -> None:
-        if not self._finishing_now.acquire(blocking=False):
-            return
-        try:
-            for entry in self._queue.in_state(EntryState.FINISHING):
-                if self._closed:
-                    return
-                self._finish(entry)
-        finally:
-            self._finishing_now.release()
-
-    def _finish(self, entry: Entry) -> None:
-        rule = self._book.rule(entry.rule)
-        try:
-            said = None if rule is None else self._finishing.finish(rule, entry, lambda: not self._closed)
-        except TransferError as error:
-            if self._closed:
-                return
-            said = f"sent, but what was to be done afterwards failed: {error}"
-            log.warning("rule %s, %s: %s", entry.rule, entry.resource.id, said)
-        with self._queue.changing() as changes:
-            changes.end(entry.id, EntryState.DONE, said)
-            self._events.ended(changes, entry, EntryState.DONE, said)
-        self._events.flush()

@@ -15,7 +15,7 @@ from typing import Any
 
 from orthanc_transfers.core.errors import Conflict, HostError, NoSpace
 from orthanc_transfers.core.model import Resource
-from orthanc_transfers.core.rule import BY_HAND, COARSENESS, Rule
+from orthanc_transfers.core.rule import Rule
 from orthanc_transfers.core.rule_entry import Entry, EntryState
 from orthanc_transfers.core.transfer_record import TransferRecord
 from orthanc_transfers.core.webhook import hide_secrets
@@ -23,9 +23,11 @@ from orthanc_transfers.interfaces import JobQueue, ResourceFacts
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.submission import Submission
 from orthanc_transfers.rules.book import KnownRule, RuleBook, unknown_peers
+from orthanc_transfers.rules.by_hand import ByHand
 from orthanc_transfers.rules.database import RuleDatabase
 from orthanc_transfers.rules.dispatcher import Dispatcher
 from orthanc_transfers.rules.events import Events
+from orthanc_transfers.rules.finisher import Finisher
 from orthanc_transfers.rules.finishing import Finishing
 from orthanc_transfers.rules.intake import Intake
 from orthanc_transfers.rules.matching import Matching
@@ -63,6 +65,7 @@ class RuleService:
         self._queue = Queue(self._database, clock)
         self._matching = Matching(facts)
         self._intake = Intake(self._book, self._queue, self._database, orthanc)
+        events = Events(self._queue, self._book)
         self._dispatcher = Dispatcher(
             self._book,
             self._queue,
@@ -70,8 +73,13 @@ class RuleService:
             lambda now, wake: RunningJobs(submission, jobs, services.reports, now, wake),
             self._matching,
             orthanc,
-            Finishing(services.store, services.reports, orthanc, self._queue.siblings),
-            Events(self._queue, self._book),
+            Finisher(
+                self._book,
+                self._queue,
+                Finishing(services.store, services.reports, orthanc, self._queue.siblings),
+                events,
+            ),
+            events,
             services.store,
             clock,
             max_jobs=settings.max_rule_jobs,
@@ -81,6 +89,7 @@ class RuleService:
         self._scans = Scans(
             self._book, self._queue, self._database, self._matching, orthanc, clock, self._dispatcher.minute
         )
+        self._by_hand = ByHand(self._queue, self._scans, self._matching, orthanc)
         self._lock = threading.Lock()
         self._begun = False
         self._closed = False
@@ -201,51 +210,14 @@ class RuleService:
 
     def run(self, name: str, resources: Sequence[Resource] | None, *, dry: bool) -> dict[str, Any]:
         """Run a rule by hand: for some resources, or for all that it has not sent yet."""
-        rule = self._book.known(name).rule
-        if rule is None:
-            raise Conflict(f"rule {name} cannot work: {self._book.known(name).problem}")
+        known = self._book.known(name)
+        if known.rule is None:
+            raise Conflict(f"rule {name} cannot work: {known.problem}")
         with _usable():
-            if resources is None:
-                if dry:
-                    return {"Rule": name, "DryRun": True, **self._scans.dry_run(rule)}
-                with self._queue.changing() as changes:
-                    self._scans.begin(changes.writer, name, BY_HAND)
-                self._dispatcher.wake()
-                return {"Rule": name, "DryRun": False, "Started": True}
-            rows = [self._by_hand(rule, resource) for resource in resources]
-            if not dry:
-                with self._queue.changing() as changes:
-                    for resource, why, stamp in rows:
-                        if why is None:
-                            self._queue.add(changes.writer, rule, resource, BY_HAND, stamp=stamp)
-                self._dispatcher.wake()
-        return {
-            "Rule": name,
-            "DryRun": dry,
-            "Resources": [
-                {
-                    "Level": resource.level.value,
-                    "ID": resource.id,
-                    "Queued": why is None and not dry,
-                    "Why": why,
-                }
-                for resource, why, _ in rows
-            ],
-        }
-
-    def _by_hand(self, rule: Rule, resource: Resource) -> tuple[Resource, str | None, str]:
-        """What would be sent, why it is not, and when it last changed."""
-        if COARSENESS.index(resource.level) < COARSENESS.index(rule.level):
-            resource = self._orthanc.lifted(resource, rule.level) or resource
-        stamp = self._orthanc.last_update(resource)
-        if stamp is None:
-            return (
-                resource,
-                f"there is no {resource.level.value.lower()} {resource.id[:100]} in this Orthanc",
-                "",
-            )
-        key = self._matching.mismatch(rule, resource)
-        return resource, None if key is None else f'the "{key}" of the filter does not fit', stamp
+            done = self._by_hand.run(known.rule, resources, dry=dry)
+        if not dry:
+            self._dispatcher.wake()
+        return done
 
     def page(
         self, states: Sequence[EntryState], rule: str | None, limit: int, offset: int
