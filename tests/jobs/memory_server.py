@@ -31,6 +31,7 @@ from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
@@ -95,6 +96,7 @@ class Server:
             object.__new__(MeasureRoutes),
             object.__new__(SettingsRoutes),
             object.__new__(ActionRoutes),
+            object.__new__(RuleRoutes),
         )
 
     def close(self) -> None:
