@@ -14,6 +14,7 @@ from orthanc_transfers._version import __version__
 from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.json_fields import MAX_NAME
 from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
@@ -194,6 +195,7 @@ class Plugin:
             capabilities=CapabilitiesCache(clock),
             body_limits=BodyLimits(clock),
             originator=originator,
+            name=str(configuration.get("Name") or "")[:MAX_NAME] or None,
             ended=self._ended,
             begun_anew=self._ledger.begun_anew,
         )

@@ -21,6 +21,7 @@ from orthanc_transfers.core.json_fields import (
     instances_to_json,
     json_object,
     more_field,
+    name_field,
     natural_number,
     path_field,
     patients_field,
@@ -133,7 +134,7 @@ class PushCreationV2:
 
     ``more`` instances will be announced by a later creation with all of them, or, of a receiver that takes parts,
     with those from index ``before`` on. ``patients`` are
-    their identifiers, if the receiver wants to know.
+    their identifiers, if the receiver wants to know. ``sender_name`` is the ``Name`` of the sender's Orthanc.
     """
 
     token: str
@@ -141,6 +142,7 @@ class PushCreationV2:
     more: int = 0
     before: int = 0
     patients: frozenset[str] | None = None
+    sender_name: str | None = None
 
     @classmethod
     def parse(cls, value: Any) -> PushCreationV2:
@@ -149,7 +151,14 @@ class PushCreationV2:
         if not re.fullmatch("[0-9a-f]{32}", token):
             raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {shown(token)}')
         before = natural_number(body.get("Before", 0), '"Before"')
-        return cls(token, Manifest(instances_field(body)), more_field(body), before, patients_field(body))
+        return cls(
+            token,
+            Manifest(instances_field(body)),
+            more_field(body),
+            before,
+            patients_field(body),
+            name_field(body, "SenderName"),
+        )
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"Token": self.token, "Instances": instances_to_json(self.manifest)}
@@ -159,6 +168,8 @@ class PushCreationV2:
             value["Before"] = self.before
         if self.patients is not None:
             value["Patients"] = sorted(self.patients)
+        if self.sender_name is not None:
+            value["SenderName"] = self.sender_name
         return value
 
 

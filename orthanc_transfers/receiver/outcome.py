@@ -82,7 +82,15 @@ def keep_outcome(area: Area, commit: Commit, outcome: Outcome, reports: Reports,
         )
     meta = area.meta
     report = CommitReport(
-        area.id, str(meta["kind"]), RECEIVE, meta["peer"], meta["created"], content, commit.outcomes()
+        area.id,
+        str(meta["kind"]),
+        RECEIVE,
+        meta["peer"],
+        meta["created"],
+        content,
+        commit.outcomes(),
+        meta.get("sender_name"),
+        meta.get("remote_address"),
     )
     try:
         reports.write(report.to_json(), meta["aliases"])

@@ -49,6 +49,7 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.states import FINISHED
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import MAX_VALUES, Request, Response, compact_json_response, json_response
+from orthanc_transfers.rest.remote_address import remote_address
 from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -172,7 +173,7 @@ class PeerRoutes:
         """``POST /transfers/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV1.parse(request.json(self._pushes.settings.max_values))
-        identifier = self._v1.create(creation, sender)
+        identifier = self._v1.create(creation, sender, remote_address(request.headers))
         return json_response(PushCreated(identifier, paths.push_v1(identifier)).to_json())
 
     def put_bucket(self, request: Request) -> Response:
@@ -217,7 +218,8 @@ class PeerRoutes:
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
         with _busy_when_stopping():
-            return self._announcing(json_response(self._v2.create(creation, sender).to_json()), request)
+            status = self._v2.create(creation, sender, remote_address(request.headers))
+            return self._announcing(json_response(status.to_json()), request)
 
     def whole_push(self, request: Request) -> Response:
         """``POST /transfers/v2/push/whole``: responds when its commit ends, or after a while."""
@@ -238,6 +240,7 @@ class PeerRoutes:
                 body,
                 received=len(request.body),
                 wait=min(WHOLE_WAIT, self._longest_wait),
+                address=remote_address(request.headers),
             )
         report = self._reports.read(status.id) if status.state in FINISHED else None
         if report is not None:

@@ -160,6 +160,10 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "Patients": [A, B]},
         PushCreationV2(TOKEN, Manifest(INSTANCES), patients=frozenset((A, B))),
     ),
+    "push2, with a name": (
+        {"Token": TOKEN, "Instances": INSTANCES_JSON, "SenderName": "Köln <b>"},
+        PushCreationV2(TOKEN, Manifest(INSTANCES), sender_name="Köln <b>"),
+    ),
     "push2, the beginning": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "More": 9872},
         PushCreationV2(TOKEN, Manifest(INSTANCES), 9872),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.json_fields import name_field
 from orthanc_transfers.core.safe_json import parse_json
 from tests.core.any_json import any_json
 from tests.core.golden import GOLDEN, changed, parse, refused, with_size
@@ -20,7 +21,7 @@ OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
     "More", "Growing", "Parts", "Whole", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
-    "Measurable", "WholePulls",
+    "Measurable", "WholePulls", "SenderName",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {
@@ -177,3 +178,16 @@ def test_a_complaint_does_not_repeat_what_is_huge(value: Any) -> None:
     assert len(refused("send", changed("send", Peer=value, Resources=value))) < 300
     assert len(refused("receiving", changed("receiving", Missing=[value]))) < 300
     assert len(refused("push", with_size("push", value))) < 300
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Köln <b>", "Köln <b>"),
+        ("x" * 10_000, "x" * 64),
+        ("two\nlines\x00\u202e", "twolines"),
+        (" ", None),
+    ],
+)
+def test_a_name_is_one_short_line(said: str, shown: str | None) -> None:
+    assert name_field({"SenderName": said}, "SenderName") == shown
