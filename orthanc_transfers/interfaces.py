@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.disk_room import OrthancDisks
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
 from orthanc_transfers.core.rule_filter import Facts, Wanted
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
@@ -108,6 +109,13 @@ class Capacity(Protocol):
 
     def kept(self, cancellation: Cancellation) -> Kept:
         """What it deletes for no import, as far as it tells in good time. Raises ``Canceled``."""
+
+
+class Disks(Protocol):
+    """The disks of this Orthanc's storage and index."""
+
+    def look(self, *, exactly: bool) -> OrthancDisks:
+        """As they are now. ``exactly``: ask Orthanc, too, how much its recycling lets them grow. Never raises."""
 
 
 class StudyTexts(Protocol):

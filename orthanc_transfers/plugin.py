@@ -24,6 +24,7 @@ from orthanc_transfers.explorer import javascript, page_files
 from orthanc_transfers.host import lifecycle, logs
 from orthanc_transfers.host.capacity import OrthancCapacity
 from orthanc_transfers.host.cpu import why_no_numpy
+from orthanc_transfers.host.disks import HostDisks
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_paths import native_path, path_option
 from orthanc_transfers.host.job_durability import JobDurability
@@ -130,11 +131,8 @@ class Plugin:
         """Tokens of the jobs that Orthanc had saved."""
 
         # Orthanc as a store of DICOM files
-        durability = Durability(
-            path_option(configuration, "IndexDirectory", folder, storage),
-            storage,
-            files_synced=bool(configuration.get("SyncStorageArea", True)),
-        )
+        index = path_option(configuration, "IndexDirectory", folder, storage)
+        durability = Durability(index, storage, files_synced=bool(configuration.get("SyncStorageArea", True)))
         store = OrthancStore(
             sdk, StorageArea(storage), durability, StorageCheck(storage, sdk.storage_is_elsewhere)
         )
@@ -143,12 +141,13 @@ class Plugin:
 
         # Receiving
         clock = SystemClock()
+        limits = StorageLimits.parse(configuration)
         reports = Reports(staging_directory / "reports", settings.report_retention, clock)
         staging = self._staging = Staging(
             staging_directory,
             max_size=settings.max_staging_size,
             clock=clock,
-            storage=lambda: None if sdk.storage_is_elsewhere() else storage,
+            disks=HostDisks(sdk, storage, index, limits),
         )
         self._registry = Registry(
             staging=staging,
@@ -157,7 +156,7 @@ class Plugin:
             clock=clock,
             reports=reports,
             read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
-            capacity=OrthancCapacity(sdk, StorageLimits.parse(configuration)),
+            capacity=OrthancCapacity(sdk, limits),
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)

@@ -23,7 +23,7 @@ from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, Recei
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
-from orthanc_transfers.receiver.staging import CHANGED, FATAL, UNDOS, Staging
+from orthanc_transfers.receiver.staging import CHANGED, FATAL, UNDOS, Needed, Staging
 from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -236,7 +236,7 @@ class Registry:
         manifest = request.manifest
         self._growth.check_count(len(manifest) + request.more)
         self._growth.check_capacity(manifest, request.patients, cancellation)
-        stored, needed = frozenset[int](), manifest.size
+        stored, needed = frozenset[int](), Needed(manifest.size, len(manifest))
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)
         self._growth.check_fatal(manifest, 0, stored)

@@ -25,16 +25,18 @@ import secrets
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, TransferError
+from orthanc_transfers.core.disk_room import Demand, OrthancDisks, shortage
+from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.interfaces import Clock, Disks
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.disk_errors import MAKE_ROOM, disk_error
+from orthanc_transfers.receiver.disk_errors import disk_error
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
+from orthanc_transfers.runtime.files import disk_of
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +67,19 @@ _TRANSFER = re.compile(r"[0-9a-f]{32}")
 _MAX_SERVERS = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What is to be received of a transfer: bytes, and instances."""
+
+    size: int
+    count: int
+
+
 class Staging:
     """The areas below one folder.
 
-    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's. ``storage`` tells
-    the folder into which they are imported, if it is one: on the same file system, there must be room for that too.
+    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's. ``disks`` are those on
+    which they are imported: these must have room, too.
     Raises ``ConfigurationError`` if the folder cannot be created or written.
     """
 
@@ -79,13 +89,13 @@ class Staging:
         *,
         max_size: int = 0,
         clock: Clock,
-        storage: Callable[[], Path | None] = lambda: None,
+        disks: Disks | None = None,
     ) -> None:
         self._max_size = max_size
-        self._storage = storage
+        self._disks = disks
         self._clock = clock
         self._lock = threading.Lock()
-        self._promised: dict[str, int] = {}
+        self._promised: dict[str, Demand] = {}
         self._areas: dict[str, Area] = {}
         self._given = root
         try:
@@ -95,18 +105,20 @@ class Staging:
         self._memory = MemoryStaging(self.root / IN_MEMORY)
 
     def create(
-        self, manifest: Manifest, meta: dict[str, Any], needed: int, *, in_memory: bool = False
+        self, manifest: Manifest, meta: dict[str, Any], needed: Needed, *, in_memory: bool = False
     ) -> Area:
-        """A new area, of which ``needed`` bytes will be written; ``in_memory`` if there is room. Raises ``NoSpace``."""
+        """A new area, of which ``needed`` will be written; ``in_memory`` if there is room. Raises ``NoSpace``."""
         identifier = secrets.token_hex(16)
         self._claim_again_if_deleted()
-        self.promise(identifier, needed)
+        area: Area | None = self._memory.create(identifier, manifest, meta) if in_memory else None
         try:
-            area: Area | None = self._memory.create(identifier, manifest, meta) if in_memory else None
+            self.promise(identifier, needed, in_memory=area is not None)
             if area is None:
                 area = Area.create(self.root / identifier, manifest, meta)
         except BaseException:
             self.forget(identifier)
+            if area is not None:
+                area.discard()
             raise
         with self._lock:
             self._areas[identifier] = area
@@ -125,34 +137,22 @@ class Staging:
             self.root, self._lock_file = root, lock_file
             self._memory = MemoryStaging(root / IN_MEMORY)
 
-    def promise(self, identifier: str, needed: int) -> None:
-        """Reserve ``needed`` further bytes for an area. Raises ``NoSpace``."""
-        try:
-            disk = os.statvfs(self.root)
-        except OSError as error:
-            raise disk_error(error) from error
-        with self._lock:
-            staged = sum(self._promised.values())
-            # What others were promised and have not written yet is still counted as free by the disk.
-            written = sum(area.written for area in self._areas.values())
-            outstanding = max(0, staged - written)
-            free = max(0, disk.f_bavail * disk.f_frsize - outstanding)
-            if needed <= free < 2 * needed and self._shared_disk():
-                raise NoSpace(
-                    f"{needed} bytes are needed for staging this transfer and as many for importing it, on the same"
-                    f" disk, {free} are free there: {MAKE_ROOM}"
-                )
-            if needed > free:
-                raise NoSpace(
-                    f"{needed} bytes are needed for this transfer, {free} are free for staging: {MAKE_ROOM}"
-                )
-            if self._max_size and staged + needed > self._max_size:
-                free = max(0, self._max_size - staged)
-                raise NoSpace(
-                    f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
-                    " wait for other transfers or allow more, then resubmit the job"
-                )
-            self._promised[identifier] = self._promised.get(identifier, 0) + needed
+    def promise(self, identifier: str, needed: Needed, *, in_memory: bool = False) -> None:
+        """Reserve room for what is further ``needed`` of an area, in staging and in Orthanc. Raises ``NoSpace``."""
+        own = Demand(0 if in_memory else needed.size, needed.size, needed.count)
+        # What costs a question to Orthanc is asked only where it would be refused otherwise.
+        for exactly in (False, True):
+            try:
+                staging = disk_of(self.root)
+            except OSError as error:
+                raise disk_error(error) from error
+            orthanc = self._disks.look(exactly=exactly) if self._disks is not None else OrthancDisks()
+            with self._lock:
+                refusal = shortage(staging, orthanc, own, self._outstanding()) or self._beyond_limit(own.size)
+                if refusal is None:
+                    self._promised[identifier] = self._promised.get(identifier, Demand(0, 0, 0)) + own
+                    return
+        raise NoSpace(str(refusal))
 
     @property
     def memory_free(self) -> int:
@@ -160,15 +160,29 @@ class Staging:
         free = self._memory.free
         if self._max_size:
             with self._lock:
-                free = min(free, max(0, self._max_size - sum(self._promised.values())))
+                free = min(free, max(0, self._max_size - self._staged()))
         return free
 
-    def _shared_disk(self) -> bool:
-        try:
-            storage = self._storage()
-            return storage is not None and os.stat(storage).st_dev == os.stat(self.root).st_dev
-        except (OSError, TransferError):
-            return False
+    def _outstanding(self) -> Demand:
+        """What was promised and is not used yet: the disks still count it as free."""
+        total = Demand(0, 0, 0)
+        for identifier, promised in self._promised.items():
+            area = self._areas.get(identifier)
+            total += promised if area is None else promised.beyond(area.written, *area.imported)
+        return total
+
+    def _staged(self) -> int:
+        return sum(promised.size for promised in self._promised.values())
+
+    def _beyond_limit(self, needed: int) -> str | None:
+        staged = self._staged()
+        if not self._max_size or staged + needed <= self._max_size:
+            return None
+        free = max(0, self._max_size - staged)
+        return (
+            f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
+            " wait for other transfers or allow more, then resubmit the job"
+        )
 
     def forget(self, identifier: str) -> None:
         """Release what is reserved for an area."""
@@ -202,8 +216,10 @@ class Staging:
             self.set_aside(self.root / IN_MEMORY, f"it cannot be read: {error}")
         for area in areas:
             if area.history.outcome is None:
-                stored = sum(area.manifest.instances[index].size for index in area.history.stored)
-                self._promised[area.id] = area.manifest.size - stored
+                wanted = [
+                    one.size for index, one in enumerate(area.manifest) if index not in area.history.stored
+                ]
+                self._promised[area.id] = Demand(sum(wanted), sum(wanted), len(wanted))
                 self._areas[area.id] = area
         return areas
 
