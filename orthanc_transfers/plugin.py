@@ -104,7 +104,7 @@ class Plugin:
     """
 
     def __init__(self, sdk: Sdk) -> None:
-        configuration = sdk.configuration()
+        configuration = self._configuration = sdk.configuration()
         path = Path(sdk.configuration_path())
         # Relative paths in the configuration are relative to its folder, as everywhere in Orthanc.
         folder = path if path.is_dir() else path.parent
@@ -232,10 +232,11 @@ class Plugin:
             self._services,
             jobs,
             submission,
-            LocalOrthanc(self._sdk.rest_get, self._sdk.rest_put),
+            LocalOrthanc(self._sdk.rest_get, self._sdk.rest_put, self._sdk.rest_post, self._sdk.rest_delete),
             OrthancFacts(self._sdk),
             lambda: self._staging.root / RULES / "rules.sqlite",
             listen,
+            int(self._configuration.get("StableAge", 60)),
         )
         user_routes = UserRoutes(self._services, jobs, submission)
         clock = self._services.clock

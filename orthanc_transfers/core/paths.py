@@ -24,6 +24,7 @@ COLLECTIONS = {
 }
 SYSTEM = "/system"
 TOOLS_FIND = "/tools/find"
+BULK_CONTENT = "/tools/bulk-content"
 
 # --- for users
 

@@ -15,6 +15,7 @@ from orthanc_transfers.rules.book import RuleBook
 from orthanc_transfers.rules.database import RuleDatabase, put_fact
 from orthanc_transfers.rules.orthanc import Change, LocalOrthanc
 from orthanc_transfers.rules.queue import Position, Queue
+from orthanc_transfers.rules.unsettled import Unsettled
 
 PAGE = 500
 """Changes that are read at once."""
@@ -22,7 +23,10 @@ PAGE = 500
 KEEP_EVERY = 20_000
 """Changes that concern no rule, after which it is kept how far was read."""
 
-_SEEN, _EPOCH = "Seen", "Epoch"
+SETTLE_EVERY = 60.0
+"""Seconds between two notes of what is settled."""
+
+_SEEN, _EPOCH, _SETTLED = "Seen", "Epoch", "Settled"
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,14 @@ log = logging.getLogger(__name__)
 class Intake:
     """Thread-safe. Methods raise ``sqlite3.Error``, ``OSError``, ``HostError``."""
 
-    def __init__(self, book: RuleBook, queue: Queue, database: RuleDatabase, orthanc: LocalOrthanc) -> None:
+    def __init__(
+        self,
+        book: RuleBook,
+        queue: Queue,
+        database: RuleDatabase,
+        orthanc: LocalOrthanc,
+        unsettled: Unsettled,
+    ) -> None:
         self._book = book
         self._queue = queue
         self._database = database
@@ -39,6 +50,8 @@ class Intake:
         self._epoch = 0
         self._seen = 0
         self._kept = 0
+        self._unsettled = unsettled
+        self._next_settled = 0.0
 
     def begin(self) -> int:
         """After the start of Orthanc: find out where to go on; returns the last change of now."""
@@ -70,6 +83,32 @@ class Intake:
             put_fact(writer, _SEEN, self._seen)
         self._kept = self._seen
 
+    def take_unsettled(self, until: int) -> None:
+        """After a start: queue what has become stable by it, up to a change that was the last one then."""
+        settled = self._database.fact(_SETTLED)
+        if settled is None or until < int(settled):
+            self._keep_settled(until)
+            return
+        missing = [
+            Change(number, type_, id) for type_, id, number in self._unsettled.find(int(settled), until)
+        ]
+        with self._lock:
+            if missing:
+                self._queue_all(sorted(missing, key=lambda one: one.number), self._seen)
+            self._keep_settled(int(settled))
+
+    def settle(self) -> None:
+        """To be called now and then: remember what need not be looked through after the next start."""
+        settled = self._unsettled.settled()
+        if settled is not None and self._database.now >= self._next_settled:
+            self._keep_settled(settled)
+
+    def _keep_settled(self, settled: int) -> None:
+        if settled != self._database.fact(_SETTLED):
+            with self._database.writing() as writer:
+                put_fact(writer, _SETTLED, settled)
+        self._next_settled = self._database.now + SETTLE_EVERY
+
     def catch_up(self) -> int:
         """Queue all that changed since the last call; returns how many changes concern a rule."""
         taken = 0
@@ -83,12 +122,18 @@ class Intake:
         return taken
 
     def _take(self, changes: list[Change]) -> int:
+        last = changes[-1].number
+        taken = self._queue_all(changes, last)
+        self._seen = last
+        return taken
+
+    def _queue_all(self, changes: list[Change], last: int) -> int:
+        """Queue what concerns a rule; ``last``: the changes up to this one were seen. Returns how many did."""
         following = [
             (known.rule, known.since)
             for known in self._book.all()
             if known.rule is not None and known.rule.follows_changes()
         ]
-        last = changes[-1].number
         items = [
             (rule, one, resource)
             for one in changes
@@ -103,7 +148,6 @@ class Intake:
                     self._queue.add(writer, rule, resource, one.type, Position(self._epoch, one.number))
                 put_fact(writer, _SEEN, last)
             self._kept = last
-        self._seen = last
         return len(items)
 
     def _lifted(self, rule: Rule, change: Change) -> Resource | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,12 @@ class LocalOrthanc:
         self,
         get: Callable[[str], bytes],
         put: Callable[[str, Buffer], bytes],
+        post: Callable[[str, Buffer], bytes],
+        delete: Callable[[str], None],
     ) -> None:
+        self.get = get
+        self.post = post
+        self.delete = delete
         self._get = get
         self._put = put
 
@@ -83,6 +88,13 @@ class LocalOrthanc:
             key, above = _PARENTS[resource.level]
             resource = Resource(above, str(described[key]))
         return resource
+
+    def parents(self, level: Level, identifiers: Sequence[str]) -> dict[str, str]:
+        """Of those resources of a level that are stored, each with the one above it."""
+        key, _ = _PARENTS[level]
+        query = {"Resources": list(identifiers), "Level": level.value, "Metadata": False}
+        items = json.loads(self.post(paths.BULK_CONTENT, json.dumps(query).encode()))
+        return {str(item["ID"]): str(item[key]) for item in items}
 
     def page(self, level: Level, since: int, limit: int) -> list[str]:
         """Identifiers of some of the resources of a level."""

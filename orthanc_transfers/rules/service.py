@@ -36,6 +36,7 @@ from orthanc_transfers.rules.orthanc import LocalOrthanc
 from orthanc_transfers.rules.queue import Queue
 from orthanc_transfers.rules.running import RunningJobs
 from orthanc_transfers.rules.scans import Scans
+from orthanc_transfers.rules.unsettled import Unsettled
 from orthanc_transfers.runtime import threads
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class RuleService:
         facts: ResourceFacts,
         path: Callable[[], Path],
         listen: Callable[[Collection[str], Callable[[], None]], None],
+        stable_age: int,
     ) -> None:
         settings, clock = services.settings, services.clock
         self._services = services
@@ -64,7 +66,9 @@ class RuleService:
         self._book = RuleBook(settings.rules, self._database, clock.now)
         self._queue = Queue(self._database, clock)
         self._matching = Matching(facts)
-        self._intake = Intake(self._book, self._queue, self._database, orthanc)
+        self._intake = Intake(
+            self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)
+        )
         events = Events(self._queue, self._book)
         self._dispatcher = Dispatcher(
             self._book,
@@ -115,7 +119,9 @@ class RuleService:
         if self._begun or self._closed:
             return
         self._database.open()
-        self._book.load(self._intake.begin())
+        last = self._intake.begin()
+        self._book.load(last)
+        self._intake.take_unsettled(last)
         self._begun = True
         self._rules_changed()
         if not first and not self._book.all() and not self._queue.rules():
@@ -150,10 +156,12 @@ class RuleService:
 
     def _look(self) -> bool:
         """Now and then, in the dispatcher's thread."""
+        more = False
+        self._intake.settle()
         if self._behind:
-            self._intake.catch_up()
+            more = self._intake.catch_up() > 0
             self._behind = False
-        return self._scans.look()
+        return self._scans.look() or more
 
     def _rules_changed(self) -> None:
         """What waits follows the rules as they are now."""
