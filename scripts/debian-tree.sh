@@ -20,7 +20,8 @@ tree=$checkout/.cache/$suite
 venv=$checkout/.cache/venv-$suite
 inside=/checkout
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-packages=(orthanc orthanc-python python3-venv ca-certificates curl dcmtk nginx-light iproute2 faketime e2fsprogs mount)
+packages=(orthanc orthanc-python python3-venv ca-certificates curl dcmtk nginx-light iproute2 faketime e2fsprogs mount
+    postgresql orthanc-postgresql)
 
 say() { echo "$suite: $*"; }
 

@@ -13,10 +13,11 @@ venv=$checkout/.venv
 plugin=${ORTHANC_PYTHON_PLUGIN:-/usr/share/orthanc/plugins/libOrthancPython.so}
 
 run_packages=(orthanc orthanc-python python3-venv ca-certificates)
-test_packages=(curl chromium chromium-driver nginx-light dcmtk debootstrap iproute2 docker-compose faketime e2fsprogs mount)
+test_packages=(curl chromium chromium-driver nginx-light dcmtk debootstrap iproute2 docker-compose faketime e2fsprogs mount
+    postgresql orthanc-postgresql)
 bench_packages=(orthanc-dicomweb iproute2 iperf3 gcc libc6-dev)
 # Servers whose packages start a service; none of them is wanted here but by the tests, which start their own.
-services=(orthanc nginx)
+services=(orthanc nginx postgresql)
 
 say() { echo "setup: $*"; }
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -18,6 +16,7 @@ from orthanc_transfers.cluster import nodes
 from orthanc_transfers.cluster.cluster_reports import ClusterReports, compressed, key_of
 from orthanc_transfers.cluster.database import FOREVER, PATIENCE, Database
 from orthanc_transfers.cluster.nodes import Membership
+from orthanc_transfers.cluster.owner_cache import Key, OwnerCache
 from orthanc_transfers.cluster.takeover import Takeover, packed
 from orthanc_transfers.core.errors import Busy, TransferError
 from orthanc_transfers.core.model import Manifest, PushState
@@ -29,12 +28,6 @@ log = logging.getLogger(__name__)
 _LOOK = 0.25
 
 _RETRY_AFTER = 2.0
-
-# Transfers of which it is remembered which other node has them.
-_REMEMBERED = 20_000
-
-_Key = tuple[str, str, str]
-"""Identifier, or kind and token; the others empty."""
 
 
 class PostgresOwnership:
@@ -49,11 +42,9 @@ class PostgresOwnership:
         self._originator = originator
         self._takeover = Takeover(database, lambda: members.node)
         self._fenced: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()
-        self._mine: dict[_Key, str] = {}
-        """What this node owns -> its identifier."""
-        self._elsewhere: OrderedDict[_Key, Node] = OrderedDict()
+        self._known = OwnerCache()
         self._alive: frozenset[int] = frozenset()
+        # Single operations of a set need no lock.
         self._to_forget: set[str] = set()
 
     @property
@@ -124,14 +115,14 @@ class PostgresOwnership:
         deadline = time.monotonic() + PATIENCE
         while True:
             self.check()
-            me = self.node
+            generation, me = self._known.generation, self.node
             told = None if me.staging else json.dumps(meta)
             ((answer,),) = self._database.query(
                 "SELECT orthanc_transfers.claim(%s, %s, %s, %s, %s, %s)",
                 (me.number, identifier, kind, token, told, limit),
             )
             if answer == "mine":
-                self._own(me, identifier, kind, token)
+                self._known.own(identifier, kind, token, generation)
                 return
             if answer == "fenced":
                 self._raise_fenced()
@@ -155,9 +146,9 @@ class PostgresOwnership:
         if self._members.is_fenced:
             raise Fenced
         key = (identifier, "", "") if identifier else ("", kind, token)
-        if key in self._mine:
+        if self._known.is_own(key):
             return
-        other = self._elsewhere.get(key)
+        other = self._known.elsewhere(key)
         if other is not None:
             raise OwnedElsewhere(other)
         if _storable(*key):
@@ -165,14 +156,12 @@ class PostgresOwnership:
 
     def doubt(self, node: Node) -> None:
         """Forget where the transfers of that node are."""
-        self._drop_elsewhere(lambda owner: owner.number == node.number)
+        self._known.drop(lambda owner: owner.number == node.number)
 
     def forget(self, identifier: str) -> None:
         """One statement; done later if the database cannot be reached now."""
-        with self._lock:
-            for key in [key for key, one in self._mine.items() if one == identifier]:
-                del self._mine[key]
-            self._to_forget.add(identifier)
+        self._known.forget(identifier)
+        self._to_forget.add(identifier)
         self._forget_all()
 
     # --- commits
@@ -250,7 +239,7 @@ class PostgresOwnership:
         """Where the transfers of others are is asked for again."""
         if numbers != self._alive:
             self._alive = numbers
-            self._drop_elsewhere(lambda owner: owner.number not in numbers)
+            self._known.drop(lambda owner: owner.number not in numbers)
 
     def dead(self, node: Node) -> None:
         """Take over from it, unless another node does."""
@@ -258,10 +247,8 @@ class PostgresOwnership:
 
     def lost(self) -> None:
         """This node owns nothing any more."""
-        with self._lock:
-            self._mine.clear()
-            self._elsewhere.clear()
-            self._to_forget.clear()
+        self._known.lose_all()
+        self._to_forget.clear()
 
     def rejoin(self) -> None:
         """The receiver lets go of what it had."""
@@ -276,17 +263,9 @@ class PostgresOwnership:
 
     # ---
 
-    def _own(self, me: Node, identifier: str, kind: str, token: str) -> None:
-        with self._lock:
-            if self._members.is_fenced or self.node != me:
-                return
-            for key in ((identifier, "", ""), ("", kind, token)):
-                self._mine[key] = identifier
-                self._elsewhere.pop(key, None)
-
-    def _locate(self, key: _Key, deadline: float) -> None:
+    def _locate(self, key: Key, deadline: float) -> None:
         while True:
-            me = self.node
+            generation, me = self._known.generation, self.node
             rows = self._database.query(
                 "SELECT identifier, kind, token, home, owner, n.name, n.address, n.folder,"
                 " n.released OR n.adopted_by IS NOT NULL OR n.expires < clock_timestamp()"
@@ -300,15 +279,11 @@ class PostgresOwnership:
             if owner == me.number:
                 # Taken over, perhaps, and not here yet.
                 if home == owner:
-                    self._own(me, identifier, kind, token)
+                    self._known.own(identifier, kind, token, generation)
                     return
             elif not dead:
                 node = nodes.node_of(owner, name, address, folder)
-                with self._lock:
-                    for one in ((identifier, "", ""), ("", kind, token)):
-                        self._elsewhere[one] = node
-                    while len(self._elsewhere) > _REMEMBERED:
-                        self._elsewhere.popitem(last=False)
+                self._known.remember(identifier, kind, token, node)
                 raise OwnedElsewhere(node)
             if time.monotonic() > deadline:
                 raise Busy(
@@ -317,11 +292,6 @@ class PostgresOwnership:
             if self._members.is_fenced:
                 raise Fenced
             self._takeover.wait(_LOOK)
-
-    def _drop_elsewhere(self, which: Callable[[Node], bool]) -> None:
-        with self._lock:
-            for key in [key for key, owner in self._elsewhere.items() if which(owner)]:
-                del self._elsewhere[key]
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The row that a statement bound to the owner returns. Raises ``Fenced`` if there is none."""
@@ -335,8 +305,7 @@ class PostgresOwnership:
         raise Fenced
 
     def _forget_all(self) -> None:
-        with self._lock:
-            some = list(self._to_forget)
+        some = list(self._to_forget)
         try:
             self._database.query(
                 "DELETE FROM orthanc_transfers.transfers WHERE identifier = ANY (%s) AND owner = %s",
@@ -346,8 +315,7 @@ class PostgresOwnership:
         except TransferError as error:
             log.info("transfers are forgotten in the cluster's database later: %s", error)
             return
-        with self._lock:
-            self._to_forget.difference_update(some)
+        self._to_forget.difference_update(some)
 
 
 def _storable(*texts: str) -> bool:

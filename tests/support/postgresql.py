@@ -32,10 +32,14 @@ def index_plugin() -> Path:
 
 
 class PostgreSQL:
-    """A server with an empty database, on a free port of this machine; without authentication unless ``password``."""
+    """A server with an empty database, on a free port of this machine; without authentication unless ``password``.
 
-    def __init__(self, password: str = "") -> None:
+    ``durable``: it fsyncs, as a real one does.
+    """
+
+    def __init__(self, password: str = "", *, durable: bool = False) -> None:
         self.password = password
+        self._durable = durable
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +94,8 @@ class PostgreSQL:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [
-                    *(*_as_user(), programs / "postgres", "-D", self._data, "-F", "-p", str(self.port)),
+                    *(*_as_user(), programs / "postgres", "-D", self._data, "-p", str(self.port)),
+                    *(() if self._durable else ("-F",)),
                     *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"),
                 ],
                 cwd=self._folder,
