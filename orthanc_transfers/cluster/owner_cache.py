@@ -39,6 +39,10 @@ class OwnerCache:
         """Whether this node owns it."""
         return key in self._own
 
+    def own_identifier(self, key: Key) -> str | None:
+        """Its identifier, if this node owns it."""
+        return self._own.get(key)
+
     def elsewhere(self, key: Key) -> Node | None:
         """The other node that owns it, if it is known."""
         return self._elsewhere.get(key)

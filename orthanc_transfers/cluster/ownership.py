@@ -136,7 +136,7 @@ class PostgresOwnership:
             if answer in ("elsewhere", "known"):
                 # Returns if it has gone, or come here, meanwhile.
                 self._locate(("", kind, token), deadline)
-                known = self._mine.get(("", kind, token))
+                known = self._known.own_identifier(("", kind, token))
                 if known is not None:
                     raise TakenOver(known)
             self._takeover.wait(_LOOK)

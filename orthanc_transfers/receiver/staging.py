@@ -16,8 +16,6 @@ root/
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -36,6 +34,7 @@ from orthanc_transfers.interfaces import Clock, Disks
 from orthanc_transfers.receiver.area import JOURNAL, Area
 from orthanc_transfers.receiver.disk_errors import disk_error
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
+from orthanc_transfers.receiver.staging_lock import LOCK, claim_folder
 from orthanc_transfers.runtime import files
 from orthanc_transfers.runtime.files import disk_of
 
@@ -56,16 +55,14 @@ RULES = "rules"
 """Folder with the queue of the rules (``rules/database.py``)."""
 SETTINGS = "settings.json"
 """File of what was set at run time (``net/throttle.py``)."""
-_LOCK = "lock"
 IN_MEMORY = "in-memory"
 """Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
 _KEPT = re.compile(
-    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{RULES}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
+    rf"{LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{RULES}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
     rf"|server-[0-9]+|{SET_ASIDE}"
 )
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")
-_MAX_SERVERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class Staging:
         self._given = root
         self._shared = shared
         try:
-            self.home, self._lock_file = _claim(root)
+            self.home, self._lock_file = claim_folder(root)
             self.root = self._areas_folder()
         except OSError as error:
             raise ConfigurationError(f"StagingDirectory {root} cannot be used: {error}") from error
@@ -158,11 +155,11 @@ class Staging:
 
     def _claim_again_if_deleted(self) -> None:
         with self._lock:
-            if (self.home / _LOCK).exists() and self.root.exists():
+            if (self.home / LOCK).exists() and self.root.exists():
                 return
             log.warning("the staging directory %s was deleted, it is created again", self.root)
             try:
-                home, lock_file = _claim(self._given)
+                home, lock_file = claim_folder(self._given)
                 self._lock_file.close()
                 self.home, self._lock_file = home, lock_file
                 self.root = self._areas_folder()
@@ -308,39 +305,3 @@ class Staging:
     def close(self) -> None:
         """Unlock the folder for another process."""
         self._lock_file.close()
-
-
-class _LockFile:
-    """A lock on a folder that the kernel releases when the process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            raise
-        except OSError as error:
-            log.warning(
-                "%s: no file locks here (%s); two servers must not share this folder",
-                path,
-                error,
-            )
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _claim(root: Path) -> tuple[Path, _LockFile]:
-    # Several Orthancs may share one storage folder: none may touch what another is receiving.
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number in range(1, _MAX_SERVERS + 1):
-        folder = root if number == 1 else root / f"server-{number}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(BlockingIOError):
-            return folder, _LockFile(folder / _LOCK)
-    raise ConfigurationError(
-        f"StagingDirectory {root} is used by {_MAX_SERVERS} servers already: choose another one"
-    )
