@@ -91,21 +91,24 @@ class ImportLog:
         )
 
     @contextlib.contextmanager
-    def importing(self, index: int) -> Iterator[None]:
-        """An instance is being imported, or read by Orthanc: whatever it may die of."""
+    def importing(self, *indices: int) -> Iterator[None]:
+        """Instances are being imported, or read by Orthanc: whatever it may die of.
+
+        Several of them, one after the other, are told of in one write: any of them may be what it dies of.
+        """
         with self._lock:
-            self._under_way.add(index)
+            self._under_way.update(indices)
             try:
                 self._write()
             except TransferError:
-                self._under_way.discard(index)
+                self._under_way.difference_update(indices)
                 raise
         try:
             yield
         finally:
             # If that fails, an instance is suspected without reason at the next death.
             with self._lock, contextlib.suppress(TransferError):
-                self._under_way.discard(index)
+                self._under_way.difference_update(indices)
                 self._write()
 
     @contextlib.contextmanager
@@ -136,7 +139,7 @@ class ImportLog:
     def _write(self) -> None:
         if self._closed:
             return
-        # 256 threads at most: it fits into its slot, and into one page.
+        # A few for each thread (``importer.py``): it fits into its slot, and into one page.
         kind = Kind.DELETING if self._deleting else Kind.IMPORTING
         record = encode_record(kind, struct.pack(f"<{len(self._under_way)}I", *self._under_way))
         with disk_errors():

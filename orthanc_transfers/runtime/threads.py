@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -125,6 +125,9 @@ def run_all(
     The first error wins: no more items are taken, and it is raised once every worker has ended.
     Raises ``Canceled`` about ``GRACE`` seconds after a cancellation at the latest, whatever the workers do.
     """
+    if isinstance(items, Sized) and not items:
+        cancellation.check()
+        return
     _Run(name, count, items, work, cancellation).wait()
 
 
