@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers.core.errors import Corrupted, UnknownTransaction
+from orthanc_transfers.core.errors import Corrupted, TransferError, UnknownTransaction
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
@@ -131,6 +131,10 @@ class MemoryArea(Area):
             self._log.append(self.id, *records)
         finally:
             self.close()
+
+    def journal_correction(self, outcome: dict[str, Any]) -> None:
+        with contextlib.suppress(TransferError):
+            self._log.append(self.id, (Kind.OUTCOME, json.dumps(outcome).encode()))
 
     # --- the end
 

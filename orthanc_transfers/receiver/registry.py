@@ -111,7 +111,9 @@ class Registry:
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
         changed = ChangedInstances(staging.root / CHANGED)
         shared = SharedInstances()
-        self._undo_retries = UndoRetries(staging.root / UNDOS, store, reports, shared, self._closing)
+        self._undo_retries = UndoRetries(
+            staging.root / UNDOS, store, reports, shared, self._closing, self._correct
+        )
         fatal = FatalInstances(staging.root / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(
             staging, store, changed, settings.max_manifest_instances, fatal, self._recycling
@@ -135,6 +137,7 @@ class Registry:
         self._tokens: dict[tuple[str, str], IncomingTransfer] = {}
         self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
         self._listeners: list[Callable[[IncomingTransfer], None]] = []
+        self._correctors: list[Callable[[str, str], None]] = []
         self._lost: Collection[str] = ()
         """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
         for area in staging.reopen():
@@ -153,6 +156,10 @@ class Registry:
     def on_end(self, listener: Callable[[IncomingTransfer], None]) -> None:
         """Call ``listener`` with every transfer that is committed, fails or is discarded."""
         self._listeners.append(listener)
+
+    def on_correction(self, listener: Callable[[str, str], None]) -> None:
+        """Call ``listener`` with the identifier of a transfer that has failed, and what its error is from now on."""
+        self._correctors.append(listener)
 
     def check_writable(self) -> None:
         """Raise ``ReadOnly`` if Orthanc may not store anything; ``open`` does so too."""
@@ -328,6 +335,15 @@ class Registry:
             transfer.close(deadline)
         self._undo_retries.close(deadline)
         self._staging.close()
+
+    def _correct(self, report: Mapping[str, Any]) -> None:
+        """An undo has got further: let all who tell of that transfer tell so."""
+        with self._lock:
+            transfer = self._transfers.get(report["ID"])
+        if transfer is not None:
+            transfer.correct(report["Error"], report["Finished"])
+        for listener in self._correctors:
+            listener(report["ID"], report["Error"])
 
     def _ended(self, transfer: IncomingTransfer) -> None:
         self._staging.forget(transfer.id)
