@@ -45,6 +45,7 @@ from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.study_texts import OrthancTexts
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
+from orthanc_transfers.jobs.late_undo import LateUndos
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.submission import Submission
@@ -216,6 +217,7 @@ class Plugin:
             self._closing,
             budget,
             WholePulls(self._chunk_reader, bucket_size=settings.bucket_size, max_at_once=budget.total),
+            LateUndos(self._services, self._ledger.correct).refreshed,
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
         self._page_routes = PageRoutes(

@@ -89,6 +89,11 @@ def run_rule(name: str) -> str:
     return f"{rule(name)}/run"
 
 
+def compare_rule(name: str) -> str:
+    """Compares with the destinations of a mirror."""
+    return f"{rule(name)}/compare"
+
+
 def measured_bytes(size: str) -> str:
     """So many made-up bytes."""
     return f"{MEASURE}/{size}"

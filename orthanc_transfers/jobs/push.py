@@ -30,7 +30,11 @@ class PushJob(TransferJob):
         resources, store = context.order.resources, context.services.store
         beginning = store.beginning(resources, FIRST_INSTANCES, context.cancellation)
         check_sizes(beginning.manifest)
-        whole = Later("transfers-listing", lambda: _list_all(context, beginning))
+        whole = (
+            Later.of(_list_all(context, beginning))
+            if beginning.whole
+            else Later("transfers-listing", lambda: _list_all(context, beginning))
+        )
         capabilities = handshake.capabilities()
         if capabilities is None or not (beginning.whole and fits(context, beginning.manifest, capabilities)):
             handshake.open_connections()

@@ -19,6 +19,7 @@ from typing import Any
 
 from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.ledger.search import condition, words_of
+from orthanc_transfers.receiver.unfinished_undo import retold
 
 SCHEMA_VERSION = 1
 
@@ -213,6 +214,19 @@ class PastTransfers:
                     "UPDATE transfers SET shown = ?, words = ? WHERE id = ?",
                     (_text(shown), words_of(shown), identifier),
                 )
+
+    def correct(self, report: str, error: str) -> None:
+        """Let the transfers of a report say what a failed commit says now (see ``unfinished_undo.retold``)."""
+        with self._writing() as writer:
+            rows = writer.execute("SELECT id, shown FROM transfers WHERE report = ?", (report,)).fetchall()
+            for identifier, text in rows:
+                shown = json.loads(text)
+                if shown["Error"] is not None:
+                    shown["Error"] = retold(shown["Error"], error)
+                    writer.execute(
+                        "UPDATE transfers SET shown = ?, words = ? WHERE id = ?",
+                        (_text(shown), words_of(shown), identifier),
+                    )
 
     def expire(self, before: float) -> None:
         """Delete what ended before that time."""

@@ -353,13 +353,23 @@ class IncomingTransfer:
             self._services.clock,
             self._services.ownership,
         )
-        self._services.undo_retries.release(self.id)
         self.commit_seconds = self._services.clock.monotonic() - self._commit_began
         with self._lock:
             self._outcome = outcome
             self._become(outcome.state)
         self._forget_instances()
         self._services.ended(self)
+        # Last: it may be corrected from now on.
+        self._services.undo_retries.release(self.id)
+
+    def correct(self, error: str, finished: float) -> None:
+        """Its commit failed, and less of it is still here: from now on that is its ``error``."""
+        with self._lock:
+            if self._outcome is None or self._outcome.error is None or self.dropped:
+                return
+            self._outcome = Outcome(error=error)
+            # Not once it is dropped, or it would be remembered for good.
+            self._area.journal_correction(self._outcome.to_json(finished))
 
     def _forget_instances(self) -> None:
         # It is remembered for a while, with many others: what was to be received is not.

@@ -76,6 +76,7 @@ class Registry:
         self._tokens: dict[tuple[str, str], IncomingTransfer] = {}
         self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
         self._listeners: list[Callable[[IncomingTransfer], None]] = []
+        self._correctors: list[Callable[[str, str], None]] = []
         self._lost: Collection[str] = ()
         """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
         for area in staging.reopen():
@@ -84,16 +85,13 @@ class Registry:
     def _set_up(self) -> None:
         """Build what all transfers in this staging folder share."""
         self._closing = Cancellation()
-        store, reports, settings, clock, home = (
-            self._store,
-            self._reports,
-            self._settings,
-            self._clock,
-            self._staging.home,
-        )
+        store, reports, clock = self._store, self._reports, self._clock
+        home, settings = self._staging.home, self._settings
         changed = ChangedInstances(home / CHANGED)
         shared = SharedInstances()
-        self._undo_retries = UndoRetries(self._staging.root / UNDOS, store, reports, shared, self._closing)
+        self._undo_retries = UndoRetries(
+            self._staging.root / UNDOS, store, reports, shared, self._closing, self._correct
+        )
         fatal = FatalInstances(home / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(
             self._staging, store, changed, settings.max_manifest_instances, fatal, self._recycling
@@ -171,6 +169,10 @@ class Registry:
     def on_end(self, listener: Callable[[IncomingTransfer], None]) -> None:
         """Call ``listener`` with every transfer that is committed, fails or is discarded."""
         self._listeners.append(listener)
+
+    def on_correction(self, listener: Callable[[str, str], None]) -> None:
+        """Call ``listener`` with the identifier of a transfer that has failed, and what its error is from now on."""
+        self._correctors.append(listener)
 
     def check_writable(self) -> None:
         """Raise ``ReadOnly`` if Orthanc may not store anything; ``open`` does so too."""
@@ -372,6 +374,15 @@ class Registry:
             transfer.close(deadline)
         self._undo_retries.close(deadline)
         self._staging.close()
+
+    def _correct(self, report: Mapping[str, Any]) -> None:
+        """An undo has got further: let all who tell of that transfer tell so."""
+        with self._lock:
+            transfer = self._transfers.get(report["ID"])
+        if transfer is not None:
+            transfer.correct(report["Error"], report["Finished"])
+        for listener in self._correctors:
+            listener(report["ID"], report["Error"])
 
     def _ended(self, transfer: IncomingTransfer) -> None:
         self._staging.forget(transfer.id)

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,23 @@ class Reports:
         # new file takes its names along.)
         files.sync(path)
         self.expire()
+
+    def correct(self, report: Mapping[str, Any]) -> None:
+        """Replace what is kept of a report, by whatever identifier it is found. Raises ``OSError``."""
+        path = self._path(report["ID"])
+        try:
+            inode = path.stat().st_ino
+            names = [entry.name for entry in os.scandir(self._directory) if entry.inode() == inode]
+        except FileNotFoundError:
+            names = []
+        self._replace(path, report)
+        for name in names:
+            if name != path.name:
+                # A rename is atomic; a link cannot replace a name.
+                temporary = self._directory / f".{uuid.uuid4().hex}"
+                os.link(path, temporary)
+                os.rename(temporary, self._directory / name)
+        files.sync(path)
 
     def alias(self, identifier: str, alias: str) -> None:
         """Let the report ``identifier`` be found as ``alias``, too; without effect unless it is written.

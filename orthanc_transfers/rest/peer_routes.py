@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from orthanc_transfers._version import __version__
 from orthanc_transfers.core import paths
@@ -83,7 +84,10 @@ class PeerRoutes:
         closing: Cancellation,
         budget: ConnectionBudget,
         whole_pulls: WholePulls,
+        refreshed: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: report,
     ) -> None:
+        self._refreshed = refreshed
+        """A report as it is now."""
         self._store = store
         self._reader = reader
         self._pushes = pushes
@@ -314,6 +318,7 @@ class PeerRoutes:
         report = self._reports.read(name) or self._pushes.registry.ownership.report(name)
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
+        report = self._refreshed(report)
         response = json_response(report)
         if form == "csv":
             response = Response(report_to_csv(report).encode(), "text/csv; charset=utf-8")

@@ -65,6 +65,7 @@ def routes(
             {"GET": rules.get, "PUT": own_site(rules.put), "DELETE": no_foreign_forms(rules.delete)},
         ),
         Route(paths.run_rule(_RULE), {"POST": own_site(rules.run)}),
+        Route(paths.compare_rule(_RULE), {"POST": own_site(rules.compare)}),
         Route(paths.RULE_QUEUE, {"GET": rules.queue}),
         Route(paths.RULE_HISTORY, {"GET": rules.history}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
