@@ -35,9 +35,9 @@ class OwnerCache:
         """Another number each time when all is lost."""
         return self._generation
 
-    def is_own(self, key: Key) -> bool:
-        """Whether this node owns it."""
-        return key in self._own
+    def identifier(self, key: Key) -> str | None:
+        """Of a transfer that this node owns, as far as it is known."""
+        return self._own.get(key)
 
     def elsewhere(self, key: Key) -> Node | None:
         """The other node that owns it, if it is known."""
