@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.disk_room import OrthancDisks
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
 from orthanc_transfers.core.rule_filter import Facts, Wanted
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
@@ -110,6 +111,13 @@ class Capacity(Protocol):
         """What it deletes for no import, as far as it tells in good time. Raises ``Canceled``."""
 
 
+class Disks(Protocol):
+    """The disks of this Orthanc's storage and index."""
+
+    def look(self, *, exactly: bool) -> OrthancDisks:
+        """As they are now. ``exactly``: ask Orthanc, too, how much its recycling lets them grow. Never raises."""
+
+
 class StudyTexts(Protocol):
     """What this Orthanc's index says of patients and studies."""
 
@@ -198,6 +206,13 @@ class PeerTransport(Protocol):
         """Close idle connections."""
 
 
+class KnownPeer(Protocol):
+    """A peer as it was at one moment; equal to what it is at another if nothing has changed by which it is reached."""
+
+    def connect(self, connections: int) -> PeerTransport:
+        """A new transport to it, with up to that many connections. Raises ``ConfigurationError``."""
+
+
 class Peers(Protocol):
     """The peers in Orthanc's configuration and database at this moment."""
 
@@ -207,11 +222,11 @@ class Peers(Protocol):
     def remote_self(self, name: str) -> str | None:
         """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
 
-    def known(self, name: str) -> object:
-        """All that ``connect`` goes by, to be compared with what it was earlier. Raises ``UnknownPeer``."""
+    def known(self, name: str) -> KnownPeer:
+        """The peer of that name. Raises ``UnknownPeer``."""
 
     def connect(self, name: str, connections: int) -> PeerTransport:
-        """A new transport to that peer, with up to that many connections. Raises ``UnknownPeer``."""
+        """A new transport to the peer of that name. Raises ``UnknownPeer``, ``ConfigurationError``."""
 
 
 class StepOutcome(enum.Enum):

@@ -14,14 +14,17 @@ from orthanc_transfers.clustering import Clustering
 from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.json_fields import MAX_NAME
 from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
 from orthanc_transfers.core.settings import parse_settings
 from orthanc_transfers.core.storage_limits import StorageLimits
+from orthanc_transfers.core.transfer_record import TransferRecord
 from orthanc_transfers.explorer import javascript, page_files
 from orthanc_transfers.host import lifecycle, logs
 from orthanc_transfers.host.capacity import OrthancCapacity
 from orthanc_transfers.host.cpu import why_no_numpy
+from orthanc_transfers.host.disks import HostDisks
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_paths import native_path, path_option
 from orthanc_transfers.host.job_durability import JobDurability
@@ -34,6 +37,7 @@ from orthanc_transfers.host.native.context import (
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
+from orthanc_transfers.host.rule_facts import OrthancFacts
 from orthanc_transfers.host.server_sockets import ServerSockets
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.storage_check import StorageCheck
@@ -43,6 +47,7 @@ from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.jobs.submission import Submission
 from orthanc_transfers.ledger.active import ActiveTransfers
 from orthanc_transfers.ledger.ledger import Ledger
 from orthanc_transfers.ledger.listing import Listing
@@ -57,7 +62,7 @@ from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.receiver.staging import HISTORY, SENT, SETTINGS, Staging
+from orthanc_transfers.receiver.staging import HISTORY, RULES, SENT, SETTINGS, Staging
 from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
@@ -65,10 +70,14 @@ from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
+from orthanc_transfers.rest.whole_pull import WholePulls
+from orthanc_transfers.rules.orthanc import LocalOrthanc
+from orthanc_transfers.rules.service import RuleService
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
 
@@ -95,7 +104,7 @@ class Plugin:
     """
 
     def __init__(self, sdk: Sdk) -> None:
-        configuration = sdk.configuration()
+        configuration = self._configuration = sdk.configuration()
         path = Path(sdk.configuration_path())
         # Relative paths in the configuration are relative to its folder, as everywhere in Orthanc.
         folder = path if path.is_dir() else path.parent
@@ -117,15 +126,13 @@ class Plugin:
         self._sdk = sdk
         self._closing = Cancellation()
         self._jobs: JobEngine | None = None
+        self._rules: RuleService | None = None
         self._saved_tokens: set[str] = set()
         """Tokens of the jobs that Orthanc had saved."""
 
         # Orthanc as a store of DICOM files
-        durability = Durability(
-            path_option(configuration, "IndexDirectory", folder, storage),
-            storage,
-            files_synced=bool(configuration.get("SyncStorageArea", True)),
-        )
+        index = path_option(configuration, "IndexDirectory", folder, storage)
+        durability = Durability(index, storage, files_synced=bool(configuration.get("SyncStorageArea", True)))
         store = OrthancStore(
             sdk, StorageArea(storage), durability, StorageCheck(storage, sdk.storage_is_elsewhere)
         )
@@ -136,12 +143,13 @@ class Plugin:
         clock = SystemClock()
         self._clustering = Clustering(settings, configuration, staging_directory, clock)
         home = self._clustering.home
+        limits = StorageLimits.parse(configuration)
         reports = Reports(home / "reports", settings.report_retention, clock)
         staging = self._staging = Staging(
             home,
             max_size=settings.max_staging_size,
             clock=clock,
-            storage=lambda: None if sdk.storage_is_elsewhere() else storage,
+            disks=HostDisks(sdk, storage, index, limits),
             shared=self._clustering.areas,
         )
         self._registry = Registry(
@@ -151,7 +159,7 @@ class Plugin:
             clock=clock,
             reports=reports,
             read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
-            capacity=OrthancCapacity(sdk, StorageLimits.parse(configuration)),
+            capacity=OrthancCapacity(sdk, limits),
             ownership=self._clustering.ownership,
         )
         self._push_metrics = PushMetrics()
@@ -190,12 +198,14 @@ class Plugin:
             capabilities=CapabilitiesCache(clock),
             body_limits=BodyLimits(clock),
             originator=originator,
-            ended=self._ledger.ended,
+            name=str(configuration.get("Name") or "")[:MAX_NAME] or None,
+            ended=self._ended,
             begun_anew=self._ledger.begun_anew,
         )
 
         # Routes
         sockets = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
+        budget = ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock)
         self._peer_routes = PeerRoutes(
             store,
             self._chunk_reader,
@@ -204,7 +214,8 @@ class Plugin:
             originator,
             sockets.tune,
             self._closing,
-            ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock),
+            budget,
+            WholePulls(self._chunk_reader, bucket_size=settings.bucket_size, max_at_once=budget.total),
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
         self._page_routes = PageRoutes(
@@ -219,8 +230,19 @@ class Plugin:
         # The routes come last: should Orthanc refuse anything, no peer meets a plugin of which a part is missing.
         jobs = self._jobs = JobEngine(self._sdk, self._reload, self._job_durability.add)
         self._sdk.on_metrics(self._publish_metrics)
-        lifecycle.on_life(self._sdk, started=self._started, stopped=self._stopped)
-        user_routes = UserRoutes(self._services, jobs)
+        listen = lifecycle.on_life(self._sdk, started=self._started, stopped=self._stopped)
+        submission = Submission(self._services, jobs)
+        rules = self._rules = RuleService(
+            self._services,
+            jobs,
+            submission,
+            LocalOrthanc(self._sdk.rest_get, self._sdk.rest_put, self._sdk.rest_post, self._sdk.rest_delete),
+            OrthancFacts(self._sdk),
+            lambda: self._staging.home / RULES / "rules.sqlite",
+            listen,
+            int(self._configuration.get("StableAge", 60)),
+        )
+        user_routes = UserRoutes(self._services, jobs, submission)
         clock = self._services.clock
         active = ActiveTransfers(jobs, self._registry, clock)
         status_routes = StatusRoutes(Listing(active, self._ledger, self._texts, clock), self._throttle)
@@ -234,6 +256,7 @@ class Plugin:
             MeasureRoutes(self._services),
             SettingsRoutes(self._services.settings, self._throttle),
             ActionRoutes(Steering(jobs, self._services, self._ledger, active)),
+            RuleRoutes(rules),
         )
         Router(self._sdk).register(self._clustering.spread(table))
         log.warning("transfers accelerator %s is loaded", __version__)
@@ -243,10 +266,16 @@ class Plugin:
         self._saved_tokens.add(job.token)
         return job
 
+    def _ended(self, record: TransferRecord) -> None:
+        self._ledger.ended(record)
+        if self._rules is not None:
+            self._rules.ended(record)
+
     def _publish_metrics(self) -> None:
-        lifecycle.publish_metrics(
-            self._sdk, _metrics(self._instance_cache, self._chunk_reader, self._push_metrics)
-        )
+        values = _metrics(self._instance_cache, self._chunk_reader, self._push_metrics)
+        if self._rules is not None:
+            values.update(self._rules.metrics())
+        lifecycle.publish_metrics(self._sdk, values)
 
     def _started(self) -> None:
         _each(
@@ -258,16 +287,26 @@ class Plugin:
             self._pushes.recover,
             partial(self._clustering.start, self._staging, self._registry, self._pushes),
             self._start_jobs,
+            self._start_rules,
         )
 
     def _start_jobs(self) -> None:
         if self._jobs is not None:
             self._jobs.started()
 
+    def _start_rules(self) -> None:
+        if self._rules is not None:
+            self._rules.start()
+
+    def _stop_rules(self) -> None:
+        if self._rules is not None:
+            self._rules.close()
+
     def _stopped(self) -> None:
         _each(
             "stop",
             self._closing.cancel,
+            self._stop_rules,
             self._job_durability.close,
             self._release_jobs,
             self._pushes.close,

@@ -1,6 +1,6 @@
 """The layers of docs/design.md. Imports go to lower layers only, and never between the three in the middle:
 
-core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- ledger <- rest <- host <- plugin
+core <- runtime <- interfaces <- (net | pipeline | receiver) <- jobs <- ledger <- rules <- rest <- host <- plugin
 
 ``cluster`` is beside ``jobs``; only ``clustering``, beside the composition root, knows it.
 """
@@ -32,14 +32,15 @@ LAYERS = {
     "jobs": 4,
     "cluster": 4,
     "ledger": 5,
-    "rest": 6,
-    "host": 7,
-    "clustering": 7,
-    "plugin": 8,
-    "cli": 8,
-    "": 9,
-    "entry": 10,
-    "__main__": 10,
+    "rules": 6,
+    "rest": 7,
+    "host": 8,
+    "clustering": 8,
+    "plugin": 9,
+    "cli": 9,
+    "": 10,
+    "entry": 11,
+    "__main__": 11,
 }
 """Folder or module below the package -> its floor; "" is ``orthanc_transfers/__init__.py``."""
 

@@ -48,14 +48,19 @@ class CommitReport:
     ending: Mapping[str, Any]
     """How it ended: ``State``, ``Finished`` (seconds since the epoch), and ``Report`` or ``Error``."""
     instances: Sequence[InstanceOutcome]
+    sender_name: str | None = None
+    """Of a push that was received: the name that its sender gives itself, and where it says that it is."""
+    remote_address: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As kept on disk, and shown by ``GET /transfers/reports/{id}``. ``TotalSize`` is a string, as in Orthanc."""
+        sender = {"SenderName": self.sender_name, "RemoteAddress": self.remote_address}
         return {
             "ID": self.id,
             "Kind": self.kind,
             "Direction": self.direction,
             "Peer": self.peer,
+            **{key: value for key, value in sender.items() if value is not None},
             "Created": self.created,
             **self.ending,
             "TotalInstances": len(self.instances),

@@ -47,6 +47,8 @@ class TransferError(Exception):
     status = 500
     code = 1
     retryable = False
+    concerns_peer = False
+    """Whether other transfers with the same peer would fail as well, now."""
 
 
 class BadRequest(TransferError):
@@ -164,6 +166,7 @@ class Busy(TransferError):
     status = 503
     code = 36
     retryable = True
+    concerns_peer = True
 
     def __init__(self, message: str, retry_after: float = 5.0) -> None:
         super().__init__(message)
@@ -189,12 +192,21 @@ class ConfigurationError(TransferError):
     code = 3
 
 
+ABSENT = (17, 7, 13)
+"""Error codes of Orthanc for a resource that does not exist, or no longer: UnknownResource, InexistentItem, -File."""
+
+
 class HostError(TransferError):
     """A call into Orthanc's SDK failed. ``code`` is its ``OrthancPluginErrorCode``."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+    @property
+    def absent(self) -> bool:
+        """Whether what was asked for does not exist."""
+        return self.code in ABSENT
 
 
 class PeerError(TransferError):
@@ -211,6 +223,7 @@ class PeerUnreachable(PeerError):
     """No response: connection refused or reset, name unknown, time-out."""
 
     retryable = True
+    concerns_peer = True
 
 
 class PeerUntrusted(PeerUnreachable):
@@ -248,6 +261,10 @@ class PeerStatus(PeerError):
         return self.peer_status in (502, 503, 504)
 
     @property
+    def concerns_peer(self) -> bool:  # type: ignore[override]
+        return self.outage or self.peer_status in (401, 403, 404, 407, 429)
+
+    @property
     def retryable(self) -> bool:  # type: ignore[override]
         return self.peer_status in (408, 425, 429) or self.peer_status >= 500
 
@@ -264,7 +281,10 @@ class PeerInvalidResponse(PeerError):
     """A response of 200 that cannot be used: not JSON, missing keys, a wrong number of bytes."""
 
     retryable = True
+    concerns_peer = True
 
 
 class PeerMismatch(PeerError):
     """The peer that responded is not the one that was expected."""
+
+    concerns_peer = True

@@ -17,6 +17,9 @@ from orthanc_transfers.core.model import Instance
 MAX_SIZE = 2**63 - 1
 """Bytes; the largest size and offset that a message may hold."""
 
+MAX_NAME = 64
+"""Characters of a name that a peer gives itself."""
+
 _COMPRESSIONS = {compression.value: compression for compression in Compression}
 
 # Digits of MAX_SIZE; what has more is not even converted.
@@ -120,6 +123,14 @@ def instances_field(body: Mapping[str, Any]) -> tuple[Instance, ...]:
 
 def more_field(body: Mapping[str, Any]) -> int:
     return natural_number(body.get("More", 0), '"More"')
+
+
+def name_field(body: Mapping[str, Any], key: str) -> str | None:
+    """A name that a peer gives itself, to be shown to people: one line of ``MAX_NAME`` characters at most."""
+    if key not in body:
+        return None
+    printable = "".join(filter(str.isprintable, string_field(body, key)[:MAX_NAME]))
+    return printable.strip() or None
 
 
 def patients_field(body: Mapping[str, Any]) -> frozenset[str] | None:

@@ -21,6 +21,7 @@ from orthanc_transfers.core.json_fields import (
     instances_to_json,
     json_object,
     more_field,
+    name_field,
     natural_number,
     path_field,
     patients_field,
@@ -42,6 +43,8 @@ PATIENTS_HEADER = "transfers-patients"
 """In a lookup, with any value: the patients are asked for."""
 STORED_HEADER = "transfers-stored"
 """In a lookup, with any value: resources that are not stored are left out, instead of being an error."""
+WHOLE_HEADER = "transfers-whole"
+"""In a lookup: the bytes of all the instances are wanted with the list, if they are few: a ``WholePull``, JSON."""
 XXH3_HEADER = "transfers-xxh3"
 """XXH3 of the body as it is on the wire, 16 hexadecimal digits."""
 ENCODING_HEADER = "transfers-encoding-seconds"
@@ -71,6 +74,8 @@ class Capabilities:
     """Whether the creation of a push should name its patients: their number is limited there."""
     whole: bool = False
     """Whether a small transfer may be one request: announced, carried and committed."""
+    whole_pulls: bool = False
+    """Whether the list of a lookup may come with the bytes of all its instances: see ``WHOLE_HEADER``."""
     measurable: bool = False
     """Whether it has the routes that measure the link: ``paths.MEASURE``."""
     max_connections: int | None = None
@@ -96,6 +101,7 @@ class Capabilities:
             _headers(body),
             _flag(body, "PatientsWanted"),
             _flag(body, "Whole"),
+            _flag(body, "WholePulls"),
             _flag(body, "Measurable"),
             natural_number(body["MaxConnections"], '"MaxConnections"') if "MaxConnections" in body else None,
         )
@@ -115,6 +121,8 @@ class Capabilities:
         }
         if self.max_connections is not None:
             value["MaxConnections"] = self.max_connections
+        if self.whole_pulls:
+            value["WholePulls"] = True
         if self.measurable:
             value["Measurable"] = True
         return {**value, "PatientsWanted": True} if self.patients_wanted else value
@@ -126,7 +134,7 @@ class PushCreationV2:
 
     ``more`` instances will be announced by a later creation with all of them, or, of a receiver that takes parts,
     with those from index ``before`` on. ``patients`` are
-    their identifiers, if the receiver wants to know.
+    their identifiers, if the receiver wants to know. ``sender_name`` is the ``Name`` of the sender's Orthanc.
     """
 
     token: str
@@ -134,6 +142,7 @@ class PushCreationV2:
     more: int = 0
     before: int = 0
     patients: frozenset[str] | None = None
+    sender_name: str | None = None
 
     @classmethod
     def parse(cls, value: Any) -> PushCreationV2:
@@ -142,7 +151,14 @@ class PushCreationV2:
         if not re.fullmatch("[0-9a-f]{32}", token):
             raise BadRequest(f'"Token" must be 32 lower-case hexadecimal digits, and is {shown(token)}')
         before = natural_number(body.get("Before", 0), '"Before"')
-        return cls(token, Manifest(instances_field(body)), more_field(body), before, patients_field(body))
+        return cls(
+            token,
+            Manifest(instances_field(body)),
+            more_field(body),
+            before,
+            patients_field(body),
+            name_field(body, "SenderName"),
+        )
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {"Token": self.token, "Instances": instances_to_json(self.manifest)}
@@ -152,6 +168,8 @@ class PushCreationV2:
             value["Before"] = self.before
         if self.patients is not None:
             value["Patients"] = sorted(self.patients)
+        if self.sender_name is not None:
+            value["SenderName"] = self.sender_name
         return value
 
 
@@ -243,14 +261,38 @@ class ChunksRequest:
                 raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {shown(item)}')
             offset, size = (natural_number(number, 'each offset and size of "Chunks"') for number in item[1:])
             chunks.append(Chunk(item[0], offset, size))
-        level = natural_number(body.get("Level", LEVEL), '"Level"')
-        if level not in (LEVEL, SLOW_LINK_LEVEL):
-            raise BadRequest(f'"Level" must be {LEVEL} or {SLOW_LINK_LEVEL}, and is {shown(level)}')
-        return cls(tuple(chunks), _codecs(body), compression_field(body), level)
+        return cls(tuple(chunks), _codecs(body), compression_field(body), _level(body))
 
     def to_json(self) -> dict[str, Any]:
         return {
             "Chunks": [[chunk.id, chunk.offset, chunk.size] for chunk in self.chunks],
+            "Codecs": [codec.value for codec in self.codecs],
+            "Compression": self.compression.value,
+            "Level": self.level,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WholePull:
+    """``WHOLE_HEADER``: how the bytes of all the instances are to come with their list, in ``ChunksRequest``'s terms.
+
+    They are to come if they are at most ``max_size``.
+    """
+
+    max_size: int
+    codecs: tuple[Codec, ...]
+    compression: Compression = Compression.AUTO
+    level: int = LEVEL
+
+    @classmethod
+    def parse(cls, value: Any) -> WholePull:
+        body = json_object(value, f"the header {WHOLE_HEADER}")
+        max_size = natural_number(required_field(body, "MaxSize"), '"MaxSize"')
+        return cls(max_size, _codecs(body), compression_field(body), _level(body))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "MaxSize": self.max_size,
             "Codecs": [codec.value for codec in self.codecs],
             "Compression": self.compression.value,
             "Level": self.level,
@@ -290,6 +332,13 @@ def _codecs(body: Mapping[str, Any]) -> tuple[Codec, ...]:
     if not all(isinstance(name, str) for name in names):
         raise BadFile('"Codecs" must be an array of strings')
     return tuple(_KNOWN_CODECS[name] for name in names if name in _KNOWN_CODECS)
+
+
+def _level(body: Mapping[str, Any]) -> int:
+    level = natural_number(body.get("Level", LEVEL), '"Level"')
+    if level not in (LEVEL, SLOW_LINK_LEVEL):
+        raise BadRequest(f'"Level" must be {LEVEL} or {SLOW_LINK_LEVEL}, and is {shown(level)}')
+    return level
 
 
 def _flag(body: Mapping[str, Any], key: str) -> bool:

@@ -15,6 +15,7 @@ PLUGINS = "/plugins"
 EXPLORER_SCRIPT = "/plugins/explorer.js"
 PLUGIN = "/plugins/transfers"
 JOBS = "/jobs"
+CHANGES = "/changes"
 COLLECTIONS = {
     Level.PATIENT: "patients",
     Level.STUDY: "studies",
@@ -23,6 +24,7 @@ COLLECTIONS = {
 }
 SYSTEM = "/system"
 TOOLS_FIND = "/tools/find"
+BULK_CONTENT = "/tools/bulk-content"
 
 # --- for users
 
@@ -36,6 +38,9 @@ FIND = "/transfers/find"
 PEERS_STATUS = "/transfers/peers/status"
 SETTINGS = "/transfers/settings"
 ACTIONS = "/transfers/actions"
+RULES = "/transfers/rules"
+RULE_QUEUE = "/transfers/queue"
+RULE_HISTORY = "/transfers/queue/history"
 
 # --- for peers
 
@@ -72,6 +77,16 @@ def report(identifier: str) -> str:
 def measure_peer(name: str) -> str:
     """Measures the link to a peer."""
     return f"{PEERS}/{name}/measure"
+
+
+def rule(name: str) -> str:
+    """One rule."""
+    return f"{RULES}/{name}"
+
+
+def run_rule(name: str) -> str:
+    """Runs a rule by hand."""
+    return f"{rule(name)}/run"
 
 
 def measured_bytes(size: str) -> str:

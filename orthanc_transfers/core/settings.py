@@ -17,6 +17,7 @@ from typing import Any
 from orthanc_transfers.core.bandwidth_schedule import Schedule, parse_schedule
 from orthanc_transfers.core.cluster_settings import ClusterSettings, cluster_to_json, parse_cluster
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.webhook import hide_secrets
 
 KB = 1024
 MB = 1024 * 1024
@@ -75,6 +76,10 @@ class Settings:
     """Whether users here may search on peers, with the credentials that this Orthanc has there."""
     bandwidth_schedule: Schedule = ()
     """Limits of all sending and fetching together by day and hour, in place of ``max_bandwidth``."""
+    rules: tuple[Mapping[str, Any], ...] = ()
+    """What is sent by itself, as written: ``core/rule.py`` parses each, so that a bad one stops no other."""
+    max_rule_jobs: int = 4
+    """Jobs of rules in Orthanc's jobs engine at once."""
     congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
@@ -119,6 +124,8 @@ def _written(name: str, value: Any) -> Any:
         return [row.to_json() for row in value]
     if name == "Cluster":
         return cluster_to_json(value)
+    if name == "Rules":
+        return [hide_secrets(rule) for rule in value]
     if value is None:
         return 0  # a time-out
     unit = _UNITS.get(name, 1)
@@ -175,6 +182,12 @@ def _path(value: Any) -> str:
     return value
 
 
+def _rules(value: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list) or not all(isinstance(rule, dict) for rule in value):
+        raise ValueError("an array of rules, each an object")
+    return tuple(value)
+
+
 def _congestion_control(value: Any) -> str:
     # The kernel takes names of up to 15 characters (TCP_CA_NAME_MAX of linux/tcp.h is 16, with the final 0).
     if not isinstance(value, str) or not re.fullmatch("[a-z0-9_-]{1,15}", value):
@@ -224,6 +237,8 @@ _OPTIONS: dict[str, _Option] = {
     "MaxPeerBandwidth": _Option("max_peer_bandwidth", _bandwidth),
     "BrowsePeers": _Option("browse_peers", _boolean),
     "BandwidthSchedule": _Option("bandwidth_schedule", parse_schedule),
+    "Rules": _Option("rules", _rules),
+    "MaxRuleJobs": _Option("max_rule_jobs", _integer(1, 1000)),
     "CongestionControl": _Option("congestion_control", _congestion_control),
     "Cluster": _Option("cluster", parse_cluster),
 }

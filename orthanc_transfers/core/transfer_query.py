@@ -20,7 +20,7 @@ MAX_IDS = 1000
 
 _MAX_TEXT = 200
 _MAX_WORDS = 8
-_MAX_OFFSET = 2**53
+MAX_OFFSET = 2**53
 
 _STATES = {state.value: state for state in TransferState}
 _IDENTIFIER = re.compile("[.0-9a-f-]{1,100}")
@@ -68,8 +68,8 @@ class TransferQuery:
         if len(text) > _MAX_TEXT or len(words) > _MAX_WORDS:
             raise BadRequest(f"text may have {_MAX_TEXT} characters and {_MAX_WORDS} words at most")
         return cls(
-            limit=_number(query, "limit", DEFAULT_LIMIT, 0, MAX_LIMIT),
-            offset=_number(query, "offset", 0, 0, _MAX_OFFSET),
+            limit=parse_number(query, "limit", DEFAULT_LIMIT, 0, MAX_LIMIT),
+            offset=parse_number(query, "offset", 0, 0, MAX_OFFSET),
             states=frozenset(_state(name) for name in _listed(query, "state")),
             peer=query.get("peer") or None,
             direction=direction,
@@ -99,7 +99,8 @@ def _identifiers(found: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _number(query: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+def parse_number(query: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+    """An argument that is a whole number. Raises ``BadRequest``, naming it."""
     text = query.get(name, "")
     if not text:
         return default

@@ -86,6 +86,8 @@ class TransferRecord:
     """What it waits for, one sentence."""
     waiting_since: float | None = None
     error: str | None = None
+    peer_failed: bool = False
+    """Whether it failed since its peer was not there."""
     priority: int | None = None
     created: float | None = None
     started: float | None = None

@@ -19,11 +19,7 @@ from orthanc_transfers.core.errors import HostError, UnknownResource
 from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
 from orthanc_transfers.core.paths import COLLECTIONS, resource_path
 from orthanc_transfers.host.native.sdk import Sdk
-from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.runtime.cancellation import Cancellation
-
-ABSENT = (Code.UNKNOWN_RESOURCE, Code.INEXISTENT_ITEM, Code.INEXISTENT_FILE)
-"""Error codes of Orthanc for a resource that does not exist, or no longer."""
 
 # For each level, the key of its children in Orthanc's JSON, and their level.
 _CHILDREN = {
@@ -184,7 +180,7 @@ class InstanceIndex:
         try:
             return self._sdk.rest_get(uri)
         except HostError as error:
-            if error.code in ABSENT:
+            if error.absent:
                 return None
             raise
 

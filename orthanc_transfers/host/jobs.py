@@ -13,8 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from orthanc_transfers.core import paths
-from orthanc_transfers.core.errors import BadRequest, HostError, NotFound, TransferError
-from orthanc_transfers.host.instance_index import ABSENT
+from orthanc_transfers.core.errors import ABSENT, BadRequest, HostError, NotFound, TransferError
 from orthanc_transfers.host.job_states import CANCELED, FAILURE
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code

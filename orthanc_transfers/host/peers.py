@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.orthanc_transport import OrthancTransport
 from orthanc_transfers.host.peer_list import PeerList
-from orthanc_transfers.interfaces import PeerTransport
+from orthanc_transfers.interfaces import KnownPeer, PeerTransport
 from orthanc_transfers.net.peer_connections import KeptConnections
 from orthanc_transfers.net.requests_transport import RequestsTransport
 from orthanc_transfers.net.throttle import Throttle
@@ -29,6 +29,20 @@ DEFAULT_HTTP_TIMEOUT = 60
 
 # Properties that Orthanc hides in its responses or shows without their value.
 _HIDDEN = ("Username", "HttpHeaders", "CertificateFile", "Pkcs11")
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownPeer:
+    """Implements ``interfaces.KnownPeer``. ``peer`` is ``None`` where Orthanc does not reveal a part of it."""
+
+    name: str
+    url: str
+    peer: Peer | None
+    peers: PeerList = field(compare=False)
+    connecting: Callable[[str, Peer | None, PeerList, int], PeerTransport] = field(compare=False)
+
+    def connect(self, connections: int) -> PeerTransport:
+        return self.connecting(self.name, self.peer, self.peers, connections)
 
 
 class OrthancPeers:
@@ -60,20 +74,19 @@ class OrthancPeers:
         """The ``RemoteSelf`` property. Raises ``UnknownPeer``."""
         return PeerList(self._sdk).user_property(name, "RemoteSelf")
 
-    def known(self, name: str) -> object:
-        """The address, and all else that Orthanc reveals. Raises ``UnknownPeer``."""
-        url = PeerList(self._sdk).url(name)
-        return url, self._peer(name, url)
+    def known(self, name: str) -> KnownPeer:
+        """The peer, as far as Orthanc reveals it. Raises ``UnknownPeer``."""
+        peers = PeerList(self._sdk)
+        url = peers.url(name)
+        return _KnownPeer(name, url, self._peer(name, url), peers, self._connect)
 
     def connect(self, name: str, connections: int) -> PeerTransport:
-        """A transport to that peer, over connections that an ended one may have left.
+        """A transport to that peer. Raises ``UnknownPeer``, ``ConfigurationError``."""
+        return self.known(name).connect(connections)
 
-        Raises ``UnknownPeer``, ``ConfigurationError``.
-        """
-        peers = PeerList(self._sdk)
-        peers.index(name)
+    def _connect(self, name: str, peer: Peer | None, peers: PeerList, connections: int) -> PeerTransport:
+        """A transport over connections that an ended one may have left, or by Orthanc's client."""
         bandwidth = self._throttle.of(name)
-        peer = self._peer(name, peers.url(name))
         if peer is None or peer.pkcs11:
             timeout = 0.0 if peer is None or peer.timeout is None else peer.timeout
             return OrthancTransport(

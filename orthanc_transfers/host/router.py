@@ -67,7 +67,11 @@ class Router:
                 return Code.SUCCESS
             request = _request(path, native)
             try:
-                self._answer(output, self._pool.call(partial(handler, request)))
+                response = self._pool.call(partial(handler, request))
+                try:
+                    self._answer(output, response)
+                finally:
+                    response.written()
             except TransferError as error:
                 if error.status >= 500 and not isinstance(error, Busy):
                     # Orthanc logs only its own description of the code, or nothing.

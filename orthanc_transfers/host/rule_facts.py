@@ -10,12 +10,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orthanc_transfers.core.errors import HostError
+from orthanc_transfers.core.errors import ABSENT, HostError
 from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
 from orthanc_transfers.core.orthanc_version import at_least
 from orthanc_transfers.core.paths import COLLECTIONS, resource_path
 from orthanc_transfers.core.rule_filter import Facts, Wanted
-from orthanc_transfers.host.instance_index import ABSENT
 from orthanc_transfers.host.native.sdk import Sdk
 
 _LABELS = (1, 12, 0)

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.core.errors import Canceled, HostError, LostFile, TransferError
+from orthanc_transfers.core.errors import ABSENT, Canceled, HostError, LostFile, TransferError
 from orthanc_transfers.core.model import IDENTIFIER, Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_hash import FileHashes
 from orthanc_transfers.host.instance_import import import_instance
 from orthanc_transfers.host.instance_index import (
-    ABSENT,
     IndexedFile,
     InstanceIndex,
     check_identifier,

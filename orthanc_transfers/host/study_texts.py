@@ -8,7 +8,6 @@ from typing import Any
 from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
 from orthanc_transfers.core.transfer_record import StudyText
-from orthanc_transfers.host.instance_index import ABSENT
 from orthanc_transfers.host.native.sdk import Sdk
 
 # Characters of a text: a list of transfers must not grow with what others write into their files.
@@ -58,7 +57,7 @@ class OrthancTexts:
         try:
             value = json.loads(self._sdk.rest_get(f"/{collection}/{identifier}"))
         except HostError as error:
-            if error.code in ABSENT:
+            if error.absent:
                 return None
             raise
         return value if isinstance(value, dict) else None

@@ -52,7 +52,13 @@ class Announcer:
             before = stop
 
     def _post(self, manifest: Manifest, before: int, stop: int, more: int) -> tuple[PushStatus, str | None]:
-        whole = PushCreationV2(self.context.resume.token, manifest, more, patients=self.patients)
+        whole = PushCreationV2(
+            self.context.resume.token,
+            manifest,
+            more,
+            patients=self.patients,
+            sender_name=self.context.services.name,
+        )
         part = whole
         if (before, stop) != (0, len(manifest)):
             instances = Manifest(manifest.instances[before:stop])

@@ -54,6 +54,7 @@ class TransferStatus:
     ended: float | None = None
     transaction: str | None = None
     error: str | None = None
+    peer_failed: bool = False
     report: dict[str, int] | None = field(default=None)
 
     def set_totals(self, manifest: Manifest) -> None:

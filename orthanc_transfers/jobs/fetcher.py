@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from orthanc_transfers.core.ranges import Range
-from orthanc_transfers.net.peer_client import Fetched
+from orthanc_transfers.net.bucket_response import Fetched
 from orthanc_transfers.pipeline.schedule import Planner
 
 T = TypeVar("T")

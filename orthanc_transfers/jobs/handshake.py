@@ -33,6 +33,9 @@ class Handshake:
 
     def open_connections(self) -> None:
         """If the link is long, open the connections that the first buckets will take. Does not wait for them."""
+        round_trip = self._context.transport.without_retries.round_trip
+        if round_trip is not None and not far(round_trip):
+            return
         threads.start("transfers-opening", self._open_early)
 
     def _open_early(self) -> None:

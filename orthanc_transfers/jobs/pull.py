@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from orthanc_transfers.core.errors import (
@@ -16,7 +17,7 @@ from orthanc_transfers.core.errors import (
     UnknownTransaction,
 )
 from orthanc_transfers.core.messages_v1 import TransferRequest
-from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.core.messages_v2 import Capabilities, WholePull
 from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.context import RunContext
@@ -26,8 +27,10 @@ from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.one_server import check_one_server
 from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
+from orthanc_transfers.jobs.pull_whole import Carried, whole_pull
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.net.bucket_response import Fetched
 from orthanc_transfers.pipeline.executor import BucketExecutor, Moved
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES, MAX_ROUNDS, Listing, Schedule
 from orthanc_transfers.receiver.incoming import IncomingTransfer
@@ -58,21 +61,24 @@ class PullJob(TransferJob):
         handshake.open_connections()
         # A transfer that was begun before is compared with all that the peer lists now.
         begun = context.services.registry.find(KIND, context.resume.token) is not None
-        # Where Orthanc has limits, what does not fit is refused before a byte is fetched.
+        # Where Orthanc has limits, what does not fit is refused before a byte is kept.
         limited = context.services.registry.limited
         growing = capabilities is not None and capabilities.growing and not (begun or limited)
-        beginning = _list(context, capabilities, FIRST_INSTANCES if growing else None)
+        executor = context.executor(KIND, capabilities, sends=False)
+        whole = None if begun else whole_pull(context, capabilities, executor)
+        first = FIRST_INSTANCES if growing else None
+        beginning, carried = _list(context, capabilities, first, whole)
         if not len(beginning.manifest):
             return
         try:
-            _transfer(context, beginning, capabilities)
+            _transfer(context, beginning, capabilities, executor, carried)
         except (Conflict, UnknownTransaction, Fenced):
             taken_over = context.services.registry.find(KIND, context.resume.token) is None
             if beginning.whole and not taken_over:
                 raise
             # The peer lists other instances than it did a moment ago; or another node of the cluster took over what was
             # received, while this one was silent.
-            _transfer(context, _list(context, capabilities), capabilities)
+            _transfer(context, _list(context, capabilities)[0], capabilities, executor)
 
     def reset(self) -> None:
         # Only who resubmits the job begins anew. One that Orthanc reloads is told of the failure: its import may be
@@ -94,18 +100,31 @@ def new_pull(services: Services, request: TransferRequest) -> Job:
     return PullJob(services, with_identifier(request))
 
 
-def _list(context: RunContext, capabilities: Capabilities | None, first: int | None = None) -> Beginning:
-    """All the instances that the peer has of the order, or the ``first`` of them."""
+def _list(
+    context: RunContext,
+    capabilities: Capabilities | None,
+    first: int | None = None,
+    whole: WholePull | None = None,
+) -> tuple[Beginning, Carried | None]:
+    """All the instances that the peer has of the order, or the ``first`` of them.
+
+    And all their bytes if they are wanted (``whole``), and few.
+    """
     order, peer = context.order, context.peer.name
-    # A C++ peer reads and hashes every file before it responds.
-    timeout = context.services.settings.peer_commit_timeout if capabilities is None else None
+    patients = capabilities is not None and context.services.registry.limited
+    began = context.services.clock.monotonic()
+    fetched: Fetched | None = None
     try:
-        answer = context.peer.look_up(
-            order.resources_json,
-            timeout=timeout,
-            first=first,
-            patients=capabilities is not None and context.services.registry.limited,
-        )
+        if whole is not None:
+            answer, fetched = context.peer.look_up_whole(
+                order.resources_json, whole, first=first, patients=patients
+            )
+        else:
+            # A C++ peer reads and hashes every file before it responds.
+            timeout = context.services.settings.peer_commit_timeout if capabilities is None else None
+            answer = context.peer.look_up(
+                order.resources_json, timeout=timeout, first=first, patients=patients
+            )
     except PeerStatus as error:
         if error.peer_status != 404:
             raise
@@ -126,15 +145,17 @@ def _list(context: RunContext, capabilities: Capabilities | None, first: int | N
         raise PeerInvalidResponse(f"peer {peer} sent an invalid list of instances: {error}", peer) from error
     if listed.whole and len(listed.manifest):
         context.status.set_totals(listed.manifest)
-    return listed
+    return listed, None if fetched is None else Carried(fetched, began)
 
 
-def _open(context: RunContext, listed: Beginning) -> IncomingTransfer:
+def _open(context: RunContext, listed: Beginning, *, in_memory: bool) -> IncomingTransfer:
     request = OpenRequest(
         token=context.resume.token,
         manifest=listed.manifest,
         kind=KIND,
-        check_stored=True,
+        # The commit looks; and nothing of what comes with its list was here.
+        check_stored=not in_memory,
+        in_memory=in_memory,
         more=listed.more,
         patients=listed.patients,
         peer=context.order.peer,
@@ -151,25 +172,38 @@ def _open(context: RunContext, listed: Beginning) -> IncomingTransfer:
         context.status.waiting = None
 
 
-def _transfer(context: RunContext, listed: Beginning, capabilities: Capabilities | None) -> None:
+def _transfer(
+    context: RunContext,
+    listed: Beginning,
+    capabilities: Capabilities | None,
+    executor: BucketExecutor,
+    carried: Carried | None = None,
+) -> None:
     """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
-    incoming = _open(context, listed)
+    incoming = _open(context, listed, in_memory=carried is not None)
     context.on_transaction(incoming.id)
-    executor = context.executor(KIND, capabilities, sends=False)
     try:
         if capabilities is None:
             _Pull(context, incoming, Fetcher1(context, listed.manifest), executor, None, 0).run()
         else:
             fetcher = Fetcher2(context, incoming, executor, capabilities.codecs)
-            _Pull(context, incoming, fetcher, executor, capabilities, listed.more).run()
+            _Pull(context, incoming, fetcher, executor, capabilities, listed.more, carried).run()
     except NoSpace:
         # What was fetched would keep the disk full until the job is tried again, if ever.
         incoming.discard()
         raise
+    finally:
+        if incoming.in_memory and incoming.state is PushState.RECEIVING:
+            # Memory is not kept for another attempt: that one begins anew.
+            with suppress(Conflict):
+                incoming.discard()
 
 
 class _Pull(Generic[T]):
-    """Fetches what is missing and imports it. ``more`` instances are still to be listed."""
+    """Fetches what is missing and imports it. ``more`` instances are still to be listed.
+
+    ``carried``: all the bytes, if they came with the list.
+    """
 
     def __init__(
         self,
@@ -179,6 +213,7 @@ class _Pull(Generic[T]):
         executor: BucketExecutor,
         capabilities: Capabilities | None,
         more: int,
+        carried: Carried | None = None,
     ) -> None:
         self._context = context
         self._incoming = incoming
@@ -186,6 +221,9 @@ class _Pull(Generic[T]):
         self._executor = executor
         self._capabilities = capabilities
         self._more = more
+        self._carried = carried
+        self._looked_up = carried is None
+        """Whether it was looked up what is stored here."""
 
     def run(self) -> None:
         status, incoming = self._context.status, self._incoming
@@ -207,7 +245,9 @@ class _Pull(Generic[T]):
                 continue
             finally:
                 status.imported, status.importing = incoming.imported, None
-            status.report = report.counts()
+            status.report = counts = report.counts()
+            if not self._looked_up:
+                status.already_stored = counts["AlreadyStored"]
             return
         peer = self._context.peer.name
         raise PeerError(
@@ -221,6 +261,10 @@ class _Pull(Generic[T]):
     def _fetch(self) -> None:
         context, incoming, fetcher = self._context, self._incoming, self._fetcher
         context.status.phase = "Fetching"
+        carried, self._carried = self._carried, None
+        if carried is not None:
+            carried.keep(context, incoming)
+            return
         schedule = Schedule(self._executor, fetcher, self._listing(), self._list_all)
 
         def fetch(bucket: T) -> Moved:
@@ -237,7 +281,7 @@ class _Pull(Generic[T]):
     def _list_all(self) -> Listing:
         """Ask the peer for all the instances, while the first are being fetched."""
         context, incoming = self._context, self._incoming
-        listed = _list(context, self._capabilities)
+        listed, _ = _list(context, self._capabilities)
         context.services.registry.grow(incoming, listed.manifest, listed.more, context.cancellation)
         self._more = 0
         context.status.already_stored, _ = incoming.already_stored

@@ -9,7 +9,7 @@ from orthanc_transfers.core.model import Bucket, Manifest
 from orthanc_transfers.core.planner import plan_pull
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.jobs.context import RunContext
-from orthanc_transfers.net.peer_client import Fetched
+from orthanc_transfers.net.bucket_response import Fetched
 from orthanc_transfers.pipeline.schedule import Plan
 
 # Share of the bytes that gzip has to save at least, to be worth the time of the peer.

@@ -11,7 +11,7 @@ from orthanc_transfers.core.messages_v2 import ChunksRequest
 from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet, halves
 from orthanc_transfers.jobs.context import RunContext
-from orthanc_transfers.net.peer_client import Fetched
+from orthanc_transfers.net.bucket_response import Fetched
 from orthanc_transfers.pipeline.executor import BucketExecutor
 from orthanc_transfers.pipeline.schedule import Plan
 from orthanc_transfers.receiver.incoming import IncomingTransfer

@@ -49,7 +49,9 @@ class WholePush:
         body = encode(pieces, codec, level_for(context.progress.speed()))
         del pieces
         patients = None if self.patients is None else frozenset(self.patients)
-        creation = PushCreationV2(context.resume.token, manifest, patients=patients)
+        creation = PushCreationV2(
+            context.resume.token, manifest, patients=patients, sender_name=context.services.name
+        )
         context.progress.plan(lambda: 1, 0, size)
         context.progress.start()
         try:

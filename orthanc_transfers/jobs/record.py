@@ -70,6 +70,7 @@ def record_of(
         waiting=status.waiting,
         waiting_since=status.waiting_since,
         error=status.error,
+        peer_failed=status.peer_failed,
         priority=order.priority,
         created=created,
         started=status.began,

@@ -106,6 +106,7 @@ class Runner:
             # What is cut may end with any error; a true one comes again after the pause.
             event = None if self._cancellation.requested else Event.BROKE
             error = str(failure)
+            self.attempt.status.peer_failed = failure.concerns_peer
             if isinstance(failure, PeerError):
                 self._services.capabilities.forget(self._order.peer)
         except Exception as unexpected:

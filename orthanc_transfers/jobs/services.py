@@ -34,6 +34,8 @@ class Services:
     capabilities: CapabilitiesCache
     body_limits: BodyLimits
     originator: str
+    name: str | None = None
+    """The ``Name`` of this Orthanc, told to receivers for people to see."""
     near_compressions: NearCompressions = field(default_factory=NearCompressions)
     circuits: Circuits = field(default_factory=Circuits)
     ended: Callable[[TransferRecord], None] = lambda record: None

@@ -23,7 +23,8 @@ def from_report(report: Mapping[str, Any]) -> PastTransfer | None:
             id=str(report["ID"]),
             direction=RECEIVE if direction == RECEIVE else SEND,
             mode=mode,
-            peer=None if report["Peer"] is None else str(report["Peer"]),
+            peer=_text(report, "SenderName" if (mode, direction) == (PUSH, RECEIVE) else "Peer"),
+            remote_address=_text(report, "RemoteAddress"),
             state=TransferState.SUCCESS if done else TransferState.FAILURE,
             phase="Done" if done else None,
             resources=[{"Level": "Instance", "ID": str(rows[0]["ID"])}] if rows else [],
@@ -41,3 +42,7 @@ def from_report(report: Mapping[str, Any]) -> PastTransfer | None:
         return None
     shown = {**record_to_json(record), **text_to_json(None), "Report": True}
     return PastTransfer(record.id, float(report["Finished"]), shown, record.transaction)
+
+
+def _text(report: Mapping[str, Any], key: str) -> str | None:
+    return None if report.get(key) is None else str(report[key])

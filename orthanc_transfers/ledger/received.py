@@ -33,7 +33,9 @@ def push_record(push: IncomingTransfer, ended: float | None = None) -> TransferR
         id=push.id,
         direction=RECEIVE,
         mode=PUSH,
-        peer=push.peer,
+        # What it calls its transfer says nothing to people.
+        peer=push.sender_name,
+        remote_address=push.remote_address,
         state=state,
         phase=_phase(push, state),
         resources=[] if first is None else [{"Level": "Instance", "ID": first}],

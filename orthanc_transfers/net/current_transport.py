@@ -20,9 +20,8 @@ class CurrentTransport:
     def __init__(self, peers: Peers, name: str, connections: int) -> None:
         self._peers = peers
         self._connections = connections
-        # Before connecting: a change in between is seen by ``renew``.
         self._known = peers.known(name)
-        self._transport = peers.connect(name, connections)
+        self._transport = self._known.connect(connections)
         self._former: list[PeerTransport] = []
         self._lock = threading.Lock()
         self._aborted = False
@@ -46,7 +45,7 @@ class CurrentTransport:
             with self._lock:
                 if known == self._known or self._aborted:
                     return False
-                transport = self._peers.connect(self.name, self._connections)
+                transport = known.connect(self._connections)
                 self._former.append(self._transport)
                 self._known, self._transport, self.url = known, transport, transport.url
         except UnknownPeer:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer, size_of
 from orthanc_transfers.core.checksum import xxh3
-from orthanc_transfers.core.codec import Codec, content_type, decode
+from orthanc_transfers.core.codec import Codec, content_type
 from orthanc_transfers.core.content_encoding import (
     ACCEPT_ENCODING,
     CONTENT_ENCODING,
@@ -29,28 +29,28 @@ from orthanc_transfers.core.errors import (
     PeerStatus,
     TooLarge,
     TransferError,
-    WrongSize,
 )
 from orthanc_transfers.core.framing import frame_head
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreationV1
 from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
     CONNECTIONS_HEADER,
-    ENCODING_HEADER,
     FIRST_HEADER,
     PATIENTS_HEADER,
     STORED_HEADER,
+    WHOLE_HEADER,
     XXH3_HEADER,
     ChunksRequest,
     PushCreationV2,
     PushStatus,
+    WholePull,
     parse_connections,
-    parse_seconds,
 )
 from orthanc_transfers.core.model import Bucket
 from orthanc_transfers.core.ranges import Range, RangeSet
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse, PeerTransport
+from orthanc_transfers.net.bucket_response import Fetched, decoded, fetched, max_encoded, with_list
 from orthanc_transfers.net.retry import RetryingTransport
 
 T = TypeVar("T")
@@ -59,18 +59,6 @@ T = TypeVar("T")
 _SHORT_TIMEOUT = 5.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """The decoded bytes of one bucket, and how they travelled."""
-
-    data: memoryview
-    wire: int
-    """Bytes on the network."""
-    codec: Codec
-    encoding: float = 0.0
-    """Seconds that the peer took to encode them; 0 if it does not say."""
 
 
 class PeerClient:
@@ -115,15 +103,41 @@ class PeerClient:
         With their ``patients``, if it can tell. ``stored``: resources that it does not have are left out, if it can do
         that; others say 404.
         """
-        headers = {ACCEPT_ENCODING: ZSTD}
+        request = self._look_up(
+            resources, {STORED_HEADER: "1"} if stored else {}, timeout=timeout, first=first, patients=patients
+        )
+        return self._until_valid(lambda: self._parsed(request, LookupResponse.parse)[0])
+
+    def look_up_whole(
+        self, resources: Any, whole: WholePull, *, first: int | None, patients: bool
+    ) -> tuple[LookupResponse, Fetched | None]:
+        """The same, with all the bytes of the instances if they are as few as ``whole`` says."""
+        wanted = {WHOLE_HEADER: json.dumps(whole.to_json(), separators=(",", ":"))}
+        request = self._look_up(resources, wanted, timeout=None, first=first, patients=patients)
+
+        def look_up() -> tuple[LookupResponse, Fetched | None]:
+            response = self._send(self._transport, request)
+            if CODEC_HEADER in response.headers:
+                return with_list(self.name, response, whole.max_size)
+            return self._parse(request, response, LookupResponse.parse), None
+
+        return self._until_valid(look_up)
+
+    def _look_up(
+        self,
+        resources: Any,
+        headers: dict[str, str],
+        *,
+        timeout: float | None,
+        first: int | None,
+        patients: bool,
+    ) -> PeerRequest:
+        headers[ACCEPT_ENCODING] = ZSTD
         if first is not None:
             headers[FIRST_HEADER] = str(first)
         if patients:
             headers[PATIENTS_HEADER] = "1"
-        if stored:
-            headers[STORED_HEADER] = "1"
-        request = self._json_post(paths.LOOKUP, resources, headers=headers, timeout=timeout, repeatable=True)
-        return self._until_valid(lambda: self._parsed(request, LookupResponse.parse)[0])
+        return self._json_post(paths.LOOKUP, resources, headers=headers, timeout=timeout, repeatable=True)
 
     def originator(self) -> str:
         """The identifier of the process that responds; asked for once."""
@@ -176,8 +190,12 @@ class PeerClient:
     def fetch_bucket(self, bucket: Bucket, codec: Codec) -> Fetched:
         """The bytes of one bucket of a pull."""
         # No identifier of the transfer: a pull of version 1 names itself in its lookup only.
-        request = PeerRequest("GET", paths.chunks_v1(bucket, codec), limit=_max_encoded(bucket.size))
-        return self._until_valid(lambda: self._decoded(self._transport.send(request), codec, bucket.size))
+        request = PeerRequest("GET", paths.chunks_v1(bucket, codec), limit=max_encoded(bucket.size))
+
+        def fetch() -> Fetched:
+            return decoded(self.name, self._transport.send(request).body, codec, bucket.size)
+
+        return self._until_valid(fetch)
 
     # --- version 2
 
@@ -250,11 +268,11 @@ class PeerClient:
         request = self._json_post(
             paths.CHUNKS_V2,
             wanted.to_json(),
-            limit=_max_encoded(size),
+            limit=max_encoded(size),
             compress=compress,
             repeatable=True,
         )
-        return self._until_valid(partial(self._fetch_chunks, request, size))
+        return self._until_valid(lambda: fetched(self.name, self._send(self._transport, request), size))
 
     def report(self, identifier: str, *, limit: int) -> Any:
         """The report that the peer has of a push, as JSON of at most ``limit`` bytes; asked for once."""
@@ -330,26 +348,6 @@ class PeerClient:
             )
         return status, response
 
-    def _fetch_chunks(self, request: PeerRequest, size: int) -> Fetched:
-        response = self._send(self._transport, request)
-        if xxh3([response.body]) != response.headers.get(XXH3_HEADER):
-            raise PeerInvalidResponse(f"peer {self.name} sent bytes with a wrong checksum", self.name)
-        try:
-            codec = Codec(response.headers.get(CODEC_HEADER))
-        except ValueError:
-            raise PeerInvalidResponse(f"peer {self.name} sent an unknown codec", self.name) from None
-        encoding = parse_seconds(response.headers.get(ENCODING_HEADER))
-        return replace(self._decoded(response, codec, size), encoding=encoding)
-
-    def _decoded(self, response: PeerResponse, codec: Codec, size: int) -> Fetched:
-        wire = memoryview(response.body).nbytes
-        try:
-            return Fetched(decode(response.body, codec, size), wire, codec)
-        except (BadFile, WrongSize) as error:
-            raise PeerInvalidResponse(
-                f"peer {self.name} sent other bytes than were asked for: {error}", self.name
-            ) from error
-
 
 def _send(transport: PeerTransport, request: PeerRequest) -> PeerResponse:
     """Raises what ``PeerTransport.send`` does; ``BodyRefused`` for a 413 that is not of Orthanc."""
@@ -381,8 +379,3 @@ def orthanc_code(error: PeerStatus) -> int | None:
 def _cookie_of(response: PeerResponse) -> str | None:
     """The name and the value of the cookie that a response sets."""
     return response.headers.get("set-cookie", "").partition(";")[0].strip() or None
-
-
-def _max_encoded(size: int) -> int:
-    """The most bytes that ``size`` bytes may have in any codec: what does not compress grows a little."""
-    return size + size // 64 + 4096

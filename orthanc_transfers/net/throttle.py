@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.bandwidth_limits import KB, BandwidthLimits
-from orthanc_transfers.core.bandwidth_schedule import DAY, minutes_until_change
+from orthanc_transfers.core.bandwidth_schedule import minutes_until_change
 from orthanc_transfers.core.errors import BadRequest, NoSpace
+from orthanc_transfers.core.weekly_hours import DAY
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.net.bandwidth import Bandwidth
 from orthanc_transfers.runtime import files

@@ -53,10 +53,10 @@ class Progress:
             self._completed += completed
             self._left = max(0, self._left + left)
 
-    def start(self) -> None:
-        """Bytes are moved from now on."""
+    def start(self, since: float | None = None) -> None:
+        """Bytes are moved from now on, or have been ``since`` then, by the monotonic clock."""
         with self._lock:
-            self._running_since = self._clock.monotonic()
+            self._running_since = self._clock.monotonic() if since is None else since
             self._recent.clear()
 
     def stop(self) -> None:

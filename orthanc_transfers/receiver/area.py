@@ -20,7 +20,7 @@ import mmap
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Area:
         """Indices of the instances that were absent before the import that has begun; ``None`` if none has."""
         self.written = history.have.size
         """Bytes that take room on disk, updated by the writer."""
+        self.imported = (0, 0)
+        """Bytes and number of its instances that need no more room in Orthanc: see ``count_imported``."""
         self._lock = threading.Lock()
         self._users = 0
         self._closing = False
@@ -116,6 +118,17 @@ class Area:
             files.sync(self.directory)
         self.manifest = manifest
 
+    def count_imported(self, sizes: Collection[int]) -> None:
+        """Orthanc has instances of these sizes now, for which room was reserved."""
+        with self._lock:
+            size, count = self.imported
+            self.imported = (size + sum(sizes), count + len(sizes))
+
+    def forget_imported(self) -> None:
+        """Orthanc has none of them any more."""
+        with self._lock:
+            self.imported = (0, 0)
+
     def forget_instances(self) -> None:
         """Free everything in memory that grows with the manifest: only the outcome is of interest now."""
         self.manifest = Manifest(())
@@ -123,6 +136,9 @@ class Area:
         self.absent = None
 
     # --- the bytes
+
+    in_memory = False
+    """Whether its bytes are in memory only."""
 
     @property
     def bytes_lost(self) -> bool:

@@ -228,6 +228,8 @@ class Commit:
         importer = self._importer = self._new_importer()
         importer.found(same, present, self._indices(self._changed_before))
         instances = self._manifest.instances
+        self._area.forget_imported()
+        self._area.count_imported([instances[index].size for index in same - self._writer.stored])
         if self._log.exhausted:
             self._fatal.record(instances[index] for index in self._log.culprits if index < len(instances))
         else:

@@ -13,7 +13,7 @@ from orthanc_transfers.receiver.commit import same_indices
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.recycling import Recycling
-from orthanc_transfers.receiver.staging import Staging
+from orthanc_transfers.receiver.staging import Needed, Staging
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 
@@ -59,15 +59,16 @@ class Growth:
 
     def look_up(
         self, manifest: Manifest, first: int, cancellation: Cancellation
-    ) -> tuple[frozenset[int], int]:
-        """Which instances, from index ``first`` on, Orthanc has with the announced MD5; and the bytes of the others.
+    ) -> tuple[frozenset[int], Needed]:
+        """Which instances, from index ``first`` on, Orthanc has with the announced MD5, and what the others need.
 
         Raises ``Canceled``.
         """
         new = manifest.instances[first:]
         stored = self._store.md5s([instance.id for instance in new], cancellation)
         same = same_indices(new, stored | self._changed.announced_md5s(new, stored), first)
-        return same, sum(instance.size for index, instance in enumerate(new, first) if index not in same)
+        wanted = [instance.size for index, instance in enumerate(new, first) if index not in same]
+        return same, Needed(sum(wanted), len(wanted))
 
     def grow(
         self, transfer: IncomingTransfer, manifest: Manifest, more: int, cancellation: Cancellation

@@ -152,6 +152,7 @@ class Importer:
         Raises ``Canceled`` if the server stops.
         """
         self._quiesce(closing)
+        self._area.forget_imported()
         mine = [
             index
             for index in range(len(self._manifest))
@@ -258,6 +259,7 @@ class Importer:
             self._refuse(index, f"it could not be imported: {error}")
         else:
             self.verdicts[index] = verdict
+            self._area.count_imported([instance.size])
             with self._quiet:
                 self._done += 1
 

@@ -137,9 +137,22 @@ class IncomingTransfer:
 
     @property
     def peer(self) -> str | None:
-        """Who sends, as it says."""
+        """What its sender calls it; of a pull, the peer."""
         peer: str | None = self._area.meta["peer"]
         return peer
+
+    @property
+    def sender_name(self) -> str | None:
+        """The name that its sender gives itself, if it is a push."""
+        # What earlier releases left on disk has none.
+        name: str | None = self._area.meta.get("sender_name")
+        return name
+
+    @property
+    def remote_address(self) -> str | None:
+        """From where its sender sends, as the creation of a push told."""
+        address: str | None = self._area.meta.get("remote_address")
+        return address
 
     @property
     def created(self) -> float:
@@ -190,6 +203,11 @@ class IncomingTransfer:
     def already_stored(self) -> tuple[int, int]:
         """Number and bytes of the instances that need not be sent."""
         return self._writer.stored_count
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its bytes are in memory only, and asked for again after a restart."""
+        return self._area.in_memory
 
     @property
     def received_size(self) -> int:

@@ -48,6 +48,8 @@ class MemoryArea(Area):
         self._release: Callable[[], None] | None = release
         self._bytes: memoryview | None = None
 
+    in_memory = True
+
     def grow(self, manifest: Manifest, changes: Mapping[str, Any]) -> None:
         raise AssertionError("it was announced as a whole")
 

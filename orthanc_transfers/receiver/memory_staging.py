@@ -46,6 +46,11 @@ class MemoryStaging:
         self._taken: set[int] = set()
         """Numbers of the directories in use."""
 
+    @property
+    def free(self) -> int:
+        """Bytes that a new area may have."""
+        return max(0, self._max_bytes - self._used)
+
     def create(self, identifier: str, manifest: Manifest, meta: Mapping[str, Any]) -> MemoryArea | None:
         """A new area; ``None`` if there is no memory for it. Raises ``TransferError`` if the disk cannot be used."""
         with self._lock:

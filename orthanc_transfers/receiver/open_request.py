@@ -34,6 +34,10 @@ class OpenRequest:
     """JSON that is kept on disk for the client."""
     peer: str | None = None
     """Who sends, for the commit report."""
+    sender_name: str | None = None
+    """The name that the sender gives itself."""
+    remote_address: str | None = None
+    """From where it sends, if known."""
     aliases: Sequence[str] = ()
     """By what else than token and identifier the commit report is found; empty ones are ignored."""
     patience: float = 0.0
@@ -47,6 +51,8 @@ class OpenRequest:
             "resumable": self.resumable,
             GROWING: bool(self.more),
             "peer": self.peer,
+            "sender_name": self.sender_name,
+            "remote_address": self.remote_address,
             "created": created,
             "aliases": [self.token, *filter(None, self.aliases)],
             "meta": dict(self.meta),

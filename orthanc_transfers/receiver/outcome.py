@@ -75,7 +75,15 @@ def keep_outcome(
     """
     content, meta = outcome.to_json(clock.now()), area.meta
     report = CommitReport(
-        area.id, str(meta["kind"]), RECEIVE, meta["peer"], meta["created"], content, commit.outcomes()
+        area.id,
+        str(meta["kind"]),
+        RECEIVE,
+        meta["peer"],
+        meta["created"],
+        content,
+        commit.outcomes(),
+        meta.get("sender_name"),
+        meta.get("remote_address"),
     ).to_json()
     # The cluster first: what it does not know is not so.
     ownership.end(area.id, content, report, meta["aliases"])

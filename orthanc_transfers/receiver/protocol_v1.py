@@ -27,10 +27,10 @@ class PushV1:
     def __init__(self, pushes: PushService) -> None:
         self._pushes = pushes
 
-    def create(self, creation: PushCreationV1, sender: str | None = None) -> str:
+    def create(self, creation: PushCreationV1, sender: str | None = None, address: str | None = None) -> str:
         """A new push; returns its identifier. Waits for a slot if none is free.
 
-        ``sender`` is the transfer's identifier, as its sender says.
+        ``sender`` is the transfer's identifier, as its sender says; ``address``, where that is, if known.
         Raises ``ReadOnly``, ``TooLarge``, ``NoSpace``, ``Busy``.
         """
         # Before it waits for a slot.
@@ -48,6 +48,7 @@ class PushV1:
                     resumable=False,
                     meta={"version": 1, "codec": creation.compression.value, "buckets": buckets},
                     peer=sender,
+                    remote_address=address,
                     aliases=[sender or ""],
                     patience=self._patience(),
                 )

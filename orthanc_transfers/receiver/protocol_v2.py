@@ -28,13 +28,17 @@ class PushV2:
     def __init__(self, pushes: PushService) -> None:
         self._pushes = pushes
 
-    def create(self, creation: PushCreationV2, sender: str | None = None) -> PushStatus:
-        """A new push, or the one of the same token. ``sender`` is the transfer's identifier, as its sender says.
+    def create(
+        self, creation: PushCreationV2, sender: str | None = None, address: str | None = None
+    ) -> PushStatus:
+        """A new push, or the one of the same token.
+
+        ``sender`` is the transfer's identifier, as its sender says; ``address``, where that is, if known.
 
         Raises ``ReadOnly``, ``Conflict`` (the token has another manifest), ``TooLarge``, ``NoSpace``; ``Busy``, at
         once; ``UnknownTransaction`` if it is said to have instances, and is unknown.
         """
-        return _status(self._open(creation, sender).transfer)
+        return _status(self._open(creation, sender, address).transfer)
 
     def carry(
         self,
@@ -45,6 +49,7 @@ class PushV2:
         *,
         received: int,
         wait: float,
+        address: str | None = None,
     ) -> PushStatus:
         """A whole push in one request: created, all its bytes received, committed. The same token asks again for it.
 
@@ -55,7 +60,7 @@ class PushV2:
         """
         self._pushes.registry.check_writable()
         data = codec.decode(body, encoding, creation.manifest.size)
-        push = self._open(creation, sender, in_memory=True)
+        push = self._open(creation, sender, address, in_memory=True)
         transfer = push.transfer
         self._pushes.in_use(push, received_bytes=received)
         if transfer.state is PushState.COMMITTING:
@@ -73,7 +78,9 @@ class PushV2:
             transfer.await_commit(wait)
         return _status(transfer)
 
-    def _open(self, creation: PushCreationV2, sender: str | None, *, in_memory: bool = False) -> Push:
+    def _open(
+        self, creation: PushCreationV2, sender: str | None, address: str | None, *, in_memory: bool = False
+    ) -> Push:
         registry, slots = self._pushes.registry, self._pushes.slots
         # Before it asks for a slot.
         registry.check_writable()
@@ -98,6 +105,8 @@ class PushV2:
                     patients=creation.patients,
                     meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
                     peer=sender,
+                    sender_name=creation.sender_name,
+                    remote_address=address,
                     aliases=[sender or ""],
                 )
             )

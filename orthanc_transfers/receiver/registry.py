@@ -26,7 +26,7 @@ from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
 from orthanc_transfers.receiver.single_server import SingleServer
-from orthanc_transfers.receiver.staging import CHANGED, FATAL, UNDOS, Staging
+from orthanc_transfers.receiver.staging import CHANGED, FATAL, UNDOS, Needed, Staging
 from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -182,6 +182,11 @@ class Registry:
         """Whether Orthanc has limits: then a transfer is announced as a whole, with its patients."""
         return self._recycling is not None
 
+    @property
+    def memory_free(self) -> int:
+        """Bytes that a transfer opened ``in_memory`` may have now, as far as memory and ``MaxStagingSize`` go."""
+        return self._staging.memory_free
+
     def check_count(self, count: int) -> None:
         """Raise ``TooLarge`` if no transfer may have so many instances; ``open`` and ``grow`` do so too."""
         self._growth.check_count(count)
@@ -258,7 +263,7 @@ class Registry:
         manifest = request.manifest
         self._growth.check_count(len(manifest) + request.more)
         self._growth.check_capacity(manifest, request.patients, cancellation)
-        stored, needed = frozenset[int](), manifest.size
+        stored, needed = frozenset[int](), Needed(manifest.size, len(manifest))
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)
         self._growth.check_fatal(manifest, 0, stored)

@@ -4,6 +4,7 @@ root/
   lock                 held by the Orthanc that uses this folder
   <32 hex digits>/     one incoming transfer: area, manifest, journal (see ``area.py``)
   history/             index of ended transfers (see ``ledger/past_transfers.py``)
+  rules/               queue of the rules (see ``rules/database.py``)
   settings.json        what was set at run time (see ``net/throttle.py``)
   sent/                pushes of version 1 that this server sends (see ``jobs/ack_log.py``)
   fatal                instances whose import ended Orthanc (see ``fatal_instances.py``)
@@ -15,8 +16,6 @@ root/
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -24,16 +23,20 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace, TransferError
+from orthanc_transfers.core.disk_room import Demand, OrthancDisks, shortage
+from orthanc_transfers.core.errors import BadFile, ConfigurationError, NoSpace
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.interfaces import Clock, Disks
 from orthanc_transfers.receiver.area import JOURNAL, Area
-from orthanc_transfers.receiver.disk_errors import MAKE_ROOM, disk_error
+from orthanc_transfers.receiver.disk_errors import disk_error
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
+from orthanc_transfers.receiver.staging_lock import LOCK, claim_folder
 from orthanc_transfers.runtime import files
+from orthanc_transfers.runtime.files import disk_of
 
 log = logging.getLogger(__name__)
 
@@ -48,27 +51,34 @@ SENT = "sent"
 """Folder of the buckets acknowledged to pushes of version 1 that this server sends (``jobs/ack_log.py``)."""
 HISTORY = "history"
 """Folder with the index of ended transfers (``ledger/past_transfers.py``)."""
+RULES = "rules"
+"""Folder with the queue of the rules (``rules/database.py``)."""
 SETTINGS = "settings.json"
 """File of what was set at run time (``net/throttle.py``)."""
-_LOCK = "lock"
 IN_MEMORY = "in-memory"
 """Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
 _KEPT = re.compile(
-    rf"{_LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
+    rf"{LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{RULES}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
     rf"|server-[0-9]+|{SET_ASIDE}"
 )
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")
-_MAX_SERVERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What is to be received of a transfer: bytes, and instances."""
+
+    size: int
+    count: int
 
 
 class Staging:
     """The areas below one folder.
 
-    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's. ``storage`` tells
-    the folder into which they are imported, if it is one: on the same file system, there must be room for that too.
-    ``shared``: in a cluster with shared storage, the folder of this node's areas, another one at each call; ``root`` is
-    on this server's own disk then, and has the rest.
+    ``max_size`` is the limit in bytes of all areas together, 0 for no limit but the disk's. ``disks`` are those on
+    which they are imported: these must have room, too. ``shared``: in a cluster with shared storage, the folder of this
+    node's areas, another one at each call; ``root`` has the rest.
     Raises ``ConfigurationError`` if the folder cannot be created or written.
     """
 
@@ -78,19 +88,19 @@ class Staging:
         *,
         max_size: int = 0,
         clock: Clock,
-        storage: Callable[[], Path | None] = lambda: None,
+        disks: Disks | None = None,
         shared: Callable[[], Path] | None = None,
     ) -> None:
         self._max_size = max_size
-        self._storage = storage
+        self._disks = disks
         self._clock = clock
         self._lock = threading.Lock()
-        self._promised: dict[str, int] = {}
+        self._promised: dict[str, Demand] = {}
         self._areas: dict[str, Area] = {}
         self._given = root
         self._shared = shared
         try:
-            self.home, self._lock_file = _claim(root)
+            self.home, self._lock_file = claim_folder(root)
             self.root = self._areas_folder()
         except OSError as error:
             raise ConfigurationError(f"StagingDirectory {root} cannot be used: {error}") from error
@@ -120,22 +130,24 @@ class Staging:
         identifier: str,
         manifest: Manifest,
         meta: dict[str, Any],
-        needed: int,
+        needed: Needed,
         *,
         in_memory: bool = False,
     ) -> Area:
-        """A new area, of which ``needed`` bytes will be written; ``in_memory`` if there is room. Raises ``NoSpace``.
+        """A new area, of which ``needed`` will be written; ``in_memory`` if there is room. Raises ``NoSpace``.
 
         ``identifier``: 32 hex digits.
         """
         self._claim_again_if_deleted()
-        self.promise(identifier, needed)
+        area: Area | None = self._memory.create(identifier, manifest, meta) if in_memory else None
         try:
-            area: Area | None = self._memory.create(identifier, manifest, meta) if in_memory else None
+            self.promise(identifier, needed, in_memory=area is not None)
             if area is None:
                 area = Area.create(self.root / identifier, manifest, meta)
         except BaseException:
             self.forget(identifier)
+            if area is not None:
+                area.discard()
             raise
         with self._lock:
             self._areas[identifier] = area
@@ -143,11 +155,11 @@ class Staging:
 
     def _claim_again_if_deleted(self) -> None:
         with self._lock:
-            if (self.home / _LOCK).exists() and self.root.exists():
+            if (self.home / LOCK).exists() and self.root.exists():
                 return
             log.warning("the staging directory %s was deleted, it is created again", self.root)
             try:
-                home, lock_file = _claim(self._given)
+                home, lock_file = claim_folder(self._given)
                 self._lock_file.close()
                 self.home, self._lock_file = home, lock_file
                 self.root = self._areas_folder()
@@ -155,41 +167,52 @@ class Staging:
                 raise disk_error(error) from error
             self._memory = MemoryStaging(self.root / IN_MEMORY)
 
-    def promise(self, identifier: str, needed: int) -> None:
-        """Reserve ``needed`` further bytes for an area. Raises ``NoSpace``."""
-        try:
-            disk = os.statvfs(self.root)
-        except OSError as error:
-            raise disk_error(error) from error
-        with self._lock:
-            staged = sum(self._promised.values())
-            # What others were promised and have not written yet is still counted as free by the disk.
-            written = sum(area.written for area in self._areas.values())
-            outstanding = max(0, staged - written)
-            free = max(0, disk.f_bavail * disk.f_frsize - outstanding)
-            if needed <= free < 2 * needed and self._shared_disk():
-                raise NoSpace(
-                    f"{needed} bytes are needed for staging this transfer and as many for importing it, on the same"
-                    f" disk, {free} are free there: {MAKE_ROOM}"
-                )
-            if needed > free:
-                raise NoSpace(
-                    f"{needed} bytes are needed for this transfer, {free} are free for staging: {MAKE_ROOM}"
-                )
-            if self._max_size and staged + needed > self._max_size:
-                free = max(0, self._max_size - staged)
-                raise NoSpace(
-                    f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
-                    " wait for other transfers or allow more, then resubmit the job"
-                )
-            self._promised[identifier] = self._promised.get(identifier, 0) + needed
+    def promise(self, identifier: str, needed: Needed, *, in_memory: bool = False) -> None:
+        """Reserve room for what is further ``needed`` of an area, in staging and in Orthanc. Raises ``NoSpace``."""
+        own = Demand(0 if in_memory else needed.size, needed.size, needed.count)
+        # What costs a question to Orthanc is asked only where it would be refused otherwise.
+        for exactly in (False, True):
+            try:
+                staging = disk_of(self.root)
+            except OSError as error:
+                raise disk_error(error) from error
+            orthanc = self._disks.look(exactly=exactly) if self._disks is not None else OrthancDisks()
+            with self._lock:
+                refusal = shortage(staging, orthanc, own, self._outstanding()) or self._beyond_limit(own.size)
+                if refusal is None:
+                    self._promised[identifier] = self._promised.get(identifier, Demand(0, 0, 0)) + own
+                    return
+        raise NoSpace(str(refusal))
 
-    def _shared_disk(self) -> bool:
-        try:
-            storage = self._storage()
-            return storage is not None and os.stat(storage).st_dev == os.stat(self.root).st_dev
-        except (OSError, TransferError):
-            return False
+    @property
+    def memory_free(self) -> int:
+        """Bytes that a new area may have in memory."""
+        free = self._memory.free
+        if self._max_size:
+            with self._lock:
+                free = min(free, max(0, self._max_size - self._staged()))
+        return free
+
+    def _outstanding(self) -> Demand:
+        """What was promised and is not used yet: the disks still count it as free."""
+        total = Demand(0, 0, 0)
+        for identifier, promised in self._promised.items():
+            area = self._areas.get(identifier)
+            total += promised if area is None else promised.beyond(area.written, *area.imported)
+        return total
+
+    def _staged(self) -> int:
+        return sum(promised.size for promised in self._promised.values())
+
+    def _beyond_limit(self, needed: int) -> str | None:
+        staged = self._staged()
+        if not self._max_size or staged + needed <= self._max_size:
+            return None
+        free = max(0, self._max_size - staged)
+        return (
+            f"{needed} bytes are needed for this transfer, {free} of MaxStagingSize are free:"
+            " wait for other transfers or allow more, then resubmit the job"
+        )
 
     def forget(self, identifier: str) -> None:
         """Release what is reserved for an area."""
@@ -261,8 +284,8 @@ class Staging:
 
     def _count(self, area: Area) -> None:
         if area.history.outcome is None:
-            stored = sum(area.manifest.instances[index].size for index in area.history.stored)
-            self._promised[area.id] = area.manifest.size - stored
+            wanted = [one.size for index, one in enumerate(area.manifest) if index not in area.history.stored]
+            self._promised[area.id] = Demand(sum(wanted), sum(wanted), len(wanted))
             self._areas[area.id] = area
 
     def set_aside(self, path: Path, reason: str) -> None:
@@ -282,39 +305,3 @@ class Staging:
     def close(self) -> None:
         """Unlock the folder for another process."""
         self._lock_file.close()
-
-
-class _LockFile:
-    """A lock on a folder that the kernel releases when the process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            raise
-        except OSError as error:
-            log.warning(
-                "%s: no file locks here (%s); two servers must not share this folder",
-                path,
-                error,
-            )
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _claim(root: Path) -> tuple[Path, _LockFile]:
-    # Several Orthancs may share one storage folder: none may touch what another is receiving.
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for number in range(1, _MAX_SERVERS + 1):
-        folder = root if number == 1 else root / f"server-{number}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(BlockingIOError):
-            return folder, _LockFile(folder / _LOCK)
-    raise ConfigurationError(
-        f"StagingDirectory {root} is used by {_MAX_SERVERS} servers already: choose another one"
-    )

@@ -43,12 +43,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response; errors are raised. ``content_type`` counts with status 200 only."""
+    """One response; errors are raised. ``content_type`` counts with status 200 only.
+
+    ``written`` is called once it has been written, or could not be.
+    """
 
     body: Buffer = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
+    written: Callable[[], None] = lambda: None
 
 
 Handler = Callable[[Request], Response]

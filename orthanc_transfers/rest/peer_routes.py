@@ -29,14 +29,17 @@ from orthanc_transfers.core.messages_v2 import (
     PATIENTS_HEADER,
     PROBE_HEADERS,
     STORED_HEADER,
+    WHOLE_HEADER,
     XXH3_HEADER,
     Capabilities,
     ChunksRequest,
     PushCreationV2,
     PushStatus,
+    WholePull,
 )
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.core.report_csv import report_to_csv
+from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.protocol_v1 import PushV1
@@ -45,7 +48,9 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.states import FINISHED
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
-from orthanc_transfers.rest.http import Request, Response, compact_json_response, json_response
+from orthanc_transfers.rest.http import MAX_VALUES, Request, Response, compact_json_response, json_response
+from orthanc_transfers.rest.remote_address import remote_address
+from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Bytes. Orthanc holds a whole body in memory, and the SDK gives its size in 32 bits; version 2 stays far below.
@@ -77,6 +82,7 @@ class PeerRoutes:
         tune: Callable[[], None],
         closing: Cancellation,
         budget: ConnectionBudget,
+        whole_pulls: WholePulls,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -87,10 +93,15 @@ class PeerRoutes:
         self._tune = tune
         """To be called before a large response."""
         self._budget = budget
+        self._whole_pulls = whole_pulls
         self._closing = closing
 
     def lookup(self, request: Request) -> Response:
-        """``POST /transfers/lookup``: the instances below some resources, or the first so many of them."""
+        """``POST /transfers/lookup``: the instances below some resources, or the first so many of them.
+
+        With all their bytes, if they are wanted, and few.
+        """
+        whole = _whole_pull(request.headers.get(WHOLE_HEADER))
         resources = parse_resources(request.json(self._pushes.settings.max_values))
         if STORED_HEADER in request.headers:
             resources = tuple(one for one in resources if self._store.exists(one))
@@ -104,8 +115,16 @@ class PeerRoutes:
             patients = None
             if PATIENTS_HEADER in request.headers:
                 patients = self._store.patients_of((one.id for one in resources), self._closing)
-        found = LookupResponse(listed.manifest.instances, self._originator, listed.more, patients)
-        response = compact_json_response(request, found.to_json())
+        found = LookupResponse(listed.manifest.instances, self._originator, listed.more, patients).to_json()
+        if whole is not None and listed.whole:
+            self._tune()
+            carrying = self._whole_pulls.answer(whole, listed.manifest, found)
+            if carrying is not None:
+                carrying = self._announcing(carrying, request)
+                # Most often it asks for nothing more.
+                self._budget.leave(_transfer(request))
+                return carrying
+        response = compact_json_response(request, found)
         if accepts(request.headers.get(ACCEPT_ENCODING)):
             # A client of ours.
             response = self._announcing(response, request)
@@ -154,7 +173,7 @@ class PeerRoutes:
         """``POST /transfers/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV1.parse(request.json(self._pushes.settings.max_values))
-        identifier = self._v1.create(creation, sender)
+        identifier = self._v1.create(creation, sender, remote_address(request.headers))
         return json_response(PushCreated(identifier, paths.push_v1(identifier)).to_json())
 
     def put_bucket(self, request: Request) -> Response:
@@ -186,6 +205,7 @@ class PeerRoutes:
             growing=not limited,
             parts=True,
             whole=True,
+            whole_pulls=True,
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
             measurable=True,
@@ -198,7 +218,8 @@ class PeerRoutes:
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
         with _busy_when_stopping():
-            return self._announcing(json_response(self._v2.create(creation, sender).to_json()), request)
+            status = self._v2.create(creation, sender, remote_address(request.headers))
+            return self._announcing(json_response(status.to_json()), request)
 
     def whole_push(self, request: Request) -> Response:
         """``POST /transfers/v2/push/whole``: responds when its commit ends, or after a while."""
@@ -219,6 +240,7 @@ class PeerRoutes:
                 body,
                 received=len(request.body),
                 wait=min(WHOLE_WAIT, self._longest_wait),
+                address=remote_address(request.headers),
             )
         report = self._reports.read(status.id) if status.state in FINISHED else None
         if report is not None:
@@ -304,6 +326,10 @@ class PeerRoutes:
 
 def _transfer(request: Request) -> str:
     return request.headers.get(SENDER_TRANSFER_ID, "")
+
+
+def _whole_pull(header: str | None) -> WholePull | None:
+    return None if header is None else WholePull.parse(parse_json(header.encode(), MAX_VALUES))
 
 
 @contextmanager

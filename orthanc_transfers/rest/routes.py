@@ -12,6 +12,7 @@ from orthanc_transfers.rest.own_site import no_foreign_forms, own_site
 from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
+from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
@@ -19,6 +20,7 @@ from orthanc_transfers.rest.user_routes import UserRoutes
 
 # Identifiers of instances, pushes and jobs: no character that means something to a file system.
 _ID = "([.0-9a-f-]+)"
+_RULE = "([^/]+)"
 _PUSH_V1 = paths.push_v1(_ID)
 _PUSH_V2 = paths.push_v2(_ID)
 
@@ -33,6 +35,7 @@ def routes(
     measure: MeasureRoutes,
     settings: SettingsRoutes,
     actions: ActionRoutes,
+    rules: RuleRoutes,
 ) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
@@ -56,6 +59,14 @@ def routes(
         Route(paths.FIND, {"POST": own_site(search.find)}),
         Route(paths.ACTIONS, {"POST": own_site(actions.act)}),
         Route(paths.SETTINGS, {"GET": settings.get, "PUT": own_site(settings.put)}),
+        Route(paths.RULES, {"GET": rules.all, "POST": own_site(rules.add)}),
+        Route(
+            paths.rule(_RULE),
+            {"GET": rules.get, "PUT": own_site(rules.put), "DELETE": no_foreign_forms(rules.delete)},
+        ),
+        Route(paths.run_rule(_RULE), {"POST": own_site(rules.run)}),
+        Route(paths.RULE_QUEUE, {"GET": rules.queue}),
+        Route(paths.RULE_HISTORY, {"GET": rules.history}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
         Route(f"{paths.CHUNKS_V1}/{_ID}", {"GET": peer.get_chunks}),
         Route(paths.PUSH_V1, {"POST": peer.create_push_v1}),

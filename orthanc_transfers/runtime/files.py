@@ -9,8 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import uuid
 from pathlib import Path
+
+from orthanc_transfers.core.disk_room import Disk
+
+
+def disk_of(path: Path) -> Disk:
+    """The file system of a file or folder. Raises ``OSError``."""
+    found = os.statvfs(path)
+    # Some network file systems do not tell how large they are.
+    free = found.f_bavail * found.f_frsize if found.f_blocks else sys.maxsize
+    return Disk(os.stat(path).st_dev, free, found.f_frsize)
 
 
 def sync(path: Path) -> None:

@@ -13,11 +13,12 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 
 from tests.browser.prefix_proxy import PrefixProxy
 from tests.browser.transfers_page import TransfersPage
-from tests.support.dicom_data import ct_study
+from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, free_port, start_together
 from tests.support.page_build import npm
+from tests.support.raw_push import RawPush
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
@@ -187,6 +188,31 @@ def test_a_study_is_fetched_from_a_peer_and_then_known_to_be_here(
     page.click("form.filters button")
     page.find(f"{row} [data-local=whole]")
     page.screenshot("page-fetch")
+
+
+def test_a_push_is_seen_at_its_receiver_with_the_name_of_its_sender(
+    page: TransfersPage, hospital: Hospital
+) -> None:
+    job = hospital.a.send([resource("Study", hospital.large)], "b", Compression="none")["ID"]
+    there = TransfersPage(page.driver, hospital.b.url)
+    there.open()
+    push = there.transfer("Running")
+    row = f"tr[data-transfer='{push}']"
+    there.shows("a", f"{row} .peer")
+    there.wait(lambda: there.progress(push) > 0, "its bytes")
+    assert there.all(f"{row} [data-action]") == [], "it is steered at its sender"
+    there.transfer("Success")
+    there.click(f"{row} a.name")
+    there.wait(lambda: len(there.all("[data-testid=report] tbody tr")) == 60, "its report")
+    hospital.a.wait_for_job(job)
+
+    stranger = RawPush(hospital.b, 2, list(small_instances(1)))
+    headers = {"X-Real-IP": "192.0.2.1"}
+    hospital.b.post("transfers/v2/push", {**stranger.creation(), "SenderName": EVIL}, headers=headers)
+    there.open()
+    there.shows(EVIL, "tr[data-transfer] .peer")
+    there.shows("192.0.2.1", "tr[data-transfer]")
+    assert there.complaints() == []
 
 
 def test_what_others_write_is_shown_as_text(page: TransfersPage, hospital: Hospital) -> None:

@@ -15,7 +15,13 @@ from orthanc_transfers.core.messages_v1 import (
     PushCreationV1,
     TransferRequest,
 )
-from orthanc_transfers.core.messages_v2 import Capabilities, ChunksRequest, PushCreationV2, PushStatus
+from orthanc_transfers.core.messages_v2 import (
+    Capabilities,
+    ChunksRequest,
+    PushCreationV2,
+    PushStatus,
+    WholePull,
+)
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, PushState, Resource
 from orthanc_transfers.core.ranges import Range
 
@@ -107,6 +113,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Whole": True,
             "Headers": ["transfers-codec", "transfers-first"],
             "MaxConnections": 25,
+            "WholePulls": True,
             "Measurable": True,
         },
         Capabilities(
@@ -118,6 +125,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             growing=True,
             parts=True,
             whole=True,
+            whole_pulls=True,
             headers=frozenset({"transfers-codec", "transfers-first"}),
             measurable=True,
             max_connections=25,
@@ -151,6 +159,10 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
     "push2, with patients": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "Patients": [A, B]},
         PushCreationV2(TOKEN, Manifest(INSTANCES), patients=frozenset((A, B))),
+    ),
+    "push2, with a name": (
+        {"Token": TOKEN, "Instances": INSTANCES_JSON, "SenderName": "Köln <b>"},
+        PushCreationV2(TOKEN, Manifest(INSTANCES), sender_name="Köln <b>"),
     ),
     "push2, the beginning": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "More": 9872},
@@ -234,6 +246,10 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Level": 1,
         },
         ChunksRequest((Chunk(A, 0, 525016), Chunk(B, 0, 8)), (Codec.NONE, Codec.ZSTD), Compression.AUTO),
+    ),
+    "whole pull": (
+        {"MaxSize": 4194304, "Codecs": ["none", "zstd"], "Compression": "zstd", "Level": 3},
+        WholePull(4194304, (Codec.NONE, Codec.ZSTD), Compression.ZSTD, 3),
     ),
 }
 

@@ -7,14 +7,9 @@ from typing import Any
 import pytest
 
 from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
-from orthanc_transfers.core.bandwidth_schedule import (
-    DAY,
-    WEEK,
-    limit_at,
-    minutes_until_change,
-    parse_schedule,
-)
+from orthanc_transfers.core.bandwidth_schedule import limit_at, minutes_until_change, parse_schedule
 from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.weekly_hours import DAY, WEEK
 
 OFFICE = {"Days": "Mon-Fri", "From": "08:00", "To": "18:00", "LimitKBs": 1000}
 NIGHT = {"Days": "Fri-Sun", "From": "22:00", "To": "06:00", "LimitKBs": 0}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.json_fields import name_field
 from orthanc_transfers.core.safe_json import parse_json
 from tests.core.any_json import any_json
 from tests.core.golden import GOLDEN, changed, parse, refused, with_size
@@ -20,7 +21,7 @@ OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
     "More", "Growing", "Parts", "Whole", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
-    "Measurable",
+    "Measurable", "WholePulls", "SenderName",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {
@@ -80,7 +81,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_the_name_of_its_key(name: str, ke
     if key == "Priority" and wrong == -1:
         assert parse(name, changed(name, Priority=-1)).priority == -1
         return
-    if key in ("Growing", "Parts", "Whole", "PatientsWanted", "Measurable") and wrong is True:
+    if key in ("Growing", "Parts", "Whole", "PatientsWanted", "Measurable", "WholePulls") and wrong is True:
         return
     assert f'"{key}"' in refused(name, changed(name, **{key: wrong}))
 
@@ -177,3 +178,16 @@ def test_a_complaint_does_not_repeat_what_is_huge(value: Any) -> None:
     assert len(refused("send", changed("send", Peer=value, Resources=value))) < 300
     assert len(refused("receiving", changed("receiving", Missing=[value]))) < 300
     assert len(refused("push", with_size("push", value))) < 300
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Köln <b>", "Köln <b>"),
+        ("x" * 10_000, "x" * 64),
+        ("two\nlines\x00\u202e", "twolines"),
+        (" ", None),
+    ],
+)
+def test_a_name_is_one_short_line(said: str, shown: str | None) -> None:
+    assert name_field({"SenderName": said}, "SenderName") == shown

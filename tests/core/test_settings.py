@@ -38,6 +38,8 @@ EVERY_OPTION = {
     "MaxBandwidth": 100,
     "MaxPeerBandwidth": 0.5,
     "BandwidthSchedule": [{"Days": "Mon-Fri", "From": "08:00", "To": "18:00", "LimitKBs": 1000}],
+    "Rules": [{"Name": "night", "Trigger": "StableStudy", "Destinations": ["archive"]}],
+    "MaxRuleJobs": 2,
     "CongestionControl": "cubic",
     "Cluster": {
         "Enabled": True,
@@ -53,6 +55,7 @@ COUNTS = [
     "CacheSize",
     "MaxPushTransactions",
     "CommitThreadsCount",
+    "MaxRuleJobs",
     "MaxManifestInstances",
     "PushIdleTimeout",
 ]
@@ -114,6 +117,8 @@ def test_every_option_arrives_in_the_unit_of_the_program() -> None:
         max_bandwidth=100_000_000,
         max_peer_bandwidth=500_000,
         bandwidth_schedule=(ScheduleRow("Mon-Fri", 480, 1080, 1000),),
+        rules=({"Name": "night", "Trigger": "StableStudy", "Destinations": ["archive"]},),
+        max_rule_jobs=2,
         congestion_control="cubic",
         cluster=ClusterSettings(True, "", "one", "http://10.0.0.5:8042", False, 60),
     )

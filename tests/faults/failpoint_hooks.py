@@ -64,6 +64,11 @@ METHODS = {
     "pipeline.chunk_reader": ["ChunkReader.read"],
     "receiver.staging": ["Staging.create"],
     "net.requests_transport": ["RequestsTransport.send"],
+    "rules.intake": ["Intake.catch_up"],
+    "rules.queue": ["Queue.add"],
+    "rules.running": ["RunningJobs.new_transfer", "RunningJobs.submit"],
+    "rules.outcomes": ["Outcomes.record"],
+    "rules.finishing": ["Finishing.finish"],
 }
 """Module of the product -> its methods that have failpoints."""
 

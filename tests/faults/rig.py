@@ -56,8 +56,13 @@ class Rig:
     b: OrthancServer
     proxies: dict[int, RecordingProxy]
 
-    def transfer(self, mode: Mode, version: int = 2, *, slices: int = SLICES, size: int = 192) -> Transfer:
-        """A study to be transferred, between servers that were emptied. Nothing is started."""
+    def transfer(
+        self, mode: Mode, version: int = 2, *, slices: int = SLICES, size: int = 192, there: int = 2
+    ) -> Transfer:
+        """A study to be transferred, between servers that were emptied. Nothing is started.
+
+        ``there`` of its instances are at the target before.
+        """
         for server in (self.a, self.b):
             for failpoint in (server.folder / FOLDER).glob("*"):
                 failpoint.unlink()
@@ -70,13 +75,13 @@ class Rig:
         source, target = (self.a, self.b) if mode == "push" else (self.b, self.a)
         files = list(ct_study(slices, size=size, series=2))
         (study,) = {one["ParentStudy"] for one in source.upload_all(files)}
-        target.upload_all([*files[:2], *small_instances(2)])
+        target.upload_all([*files[:there], *small_instances(2)])
         return Transfer(self, mode, version, source, target, study)
 
 
 @dataclass
 class Transfer:
-    """One study on its way from ``source`` to ``target``, which has two of its instances, and two others, before."""
+    """One study on its way from ``source`` to ``target``, which has some of its instances, and two others, before."""
 
     rig: Rig
     mode: Mode

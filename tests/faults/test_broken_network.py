@@ -176,16 +176,17 @@ def small_study(server: OrthancServer) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_what_happens_to_a_push_in_one_request_is_overcome(
-    matrix: ProtocolMatrix[FaultProxy], fault: Fault
+@pytest.mark.parametrize(("variant", "kind"), [("push-2", "whole"), ("pull-2", "lookup")])
+def test_what_happens_to_a_transfer_in_one_request_is_overcome(
+    matrix: ProtocolMatrix[FaultProxy], variant: str, kind: str, fault: Fault
 ) -> None:
-    proxy = matrix.proxies["push-2"]
-    proxy.spoil(fault, "whole")
-    transfer = matrix.start("push-2", small_study(matrix.a))
-    if fault.name == "answer corrupted":
-        judge(matrix, transfer, peer_of("push-2"))
+    proxy = matrix.proxies[variant]
+    proxy.spoil(fault, kind)
+    transfer = matrix.start(variant, small_study(matrix.a))
+    if fault.name == "answer corrupted" or (variant == "pull-2" and fault in CORRUPTING):
+        judge(matrix, transfer, peer_of(variant))
     else:
         counts = transfer.succeed()["Report"]
         assert counts == {"Stored": 6, "AlreadyStored": 0, "FilteredOut": 0}
     assert matrix.b.md5s() == matrix.a.md5s()
-    assert ("whole", fault.name) in proxy.suffered
+    assert (kind, fault.name) in proxy.suffered

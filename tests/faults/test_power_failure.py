@@ -48,7 +48,9 @@ class Machines:
     def transfer(self, mode: Mode, version: int = 2, *, size: int = 192) -> Transfer:
         """As ``Rig.transfer``; all that was there before is on the disks."""
         slices = SLICES if size == 192 else SMALL_SLICES
-        transfer = self.rig.transfer(mode, version, slices=slices, size=size)
+        # A pull is one request where nothing of it is there.
+        there = 0 if mode == "pull" and size == SMALL else 2
+        transfer = self.rig.transfer(mode, version, slices=slices, size=size, there=there)
         self.sync()
         return transfer
 
@@ -156,12 +158,17 @@ WHOLE_CUTS = [
     FaultPoint("push", "receiver", "outcome not journalled", "MemoryArea.journal_outcome before"),
     FaultPoint("push", "receiver", "outcome journalled", "MemoryArea.journal_outcome after"),
     FaultPoint("push", "receiver", "not answered", "PeerRoutes.whole_push after"),
+    FaultPoint("pull", "receiver", "bytes in memory", "MemoryArea.write after"),
+    FaultPoint("pull", "receiver", "verified and journalled", "MemoryArea.journal_committing after"),
+    FaultPoint("pull", "receiver", "half is imported", "OrthancStore.add after", 4),
+    FaultPoint("pull", "receiver", "outcome not journalled", "MemoryArea.journal_outcome before"),
+    FaultPoint("pull", "receiver", "outcome journalled", "MemoryArea.journal_outcome after"),
 ]
 
 
 @pytest.mark.parametrize("reached", REACHED)
 @pytest.mark.parametrize("cut", WHOLE_CUTS, ids=str)
-def test_a_push_in_one_request_goes_on_after_a_power_failure(
+def test_a_transfer_in_one_request_goes_on_after_a_power_failure(
     machines: Machines, cut: FaultPoint, reached: Reached
 ) -> None:
     transfer = machines.transfer(cut.mode, size=SMALL)
@@ -174,8 +181,11 @@ def test_a_push_in_one_request_goes_on_after_a_power_failure(
     transfer.is_whole()
 
 
-def test_what_one_request_brought_and_was_reported_is_there_after_a_power_failure(machines: Machines) -> None:
-    transfer = machines.transfer("push", size=SMALL)
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_what_one_request_brought_and_was_reported_is_there_after_a_power_failure(
+    machines: Machines, mode: Mode
+) -> None:
+    transfer = machines.transfer(mode, size=SMALL)
     transfer.start()
     known = transfer.succeed()
     stand_still(transfer.target)
@@ -183,7 +193,8 @@ def test_what_one_request_brought_and_was_reported_is_there_after_a_power_failur
     transfer.is_whole()
     report = transfer.target.get(f"transfers/reports/{known['Transaction']}")
     assert report["State"] == "committed"
-    assert all(seen.uri.endswith(("whole", "capabilities")) for seen in transfer.proxy.requests)
+    expected = ("whole" if mode == "push" else "lookup", "capabilities")
+    assert all(seen.uri.endswith(expected) for seen in transfer.proxy.requests)
 
 
 def test_an_import_of_version_1_whose_bytes_were_lost_fails_and_leaves_nothing(machines: Machines) -> None:

@@ -11,6 +11,8 @@ from tests.faults.protocol_matrix import start_matrix
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
+from tests.support.raw_push import RawPush
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
@@ -35,9 +37,39 @@ def test_a_storage_that_cannot_be_written_fails_the_transfer_and_not_orthanc(
         spoil()
         transfer = matrix.start(variant, [resource("Study", study)])
         said = transfer.failure()
-        assert "cannot write to its storage" in said
+        # One that is full is noticed before anything is received.
+        assert ("needed for importing" if how == "full ext4" else "cannot write to its storage") in said
         assert b.running
         assert b.instances() == []
         mend()
         transfer.again().succeed()
         assert b.md5s() == a.md5s()
+
+
+def test_a_storage_that_becomes_full_before_the_import_fails_the_push_and_not_orthanc(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20_000_000, ext4=True)
+    b = make_server(
+        "b",
+        configuration={
+            "StorageDirectory": str(disk.path),
+            "IndexDirectory": str(tmp_path / "index"),
+            "Transfers": {"StagingDirectory": str(tmp_path / "staging")},
+        },
+    )
+    b.start()
+    push = RawPush(b, 2, list(small_instances(8)))
+    assert push.create().status_code == 200
+    push.put_all()
+    disk.fill()
+    push.commit()
+    said = wait_until(lambda: push.status().get("Error"), "its end")
+    assert "cannot write to its storage" in said
+    assert "nothing was kept" in said
+    assert b.running
+    assert b.instances() == []
+    disk.make_room()
+    assert push.create().status_code == 200
+    push.carry()
+    assert len(b.instances()) == 8

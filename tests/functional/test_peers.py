@@ -197,7 +197,7 @@ def test_the_headers_of_a_peer_are_on_all_its_requests(world: World) -> None:
     assert world.a.get("transfers/peers")["headers"] == "installed"
     seen = [one for one in world.recorder.requests if one.authorization == f"Basic {LOGIN}"]
     paths = {one.uri.split("/")[-1] for one in seen if one.headers == TOKEN}
-    assert {"whole", "lookup", "chunks", "plugins"} <= paths
+    assert {"whole", "lookup", "plugins"} <= paths
     transfer = [one for one in seen if one.transfer]
     assert transfer
     assert {one.headers for one in transfer} == {TOKEN}

@@ -100,6 +100,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Growing": True,
         "Parts": True,
         "Whole": True,
+        "WholePulls": True,
         "Measurable": True,
         "Headers": [],
         "MaxConnections": 25,
@@ -411,3 +412,52 @@ def test_bad_chunks_are_refused(push: RawPush, wanted: Any, status: int, code: i
     identifier = push.server.upload(push.files[0])["ID"]
     text = json.dumps({"Chunks": wanted, "Codecs": ["none"]}).replace("$", identifier)
     refused(push.server.request("POST", "transfers/v2/chunks", data=text), status, code)
+
+
+# -- Look-ups with bytes ------------------------------------------------------------------------------
+
+
+def look_up(push: RawPush, whole: Any) -> requests.Response:
+    """Of the three instances; ``whole`` is the header that asks for their bytes, or its JSON."""
+    resources = [{"Level": "Instance", "ID": one["ID"]} for one in push.instances]
+    text = whole if isinstance(whole, str) else json.dumps(whole)
+    return push.server.request("POST", "transfers/lookup", json=resources, headers={"transfers-whole": text})
+
+
+@pytest.mark.parametrize(("compression", "codec"), [("none", "none"), ("gzip", "gzip"), ("zstd", "zstd")])
+def test_a_list_comes_with_the_bytes_of_its_instances(push: RawPush, compression: str, codec: str) -> None:
+    push.server.upload_all(push.files)
+    plain = push.server.post(
+        "transfers/lookup", [{"Level": "Instance", "ID": one["ID"]} for one in push.instances]
+    )
+    wanted = {"MaxSize": push.size, "Codecs": ["none", codec, "of tomorrow"], "Compression": compression}
+    answer = look_up(push, wanted)
+    assert answer.status_code == 200
+    assert answer.headers["transfers-codec"] == codec
+    assert answer.headers["transfers-xxh3"] == xxhash.xxh3_64_hexdigest(answer.content)
+    (size,) = struct.unpack_from(">I", answer.content)
+    head, body = answer.content[4 : 4 + size], answer.content[4 + size :]
+    assert json.loads(head) == plain
+    decode = {"none": bytes, "gzip": gzip.decompress, "zstd": zstandard.decompress}[codec]
+    assert decode(body) == b"".join(push.files)
+    # Of one byte less there is room for the list alone.
+    without = look_up(push, {**wanted, "MaxSize": push.size - 1})
+    assert "transfers-codec" not in without.headers
+    assert without.json() == plain
+
+
+@pytest.mark.parametrize(
+    ("whole", "status", "code"),
+    [
+        ("no JSON", 400, 15),
+        ([], 400, 15),
+        ({"Codecs": ["none"]}, 400, 15),
+        ({"MaxSize": -1, "Codecs": ["none"]}, 400, 3),
+        ({"MaxSize": 10**7, "Codecs": ["none"], "Level": 22}, 400, 3),
+        ({"MaxSize": 10**7, "Codecs": ["none"], "Compression": "rar"}, 400, 3),
+        ("[" * 4000, 400, 15),
+    ],
+)
+def test_a_bad_wish_for_bytes_is_refused(push: RawPush, whole: Any, status: int, code: int) -> None:
+    push.server.upload_all(push.files)
+    refused(look_up(push, whole), status, code)

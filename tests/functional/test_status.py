@@ -13,6 +13,7 @@ from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, free_port, pair, start_together
+from tests.support.raw_push import RawPush
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
@@ -88,6 +89,7 @@ def test_a_send_is_seen_from_its_first_bytes_to_its_end_and_after_a_restart(serv
     (incoming,) = status(b, state="Running", direction="receive")["Transfers"]
     assert (incoming["Job"], incoming["Mode"], incoming["Actions"]) == (None, "push", [])
     assert incoming["Phase"] == "Receiving"
+    assert (incoming["Peer"], incoming["RemoteAddress"]) == ("a", None), "the Name of its Orthanc"
 
     ended = wait_for(a, job, "Success")
     assert ended["DoneBytes"] == ended["Bytes"] == running["Bytes"]
@@ -192,6 +194,7 @@ def test_what_is_lost_of_the_index_is_found_in_the_reports(servers: Pair, loss: 
     wait_until(lambda: status(b)["Total"] == total, "all are there again")
     found = one(b, received)
     assert (found["State"], found["Instances"], found["Report"]) == ("Success", 2, True)
+    assert found["Peer"] == "a"
     wait_until(lambda: one(b, received)["Study"], "its text")
 
 
@@ -207,3 +210,26 @@ def test_the_index_is_private(servers: Pair) -> None:
         assert file.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(path)) as index:
         assert index.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_push_shows_its_sender_as_it_says_and_its_address_as_a_proxy_says(
+    servers: Pair, version: int
+) -> None:
+    _, b = servers
+    push = RawPush(b, version, list(small_instances(1)))
+    body = push.creation()
+    if version == 2:
+        body["SenderName"] = "<b>Köln</b>\n" + "x" * 10_000
+    root = "transfers/push" if version == 1 else "transfers/v2/push"
+    headers = {"X-Forwarded-For": "192.0.2.1, 198.51.100.7"}
+    push.path = b.post(root, body, headers=headers)["Path"]
+    identifier = push.path.rpartition("/")[2]
+    name = ("<b>Köln</b>" + "x" * 10_000)[:63] if version == 2 else None
+    active = one(b, identifier)
+    assert (active["State"], active["Peer"], active["RemoteAddress"]) == ("Running", name, "192.0.2.1")
+    push.drop()
+    ended = one(b, identifier)
+    assert (ended["State"], ended["Peer"], ended["RemoteAddress"]) == ("Canceled", name, "192.0.2.1")
+    if version == 2:
+        assert status(b, peer=name, text="köln")["Total"] == 1

@@ -294,6 +294,14 @@ def call_peer(request: Request) -> Response:
     return json_response({**outcome, "transport": type(transport).__name__, "shown": repr(transport)})
 
 
+written: list[Request] = []
+
+
+def count_written(request: Request) -> Response:
+    """The number of its own responses that are written."""
+    return Response(str(len(written)).encode(), "text/plain", written=lambda: written.append(request))
+
+
 def said(request: Request) -> Response:
     lifecycle.publish_metrics(sdk, {"orthanc_transfers_test_value": 42})
     return json_response(
@@ -329,6 +337,7 @@ Router(sdk).register(
         Route("/host/large", {"GET": lambda request: Response(large, "application/octet-stream")}),
         Route("/host/two-methods", {"GET": echo, "PUT": echo}),
         Route("/host/said", {"GET": said}),
+        Route("/host/written", {"GET": count_written}),
         Route("/host/jobs", {"POST": submit}),
         Route("/host/manifest", {"POST": manifest}),
         Route("/host/beginning/([0-9]*)", {"POST": beginning}),

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.orthanc_client import StatusError
 from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 
@@ -80,6 +81,11 @@ def test_a_path_with_a_doubled_slash_in_front_is_the_same_path(host: OrthancServ
     status, _, body = ask(host, "POST", "//host/echo/abc", b"x")
     assert status == 200
     assert json.loads(body)["groups"] == ["abc", ""]
+
+
+def test_a_handler_is_told_when_its_response_is_written(host: OrthancServer) -> None:
+    assert ask(host, "GET", "/host/written")[2] == b"0"
+    wait_until(lambda: int(ask(host, "GET", "/host/written")[2]) > 1, "the first ones are written")
 
 
 def test_a_wrong_method_is_told_the_right_ones(host: OrthancServer) -> None:

@@ -139,6 +139,17 @@ class InProcessTransport:
         self._link.connected -= 1
 
 
+@dataclass(frozen=True)
+class InProcessPeer:
+    """``interfaces.KnownPeer``."""
+
+    server: Server
+    link: Link
+
+    def connect(self, connections: int) -> InProcessTransport:
+        return InProcessTransport(self.server, self.link)
+
+
 class InProcessPeers:
     """``interfaces.Peers``: every server that is in ``servers``, over one link."""
 
@@ -152,12 +163,10 @@ class InProcessPeers:
     def remote_self(self, name: str) -> str | None:
         return None
 
-    def known(self, name: str) -> object:
+    def known(self, name: str) -> InProcessPeer:
         if name not in self._servers:
             raise UnknownPeer(f"unknown peer: {name}")
-        return self._servers[name]
+        return InProcessPeer(self._servers[name], self._link)
 
     def connect(self, name: str, connections: int) -> InProcessTransport:
-        if name not in self._servers:
-            raise UnknownPeer(f"unknown peer: {name}")
-        return InProcessTransport(self._servers[name], self._link)
+        return self.known(name).connect(connections)

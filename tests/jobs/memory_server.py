@@ -31,10 +31,12 @@ from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
 from orthanc_transfers.rest.plugin_routes import PluginRoutes
 from orthanc_transfers.rest.routes import routes
+from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
+from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.jobs.memory_store import MemoryStore
@@ -71,6 +73,7 @@ class Server:
         self.metrics = PushMetrics()
         self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)
         self.pushes.recover()
+        budget = ConnectionBudget(self.http_threads, self.clock)
         peer_routes = PeerRoutes(
             self.store,
             self.reader,
@@ -79,7 +82,8 @@ class Server:
             self.originator,
             lambda: None,
             Cancellation(),
-            ConnectionBudget(self.http_threads, self.clock),
+            budget,
+            WholePulls(self.reader, bucket_size=self.settings.bucket_size, max_at_once=budget.total),
         )
         # What peers do not call is not called here.
         self.routes = routes(
@@ -92,6 +96,7 @@ class Server:
             object.__new__(MeasureRoutes),
             object.__new__(SettingsRoutes),
             object.__new__(ActionRoutes),
+            object.__new__(RuleRoutes),
         )
 
     def close(self) -> None:
@@ -124,6 +129,7 @@ class Server:
                     memoryview(body),
                 )
                 response = route.methods[method](request)
+                response.written()
                 return PeerResponse(
                     bytes(response.body), {"content-type": response.content_type, **response.headers}
                 )

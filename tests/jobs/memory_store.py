@@ -70,7 +70,8 @@ class MemoryStore:
         return Beginning(Manifest(whole.instances[:count]), max(0, len(whole) - count))
 
     def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
-        return frozenset()
+        known = set(identifiers)
+        return frozenset({"patient"} if self.files and known & {STUDY, *self.files} else ())
 
     def _manifest(self, resources: Sequence[Resource]) -> Manifest:
         found: set[str] = set()

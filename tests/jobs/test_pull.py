@@ -81,6 +81,7 @@ def test_before_the_look_up_the_content_says_what_was_asked_for(pair: PeerPair, 
         "Compression": "auto",
         "Originator": pair.there.originator,
         "Protocol": version,
+        "CompressionUsed": "auto",
         "Phase": "Listing",
     }
     assert job.progress() == 0

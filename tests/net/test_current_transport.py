@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from orthanc_transfers.core.errors import Canceled, UnknownPeer
@@ -25,15 +27,25 @@ class Configuration:
     def remote_self(self, name: str) -> str | None:
         return None
 
-    def known(self, name: str) -> object:
+    def known(self, name: str) -> Known:
         if self.far is None:
             raise UnknownPeer("there is no such peer")
-        return self.far
+        return Known(self.far, self.made)
 
     def connect(self, name: str, connections: int) -> FakeTransport:
+        return self.known(name).connect(connections)
+
+
+@dataclass(frozen=True)
+class Known:
+    """``interfaces.KnownPeer``."""
+
+    address: str
+    made: list[FakeTransport] = field(compare=False)
+
+    def connect(self, connections: int) -> FakeTransport:
         assert connections == 7
-        said = str(self.known(name))
-        transport = FakeTransport(lambda asked: Reply(said.encode()), peer=said)
+        transport = FakeTransport(lambda asked: Reply(self.address.encode()), peer=self.address)
         self.made.append(transport)
         return transport
 

@@ -22,7 +22,7 @@ from orthanc_transfers.core.messages_v2 import PushCreationV2
 from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, Resource
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Capacity, Imported, ImportStatus
+from orthanc_transfers.interfaces import Capacity, Disks, Imported, ImportStatus
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.open_request import OpenRequest
@@ -175,13 +175,16 @@ class Receiver:
     settings: Settings = field(default_factory=Settings)
     read_only: bool = False
     capacity: Capacity | None = None
+    disks: Disks | None = None
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
         self.reports = Reports(self.root / "reports", self.settings.report_retention, self.clock)
-        self.staging = Staging(self.root, max_size=self.settings.max_staging_size, clock=self.clock)
+        self.staging = Staging(
+            self.root, max_size=self.settings.max_staging_size, clock=self.clock, disks=self.disks
+        )
         self.registry = Registry(
             self.staging,
             self.store,
@@ -197,6 +200,8 @@ class Receiver:
 
     def stop(self) -> None:
         self.pushes.close()
+
+    close = stop
 
     def restart(self) -> None:
         self.stop()

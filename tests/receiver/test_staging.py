@@ -12,11 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from orthanc_transfers.core.errors import ConfigurationError, NoSpace
+from orthanc_transfers.core.disk_room import LOG_SIZE, Disk, OrthancDisks
+from orthanc_transfers.core.errors import Canceled, ConfigurationError, NoSpace
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.staging import SET_ASIDE, Staging
+from orthanc_transfers.receiver.staging import SET_ASIDE, Needed, Staging
+from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.journal import Kind
 from tests.receiver.memory_receiver import (
     Receiver,
@@ -44,7 +47,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 
 def test_an_area_is_private_sparse_and_has_a_name_chosen_here(tmp_path: Path) -> None:
     staging = Staging(tmp_path / "new" / "root", clock=TestClock())
-    area = staging.create("c" * 32, MANIFEST, {}, MANIFEST.size)
+    area = staging.create("c" * 32, MANIFEST, {}, Needed(MANIFEST.size, len(MANIFEST)))
     area.journal_ranges(Kind.RECEIVED, [Range(0, 1)])
     assert len(area.id) == 32
     assert set(area.id) <= set("0123456789abcdef")
@@ -162,7 +165,7 @@ def test_garbage_is_set_aside_with_a_warning_and_what_is_good_is_kept(
 
 
 def _disk(free: int) -> object:
-    return lambda path: SimpleNamespace(f_bavail=free, f_frsize=1)
+    return lambda path: SimpleNamespace(f_blocks=1, f_bavail=free, f_frsize=1)
 
 
 def test_a_transfer_that_does_not_fit_is_refused_with_both_numbers(
@@ -306,15 +309,137 @@ def test_a_file_system_that_does_not_sync_directories_is_good_enough(
     assert transfer.commit().stored == len(FILES)
 
 
-def test_on_the_disk_of_the_storage_there_must_be_room_for_the_import_too(tmp_path: Path) -> None:
-    disk = os.statvfs(tmp_path)
-    needed = disk.f_bavail * disk.f_frsize * 2 // 3
-    with (
-        contextlib.closing(
-            Staging(tmp_path / "shared", clock=TestClock(), storage=lambda: tmp_path)
-        ) as shared,
-        pytest.raises(NoSpace, match=f"{needed} bytes .* importing"),
-    ):
-        shared.promise("a" * 32, needed)
-    with contextlib.closing(Staging(tmp_path / "alone", clock=TestClock(), storage=lambda: None)) as alone:
-        alone.promise("a" * 32, needed)
+class Disks:
+    """Orthanc's own disks, as a test says."""
+
+    def __init__(self, *, recycled: int | None = None) -> None:
+        self.storage: Disk | None = None
+        self.index: Disk | None = None
+        self.recycled = recycled
+
+    def look(self, *, exactly: bool) -> OrthancDisks:
+        return OrthancDisks(self.storage, self.index, LOG_SIZE, self.recycled if exactly else None)
+
+
+SIZE = MANIFEST.size
+BLOCKS = 3 * len(FILES)
+"""Bytes that ``FILES`` take in a storage beside their own, where a block has one."""
+
+
+@pytest.fixture
+def disks() -> Disks:
+    return Disks()
+
+
+@pytest.fixture
+def crowded(tmp_path: Path, disks: Disks) -> Iterator[Receiver]:
+    with contextlib.closing(Receiver(tmp_path / "staging", disks=disks)) as receiver:
+        yield receiver
+
+
+def share(monkeypatch: pytest.MonkeyPatch, receiver: Receiver, disks: Disks, free: int, *also: str) -> None:
+    """From now on so many bytes are free on the disk of staging, which is that of ``also``, too."""
+    monkeypatch.setattr("os.statvfs", _disk(free))
+    disk = Disk(os.stat(receiver.root).st_dev, free, 1)
+    for name in also:
+        setattr(disks, name, disk)
+
+
+@pytest.mark.parametrize("also", ["storage", "index"])
+def test_on_the_disk_of_staging_there_must_be_room_for_what_else_orthanc_has_there(
+    crowded: Receiver, disks: Disks, monkeypatch: pytest.MonkeyPatch, also: str
+) -> None:
+    more = {"storage": SIZE + BLOCKS, "index": 2048 * len(FILES)}[also]
+    share(monkeypatch, crowded, disks, SIZE + more - 1, also)
+    with pytest.raises(NoSpace, match=f"{SIZE + more} bytes .*{SIZE} for staging, {more} for .*make room"):
+        crowded.pull(FILES)
+    assert crowded.leftovers() == set()
+    share(monkeypatch, crowded, disks, SIZE + more, also)
+    crowded.pull(FILES).discard()
+
+
+@pytest.mark.parametrize("which", ["storage", "index"])
+def test_another_disk_of_orthanc_must_have_room_too(crowded: Receiver, disks: Disks, which: str) -> None:
+    setattr(disks, which, Disk(-1, len(FILES), 1))
+    with pytest.raises(NoSpace, match=f"needed for .* {len(FILES)} are free on that disk: make room"):
+        crowded.pull(FILES)
+    setattr(disks, which, Disk(-1, 1_000_000, 1))
+    crowded.pull(FILES).discard()
+
+
+def test_what_transfers_under_way_will_still_import_is_reserved(
+    crowded: Receiver, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = 2 * SIZE + BLOCKS
+    share(monkeypatch, crowded, disks, 2 * whole - 1, "storage")
+    first = crowded.pull(FILES, token="c" * 32)
+    with pytest.raises(NoSpace, match=f"the transfers under way will take {whole}: wait for these"):
+        crowded.pull(FILES, token="d" * 32)
+    fill(first, FILES)
+    share(monkeypatch, crowded, disks, 2 * whole - 1 - SIZE, "storage")
+    with pytest.raises(NoSpace, match=f"will take {SIZE + BLOCKS}: wait"):
+        crowded.pull(FILES, token="d" * 32)
+    # So it is after a restart.
+    crowded.restart()
+    with pytest.raises(NoSpace, match=f"will take {SIZE + BLOCKS}: wait"):
+        crowded.pull(FILES, token="d" * 32)
+    crowded.pull(FILES, token="c" * 32).commit()
+    crowded.store.files.clear()
+    share(monkeypatch, crowded, disks, whole, "storage")
+    crowded.pull(FILES, token="d" * 32).discard()
+
+
+def test_what_was_imported_is_no_longer_reserved_and_what_was_undone_is_again(
+    crowded: Receiver, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowded.settings = Settings(commit_threads_count=1)
+    crowded.restart()
+    first = crowded.pull(FILES, token="c" * 32)
+    fill(first, FILES)
+    more = [dicom("one more", 10)]
+    own, each = 2 * len(more[0]) + 3, SIZE // len(FILES) + 3
+    looks = []
+
+    def look(left: int) -> None:
+        share(monkeypatch, crowded, disks, own + left * each - 1, "storage")
+        with pytest.raises(NoSpace, match=f"will take {left * each}: wait"):
+            crowded.pull(more, token="d" * 32)
+        share(monkeypatch, crowded, disks, own + left * each, "storage")
+        crowded.pull(more, token="d" * 32).discard()
+        looks.append(left)
+
+    cancellation = Cancellation()
+
+    def before_add(identifier: str) -> None:
+        look(len(FILES) - len(crowded.store.added))
+        if len(looks) == 3:
+            cancellation.cancel()
+
+    crowded.store.before_add = before_add
+    with pytest.raises(Canceled):
+        first.commit(cancellation)
+    look(len(FILES))
+    assert looks == [4, 3, 2, 4]
+
+
+def test_what_orthanc_recycles_needs_no_room(
+    crowded: Receiver, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [dicom(f"many-{number:02}", 900) for number in range(20)]
+    size, ahead = sum(map(len, files)), 8 * (len(files[0]) + 3)
+    share(monkeypatch, crowded, disks, size + ahead + 100, "storage")
+    disks.recycled = 101
+    with pytest.raises(NoSpace, match=f"for staging, {ahead + 101} for importing"):
+        crowded.pull(files)
+    disks.recycled = 100
+    crowded.pull(files).discard()
+
+
+def test_what_is_received_in_memory_needs_no_room_in_staging(
+    crowded: Receiver, disks: Disks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, crowded, disks, SIZE + BLOCKS - 1, "storage")
+    with pytest.raises(NoSpace, match=f"{SIZE + BLOCKS} bytes are needed for importing this transfer"):
+        crowded.pull(FILES, in_memory=True)
+    share(monkeypatch, crowded, disks, SIZE + BLOCKS, "storage")
+    crowded.pull(FILES, in_memory=True).discard()

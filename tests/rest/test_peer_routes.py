@@ -13,6 +13,7 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.peer_routes import PeerRoutes
+from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.jobs.memory_store import MemoryStore
@@ -43,6 +44,7 @@ def routes() -> PeerRoutes:
         lambda: None,
         Cancellation(),
         ConnectionBudget(50, SystemClock()),
+        object.__new__(WholePulls),
     )
 
 

@@ -13,6 +13,7 @@ import pydicom
 import requests
 
 from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 
 def orthanc_id(data: bytes) -> str:
@@ -65,6 +66,21 @@ class RawPush:
             return self.server.request("PUT", f"{self.path}/{index}", data=gzip.compress(data, 1))
         offset = sum(map(len, self.files[:index]))
         return self.server.request("PUT", f"{self.path}/{offset}/{len(data)}", data=data)
+
+    def put_all(self) -> None:
+        """Each must be taken."""
+        for index in range(len(self.files)):
+            answer = self.put(index)
+            assert answer.status_code == 200, answer.text
+
+    def carry(self) -> None:
+        """All of it, from the first bucket to the commit, which must succeed. Of version 2."""
+        self.put_all()
+        self.commit()
+        known = wait_until(
+            lambda: next((one for one in [self.status()] if one["State"] != "committing"), None), "its end"
+        )
+        assert known["State"] == "committed", known
 
     def commit(self) -> requests.Response:
         return self.server.request("POST", f"{self.path}/commit")

@@ -112,10 +112,17 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
 
     def rest_post(self, uri: str, body: Buffer) -> bytes:
         """``POST`` to Orthanc itself, bypassing all plugins. The body is not copied on its way."""
+        return self._rest_send(Service.REST_API_POST, "POST", uri, body)
+
+    def rest_put(self, uri: str, body: Buffer) -> bytes:
+        """``PUT`` to Orthanc itself, bypassing all plugins."""
+        return self._rest_send(Service.REST_API_PUT, "PUT", uri, body)
+
+    def _rest_send(self, service: Service, method: str, uri: str, body: Buffer) -> bytes:
         target = MemoryBuffer()
         with pinned(body) as (address, size):
             parameters = structures.RestApiPost(ctypes.pointer(target), text(uri), address, uint32(size))
-            self._call(Service.REST_API_POST, parameters, f"POST {uri}")
+            self._call(service, parameters, f"{method} {uri}")
         return self._taken_bytes(target)
 
     def rest_delete(self, uri: str) -> None:

@@ -45,6 +45,7 @@ class Service(enum.IntEnum):
     REST_API_GET = 3001
     REST_API_POST = 3002
     REST_API_DELETE = 3003
+    REST_API_PUT = 3004
     GET_PEERS = 8000
     FREE_PEERS = 8001
     GET_PEERS_COUNT = 8003
@@ -87,8 +88,12 @@ class HttpMethod(enum.IntEnum):
 
 
 class ChangeType(enum.IntEnum):
-    """``OrthancPluginChangeType``, those of Orthanc's own life."""
+    """``OrthancPluginChangeType``: those of Orthanc's own life, and triggers of rules."""
 
+    NEW_INSTANCE = 3
+    STABLE_PATIENT = 7
+    STABLE_SERIES = 8
+    STABLE_STUDY = 9
     ORTHANC_STARTED = 10
     ORTHANC_STOPPED = 11
 

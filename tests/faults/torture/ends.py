@@ -56,7 +56,8 @@ def _end(world: World, this: Round, wanted: Wanted) -> None:
             raise Violation(f"a job does not end: {job}")
         # Others are parked by us, and go on by themselves.
         if wanted.state == "Paused" and wanted.paused:
-            wanted.paused = False
+            # An Orthanc that dies a moment later has not saved that it was resumed.
+            wanted.paused = bool(world.deaths_allowed())
             _ask(world, transfer, "resume")
         elif wanted.state == "Failure":
             # An Orthanc that was killed goes on from what it had saved: a cancel, say, of a job resubmitted since.

@@ -1,0 +1,1 @@
+"""What is sent by itself: rules, their queue on disk, and who works it off."""

@@ -1,0 +1,104 @@
+"""What a rule wants done with a resource that was sent: a label, metadata, or that it is deleted here.
+
+It is deleted only once each destination's commit report names every instance that is here as stored or already there,
+with the bytes that are here now. Deleted are these instances, one by one: what arrives meanwhile stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from orthanc_transfers.core.errors import HostError, TransferError, UnknownResource
+from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.core.rule import ALL, Rule
+from orthanc_transfers.core.rule_entry import Entry, EntryState
+from orthanc_transfers.interfaces import InstanceStore
+from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.rules.orthanc import LocalOrthanc
+
+_SAFE = ("stored", "already there")
+"""Outcomes in a commit report after which the receiver has the very bytes."""
+
+_HAS_IT = (EntryState.DONE, EntryState.FINISHING)
+
+log = logging.getLogger(__name__)
+
+
+class Finishing:
+    """``siblings`` are the last entries for the same resource, one for each destination of its rule."""
+
+    def __init__(
+        self,
+        store: InstanceStore,
+        reports: Reports,
+        orthanc: LocalOrthanc,
+        siblings: Callable[[Entry], Sequence[Entry]],
+    ) -> None:
+        self._store = store
+        self._reports = reports
+        self._orthanc = orthanc
+        self._siblings = siblings
+
+    def finish(self, rule: Rule, entry: Entry, going_on: Callable[[], bool]) -> str | None:
+        """Do it; returns what is to be said of it. Raises ``TransferError`` if it is to be tried again.
+
+        Doing it twice does no harm. ``going_on``: whether Orthanc does not stop.
+        """
+        sent = [
+            one
+            for one in self._siblings(entry)
+            if rule.deliver != ALL or one.destination in rule.destinations
+        ]
+        missing = (
+            set(rule.destinations) - {one.destination for one in sent} if rule.deliver == ALL else set[str]()
+        )
+        if missing or any(one.state not in _HAS_IT for one in sent):
+            return None  # the last one does it
+        try:
+            if rule.after.label is not None:
+                self._orthanc.add_label(entry.resource, rule.after.label)
+            for name, value in rule.after.metadata.items():
+                self._orthanc.set_metadata(entry.resource, name, value)
+        except HostError as error:
+            if self._orthanc.described(entry.resource) is None:
+                return "it was deleted here meanwhile"
+            return f"sent, but not marked: {error}"
+        return self._delete(entry, sent, going_on) if rule.after.delete else None
+
+    def _delete(self, entry: Entry, sent: Sequence[Entry], going_on: Callable[[], bool]) -> str | None:
+        try:
+            here = self._store.manifest([entry.resource])
+        except UnknownResource:
+            return "deleted here"
+        for one in sent:
+            reason = self._unsafe(here, one)
+            if reason is not None:
+                log.warning(
+                    "rule %s: %s %s is not deleted here: %s",
+                    *(entry.rule, entry.resource.level.value.lower(), entry.resource.id, reason),
+                )
+                return f"sent, but not deleted here: {reason}"
+        for instance in here:
+            if not going_on():
+                raise TransferError("Orthanc stops")
+            self._store.remove(instance.id)
+        return f"deleted here, {len(here)} instances"
+
+    def _unsafe(self, here: Manifest, sent: Entry) -> str | None:
+        """Why what is here must not be deleted; ``None``: the receiver has it all."""
+        report = (self._reports.read(sent.job) if sent.job else None) or self._reports.read(
+            sent.transfer or ""
+        )
+        if report is None:
+            return f"there is no report of what peer {sent.peer} stored"
+        rows = {row["ID"]: row for row in report.get("Instances", ())}
+        for instance in here:
+            row = rows.get(instance.id)
+            if row is None:
+                return f"instance {instance.id} was added after it was sent"
+            if row["MD5"] != instance.md5:
+                return f"instance {instance.id} has changed after it was sent"
+            if row["Outcome"] not in _SAFE:
+                return f"peer {sent.peer} does not confirm that it stored instance {instance.id} ({row['Outcome']})"
+        return None

@@ -1,0 +1,301 @@
+"""The queue of the rules on disk: what is to be sent, is being sent, was sent.
+
+Each method is one transaction at most.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from orthanc_transfers.core.model import Level, Resource
+from orthanc_transfers.core.rule import ALL, Rule
+from orthanc_transfers.core.rule_entry import ACTIVE, ENDED, Entry, EntryState
+from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.rules.database import RuleDatabase
+
+_COLUMNS = frozenset(
+    {
+        *("state", "checked", "attempts", "turn", "peer", "transfer", "job", "held", "first_try", "next_try"),
+        *("ended", "said", "refusals", "told", "stamp"),
+    }
+)
+
+_ACTIVE = tuple(state.value for state in ACTIVE)
+_ENDED = tuple(state.value for state in ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in Orthanc's list of changes, of which it may begin a new one: another database."""
+
+    epoch: int = 0
+    change: int | None = None
+
+
+class Queue:
+    """Thread-safe. Methods raise ``sqlite3.Error``, ``OSError``."""
+
+    def __init__(self, database: RuleDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    # --- adding
+
+    def add(
+        self,
+        writer: sqlite3.Connection,
+        rule: Rule,
+        resource: Resource,
+        origin: str,
+        position: Position | None = None,
+        stamp: str | None = None,
+    ) -> None:
+        """One entry, or one for each destination that is to get it: on disk once the transaction has ended.
+
+        Never twice for one change; what waits already is sent as it is then, so that it needs no other entry.
+        ``stamp``: its filter was asked, when the resource had last changed at that moment.
+        """
+        place = position or Position()
+        checked = int(stamp is not None)
+        for destination in rule.destinations if rule.deliver == ALL else ("",):
+            again = writer.execute(
+                "UPDATE OR IGNORE entries SET epoch = ?, change = ?, checked = ?, stamp = ?"
+                " WHERE rule = ? AND destination = ? AND resource = ? AND state = ?",
+                (
+                    *(place.epoch, place.change, checked, stamp, rule.name, destination, resource.id),
+                    EntryState.WAITING.value,
+                ),
+            )
+            if again.rowcount:
+                continue
+            writer.execute(
+                "INSERT OR IGNORE INTO entries"
+                " (rule, destination, level, resource, epoch, change, origin, state, queued, queued_at, checked, stamp)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(rule.name, destination, resource.level.value, resource.id, place.epoch, place.change),
+                    *(
+                        origin,
+                        EntryState.WAITING.value,
+                        self._clock.now(),
+                        self._database.now,
+                        checked,
+                        stamp,
+                    ),
+                ),
+            )
+
+    def follow(self, changes: Changes, rule: Rule) -> None:
+        """The rule was changed: what waits for destinations that it has no longer goes to those that it has."""
+        expected = rule.destinations if rule.deliver == ALL else ("",)
+        marks = ", ".join("?" * len(expected))
+        columns = "destination, level, resource, epoch, change, origin, stamp"
+        rows = changes.writer.execute(
+            f"SELECT {columns} FROM entries WHERE rule = ? AND state = ? AND destination NOT IN ({marks})",  # noqa: S608
+            (rule.name, EntryState.WAITING.value, *expected),
+        ).fetchall()
+        for destination in {row[0] for row in rows}:
+            said = (
+                f"the rule was changed: {destination or 'one destination'} is not where it sends to any more"
+            )
+            changes.drop_rule(rule.name, said, [destination])
+        for _, level, resource, epoch, change, origin, stamp in rows:
+            place = Position(epoch, change)
+            self.add(changes.writer, rule, Resource(Level(level), resource), origin, place, stamp)
+
+    # --- working it off
+
+    @contextmanager
+    def changing(self) -> Iterator[Changes]:
+        """Changes of entries that are one transaction."""
+        with self._database.writing() as writer:
+            yield Changes(writer, self._clock)
+
+    def unchecked(self, limit: int) -> list[Entry]:
+        """Entries whose filter was not asked yet, the oldest first."""
+        return self._entries(
+            "state = ? AND checked = 0 ORDER BY id LIMIT ?", (EntryState.WAITING.value, limit)
+        )
+
+    def due(self, rule: str, destination: str, limit: int) -> list[Entry]:
+        """Entries of a rule, and of one of its destinations, that may be sent now, the oldest first."""
+        return self._entries(
+            "state = ? AND rule = ? AND destination = ? AND checked = 1 AND next_try <= ? ORDER BY id LIMIT ?",
+            (EntryState.WAITING.value, rule, destination, self._database.now, limit),
+        )
+
+    def was_sent(self, rule: str, resource: Resource, stamp: str) -> bool:
+        """Whether it was sent by the rule when it had last changed at that moment, or is about to be."""
+        with self._database.reading() as reader:
+            return (
+                reader.execute(
+                    "SELECT 1 FROM entries WHERE rule = ? AND resource = ?"
+                    " AND (state = ? AND stamp = ? OR state IN (?, ?)) LIMIT 1",
+                    (
+                        *(rule, resource.id, EntryState.DONE.value, stamp),
+                        *(EntryState.WAITING.value, EntryState.FINISHING.value),
+                    ),
+                ).fetchone()
+                is not None
+            )
+
+    def long_waiting(self, rule: str, seconds: float) -> list[Entry]:
+        """Entries of a rule that have waited for longer than that, of which nobody was told."""
+        return self._entries(
+            "state IN (?, ?) AND rule = ? AND told = 0 AND queued_at < ? ORDER BY id LIMIT 100",
+            (EntryState.WAITING.value, EntryState.RUNNING.value, rule, self._database.now - seconds),
+        )
+
+    def in_state(self, state: EntryState, limit: int = -1) -> list[Entry]:
+        """All entries in a state, the oldest first."""
+        return self._entries("state = ? ORDER BY id LIMIT ?", (state.value, limit))
+
+    def entry(self, identifier: int) -> Entry | None:
+        """One entry."""
+        found = self._entries("id = ?", (identifier,))
+        return found[0] if found else None
+
+    def siblings(self, entry: Entry) -> list[Entry]:
+        """The last entry of each destination for the same resource and rule."""
+        found = self._entries("rule = ? AND resource = ? ORDER BY id", (entry.rule, entry.resource.id))
+        return list({one.destination: one for one in found}.values())
+
+    def next_due(self) -> float | None:
+        """The queue time at which the next entry that is not due yet will be."""
+        with self._database.reading() as reader:
+            (moment,) = reader.execute(
+                "SELECT MIN(next_try) FROM entries WHERE state = ? AND next_try > ?",
+                (EntryState.WAITING.value, self._database.now),
+            ).fetchone()
+        return None if moment is None else float(moment)
+
+    # --- showing it
+
+    def page(
+        self, states: Sequence[EntryState], rule: str | None, limit: int, offset: int
+    ) -> tuple[int, list[Entry]]:
+        """How many there are, and some of them: those that are active the oldest first, ended ones the newest."""
+        where = f"state IN ({', '.join('?' * len(states))})"
+        values: list[Any] = [state.value for state in states]
+        if rule is not None:
+            where += " AND rule = ?"
+            values.append(rule)
+        order = "id" if all(state in ACTIVE for state in states) else "ended DESC, id DESC"
+        with self._database.reading() as reader:
+            (total,) = reader.execute(f"SELECT COUNT(*) FROM entries WHERE {where}", values).fetchone()  # noqa: S608
+            rows = reader.execute(
+                f"SELECT * FROM entries WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?",  # noqa: S608
+                (*values, limit, offset),
+            ).fetchall()
+        return total, [_entry(row) for row in rows]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By rule and state."""
+        with self._database.reading() as reader:
+            rows = reader.execute("SELECT rule, state, COUNT(*) FROM entries GROUP BY rule, state").fetchall()
+        found: dict[str, dict[str, int]] = {}
+        for rule, state, count in rows:
+            found.setdefault(rule, {})[state] = count
+        return found
+
+    def oldest(self) -> dict[str, float]:
+        """By rule: for how long its oldest entry has waited, in seconds of queue time."""
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT rule, MIN(queued_at) FROM entries WHERE state IN (?, ?, ?) GROUP BY rule", _ACTIVE
+            ).fetchall()
+        return {rule: max(0.0, self._database.now - since) for rule, since in rows}
+
+    def totals(self) -> list[tuple[str, str, int, float, int]]:
+        """By rule and destination: how many wait, the age of the oldest in seconds of queue time, how many failed."""
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT rule, destination, SUM(state IN (?, ?, ?)),"
+                " MIN(CASE WHEN state IN (?, ?, ?) THEN queued_at END), SUM(state IN (?, ?))"
+                " FROM entries GROUP BY rule, destination",
+                (*_ACTIVE, *_ACTIVE, EntryState.FAILED.value, EntryState.GIVEN_UP.value),
+            ).fetchall()
+        now = self._database.now
+        return [
+            (rule, peer, waiting, 0.0 if since is None else max(0.0, now - since), failed)
+            for rule, peer, waiting, since, failed in rows
+        ]
+
+    def rules(self) -> list[str]:
+        """Names of rules that have entries which have not ended."""
+        with self._database.reading() as reader:
+            rows = reader.execute(
+                "SELECT DISTINCT rule FROM entries WHERE state IN (?, ?, ?)", _ACTIVE
+            ).fetchall()
+        return [rule for (rule,) in rows]
+
+    def _entries(self, where: str, values: Sequence[Any]) -> list[Entry]:
+        with self._database.reading() as reader:
+            return [_entry(row) for row in reader.execute(f"SELECT * FROM entries WHERE {where}", values)]  # noqa: S608
+
+
+class Changes:
+    """What changes in one transaction."""
+
+    def __init__(self, writer: sqlite3.Connection, clock: Clock) -> None:
+        self.writer = writer
+        self._clock = clock
+
+    def set(self, identifier: int, **values: Any) -> None:
+        """Change columns of an entry."""
+        assert values.keys() <= _COLUMNS
+        names = ", ".join(f"{name} = ?" for name in values)
+        self.writer.execute(f"UPDATE entries SET {names} WHERE id = ?", (*values.values(), identifier))  # noqa: S608
+
+    def end(self, identifier: int, state: EntryState, said: str | None) -> None:
+        """It has ended, and why."""
+        self.set(identifier, state=state.value, said=said, ended=self._clock.now(), held=0)
+
+    def remove(self, identifiers: Iterable[int]) -> None:
+        """Entries that leave no trace: what no filter took."""
+        self.writer.executemany("DELETE FROM entries WHERE id = ?", ((one,) for one in identifiers))
+
+    def drop_rule(self, rule: str, said: str, destinations: Iterable[str] = ()) -> int:
+        """Drop what waits of a rule, or what waits for some of its destinations; returns how many that were."""
+        where, values = "rule = ? AND state = ?", [rule, EntryState.WAITING.value]
+        wanted = list(destinations)
+        if wanted:
+            where += f" AND destination IN ({', '.join('?' * len(wanted))})"
+        found = self.writer.execute(
+            f"UPDATE entries SET state = ?, said = ?, ended = ? WHERE {where}",  # noqa: S608
+            (EntryState.DROPPED.value, said, self._clock.now(), *values, *wanted),
+        )
+        return found.rowcount
+
+    def expire(self, before: float) -> None:
+        """Forget what ended before that time (seconds since the epoch)."""
+        self.writer.execute("DELETE FROM entries WHERE ended < ?", (before,))
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    return Entry(
+        id=row["id"],
+        rule=row["rule"],
+        destination=row["destination"],
+        resource=Resource(Level(row["level"]), row["resource"]),
+        origin=row["origin"],
+        state=EntryState(row["state"]),
+        checked=bool(row["checked"]),
+        attempts=row["attempts"],
+        refusals=row["refusals"],
+        turn=row["turn"],
+        peer=row["peer"],
+        transfer=row["transfer"],
+        job=row["job"],
+        held=bool(row["held"]),
+        first_try=row["first_try"],
+        next_try=row["next_try"],
+        queued=row["queued"],
+        queued_at=row["queued_at"],
+        ended=row["ended"],
+        said=row["said"],
+    )

@@ -1,0 +1,235 @@
+"""The jobs that rules have in Orthanc's engine: submitted, found again after a restart, paused outside their window."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orthanc_transfers.core.errors import HostError, TransferError
+from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.core.rule import Rule
+from orthanc_transfers.core.rule_entry import Entry
+from orthanc_transfers.core.transfer_record import ENDED_STATES, TransferRecord, TransferState
+from orthanc_transfers.interfaces import JobQueue, QueuedJob
+from orthanc_transfers.jobs.submission import Submission
+from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.rules.outcomes import JobEnd
+
+SETTLED = 5.0
+"""Seconds after which a job that we paused, and that runs, was resumed by a user."""
+
+_PAUSE, _RESUME, _CANCEL = "pause", "resume", "cancel"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job of an entry."""
+
+    entry: int
+    rule: str
+    peer: str
+    job: str | None = None
+    held_since: float | None = None
+    """Queue time at which we paused it."""
+    left_alone: bool = False
+    """A user resumed it outside its window."""
+    recalled: bool = False
+
+
+class RunningJobs:
+    """By the name of the transfer. Used by one thread, but for ``ended``. ``now`` is the queue time."""
+
+    def __init__(
+        self,
+        submission: Submission,
+        jobs: JobQueue,
+        reports: Reports,
+        now: Callable[[], float],
+        wake: Callable[[], None],
+    ) -> None:
+        self._submission = submission
+        self._jobs = jobs
+        self._reports = reports
+        self._now = now
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._running: dict[str, RunningJob] = {}
+        self._ends: deque[tuple[str, JobEnd]] = deque()
+        self._answering: deque[str] = deque(maxlen=1000)
+
+    # --- ends
+
+    def ended(self, record: TransferRecord) -> None:
+        """A job of this Orthanc has ended, one of ours or another. Never blocks."""
+        if record.state is TransferState.SUCCESS and record.peer is not None:
+            self._answering.append(record.peer)
+        transfer = (record.order or {}).get("SenderTransferID")
+        with self._lock:
+            known = self._running.get(transfer) if isinstance(transfer, str) else None
+        if known is None or not isinstance(transfer, str):
+            return
+        canceled = record.state is TransferState.CANCELED
+        self._tell(
+            transfer,
+            JobEnd(
+                succeeded=record.state is TransferState.SUCCESS,
+                canceled=canceled and not known.recalled,
+                recalled=canceled and known.recalled,
+                peer_failed=record.peer_failed,
+                error="its peer did not answer" if canceled and known.recalled else record.error,
+            ),
+        )
+
+    def _tell(self, transfer: str, end: JobEnd) -> None:
+        self._ends.append((transfer, end))
+        self._wake()
+
+    def take_ends(self) -> list[tuple[RunningJob, JobEnd]]:
+        """Those jobs that have ended since the last call."""
+        found = []
+        while self._ends:
+            transfer, end = self._ends.popleft()
+            with self._lock:
+                known = self._running.pop(transfer, None)
+            if known is not None:
+                found.append((known, end))
+        return found
+
+    def take_answering(self) -> set[str]:
+        """Peers with which a transfer has succeeded since the last call."""
+        found = set()
+        while self._answering:
+            found.add(self._answering.popleft())
+        return found
+
+    # --- beginnings
+
+    def new_transfer(self, entry: Entry, peer: str) -> str:
+        """A name for a transfer that is about to begin: its end will be heard of."""
+        transfer = str(uuid.uuid4())
+        self.track(transfer, RunningJob(entry.id, entry.rule, peer))
+        return transfer
+
+    def track(self, transfer: str, job: RunningJob) -> None:
+        """Listen for the end of a job."""
+        with self._lock:
+            self._running[transfer] = job
+
+    def submit(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> str | None:
+        """Hand the job to Orthanc, and return its identifier; ``None``: it failed, which is told as its end."""
+        try:
+            wanted = TransferRequest.parse(rule.request(entry.resource, peer, transfer))
+            job = str(self._submission.send(wanted, follow=True)["ID"])
+        except TransferError as error:
+            self._tell(transfer, JobEnd(peer_failed=error.concerns_peer, error=str(error)))
+            return None
+        with self._lock:
+            known = self._running.get(transfer)
+            if known is not None:
+                known.job = job
+        return job
+
+    def recover(self, entry: Entry) -> None:
+        """After a restart: go on with the job of an entry, or tell how it ended."""
+        transfer = entry.transfer or ""
+        self.track(transfer, RunningJob(entry.id, entry.rule, entry.peer or "", entry.job))
+        live = self._live().get(transfer)
+        if live is not None:
+            with self._lock:
+                known = self._running[transfer]
+                known.job = live.identifier
+                known.held_since = self._now() if entry.held else None
+            return
+        report = self._reports.read(transfer) or (self._reports.read(entry.job) if entry.job else None)
+        if report is not None and report.get("State") == "committed":
+            self._tell(transfer, JobEnd(succeeded=True))
+        else:
+            self._tell(transfer, JobEnd(lost=True, error="Orthanc was stopped, or lost its job"))
+
+    # --- what runs
+
+    def active(self) -> int:
+        """How many are in Orthanc's engine, and not paused."""
+        paused = {one.identifier for one in self._jobs.jobs() if one.paused}
+        with self._lock:
+            return sum(one.job not in paused for one in self._running.values())
+
+    def to(self, peer: str) -> int:
+        """How many go to a peer."""
+        with self._lock:
+            return sum(one.peer == peer for one in self._running.values())
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def find_lost(self) -> None:
+        """Tell of jobs that are not there any more, and whose end was not told."""
+        live = self._live()
+        with self._lock:
+            gone = [name for name, one in self._running.items() if one.job is not None and name not in live]
+        known = {one.identifier for one in self._jobs.jobs()}
+        for name in gone:
+            job = self._running[name].job
+            if job not in known:
+                self._tell(name, JobEnd(lost=True, error="its job is not there any more"))
+
+    def hold(self, is_open: Callable[[str], bool]) -> list[tuple[int, bool]]:
+        """Pause what runs outside the window of its rule, and resume it within: by us alone, never a user's pause.
+
+        Returns entries, each with whether it is held by us now, where that changed.
+        """
+        changed = []
+        live = self._live()
+        with self._lock:
+            running = list(self._running.items())
+        for transfer, one in running:
+            queued = live.get(transfer)
+            if queued is None or one.job is None:
+                continue
+            if is_open(one.rule):
+                one.left_alone = False
+                if one.held_since is not None and (not queued.paused or self._command(queued, _RESUME)):
+                    one.held_since = None
+                    changed.append((one.entry, False))
+            elif one.held_since is None:
+                if not queued.paused and not one.left_alone and self._command(queued, _PAUSE):
+                    one.held_since = self._now()
+                    changed.append((one.entry, True))
+            elif not queued.paused and self._now() - one.held_since > SETTLED:
+                one.held_since, one.left_alone = None, True
+                changed.append((one.entry, False))
+        return changed
+
+    def recall(self, wanted: Callable[[RunningJob, QueuedJob], bool]) -> None:
+        """Cancel jobs that wait for their peer, so that their entries go another way, or another entry goes."""
+        live = self._live()
+        with self._lock:
+            running = list(self._running.items())
+        for transfer, one in running:
+            queued = live.get(transfer)
+            if queued is not None and not one.recalled and wanted(one, queued):
+                one.recalled = self._command(queued, _CANCEL)
+
+    def _live(self) -> dict[str, QueuedJob]:
+        found = {}
+        for queued in self._jobs.jobs():
+            record = queued.job.record()
+            if record is not None and record.state not in ENDED_STATES:
+                transfer = (record.order or {}).get("SenderTransferID")
+                if isinstance(transfer, str):
+                    found[transfer] = queued
+        return found
+
+    def _command(self, queued: QueuedJob, name: str) -> bool:
+        try:
+            self._jobs.command(queued.identifier, name)
+        except (HostError, TransferError) as error:
+            log.info("job %s of a rule: %s failed: %s", queued.identifier, name, error)
+            return False
+        return True

@@ -1,0 +1,281 @@
+"""The rules of this Orthanc: all parts, put together, begun with the first rule and ended with Orthanc.
+
+Without a rule there is no file, no thread and nothing to do at a change.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orthanc_transfers.core.errors import Conflict, HostError, NoSpace
+from orthanc_transfers.core.model import Resource
+from orthanc_transfers.core.rule import Rule
+from orthanc_transfers.core.rule_entry import Entry, EntryState
+from orthanc_transfers.core.transfer_record import TransferRecord
+from orthanc_transfers.core.webhook import hide_secrets
+from orthanc_transfers.interfaces import JobQueue, ResourceFacts
+from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.jobs.submission import Submission
+from orthanc_transfers.rules.book import KnownRule, RuleBook, unknown_peers
+from orthanc_transfers.rules.by_hand import ByHand
+from orthanc_transfers.rules.database import RuleDatabase
+from orthanc_transfers.rules.dispatcher import Dispatcher
+from orthanc_transfers.rules.events import Events
+from orthanc_transfers.rules.finisher import Finisher
+from orthanc_transfers.rules.finishing import Finishing
+from orthanc_transfers.rules.intake import Intake
+from orthanc_transfers.rules.matching import Matching
+from orthanc_transfers.rules.metrics import metrics_of
+from orthanc_transfers.rules.orthanc import LocalOrthanc
+from orthanc_transfers.rules.queue import Queue
+from orthanc_transfers.rules.running import RunningJobs
+from orthanc_transfers.rules.scans import Scans
+from orthanc_transfers.rules.unsettled import Unsettled
+from orthanc_transfers.runtime import threads
+
+log = logging.getLogger(__name__)
+
+
+class RuleService:
+    """Thread-safe. ``path`` is the file of its database. Methods for users raise ``TransferError``.
+
+    ``listen`` sets the callback of some changes of Orthanc, by their names.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        jobs: JobQueue,
+        submission: Submission,
+        orthanc: LocalOrthanc,
+        facts: ResourceFacts,
+        path: Callable[[], Path],
+        listen: Callable[[Collection[str], Callable[[], None]], None],
+        stable_age: int,
+    ) -> None:
+        settings, clock = services.settings, services.clock
+        self._services = services
+        self._orthanc = orthanc
+        self._database = RuleDatabase(path, clock)
+        self._book = RuleBook(settings.rules, self._database, clock.now)
+        self._queue = Queue(self._database, clock)
+        self._matching = Matching(facts)
+        self._intake = Intake(
+            self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)
+        )
+        events = Events(self._queue, self._book)
+        self._dispatcher = Dispatcher(
+            self._book,
+            self._queue,
+            self._database,
+            lambda now, wake: RunningJobs(submission, jobs, services.reports, now, wake),
+            self._matching,
+            orthanc,
+            Finisher(
+                self._book,
+                self._queue,
+                Finishing(services.store, services.reports, orthanc, self._queue.siblings),
+                events,
+            ),
+            events,
+            services.store,
+            clock,
+            max_jobs=settings.max_rule_jobs,
+            retention_days=settings.report_retention,
+            look=self._look,
+        )
+        self._scans = Scans(
+            self._book, self._queue, self._database, self._matching, orthanc, clock, self._dispatcher.minute
+        )
+        self._by_hand = ByHand(self._queue, self._scans, self._matching, orthanc)
+        self._lock = threading.Lock()
+        self._begun = False
+        self._closed = False
+        self._behind = False
+        self._listen = listen
+
+    # --- Orthanc's life
+
+    def start(self) -> None:
+        """Orthanc has started. Never blocks."""
+        if self._book.has_configured or self._database.exists():
+            threads.start("transfers-rules-start", self._start)
+
+    def _start(self) -> None:
+        try:
+            with self._lock:
+                self._begin()
+        except (sqlite3.Error, OSError, HostError) as error:
+            log.error("the rules cannot work: their queue cannot be used: %s", error)
+
+    def _begin(self, *, first: bool = False) -> None:
+        """With the rules of the configuration and of before, or with the ``first`` one."""
+        if self._begun or self._closed:
+            return
+        self._database.open()
+        last = self._intake.begin()
+        self._book.load(last)
+        self._intake.take_unsettled(last)
+        self._begun = True
+        self._rules_changed()
+        if not first and not self._book.all() and not self._queue.rules():
+            # The last rule is gone: nothing is to be done, until there is one again.
+            self._begun = False
+            self._database.close()
+            return
+        self._behind = True
+        self._dispatcher.start()
+
+    def close(self) -> None:
+        """Orthanc stops."""
+        self._closed = True
+        self._dispatcher.close()
+        self._database.close()
+
+    def _changed(self) -> None:
+        """Orthanc tells of a change: what it means is on disk when this returns."""
+        if self._closed:
+            return
+        try:
+            if self._intake.catch_up():
+                self._dispatcher.wake()
+        except (sqlite3.Error, OSError, HostError) as error:
+            if not self._behind:
+                log.warning("a change cannot be queued for the rules now, it is tried again: %s", error)
+            self._behind = True
+
+    def ended(self, record: TransferRecord) -> None:
+        """A job of this Orthanc has ended. Never blocks."""
+        self._dispatcher.ended(record)
+
+    def _look(self) -> bool:
+        """Now and then, in the dispatcher's thread."""
+        more = False
+        self._intake.settle()
+        if self._behind:
+            more = self._intake.catch_up() > 0
+            self._behind = False
+        return self._scans.look() or more
+
+    def _rules_changed(self) -> None:
+        """What waits follows the rules as they are now."""
+        names = {one.name for one in self._book.all()}
+        with self._queue.changing() as changes:
+            for name in self._queue.rules():
+                if name not in names:
+                    changes.drop_rule(name, "its rule was deleted")
+                else:
+                    rule = self._book.rule(name)
+                    if rule is not None:
+                        self._queue.follow(changes, rule)
+        triggers = frozenset(
+            one.rule.trigger
+            for one in self._book.all()
+            if one.rule is not None and one.rule.follows_changes()
+        )
+        if not triggers:
+            self._intake.skip()
+        self._listen(triggers, self._changed)
+        self._dispatcher.wake()
+
+    # --- for users
+
+    def listing(self) -> list[dict[str, Any]]:
+        """All rules, as they are shown."""
+        counts = self._queue.counts() if self._begun else {}
+        oldest = self._queue.oldest() if self._begun else {}
+        return [self._shown(one, counts.get(one.name, {}), oldest.get(one.name)) for one in self._book.all()]
+
+    def one(self, name: str) -> dict[str, Any]:
+        """One rule."""
+        known = self._book.known(name)
+        with _usable():
+            counts = self._queue.counts().get(name, {})
+            return self._shown(known, counts, self._queue.oldest().get(name))
+
+    def put(self, body: Any, *, new: bool) -> dict[str, Any]:
+        """Add or change a rule, at run time."""
+        with self._lock, _usable():
+            if not self._begun:
+                # A rule that is refused leaves nothing behind.
+                Rule.parse(body)
+            self._begin(first=True)
+            rule = self._book.put(body, self._orthanc.last_change(), new=new)
+            self._rules_changed()
+        return self.one(rule.name)
+
+    def delete(self, name: str) -> None:
+        """Delete a rule, at run time."""
+        with self._lock, _usable():
+            self._book.delete(name)
+            self._rules_changed()
+
+    def run(self, name: str, resources: Sequence[Resource] | None, *, dry: bool) -> dict[str, Any]:
+        """Run a rule by hand: for some resources, or for all that it has not sent yet."""
+        known = self._book.known(name)
+        if known.rule is None:
+            raise Conflict(f"rule {name} cannot work: {known.problem}")
+        with _usable():
+            done = self._by_hand.run(known.rule, resources, dry=dry)
+        if not dry:
+            self._dispatcher.wake()
+        return done
+
+    def page(
+        self, states: Sequence[EntryState], rule: str | None, limit: int, offset: int
+    ) -> tuple[int, list[Entry]]:
+        """How many entries there are in those states, and some of them."""
+        if not self._begun:
+            return 0, []
+        with _usable():
+            return self._queue.page(states, rule, limit, offset)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the queue is not worked off now, one sentence."""
+        return self._dispatcher.obstacle
+
+    def held_peers(self) -> list[str]:
+        """Peers that are known not to be there."""
+        return self._dispatcher.held_peers() if self._begun else []
+
+    def metrics(self) -> dict[str, float]:
+        """Present values, by the names of metrics; none without a rule."""
+        if not self._begun:
+            return {}
+        try:
+            return metrics_of(self._queue)
+        except (sqlite3.Error, OSError):
+            return {}
+
+    def _shown(self, known: KnownRule, counts: dict[str, int], oldest: float | None) -> dict[str, Any]:
+        problem = known.problem
+        if problem is None and known.rule is not None:
+            problem = self._matching.why_unusable(known.rule) or unknown_peers(
+                known.rule, self._services.peers.names()
+            )
+        return {
+            "Name": known.name,
+            "Source": known.source,
+            "Rule": hide_secrets(known.body) if isinstance(known.body, dict) else known.body,
+            "Problem": problem,
+            "Counts": {state.value: counts.get(state.value, 0) for state in EntryState},
+            "OldestSeconds": None if oldest is None else round(oldest),
+        }
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    """What a user is told where the database cannot be used."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise NoSpace(
+            f"the queue of the rules cannot be read or written, nothing was changed: {error}"
+        ) from error

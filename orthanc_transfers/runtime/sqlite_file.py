@@ -1,0 +1,141 @@
+"""A database of SQLite in one file: made, checked, written by one connection, read by others.
+
+SQLite releases the GIL while it works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Seconds that a connection waits for another one.
+_BUSY = 5.0
+
+_DAMAGED = ("file is not a database", "malformed", "disk image", "no such table", "no such column")
+
+
+class SqliteFile:
+    """The file is wherever ``path`` says that it is, with the tables that ``schema`` makes. Thread-safe.
+
+    ``synced``: a transaction survives a power failure once it has ended; else only that of the process.
+    Methods raise ``sqlite3.Error``, ``OSError``.
+    """
+
+    def __init__(self, path: Callable[[], Path], schema: str, version: int, *, synced: bool) -> None:
+        self._where = path
+        self._schema = schema
+        self._version = version
+        self._synchronous = "FULL" if synced else "NORMAL"
+        self._lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+
+    @property
+    def _path(self) -> Path:
+        return self._where()
+
+    def exists(self) -> bool:
+        """Whether there is such a file."""
+        return self._path.exists()
+
+    def open(self) -> bool:
+        """Make it usable: a file that is not there, or damaged, becomes an empty one. Returns whether it is new."""
+        with self._lock:
+            return self._open()
+
+    def _open(self) -> bool:
+        if self._writer is not None and self._path.exists():
+            return False
+        self._close()
+        if self._path.exists():
+            try:
+                self._connect_writer()
+                return False
+            except sqlite3.DatabaseError as error:
+                self._close()
+                if not is_damage(error):
+                    raise
+        self._create()
+        return True
+
+    def _connect_writer(self) -> None:
+        writer = self._writer = self._connect()
+        self._prepare(writer)
+        (version,) = writer.execute("PRAGMA user_version").fetchone()
+        (verdict,) = writer.execute("PRAGMA quick_check(1)").fetchone()
+        if version != self._version or verdict != "ok":
+            raise sqlite3.DatabaseError(f"malformed: version {version}, {verdict}")
+
+    def _create(self) -> None:
+        self._path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        # It holds names of patients. SQLite gives its other files the same mode.
+        os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        writer = self._writer = self._connect()
+        self._prepare(writer)
+        # All or nothing: a process that dies meanwhile leaves an empty file, which is made anew.
+        writer.executescript(f"BEGIN; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
+
+    def _prepare(self, writer: sqlite3.Connection) -> None:
+        writer.execute("PRAGMA journal_mode = WAL").fetchall()
+        writer.execute(f"PRAGMA synchronous = {self._synchronous}")
+
+    def _connect(self) -> sqlite3.Connection:
+        # Threads take turns at the connection that writes. No file is made by connecting.
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=_BUSY,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    def discard(self) -> None:
+        """It is damaged: ``open`` makes a new one."""
+        with self._lock:
+            self._close()
+            self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing is written any more."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.close()
+            self._writer = None
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction."""
+        with self._lock:
+            if self._writer is None:
+                raise sqlite3.OperationalError(f"{self._path.name} is not open")
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, that sees one state from its first question on."""
+        with contextlib.closing(self._connect()) as reader:
+            reader.execute("BEGIN")
+            yield reader
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, or gone: it is to be made anew."""
+    return any(sign in str(error) for sign in _DAMAGED)

@@ -1,0 +1,170 @@
+"""The queue of the rules: the Orthanc that works it off is killed, or loses its power, at each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from tests.faults.failpoint_hooks import FOLDER
+from tests.faults.failpoints import Failpoint
+from tests.faults.rig import SCRIPT, script_environment
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_server import OrthancServer, pair, start_together
+from tests.support.power_failure import PowerFailureDisk
+from tests.support.rules import STABLE, has, queue, remove_rules, set_rule, states, study, wait_ended
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
+
+DISK = 128 * 1024 * 1024
+
+SLICES = 4
+
+
+@dataclass
+class Machine:
+    """An Orthanc with rules, its storage on a disk of its own, and the peer that it sends to."""
+
+    server: OrthancServer
+    peer: OrthancServer
+    disk: PowerFailureDisk | None
+
+    def fail_power(self) -> None:
+        """It stands still; what had not reached its disk is lost."""
+        assert self.disk is not None
+        self.disk.fail_power(self.server.kill)
+        self.server.start()
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with ExitStack() as stack:
+        a = make_shared_server("a", script=SCRIPT, environment=script_environment(), configuration=STABLE)
+        b = make_shared_server("b")
+        disk = None
+        try:
+            disk = PowerFailureDisk(a.storage, tmp_path_factory.mktemp("power") / "a.disk", DISK)
+            stack.callback(disk.close)
+        except OSError:
+            pass  # kills need none
+        stack.callback(a.kill)
+        (a.folder / FOLDER).mkdir(parents=True)
+        pair(a, b)
+        start_together(a, b)
+        yield Machine(a, b, disk)
+
+
+@pytest.fixture
+def machine(shared: Machine) -> Iterator[Machine]:
+    yield shared
+    remove_rules(shared.server)
+    shared.server.clear()
+    shared.peer.clear()
+
+
+KILLS = {
+    "told of a change": "Intake.catch_up before",
+    "queued, not synced": "Queue.add after",
+    "queued": "Intake.catch_up after",
+    "about to be begun": "RunningJobs.new_transfer before",
+    "begun, no job": "RunningJobs.submit before",
+    "job submitted": "RunningJobs.submit after",
+    "ended, not written": "Outcomes.record before",
+    "ended, not synced": "Outcomes.record after",
+}
+
+
+@pytest.mark.parametrize("failpoint", KILLS.values(), ids=KILLS.keys())
+def test_what_was_to_be_sent_is_sent_once_after_a_kill(machine: Machine, failpoint: str) -> None:
+    a, b = machine.server, machine.peer
+    set_rule(a)
+    armed = Failpoint(a, failpoint, "kill 1")
+    arrived = study(a, SLICES)
+    armed.wait_killed()
+    a.start()
+    wait_ended(a, arrived)
+    assert b.md5s() == a.md5s()
+    assert (states(a, arrived), queue(a)) == (["Done"], [])
+
+
+DELETIONS = {
+    "sent, nothing deleted": ("Finishing.finish before", 1),
+    "half is deleted": ("OrthancStore.remove after", SLICES // 2),
+    "deleted, not written": ("Finishing.finish after", 1),
+}
+
+
+@pytest.mark.parametrize(("failpoint", "nth"), DELETIONS.values(), ids=DELETIONS.keys())
+def test_what_was_sent_is_deleted_after_a_kill(machine: Machine, failpoint: str, nth: int) -> None:
+    a, b = machine.server, machine.peer
+    set_rule(a, After={"Delete": True})
+    armed = Failpoint(a, failpoint, f"kill {nth}")
+    arrived = study(a, SLICES)
+    before = a.md5s()
+    armed.wait_killed()
+    a.start()
+    wait_ended(a, arrived)
+    assert b.md5s() == before
+    assert a.md5s() == {}
+
+
+CUTS = {
+    "queued": "Intake.catch_up after",
+    "begun, no job": "RunningJobs.submit before",
+    "job submitted": "RunningJobs.submit after",
+    "ended, not synced": "Outcomes.record after",
+}
+
+
+@pytest.mark.parametrize("failpoint", CUTS.values(), ids=CUTS.keys())
+def test_what_was_to_be_sent_is_sent_after_a_power_failure(machine: Machine, failpoint: str) -> None:
+    a, b = machine.server, machine.peer
+    if machine.disk is None:
+        pytest.skip("no disk that could lose its power")
+    set_rule(a)
+    armed = Failpoint(a, failpoint, "stop 1")
+    arrived = study(a, SLICES)
+    # Its files and Orthanc's index are older than the change, as after the usual minute.
+    machine.disk.sync()
+    armed.wait_stopped()
+    machine.fail_power()
+    wait_ended(a, arrived)
+    assert b.md5s() == a.md5s()
+
+
+def test_changes_that_were_missed_are_found(machine: Machine) -> None:
+    a, b = machine.server, machine.peer
+    set_rule(a)
+    wait_ended(a, study(a))
+    a.stop()
+    script = a.configuration.pop("PythonScript")
+    a.start()
+    missed = study(a, SLICES)
+    wait_until(
+        lambda: any(one["ID"] == missed and one["ChangeType"] == "StableStudy" for one in changes(a)),
+        "it is stable",
+    )
+    a.stop()
+    a.configuration["PythonScript"] = script
+    a.start()
+    wait_ended(a, missed)
+    assert has(b, [missed])
+    assert states(a, missed) == ["Done"]
+
+
+def test_a_study_that_was_not_stable_when_orthanc_was_killed_is_sent(machine: Machine) -> None:
+    a, b = machine.server, machine.peer
+    set_rule(a)
+    arrived = study(a, SLICES)
+    a.kill()
+    a.start()
+    wait_ended(a, arrived)
+    assert b.md5s() == a.md5s()
+
+
+def changes(server: OrthancServer) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = server.get("changes?limit=10000")["Changes"]
+    return found
