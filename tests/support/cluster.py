@@ -77,10 +77,12 @@ class OrthancCluster:
         return self._proxy(1)
 
     def _proxy(self, version: int) -> RecordingProxy:
-        servers = " ".join(f"server 127.0.0.1:{node.http_port} max_fails=0;" for node in self.nodes)
-        # A node that is dead is passed over; one that does not respond is not waited for.
+        servers = " ".join(
+            f"server 127.0.0.1:{node.http_port} max_fails=1 fail_timeout=10s;" for node in self.nodes
+        )
+        # A node that is dead, or does not respond, is passed over.
         upstream = f"upstream nodes {{ {servers} }}"
-        location = "proxy_next_upstream error timeout; proxy_connect_timeout 2s; proxy_read_timeout 60s;"
+        location = "proxy_next_upstream error timeout; proxy_connect_timeout 2s; proxy_read_timeout 10s;"
         return RecordingProxy(
             self.folder / f"nginx-{version}", "nodes", version=version, http=upstream, location=location
         )
