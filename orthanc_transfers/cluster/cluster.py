@@ -10,7 +10,7 @@ from typing import Any
 from orthanc_transfers.cluster.cluster_reports import ClusterReports
 from orthanc_transfers.cluster.connection import connection_string
 from orthanc_transfers.cluster.database import Database
-from orthanc_transfers.cluster.node_address import node_address, node_name
+from orthanc_transfers.cluster.node_address import is_loopback, node_address, node_name
 from orthanc_transfers.cluster.nodes import Membership, Timing
 from orthanc_transfers.cluster.ownership import PostgresOwnership
 from orthanc_transfers.cluster.schema import identity, prepare
@@ -67,5 +67,9 @@ def join(
         database.close()
         raise ConfigurationError(str(error)) from error
     log.warning("this server is node %d of the cluster, %s, at %s", node.number, name, address)
+    if not settings.cluster.address and is_loopback(address):
+        log.warning(
+            "no node on another machine reaches that address: set Address in Cluster of Transfers if there is one"
+        )
     ownership = PostgresOwnership(database, members, reports, originator)
     return Cluster(database, ownership, reports, secret.encode())

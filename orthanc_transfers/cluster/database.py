@@ -77,10 +77,12 @@ class Database:
         deadline = time.monotonic() + patience
         delay = 0.0
         while True:
+            kept = bool(self._idle)
             try:
                 return self._once(statement, values)
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
-                if time.monotonic() + delay >= deadline:
+                # A connection that was kept may have died long ago.
+                if time.monotonic() + delay >= deadline and not (kept and not delay):
                     raise Busy(
                         f"the cluster's database cannot be reached: {sentence(error)}", _RETRY_AFTER
                     ) from error

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from orthanc_transfers.cluster.database import Database
 from orthanc_transfers.core.cluster_settings import ClusterSettings
@@ -26,6 +27,11 @@ def node_address(settings: ClusterSettings, configuration: Mapping[str, Any], da
     host = database.local_address() or _by_name()
     scheme = "https" if configuration.get("SslEnabled", False) else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{int(configuration.get('HttpPort', 8042))}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a base URL leads to this machine only, seen from any."""
+    return (urlsplit(address).hostname or "").startswith(("127.", "::1", "localhost"))
 
 
 def _by_name() -> str:

@@ -1,8 +1,9 @@
-"""This node's membership of the cluster: its lease, renewed every 2 s, and the nodes that died.
+"""This node's membership of the cluster: its lease, renewed every 1.5 s, and the nodes that died.
 
-A lease lasts 8 s by the database's clock. Here it counts from when the renewal was *sent*, so this node stops writing
-before any other may take its transfers. Once another has, this one is fenced: it changes nothing any more, and joins
-anew under another number.
+A lease lasts 8 s. For its holder that counts from when the renewal was *sent*, less a second; for the others from when
+they saw the last renewal, so that a node stops writing before any other takes its transfers, whatever becomes of the
+database's clock. Nobody is dead for a node that could not ask the database in between. Once another has taken its
+transfers, a node is fenced: it changes nothing any more, and joins anew under another number.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from orthanc_transfers.cluster.database import FOREVER, PATIENCE, Database
 from orthanc_transfers.core.errors import Canceled, TransferError
@@ -28,7 +29,7 @@ class Timing:
     """Seconds."""
 
     lease: float = 8.0
-    heartbeat: float = 2.0
+    heartbeat: float = 1.5
     margin: float = 1.0
     """So long before the end of its lease a node stops writing."""
 
@@ -41,6 +42,14 @@ def boot_time() -> float:
 def node_of(number: int, name: str, address: str, folder: bool) -> Node:
     """A row of ``nodes``, by these columns. No ``NodeName`` has an underscore: its folder has another name."""
     return Node(number, name, address, f"node_{number}" if folder else "")
+
+
+class _Other(NamedTuple):
+    node: Node
+    ends: float
+    """Its lease, by the database's clock, as ``expired``."""
+    expired: bool
+    released: bool
 
 
 class Listener(Protocol):
@@ -90,9 +99,10 @@ class Membership:
         """Number of the last start of this node that was fenced."""
         self._is_fenced = False
         self._closed = False
-        self._since: float | None = None
-        """Since when each renewal came in time."""
         self._confirmed = 0.0
+        """When the last renewal was sent."""
+        self._seen: dict[int, tuple[float, float]] = {}
+        """Other nodes -> the end of the lease, by the database's clock, and since when it is that, by ours."""
         self._dead: Sequence[Node] = ()
         self._heartbeat = Periodic("transfers-heartbeat", lambda: timing.heartbeat, self._beat)
         self._watch = Periodic("transfers-adopt", lambda: timing.heartbeat / 2, self._look)
@@ -121,7 +131,7 @@ class Membership:
         )
         with self._changed:
             self._node = node_of(number, self._name, self._address, self._folder)
-            self._since = None
+            self._seen.clear()
             self._confirm(sent)
         self._heartbeat.start()
         return self.node
@@ -171,13 +181,18 @@ class Membership:
         self._database.close()
 
     def _confirm(self, sent: float) -> None:
+        self._confirmed = max(self._confirmed, sent)
         self._valid_until = max(self._valid_until, sent + self._timing.lease - self._timing.margin)
-        # Only who has seen the others renew theirs for a whole lease may call one dead: after an absence of the
-        # database, all leases have expired.
-        if self._since is None or sent - self._confirmed > self._timing.lease:
-            self._since = sent
-        self._confirmed = sent
         self._changed.notify_all()
+
+    def _is_dead(self, row: _Other, sent: float) -> bool:
+        # From when an answer was here to when the next question was sent: less than what lies between the two looks,
+        # however long the database took.
+        known, since = self._seen.get(row.node.number, (None, 0.0))
+        if known != row.ends:
+            since = self._now()
+        self._seen[row.node.number] = (row.ends, since)
+        return row.released or (row.expired and sent - since >= self._timing.lease)
 
     def _beat(self) -> None:
         node, sent = self.node, self._now()
@@ -186,25 +201,35 @@ class Membership:
                 # A crash of the database may forget it: then the lease only ends sooner.
                 "WITH renewed AS (UPDATE orthanc_transfers.nodes"
                 " SET expires = clock_timestamp() + make_interval(secs => %s)"
-                " WHERE number = %s AND adopted_by IS NULL AND NOT released RETURNING number, name, address, folder)"
-                " SELECT number, name, address, folder, false, false FROM renewed UNION ALL"
-                " SELECT number, name, address, folder, expires < clock_timestamp(), released"
+                " WHERE number = %s AND adopted_by IS NULL AND NOT released"
+                " AND set_config('synchronous_commit', 'off', true) IS NOT NULL"
+                " RETURNING number, name, address, folder)"
+                " SELECT number, name, address, folder, 0, false, false FROM renewed UNION ALL"
+                " SELECT number, name, address, folder,"
+                " extract(epoch FROM expires)::float8, expires < clock_timestamp(), released"
                 " FROM orthanc_transfers.nodes WHERE adopted_by IS NULL AND number <> %s",
                 (self._timing.lease, node.number, node.number),
                 patience=0.0,
             )
         except TransferError as error:
             log.info("the lease in the cluster's database cannot be renewed now: %s", error)
+            with self._changed:
+                # The others may be no better off: after an absence of the database, all leases have expired.
+                self._seen.clear()
+                self._dead = ()
             return
-        others = [(node_of(*row[:4]), *row[4:]) for row in rows if row[0] != node.number]
+        others = [_Other(node_of(*row[:4]), *row[4:]) for row in rows if row[0] != node.number]
         with self._changed:
             if self._closed or self._node != node:
                 return
             renewed = len(others) < len(rows)
             if renewed:
+                if sent - self._confirmed > self._timing.lease:
+                    self._seen.clear()  # this node was stopped meanwhile
                 self._confirm(sent)
-                may_adopt = self._since is not None and sent - self._since >= self._timing.lease
-                self._dead = [one for one, expired, left in others if left or (expired and may_adopt)]
+                self._dead = [other.node for other in others if self._is_dead(other, sent)]
+                alive = frozenset(other.node.number for other in others if not other.released)
+                self._seen = {number: seen for number, seen in self._seen.items() if number in alive}
             elif self._lost == node.number:
                 return
             else:
@@ -216,7 +241,7 @@ class Membership:
         if self._listener is None:
             return
         if renewed:
-            self._listener.alive(frozenset(other.number for other, _, left in others if not left))
+            self._listener.alive(alive)
         else:
             log.warning(
                 "this server was silent for longer than its lease: another node has its transfers now"

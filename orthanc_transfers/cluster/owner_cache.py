@@ -35,12 +35,8 @@ class OwnerCache:
         """Another number each time when all is lost."""
         return self._generation
 
-    def is_own(self, key: Key) -> bool:
-        """Whether this node owns it."""
-        return key in self._own
-
-    def own_identifier(self, key: Key) -> str | None:
-        """Its identifier, if this node owns it."""
+    def identifier(self, key: Key) -> str | None:
+        """Of a transfer that this node owns, as far as it is known."""
         return self._own.get(key)
 
     def elsewhere(self, key: Key) -> Node | None:

@@ -136,7 +136,7 @@ class PostgresOwnership:
             if answer in ("elsewhere", "known"):
                 # Returns if it has gone, or come here, meanwhile.
                 self._locate(("", kind, token), deadline)
-                known = self._known.own_identifier(("", kind, token))
+                known = self._known.identifier(("", kind, token))
                 if known is not None:
                     raise TakenOver(known)
             self._takeover.wait(_LOOK)
@@ -146,7 +146,7 @@ class PostgresOwnership:
         if self._members.is_fenced:
             raise Fenced
         key = (identifier, "", "") if identifier else ("", kind, token)
-        if self._known.is_own(key):
+        if self._known.identifier(key) is not None:
             return
         other = self._known.elsewhere(key)
         if other is not None:
