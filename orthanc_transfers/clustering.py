@@ -21,9 +21,13 @@ from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.rest.all_nodes import AllNodes
 from orthanc_transfers.rest.handing_on import HandingOn
 from orthanc_transfers.rest.http import Handler, RouteTable
+from orthanc_transfers.runtime import files
 
 if TYPE_CHECKING:
     from orthanc_transfers.cluster.cluster import Cluster
+
+_NUMBER = "node"
+"""File with the number of this server's last start."""
 
 _CONNECTIONS = 16
 """Kept to each other node."""
@@ -58,6 +62,23 @@ class Clustering:
             return None
         ownership = self._cluster.ownership
         return lambda: self._directory / ownership.node.staging
+
+    def reclaim(self, registry: Registry, pushes: PushService) -> None:
+        """Go on with what an earlier start of this server had, but for what others have taken over meanwhile.
+
+        To be called before anything is resumed. Raises ``ConfigurationError``.
+        """
+        if self._cluster is None:
+            return
+        ownership, file = self._cluster.ownership, self.home / _NUMBER
+        try:
+            earlier = file.read_text()
+        except FileNotFoundError:
+            earlier = ""
+        if earlier.isdecimal():
+            mine = ownership.reclaim(int(earlier))
+            pushes.abandon(registry.keep_only(mine))
+        files.replace(file, str(ownership.node.number).encode(), synced=True)
 
     def start(self, staging: Staging, registry: Registry, pushes: PushService) -> None:
         """Take over from nodes that die, from now on. To be called once Orthanc has started."""

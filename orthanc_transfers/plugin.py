@@ -165,6 +165,7 @@ class Plugin:
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)
+        self._clustering.reclaim(self._registry, self._pushes)
 
         # The ledger of all transfers
         self._texts = Texts(OrthancTexts(sdk), clock)

@@ -389,6 +389,11 @@ class IncomingTransfer:
         self._services.ended(self)
         self._area.discard()
 
+    def delete_bytes(self) -> None:
+        """Delete everything, and tell nobody: another node of the cluster has the transfer."""
+        self.dropped = True
+        self._area.discard()
+
     def close(self, deadline: float) -> None:
         """Close the files; everything stays on disk. Waits for a commit until then, by the monotonic clock."""
         self._commits.wait(deadline - time.monotonic())

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import IncomingTransfer, ReceiverServices
@@ -33,9 +33,6 @@ from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
-
-PAUSED_PULL = 7 * 86400.0
-"""Seconds that an unfinished pull is kept: its job may be paused, over the weekend say."""
 
 # Seconds that the end of the server waits for commits to stop between two instances.
 _CLOSING = 1.5
@@ -143,6 +140,17 @@ class Registry:
             else:
                 taken.append(transfer)
         return taken
+
+    def keep_only(self, identifiers: Collection[str]) -> list[IncomingTransfer]:
+        """Forget the others, which another node of the cluster has, with their bytes. Returns them."""
+        gone = [transfer for transfer in self.all() if transfer.id not in identifiers]
+        for transfer in gone:
+            with self._lock:
+                del self._transfers[transfer.id]
+                del self._tokens[transfer.kind, transfer.token]
+            self._staging.forget(transfer.id)
+            transfer.delete_bytes()
+        return gone
 
     def adopt_undos(self, folder: Path) -> None:
         """Take over what another node could not delete yet."""
@@ -316,17 +324,7 @@ class Registry:
 
         A job that was killed before Orthanc had saved it does not come back. An import that has begun goes on.
         """
-        for transfer in self.all():
-            if (
-                transfer.kind == "pull"
-                and transfer.state is PushState.RECEIVING
-                and transfer.token not in tokens
-            ):
-                log.warning(
-                    "pull %s is dropped with what it had received: its job was not saved", transfer.id
-                )
-                with suppress(Conflict):
-                    transfer.discard()
+        drop_lost_pulls(self.all(), tokens)
 
     def recover(self) -> None:
         """Roll interrupted commits and undos forward, in the background. To be called once Orthanc has started."""
@@ -355,16 +353,7 @@ class Registry:
 
     def expire(self) -> None:
         """Drop idle transfers; never one that is being committed."""
-        now = self._clock.monotonic()
-        for transfer in self.all():
-            idle: float = self._settings.push_idle_timeout
-            if transfer.kind == "pull" and transfer.state is PushState.RECEIVING:
-                # Its job may be paused; what it has must not be fetched again.
-                idle = max(idle, PAUSED_PULL)
-            if transfer.state is not PushState.COMMITTING and now - transfer.last_used > idle:
-                log.info("transfer %s expired: it was idle for %d s", transfer.id, idle)
-                with suppress(Conflict):
-                    transfer.discard()
+        drop_idle(self.all(), self._settings.push_idle_timeout, self._clock.monotonic())
 
     def close(self) -> None:
         """Stop commits between two instances; all stays on disk. Waits a second or so for them at most."""

@@ -179,6 +179,9 @@ def goes_on(rig: ClusterRig, kill: FaultPoint) -> None:
     wait_until(lambda: rig.has_ended(transfer), "the transfer ends", _PATIENCE)
     transfer.succeed()
     rig.is_whole(transfer)
+    for node in nodes:
+        if not node.running:
+            node.start()  # what others had taken over is deleted from its own disk
     if rig.shared:
         assert transfer.sent_again() <= transfer.in_flight()
     rig.leaves_nothing()
