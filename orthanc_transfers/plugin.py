@@ -14,6 +14,7 @@ from orthanc_transfers._version import __version__
 from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.extras import Accepted
 from orthanc_transfers.core.json_fields import MAX_NAME
 from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
@@ -26,6 +27,7 @@ from orthanc_transfers.host.capacity import OrthancCapacity
 from orthanc_transfers.host.cpu import why_no_numpy
 from orthanc_transfers.host.disks import HostDisks
 from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.extras_store import OrthancExtras
 from orthanc_transfers.host.file_paths import native_path, path_option
 from orthanc_transfers.host.job_durability import JobDurability
 from orthanc_transfers.host.jobs import JobEngine
@@ -59,6 +61,7 @@ from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.net.throttle import Throttle
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
@@ -66,6 +69,7 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import HISTORY, RULES, SENT, SETTINGS, Staging
 from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
+from orthanc_transfers.rest.extras_routes import ExtrasRoutes
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
@@ -143,6 +147,11 @@ class Plugin:
         # Receiving
         clock = SystemClock()
         limits = StorageLimits.parse(configuration)
+        self._extras = ExtrasPolicy(
+            OrthancExtras(sdk, configuration),
+            Accepted.of(settings.accept_metadata),
+            settings.origin_metadata,
+        )
         reports = Reports(staging_directory / "reports", settings.report_retention, clock)
         staging = self._staging = Staging(
             staging_directory,
@@ -158,6 +167,7 @@ class Plugin:
             reports=reports,
             read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
             capacity=OrthancCapacity(sdk, limits),
+            extras=self._extras,
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)
@@ -198,6 +208,7 @@ class Plugin:
             name=str(configuration.get("Name") or "")[:MAX_NAME] or None,
             ended=self._ended,
             begun_anew=self._ledger.begun_anew,
+            extras=self._extras,
         )
 
         # Routes
@@ -214,6 +225,7 @@ class Plugin:
             budget,
             WholePulls(self._chunk_reader, bucket_size=settings.bucket_size, max_at_once=budget.total),
             LateUndos(self._services, self._ledger.correct).refreshed,
+            self._extras.announced,
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
         self._page_routes = PageRoutes(
@@ -255,6 +267,7 @@ class Plugin:
             SettingsRoutes(self._services.settings, self._throttle),
             ActionRoutes(Steering(jobs, self._services, self._ledger, active)),
             RuleRoutes(rules),
+            ExtrasRoutes(self._extras, self._pushes, self._closing),
         )
         Router(self._sdk).register(table)
         log.warning("transfers accelerator %s is loaded", __version__)

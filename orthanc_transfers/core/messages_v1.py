@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.extras import ExtrasWanted
 from orthanc_transfers.core.json_fields import (
     array_field,
     compression_field,
@@ -52,6 +53,8 @@ class TransferRequest:
     priority: int = 0
     sender_transfer_id: str | None = None
     originator: str | None = None
+    extras: ExtrasWanted = field(default_factory=ExtrasWanted)
+    """What travels besides DICOM."""
 
     @classmethod
     def parse(cls, value: Any) -> TransferRequest:
@@ -67,6 +70,7 @@ class TransferRequest:
             priority=_priority(body),
             sender_transfer_id=_header_value(body, "SenderTransferID"),
             originator=string_field(body, "Originator") if "Originator" in body else None,
+            extras=ExtrasWanted.parse(body),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +84,7 @@ class TransferRequest:
             value["SenderTransferID"] = self.sender_transfer_id
         if self.originator is not None:
             value["Originator"] = self.originator
-        return value
+        return {**value, **self.extras.to_json()}
 
 
 def parse_resources(value: Any) -> tuple[Resource, ...]:

@@ -88,7 +88,7 @@ class InstanceIndex:
         that are not stored; and one that is stored leads to its whole series, which costs what one does.
         """
         found: dict[str, IndexedFile] = {}
-        first, few = (1, 0) if self._has_extended_find else (_FIRST_BATCH, _FEW)
+        first, few = (1, 0) if self.has_extended_find else (_FIRST_BATCH, _FEW)
         waiting, batch = (identifier for identifier in wanted if identifier not in found), first
         while len(asked := list(itertools.islice(waiting, batch))) > few:
             cancellation.check()
@@ -111,7 +111,7 @@ class InstanceIndex:
     ) -> Mapping[str, IndexedFile]:
         """Its files, or some of them if it has many more than are ``wanted``; none if it was deleted meanwhile."""
         resource = Resource(Level.SERIES, series)
-        if not self._has_extended_find:
+        if not self.has_extended_find:
             with contextlib.suppress(UnknownResource):
                 return dict(self.files_below(resource, cancellation))
             return {}
@@ -131,7 +131,7 @@ class InstanceIndex:
     ) -> Iterator[tuple[str, IndexedFile]]:
         """The files of all instances below a resource. Raises ``UnknownResource``; ``Canceled``."""
         below = list(self.instances_below(resource.level, resource.id, cancellation))
-        at_once = self._find(resource, cancellation) if self._has_extended_find else {}
+        at_once = self._find(resource, cancellation) if self.has_extended_find else {}
         for identifier in below:
             cancellation.check()
             # One by one also those that a limit of the configuration (LimitFindInstances) cut off.
@@ -145,7 +145,7 @@ class InstanceIndex:
     ) -> dict[str, IndexedFile]:
         """Files below some resources, ``count`` or about as many, that Orthanc lists at once; none before 1.12.5."""
         found: dict[str, IndexedFile] = {}
-        if self._has_extended_find:
+        if self.has_extended_find:
             for resource in resources:
                 if resource.level is not Level.INSTANCE and len(found) < count:
                     found.update(self._find(resource, cancellation, count))
@@ -185,7 +185,7 @@ class InstanceIndex:
             raise
 
     @cached_property
-    def _has_extended_find(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
         system = json.loads(self._sdk.rest_get("/system"))
         return bool(system.get("Capabilities", {}).get("HasExtendedFind"))

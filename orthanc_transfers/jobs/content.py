@@ -56,6 +56,10 @@ class TransferStatus:
     error: str | None = None
     peer_failed: bool = False
     report: dict[str, int] | None = field(default=None)
+    extras: dict[str, int] | None = None
+    """Labels, metadata and attachments that travel: how many of each kind."""
+    not_transferred: list[str] = field(default_factory=list)
+    """What was asked for, or found, and cannot travel: sentences."""
 
     def set_totals(self, manifest: Manifest) -> None:
         """To be called when all the instances are listed."""
@@ -98,6 +102,8 @@ def describe(
         "Transaction": status.transaction,
         "Error": status.error,
         "Report": status.report,
+        "Extras": status.extras,
+        "NotTransferred": list(status.not_transferred) or None,
     }
     content.update((key, value) for key, value in ours.items() if value is not None)
     return content

@@ -13,7 +13,7 @@ from orthanc_transfers.jobs.content import TransferStatus
 from orthanc_transfers.jobs.resume import ResumeState
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.net.body_limits import BodyLimit
-from orthanc_transfers.net.peer_client import PeerClient
+from orthanc_transfers.net.extras_client import ExtrasClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
 from orthanc_transfers.pipeline.bucket_size import MAX_SIZE, BucketSize
@@ -34,7 +34,7 @@ class RunContext:
     status: TransferStatus
     cancellation: Cancellation
     transport: RetryingTransport
-    peer: PeerClient
+    peer: ExtrasClient
     """The peer, over ``transport``."""
     on_transaction: Callable[[str], None]
     """To be called with the receiver's identifier of the transfer."""

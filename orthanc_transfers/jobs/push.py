@@ -8,6 +8,7 @@ from orthanc_transfers.core.storage_limits import check_sizes
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs import push_v1, push_v2
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.extras import say_untransferable
 from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.push_whole import fits
@@ -39,6 +40,7 @@ class PushJob(TransferJob):
         if capabilities is None or not (beginning.whole and fits(context, beginning.manifest, capabilities)):
             handshake.open_connections()
         if capabilities is None:
+            say_untransferable(context, None, sends=True)
             push_v1.Push(context, whole.result(context.cancellation)).run()
         else:
             push_v2.Push(context, beginning, whole, capabilities).run()

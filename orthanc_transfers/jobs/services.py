@@ -14,6 +14,7 @@ from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.net.circuit import Circuits
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.near_compression import NearCompressions
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -36,6 +37,8 @@ class Services:
     originator: str
     name: str | None = None
     """The ``Name`` of this Orthanc, told to receivers for people to see."""
+    extras: ExtrasPolicy | None = None
+    """What is taken beside DICOM, and where it is kept."""
     near_compressions: NearCompressions = field(default_factory=NearCompressions)
     circuits: Circuits = field(default_factory=Circuits)
     ended: Callable[[TransferRecord], None] = lambda record: None

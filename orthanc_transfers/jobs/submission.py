@@ -65,6 +65,7 @@ class Submission:
                 "Compression": compression.value,
                 "Originator": services.originator,
                 "Peer": remote_self,
+                **wanted.extras.to_json(),
             }
             response = transport.send(
                 PeerRequest(

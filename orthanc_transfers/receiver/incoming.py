@@ -20,6 +20,7 @@ from orthanc_transfers.core.errors import (
     Corrupted,
     UnknownTransaction,
 )
+from orthanc_transfers.core.extras import ExtrasMessage
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Clock, InstanceStore
@@ -28,12 +29,15 @@ from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
+from orthanc_transfers.receiver.extras_inbox import ExtrasInbox
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
 from orthanc_transfers.receiver.recovery import InterruptedCommit
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
+from orthanc_transfers.receiver.staging import Needed
 from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
 from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.receiver.writer import AreaWriter
@@ -64,6 +68,10 @@ class ReceiverServices:
     """Called once when a transfer is committed, fails or is discarded."""
     recycling: Recycling | None = None
     """If Orthanc limits what it stores."""
+    extras: ExtrasPolicy | None = None
+    """What is taken beside DICOM."""
+    reserve: Callable[[str, Needed], None] = lambda identifier, needed: None
+    """Reserve further room for a transfer. Raises ``NoSpace``."""
 
 
 class IncomingTransfer:
@@ -100,6 +108,7 @@ class IncomingTransfer:
         elif area.absent is not None:
             self._state = PushState.COMMITTING
         self._writer = AreaWriter(area)
+        self._extras = ExtrasInbox(area, services.extras, services.reserve)
         if self._state in FINISHED:
             self._forget_instances()
 
@@ -253,6 +262,20 @@ class IncomingTransfer:
         self.touch()
         self._writer.write(ranges, data, self._require_receiving)
 
+    # --- beside DICOM
+
+    def take_extras(self, part: ExtrasMessage) -> list[int]:
+        """See ``ExtrasInbox.take``. Raises ``Conflict`` unless it is receiving."""
+        self.touch()
+        self._require_receiving()
+        return self._extras.take(part)
+
+    def write_attachment(self, index: int, offset: int, data: memoryview) -> None:
+        """See ``ExtrasInbox.write``. Raises ``Conflict`` unless it is receiving."""
+        self.touch()
+        self._require_receiving()
+        self._extras.write(index, offset, data)
+
     def _require_receiving(self) -> None:
         self._require_not_dropped()
         if self._state is not PushState.RECEIVING:
@@ -293,6 +316,7 @@ class IncomingTransfer:
             raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
         if self._outcome is not None:
             return self._outcome.as_future()
+        self._extras.check_whole()
         self._become(PushState.COMMITTING)
         return None
 
@@ -317,6 +341,7 @@ class IncomingTransfer:
             accept_renamed=self._services.accept_renamed,
             undo_retries=self._services.undo_retries,
             fatal=self._services.fatal,
+            extras=self._extras.new_commit(),
         )
         try:
             summary = commit.run(cancellation)
@@ -340,6 +365,7 @@ class IncomingTransfer:
         with self._lock:
             self._outcome = outcome
             self._become(outcome.state)
+        self._extras.delete()
         self._forget_instances()
         self._services.ended(self)
         # Last: it may be corrected from now on.

@@ -17,6 +17,7 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import GROWING, IncomingTransfer, ReceiverServices
@@ -89,7 +90,8 @@ class Registry:
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
     ``read_only``: nothing is received, and what was being received is kept as it is until a start without it.
-    ``capacity``: of Orthanc, whose limits are without effect here if there is none.
+    ``capacity``: of Orthanc, whose limits are without effect here if there is none. ``extras``: what is taken beside
+    DICOM.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Registry:
         *,
         read_only: bool = False,
         capacity: Capacity | None = None,
+        extras: ExtrasPolicy | None = None,
     ) -> None:
         self._staging = staging
         self._read_only = read_only
@@ -131,6 +134,8 @@ class Registry:
             fatal,
             self._ended,
             self._recycling,
+            extras,
+            staging.promise,
         )
         self._lock = threading.Lock()
         self._transfers: dict[str, IncomingTransfer] = {}

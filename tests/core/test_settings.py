@@ -39,6 +39,8 @@ EVERY_OPTION = {
     "BandwidthSchedule": [{"Days": "Mon-Fri", "From": "08:00", "To": "18:00", "LimitKBs": 1000}],
     "Rules": [{"Name": "night", "Trigger": "StableStudy", "Destinations": ["archive"]}],
     "MaxRuleJobs": 2,
+    "AcceptMetadata": ["Labels", "report", "1050"],
+    "OriginMetadata": 1090,
     "CongestionControl": "cubic",
 }
 COUNTS = [
@@ -111,6 +113,8 @@ def test_every_option_arrives_in_the_unit_of_the_program() -> None:
         bandwidth_schedule=(ScheduleRow("Mon-Fri", 480, 1080, 1000),),
         rules=({"Name": "night", "Trigger": "StableStudy", "Destinations": ["archive"]},),
         max_rule_jobs=2,
+        accept_metadata=("Labels", "report", "1050"),
+        origin_metadata=1090,
         congestion_control="cubic",
     )
     assert settings_to_json(parse_settings(EVERY_OPTION)) == EVERY_OPTION

@@ -46,6 +46,7 @@ class Service(enum.IntEnum):
     REST_API_POST = 3002
     REST_API_DELETE = 3003
     REST_API_PUT = 3004
+    CALL_REST_API = 3016
     GET_PEERS = 8000
     FREE_PEERS = 8001
     GET_PEERS_COUNT = 8003
@@ -74,6 +75,7 @@ class Code(enum.IntEnum):
     FULL_STORAGE = 19
     CORRUPTED_FILE = 20
     CANCELED_JOB = 37
+    REVISION = 43
     FILE_STORAGE_CANNOT_WRITE = 2001
     REGULAR_FILE_EXPECTED = 2006
 
@@ -216,6 +218,22 @@ class DictionaryEntry(Structure):
 
 class LookupDictionary(Structure):
     _fields_ = (("target", POINTER(DictionaryEntry)), ("name", c_char_p))
+
+
+class CallRestApi(Structure):
+    _fields_ = (
+        ("answerBody", POINTER(MemoryBuffer)),
+        ("answerHeaders", POINTER(MemoryBuffer)),
+        ("httpStatus", POINTER(c_uint16)),
+        ("method", c_int32),
+        ("uri", c_char_p),
+        ("headersCount", c_uint32),
+        ("headersKeys", Strings),
+        ("headersValues", Strings),
+        ("body", c_void_p),
+        ("bodySize", c_uint32),
+        ("afterPlugins", c_uint8),
+    )
 
 
 class RetrieveDynamicString(Structure):
