@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from orthanc_transfers.core.extras import check_sizes, counts
 from orthanc_transfers.core.messages_v2 import Capabilities
+from orthanc_transfers.core.model import PushState
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.jobs.extras import kinds, receiver_takes, say
 from orthanc_transfers.receiver.incoming import IncomingTransfer
@@ -16,8 +17,8 @@ _PIECE = 16 * 1024 * 1024
 def fetch_extras(context: RunContext, capabilities: Capabilities, incoming: IncomingTransfer) -> None:
     """Fetch all that this server takes. Raises ``PeerError``, ``TooLarge``, ``NoSpace``."""
     wanted = kinds(context, capabilities, sends=False)
-    if not wanted:
-        return
+    if not wanted or incoming.state is not PushState.RECEIVING:
+        return  # an earlier process began the commit, and has them
     listed = context.peer.list_extras(context.order.resources_json, wanted)
     say(context, listed.notes)
     taken = receiver_takes(context, capabilities, sends=False)
