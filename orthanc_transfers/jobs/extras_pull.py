@@ -35,12 +35,12 @@ def fetch_extras(context: RunContext, capabilities: Capabilities, incoming: Inco
         before=0,
         more=False,
     )
-    for index in incoming.take_extras(message):
+    for index in incoming.extras.take(message):
         extra, offset = items[index], 0
         while True:
             size = min(_PIECE, extra.size - offset)
             piece = context.peer.fetch_attachment(extra, offset, size) if size else memoryview(b"")
-            incoming.write_attachment(index, offset, piece)
+            incoming.extras.write(index, offset, piece)
             offset += size
             if offset >= extra.size:
                 break

@@ -14,14 +14,21 @@ from orthanc_transfers.receiver.staging import Needed
 
 
 class ExtrasInbox:
-    """Of the transfer in ``area``. ``reserve`` reserves room for it. Thread-safe."""
+    """Of the transfer in ``area``. ``reserve`` reserves room for it, ``admit`` raises unless it is receiving.
+
+    Thread-safe."""
 
     def __init__(
-        self, area: Area, policy: ExtrasPolicy | None, reserve: Callable[[str, Needed], None]
+        self,
+        area: Area,
+        policy: ExtrasPolicy | None,
+        reserve: Callable[[str, Needed], None],
+        admit: Callable[[], None],
     ) -> None:
         self._id = area.id
         self._policy = policy
         self._reserve = reserve
+        self._admit = admit
         self._lock = threading.Lock()
         self._folder = ExtrasFolder(area.directory) if area.takes_extras and policy is not None else None
 
@@ -31,6 +38,7 @@ class ExtrasInbox:
         Returns the indices of the attachments whose bytes are to be written, once the list is whole. Raises
         ``Conflict``, ``TooLarge``, ``NoSpace``.
         """
+        self._admit()
         folder = self._usable()
         with self._lock:
             whole = folder.take(part)
@@ -44,6 +52,7 @@ class ExtrasInbox:
 
     def write(self, index: int, offset: int, data: memoryview) -> None:
         """Stage bytes of an attachment. Raises ``Conflict``, ``BadRequest``, ``Corrupted``, ``NoSpace``."""
+        self._admit()
         with self._lock:
             self._usable().write(index, offset, data)
 

@@ -20,7 +20,6 @@ from orthanc_transfers.core.errors import (
     Corrupted,
     UnknownTransaction,
 )
-from orthanc_transfers.core.extras import ExtrasMessage
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Clock, InstanceStore
@@ -108,7 +107,8 @@ class IncomingTransfer:
         elif area.absent is not None:
             self._state = PushState.COMMITTING
         self._writer = AreaWriter(area)
-        self._extras = ExtrasInbox(area, services.extras, services.reserve)
+        self.extras = ExtrasInbox(area, services.extras, services.reserve, self._admit_extras)
+        """What comes beside DICOM."""
         if self._state in FINISHED:
             self._forget_instances()
 
@@ -262,19 +262,9 @@ class IncomingTransfer:
         self.touch()
         self._writer.write(ranges, data, self._require_receiving)
 
-    # --- beside DICOM
-
-    def take_extras(self, part: ExtrasMessage) -> list[int]:
-        """See ``ExtrasInbox.take``. Raises ``Conflict`` unless it is receiving."""
+    def _admit_extras(self) -> None:
         self.touch()
         self._require_receiving()
-        return self._extras.take(part)
-
-    def write_attachment(self, index: int, offset: int, data: memoryview) -> None:
-        """See ``ExtrasInbox.write``. Raises ``Conflict`` unless it is receiving."""
-        self.touch()
-        self._require_receiving()
-        self._extras.write(index, offset, data)
 
     def _require_receiving(self) -> None:
         self._require_not_dropped()
@@ -316,7 +306,7 @@ class IncomingTransfer:
             raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
         if self._outcome is not None:
             return self._outcome.as_future()
-        self._extras.check_whole()
+        self.extras.check_whole()
         self._become(PushState.COMMITTING)
         return None
 
@@ -341,7 +331,7 @@ class IncomingTransfer:
             accept_renamed=self._services.accept_renamed,
             undo_retries=self._services.undo_retries,
             fatal=self._services.fatal,
-            extras=self._extras.new_commit(),
+            extras=self.extras.new_commit(),
         )
         try:
             summary = commit.run(cancellation)
@@ -365,7 +355,7 @@ class IncomingTransfer:
         with self._lock:
             self._outcome = outcome
             self._become(outcome.state)
-        self._extras.delete()
+        self.extras.delete()
         self._forget_instances()
         self._services.ended(self)
         # Last: it may be corrected from now on.

@@ -156,13 +156,13 @@ class PushV2:
         """What comes beside DICOM. Returns the indices of the attachments to be sent. Raises what ``put`` does."""
         push = self._pushes.find(identifier, 2)
         self._pushes.in_use(push)
-        return push.transfer.take_extras(part)
+        return push.transfer.extras.take(part)
 
     def put_attachment(self, identifier: str, index: int, offset: int, body: memoryview) -> None:
         """Bytes of an attachment. Raises what ``put`` does."""
         push = self._pushes.find(identifier, 2)
         self._pushes.in_use(push, received_bytes=len(body))
-        push.transfer.write_attachment(index, offset, body)
+        push.transfer.extras.write(index, offset, body)
 
     def status(self, identifier: str, wait: float = 0.0) -> PushStatus:
         """How far it is; while it is being committed, only after its end or after ``wait`` seconds.

@@ -222,7 +222,7 @@ def test_it_is_refused_with_the_transfer_and_nothing_is_kept(receiver: Receiver,
     store.before_put = full
     transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    transfer.take_extras(ExtrasMessage((LABEL, TEXT)))
+    transfer.extras.take(ExtrasMessage((LABEL, TEXT)))
     with pytest.raises(ImportRefused, match=f"metadata 1050 of study {STUDY.id} cannot be stored: no room"):
         transfer.commit()
     assert (receiver.store.files, store.values) == ({}, {})
@@ -231,8 +231,8 @@ def test_it_is_refused_with_the_transfer_and_nothing_is_kept(receiver: Receiver,
 def test_it_is_there_when_the_transfer_is_committed(receiver: Receiver, store: MemoryExtras) -> None:
     transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    assert transfer.take_extras(ExtrasMessage((LABEL, ATTACHED))) == [1]
-    transfer.write_attachment(1, 0, memoryview(FILE))
+    assert transfer.extras.take(ExtrasMessage((LABEL, ATTACHED))) == [1]
+    transfer.extras.write(1, 0, memoryview(FILE))
     report = transfer.commit()
     assert (report.counts()["Labels"], report.counts()["Attachments"]) == (1, 1)
     assert store.values == {key(LABEL): b"", key(ATTACHED): FILE}
@@ -244,10 +244,10 @@ def test_it_is_there_when_the_transfer_is_committed(receiver: Receiver, store: M
 def test_a_transfer_waits_for_all_of_its_list(receiver: Receiver) -> None:
     transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    transfer.take_extras(ExtrasMessage((LABEL,), more=True))
+    transfer.extras.take(ExtrasMessage((LABEL,), more=True))
     with pytest.raises(Conflict, match="waits for the rest"):
         transfer.commit()
-    transfer.take_extras(ExtrasMessage((TEXT,), before=1))
+    transfer.extras.take(ExtrasMessage((TEXT,), before=1))
     transfer.commit()
     assert transfer.state is PushState.COMMITTED
 
@@ -255,7 +255,7 @@ def test_a_transfer_waits_for_all_of_its_list(receiver: Receiver) -> None:
 def test_an_attachment_that_did_not_come_is_no_commit(receiver: Receiver) -> None:
     transfer = receiver.pull(FILES)
     fill(transfer, FILES)
-    transfer.take_extras(ExtrasMessage((ATTACHED,)))
+    transfer.extras.take(ExtrasMessage((ATTACHED,)))
     with pytest.raises(ImportRefused, match="is not here"):
         transfer.commit()
     assert receiver.store.files == {}
