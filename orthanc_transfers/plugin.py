@@ -209,6 +209,7 @@ class Plugin:
             ended=self._ended,
             begun_anew=self._ledger.begun_anew,
             extras=self._extras,
+            transcode=sdk.transcode,
         )
 
         # Routes

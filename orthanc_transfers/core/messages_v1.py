@@ -31,6 +31,7 @@ from orthanc_transfers.core.json_fields import (
 )
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resource
 from orthanc_transfers.core.safe_json import MAX_NESTING
+from orthanc_transfers.core.transfer_syntaxes import transcode_field
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
 """Header: what the sender calls its transfer."""
@@ -55,6 +56,8 @@ class TransferRequest:
     originator: str | None = None
     extras: ExtrasWanted = field(default_factory=ExtrasWanted)
     """What travels besides DICOM."""
+    transcode: str | None = None
+    """UID of the transfer syntax in which it is sent; ``None``: as it is stored."""
 
     @classmethod
     def parse(cls, value: Any) -> TransferRequest:
@@ -71,6 +74,7 @@ class TransferRequest:
             sender_transfer_id=_header_value(body, "SenderTransferID"),
             originator=string_field(body, "Originator") if "Originator" in body else None,
             extras=ExtrasWanted.parse(body),
+            transcode=transcode_field(body),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +88,8 @@ class TransferRequest:
             value["SenderTransferID"] = self.sender_transfer_id
         if self.originator is not None:
             value["Originator"] = self.originator
+        if self.transcode is not None:
+            value["Transcode"] = self.transcode
         return {**value, **self.extras.to_json()}
 
 

@@ -14,6 +14,7 @@ from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.push_whole import fits
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.jobs.transcoding import transcoding
 from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from orthanc_transfers.runtime.threads import Later
@@ -26,6 +27,7 @@ class PushJob(TransferJob):
     bytes_key = "UploadedSizeMB"
 
     def work(self, context: RunContext) -> None:
+        context = transcoding(context)
         context.status.phase = "Listing"
         handshake = Handshake(context)
         resources, store = context.order.resources, context.services.store

@@ -166,6 +166,8 @@ def order_to_json(order: TransferRequest) -> dict[str, Any]:
     }
     if order.originator is not None:
         value["Originator"] = order.originator
+    if order.transcode is not None:
+        value["Transcode"] = order.transcode
     return {**value, **order.extras.to_json()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.core.transfer_record import TransferRecord
 from orthanc_transfers.interfaces import Clock, InstanceStore, Peers
@@ -37,6 +38,8 @@ class Services:
     originator: str
     name: str | None = None
     """The ``Name`` of this Orthanc, told to receivers for people to see."""
+    transcode: Callable[[Buffer, str], memoryview] | None = None
+    """A DICOM file -> the same in the transfer syntax of that UID. Raises ``HostError``."""
     extras: ExtrasPolicy | None = None
     """What is taken beside DICOM, and where it is kept."""
     near_compressions: NearCompressions = field(default_factory=NearCompressions)

@@ -56,6 +56,7 @@ OURS = {
     "Report",
     "ResumedSizeMB",
     "Transaction",
+    "TranscodedInstances",
 }
 
 

@@ -18,6 +18,7 @@ from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.host.native import structures
 from orthanc_transfers.host.native.buffers import pinned, strings
 from orthanc_transfers.host.native.calls import guarded, immortal, keep_thread_state, text, uint32
+from orthanc_transfers.host.native.dicom_calls import DicomCalls
 from orthanc_transfers.host.native.job_calls import JobCalls
 from orthanc_transfers.host.native.peer_calls import PeerCalls
 from orthanc_transfers.host.native.route_calls import RouteCalls
@@ -33,7 +34,7 @@ class RestAnswer:
     body: bytes
 
 
-class Sdk(RouteCalls, PeerCalls, JobCalls):
+class Sdk(RouteCalls, PeerCalls, JobCalls, DicomCalls):
     """The SDK behind one context. Thread-safe.
 
     Calls raise ``HostError`` with the code of Orthanc unless they say otherwise.

@@ -47,6 +47,9 @@ class Service(enum.IntEnum):
     REST_API_DELETE = 3003
     REST_API_PUT = 3004
     CALL_REST_API = 3016
+    FREE_DICOM_INSTANCE = 4011
+    TRANSCODE_DICOM_INSTANCE = 4015
+    SERIALIZE_DICOM_INSTANCE = 4016
     GET_PEERS = 8000
     FREE_PEERS = 8001
     GET_PEERS_COUNT = 8003
@@ -233,6 +236,35 @@ class CallRestApi(Structure):
         ("body", c_void_p),
         ("bodySize", c_uint32),
         ("afterPlugins", c_uint8),
+    )
+
+
+class CreateDicomInstance(Structure):
+    _fields_ = (
+        ("target", POINTER(c_void_p)),
+        ("buffer", c_void_p),
+        ("size", c_uint32),
+        ("transferSyntax", c_char_p),
+    )
+
+
+class FreeDicomInstance(Structure):
+    _fields_ = (("dicom", c_void_p),)
+
+
+class AccessDicomInstance2(Structure):
+    _fields_ = (
+        ("targetUint32", POINTER(c_uint32)),
+        ("targetBuffer", POINTER(MemoryBuffer)),
+        ("targetImage", POINTER(c_void_p)),
+        ("targetStringToFree", POINTER(c_char_p)),
+        ("instance", c_void_p),
+        ("frameIndex", c_uint32),
+        ("format", c_int32),
+        ("flags", c_int32),
+        ("maxStringLength", c_uint32),
+        ("dicomWebCallback", c_void_p),
+        ("dicomWebPayload", c_void_p),
     )
 
 
