@@ -22,7 +22,7 @@ from orthanc_transfers.rest.user_routes import UserRoutes
 # Identifiers of instances, pushes and jobs: no character that means something to a file system.
 _ID = "([.0-9a-f-]+)"
 _RULE = "([^/]+)"
-_NUMBER = "([0-9]{1,18})"
+_NUMBER = "([0-9]{1,9})"
 _PUSH_V1 = paths.push_v1(_ID)
 _PUSH_V2 = paths.push_v2(_ID)
 
