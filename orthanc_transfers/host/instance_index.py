@@ -34,6 +34,9 @@ _DICOM = 1
 # Instances that are cheaper to ask for one by one.
 _FEW = 16
 
+# Instances imported lately whose series are remembered.
+_MAX_IMPORTED = 10_000
+
 # Of a series, to find a few instances among them.
 _SOME = 256
 
@@ -66,6 +69,14 @@ class InstanceIndex:
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
+        # Needs no lock: each use is a single operation of a dict.
+        self._imported: dict[str, str] = {}
+
+    def imported(self, identifier: str, series: str) -> None:
+        """An instance was imported into that series just now; to be asked about it later costs less then."""
+        if len(self._imported) >= _MAX_IMPORTED:
+            self._imported = {}
+        self._imported[identifier] = series
 
     def exists(self, resource: Resource) -> bool:
         """Whether it is stored."""
@@ -115,7 +126,12 @@ class InstanceIndex:
             with contextlib.suppress(UnknownResource):
                 return dict(self.files_below(resource, cancellation))
             return {}
-        return self._find(resource, cancellation, _SOME if wanted <= _FEW else None)
+        try:
+            return self._find(resource, cancellation, _SOME if wanted <= _FEW else None)
+        except HostError as error:
+            if error.absent:
+                return {}
+            raise
 
     def _add_each(
         self, identifiers: Iterable[str], found: dict[str, IndexedFile], cancellation: Cancellation
@@ -219,7 +235,12 @@ class InstanceIndex:
         return found
 
     def _series_of(self, instances: Sequence[str]) -> dict[str, str]:
-        """Those instances that are stored, each with its series."""
+        """Those instances that are stored, each with its series; maybe also some that were deleted lately."""
+        if self.has_extended_find:
+            imported = self._imported
+            known = {one: imported[one] for one in instances if one in imported}
+            if len(known) == len(instances):
+                return known
         query = {"Resources": instances, "Level": "Instance", "Metadata": False}
         items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
         return {item["ID"]: item["ParentSeries"] for item in items}
