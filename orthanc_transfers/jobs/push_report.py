@@ -50,13 +50,19 @@ def keep_report(
         direction=SEND,
         peer=context.order.peer,
         created=began,
-        ending={**outcome, "Finished": services.clock.now()},
+        ending={**outcome, **_untold(context), "Finished": services.clock.now()},
         instances=[InstanceOutcome(one, *rows.get(one.id, (untold, None))) for one in manifest],
     )
     try:
         services.reports.write(report.to_json(), [context.order.sender_transfer_id or identifier])
     except OSError as error:
         log.warning("the report of push %s cannot be written: %s", identifier, error)
+
+
+def _untold(context: RunContext) -> dict[str, Any]:
+    """What travelled beside DICOM, as the job shows it."""
+    status = context.status
+    return {"NotTransferred": list(status.not_transferred)} if status.not_transferred else {}
 
 
 def _ask(context: RunContext, identifier: str, count: int) -> dict[str, Any]:

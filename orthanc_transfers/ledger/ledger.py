@@ -261,9 +261,9 @@ class Ledger:
         # An earlier process may have had no time to ask for these.
         recent = self._past.since(since, _MAX_TEXTLESS)
         self._textless.extend((one["ID"], one) for one in recent if one["Patient"] is None)
-        for report in self._reports.all(since):
+        for report in self._reports.all(since, self._past.reports_since(since - REPORT_AGE)):
             row = from_report(report)
-            if self._closed or row is None or self._past.knows_report(row.id):
+            if self._closed or row is None:
                 continue
             with self._writing:
                 self._past.write([row])

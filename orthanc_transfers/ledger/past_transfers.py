@@ -261,13 +261,13 @@ class PastTransfers:
         shown, again = row
         return json.loads(shown), None if again is None else json.loads(again)
 
-    def knows_report(self, identifier: str) -> bool:
-        """Whether a transfer of that report is there."""
+    def reports_since(self, moment: float) -> frozenset[str]:
+        """The identifiers of the reports of all that ended since then."""
         with closing(self._connect()) as reader:
-            return (
-                reader.execute("SELECT 1 FROM transfers WHERE report = ?", (identifier,)).fetchone()
-                is not None
+            rows = reader.execute(
+                "SELECT report FROM transfers WHERE ended >= ? AND report IS NOT NULL", (moment,)
             )
+            return frozenset(report for (report,) in rows)
 
     def since(self, moment: float, limit: int) -> list[dict[str, Any]]:
         """What is shown of those that ended since then, the newest first."""

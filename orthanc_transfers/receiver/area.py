@@ -135,6 +135,11 @@ class Area:
         self.history = History(outcome=self.history.outcome)
         self.absent = None
 
+    @property
+    def takes_extras(self) -> bool:
+        """Whether its folder keeps what comes beside DICOM (``extras_folder.py``)."""
+        return True
+
     # --- the bytes
 
     in_memory = False

@@ -28,6 +28,8 @@ from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
+from orthanc_transfers.receiver.extras_inbox import ExtrasInbox
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.late_imports import settle_late_imports
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
@@ -36,6 +38,7 @@ from orthanc_transfers.receiver.recovery import InterruptedCommit
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
+from orthanc_transfers.receiver.staging import Needed
 from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
 from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.receiver.writer import AreaWriter
@@ -70,6 +73,10 @@ class ReceiverServices:
     """Of the cluster, if this server is in one."""
     recycling: Recycling | None = None
     """If Orthanc limits what it stores."""
+    extras: ExtrasPolicy | None = None
+    """What is taken beside DICOM."""
+    reserve: Callable[[str, Needed], None] = lambda identifier, needed: None
+    """Reserve further room for a transfer. Raises ``NoSpace``."""
 
 
 class IncomingTransfer:
@@ -106,6 +113,8 @@ class IncomingTransfer:
         elif area.absent is not None:
             self._state = PushState.COMMITTING
         self._writer = AreaWriter(area)
+        self.extras = ExtrasInbox(area, services.extras, services.reserve, self._admit_extras)
+        """What comes beside DICOM."""
         if self._state in FINISHED:
             self._forget_instances()
 
@@ -259,6 +268,10 @@ class IncomingTransfer:
         self.touch()
         self._writer.write(ranges, data, self._require_receiving)
 
+    def _admit_extras(self) -> None:
+        self.touch()
+        self._require_receiving()
+
     def _require_receiving(self) -> None:
         self._require_not_dropped()
         if self._state is not PushState.RECEIVING:
@@ -299,6 +312,7 @@ class IncomingTransfer:
             raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
         if self._outcome is not None:
             return self._outcome.as_future()
+        self.extras.check_whole()
         self._become(PushState.COMMITTING)
         return None
 
@@ -324,6 +338,7 @@ class IncomingTransfer:
             undo_retries=self._services.undo_retries,
             fatal=self._services.fatal,
             ownership=self._services.ownership,
+            extras=self.extras.new_commit(),
         )
         try:
             summary = commit.run(cancellation)
@@ -357,6 +372,7 @@ class IncomingTransfer:
         with self._lock:
             self._outcome = outcome
             self._become(outcome.state)
+        self.extras.delete()
         self._forget_instances()
         self._services.ended(self)
         # Last: it may be corrected from now on.

@@ -57,6 +57,10 @@ class MemoryArea(Area):
         super().forget_instances()
         self._free()
 
+    @property
+    def takes_extras(self) -> bool:
+        return False
+
     # --- the bytes
 
     @property

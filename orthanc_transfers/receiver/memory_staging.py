@@ -150,6 +150,8 @@ class MemoryStaging:
             log.warning("transfer %s is forgotten, its record is not valid: %r", identifier, error)
             return None
         history = replay(iter(records), manifest)
+        if history.outcome is None and history.absent is None:
+            return None  # undone before the end of the process, and its bytes are gone
         release: Callable[[], None] = lambda: None  # noqa: E731
         if history.outcome is None:
             self._taken.add(number)

@@ -18,6 +18,7 @@ from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import IncomingTransfer, ReceiverServices
@@ -43,8 +44,8 @@ class Registry:
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
     ``read_only``: nothing is received, and what was being received is kept as it is until a start without it.
-    ``capacity``: of Orthanc, whose limits are without effect here if there is none. ``ownership``: of the cluster that
-    this server is in, if it is in one.
+    ``capacity``: of Orthanc, whose limits are without effect here if there is none. ``extras``: what is taken beside
+    DICOM. ``ownership``: of the cluster that this server is in, if it is in one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Registry:
         read_only: bool = False,
         capacity: Capacity | None = None,
         ownership: Ownership | None = None,
+        extras: ExtrasPolicy | None = None,
     ) -> None:
         self.ownership: Ownership = ownership or SingleServer()
         self._staging = staging
@@ -67,6 +69,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
+        self._extras = extras
         self._ending = Cancellation()
         self._set_up()
         self._lock = threading.Lock()
@@ -109,6 +112,8 @@ class Registry:
             self._ended,
             self.ownership,
             self._recycling,
+            self._extras,
+            self._staging.promise,
         )
 
     def _reopen(self, area: Area) -> IncomingTransfer | None:

@@ -107,9 +107,16 @@ class Reports:
         """Whether there is a file for it."""
         return self._path(identifier).exists()
 
-    def all(self, since: float) -> Iterator[dict[str, Any]]:
-        """Each report that was written since then (seconds since the epoch), once. Reads one file after the other."""
+    def all(self, since: float, known: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+        """Each report that was written since then (seconds since the epoch), once. Reads one file after the other.
+
+        Those whose ``ID`` is ``known`` are left out, and not read.
+        """
+        names = {self._path(identifier).name for identifier in known}
         seen: set[int] = set()
+        if names:
+            with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+                seen.update(entry.inode() for entry in entries if entry.name in names)
         with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError, ValueError):

@@ -15,6 +15,7 @@ from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
 from orthanc_transfers.core.content_encoding import ACCEPT_ENCODING, accepts
 from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, Corrupted, NotFound, TooLarge
+from orthanc_transfers.core.extras import Accepted
 from orthanc_transfers.core.framing import split_head
 from orthanc_transfers.core.messages_v1 import (
     SENDER_TRANSFER_ID,
@@ -85,6 +86,7 @@ class PeerRoutes:
         budget: ConnectionBudget,
         whole_pulls: WholePulls,
         refreshed: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: report,
+        extras: Accepted | None = None,
     ) -> None:
         self._refreshed = refreshed
         """A report as it is now."""
@@ -99,6 +101,8 @@ class PeerRoutes:
         self._budget = budget
         self._whole_pulls = whole_pulls
         self._closing = closing
+        self._extras = extras
+        """What is taken beside DICOM."""
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them.
@@ -110,7 +114,7 @@ class PeerRoutes:
         if STORED_HEADER in request.headers:
             resources = tuple(one for one in resources if self._store.exists(one))
         first = request.headers.get(FIRST_HEADER)
-        with _busy_when_stopping():
+        with busy_when_stopping():
             if first is None:
                 listed = Beginning(self._store.manifest(resources, self._closing), 0)
             else:
@@ -213,6 +217,7 @@ class PeerRoutes:
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
             measurable=True,
+            extras=self._extras,
             max_connections=self._budget.total,
         )
         return self._announcing(replace(json_response(found.to_json()), headers=PROBE_HEADERS))
@@ -221,7 +226,7 @@ class PeerRoutes:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
-        with _busy_when_stopping():
+        with busy_when_stopping():
             status = self._v2.create(creation, sender, remote_address(request.headers))
             return self._announcing(json_response(status.to_json()), request)
 
@@ -236,7 +241,7 @@ class PeerRoutes:
             raise TooLarge(
                 f"{creation.manifest.size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}"
             )
-        with _busy_when_stopping():
+        with busy_when_stopping():
             status = self._v2.carry(
                 creation,
                 request.headers.get(SENDER_TRANSFER_ID),
@@ -338,7 +343,7 @@ def _whole_pull(header: str | None) -> WholePull | None:
 
 
 @contextmanager
-def _busy_when_stopping() -> Iterator[None]:
+def busy_when_stopping() -> Iterator[None]:
     """A request cut short by the stop of this server is to be repeated later."""
     try:
         yield
