@@ -47,7 +47,7 @@ class JobKeeper:
         *,
         adopt_after: float,
         period: float = _PERIOD,
-        steady: float = 6 * _PERIOD,
+        steady: float = 2 * _PERIOD,
     ) -> None:
         self._database = database
         self._server = server
