@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.interfaces import Clock, Job, JobQueue
 from orthanc_transfers.net.relay import Relay
 from orthanc_transfers.receiver.adoption import Successor
 from orthanc_transfers.receiver.ownership import Ownership
@@ -25,6 +25,7 @@ from orthanc_transfers.runtime import files
 
 if TYPE_CHECKING:
     from orthanc_transfers.cluster.cluster import Cluster
+    from orthanc_transfers.cluster.job_keeper import JobKeeper
 
 _NUMBER = "node"
 """File with the number of this server's last start."""
@@ -44,6 +45,8 @@ class Clustering:
     ) -> None:
         self._directory = directory
         self._shared = settings.cluster.shared_staging
+        self._adopt_after = settings.cluster.adopt_after
+        self._keeper: JobKeeper | None = None
         self._cluster = _join(settings, configuration, clock) if settings.cluster.enabled else None
         self.ownership: Ownership = SingleServer() if self._cluster is None else self._cluster.ownership
         self._ca_certificates = str(configuration.get("HttpsCACertificates", ""))
@@ -80,12 +83,24 @@ class Clustering:
             pushes.abandon(registry.keep_only(mine))
         files.replace(file, str(ownership.node.number).encode(), synced=True)
 
+    def keep_jobs(self, jobs: JobQueue, reload: Callable[[str, dict[str, Any]], Job]) -> None:
+        """Let other nodes go on with the jobs of this one, should it not come back; and the other way round."""
+        if self._cluster is not None:
+            self._keeper = self._cluster.keep_jobs(jobs, reload, self._adopt_after)
+
+    def job_submitted(self) -> None:
+        """There is a new job. Never blocks."""
+        if self._keeper is not None:
+            self._keeper.submitted()
+
     def start(self, staging: Staging, registry: Registry, pushes: PushService) -> None:
         """Take over from nodes that die, from now on. To be called once Orthanc has started."""
         if self._cluster is not None:
             successor = Successor(staging, registry, pushes, self._directory if self._shared else None)
             self._cluster.ownership.on_adoption(successor.adopt, successor.let_go)
             self._cluster.ownership.start()
+        if self._keeper is not None:
+            self._keeper.start()
 
     def spread(self, table: RouteTable) -> RouteTable:
         """The routes, of which those that name a transfer find it at whatever node it is."""
@@ -109,6 +124,8 @@ class Clustering:
 
     def close(self) -> None:
         """Leave the cluster, once nothing is written any more."""
+        if self._keeper is not None:
+            self._keeper.close()
         if self._cluster is not None:
             self._cluster.close()
 

@@ -244,7 +244,8 @@ class Plugin:
     def register(self) -> None:
         """Register jobs, metrics, hooks and routes with Orthanc."""
         # The routes come last: should Orthanc refuse anything, no peer meets a plugin of which a part is missing.
-        jobs = self._jobs = JobEngine(self._sdk, self._reload, self._job_durability.add)
+        jobs = self._jobs = JobEngine(self._sdk, self._reload, self._job_submitted)
+        self._clustering.keep_jobs(jobs, partial(reload, self._services))
         self._sdk.on_metrics(self._publish_metrics)
         listen = lifecycle.on_life(self._sdk, started=self._started, stopped=self._stopped)
         submission = Submission(self._services, jobs)
@@ -282,6 +283,10 @@ class Plugin:
         job = reload(self._services, kind, saved)
         self._saved_tokens.add(job.token)
         return job
+
+    def _job_submitted(self) -> None:
+        self._job_durability.add()
+        self._clustering.job_submitted()
 
     def _ended(self, record: TransferRecord) -> None:
         self._ledger.ended(record)

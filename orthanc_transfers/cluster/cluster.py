@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.cluster.cluster_reports import ClusterReports
 from orthanc_transfers.cluster.connection import connection_string
 from orthanc_transfers.cluster.database import Database
+from orthanc_transfers.cluster.job_keeper import JobKeeper
 from orthanc_transfers.cluster.node_address import is_loopback, node_address, node_name
 from orthanc_transfers.cluster.nodes import Membership, Timing
 from orthanc_transfers.cluster.ownership import PostgresOwnership
 from orthanc_transfers.cluster.schema import identity, prepare
 from orthanc_transfers.core.errors import ConfigurationError, TransferError
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Clock
+from orthanc_transfers.interfaces import Clock, Job, JobQueue
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,13 @@ class Cluster:
     reports: ClusterReports
     secret: bytes
     """Known to the nodes only; never to be logged."""
+
+    def keep_jobs(
+        self, jobs: JobQueue, reload: Callable[[str, dict[str, Any]], Job], adopt_after: float
+    ) -> JobKeeper:
+        """See ``JobKeeper``."""
+        server = self.ownership.node.name
+        return JobKeeper(self.database, server, jobs, reload, adopt_after=adopt_after)
 
     def close(self) -> None:
         """Leave it; once nothing is written any more."""

@@ -225,3 +225,59 @@ BEGIN
     END IF;
     RETURN EXISTS (SELECT FROM orthanc_transfers.nodes WHERE number = dead AND adopted_by = me);
 END $$;
+
+-- Jobs are a server's own, over all its starts: by its name. Who has been away too long leaves them to others.
+CREATE TABLE servers (
+    name text PRIMARY KEY,
+    seen timestamptz NOT NULL
+);
+CREATE TABLE jobs (
+    identifier text PRIMARY KEY,
+    server text NOT NULL,
+    kind text NOT NULL,
+    saved text NOT NULL,                -- JSON, as Orthanc saves it
+    paused boolean NOT NULL,
+    adopter text,                       -- the server that goes on with it
+    submitted boolean NOT NULL DEFAULT false    -- as a job of its own there
+);
+CREATE INDEX jobs_by_server ON jobs (server);
+CREATE INDEX jobs_by_adopter ON jobs (adopter) WHERE NOT submitted;
+
+-- What a server has now: ``all_of_them``, of which ``ids`` have changed. Returns those that another goes on with.
+CREATE FUNCTION keep_jobs(
+    me text, all_of_them text[], ids text[], kinds text[], states text[], pauses boolean[]
+)
+RETURNS TABLE (moved text, mover text) LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO orthanc_transfers.servers (name, seen) VALUES (me, clock_timestamp())
+        ON CONFLICT (name) DO UPDATE SET seen = excluded.seen;
+    DELETE FROM orthanc_transfers.jobs
+        WHERE server = me AND adopter IS NULL AND identifier NOT IN (SELECT unnest(all_of_them));
+    INSERT INTO orthanc_transfers.jobs (identifier, server, kind, saved, paused)
+        SELECT one.identifier, me, one.kind, one.state, one.pause
+        FROM unnest(ids, kinds, states, pauses) AS one (identifier, kind, state, pause)
+        ON CONFLICT (identifier) DO UPDATE SET saved = excluded.saved, paused = excluded.paused
+        WHERE jobs.server = me AND jobs.adopter IS NULL;
+    RETURN QUERY SELECT identifier, adopter FROM orthanc_transfers.jobs WHERE server = me AND adopter IS NOT NULL;
+END $$;
+
+-- Take some jobs of servers that were not seen for so many seconds, and have no lease. Returns all that ``me`` has
+-- taken and not submitted yet.
+CREATE FUNCTION adopt_jobs(me text, after double precision, most integer)
+RETURNS TABLE (taken text, of_server text, of_kind text, state text, was_paused boolean) LANGUAGE plpgsql AS $$
+BEGIN
+    WITH gone AS (
+        SELECT name FROM orthanc_transfers.servers
+        WHERE name <> me AND seen < clock_timestamp() - make_interval(secs => after) AND NOT EXISTS (
+            SELECT FROM orthanc_transfers.nodes
+            WHERE nodes.name = servers.name AND adopted_by IS NULL AND NOT released AND expires > clock_timestamp())
+    ), found AS (
+        SELECT identifier FROM orthanc_transfers.jobs
+        WHERE server IN (SELECT name FROM gone) AND NOT submitted
+        AND (adopter IS NULL OR adopter IN (SELECT name FROM gone))
+        ORDER BY identifier LIMIT most FOR UPDATE SKIP LOCKED
+    )
+    UPDATE orthanc_transfers.jobs SET adopter = me WHERE identifier IN (SELECT identifier FROM found);
+    RETURN QUERY SELECT identifier, server, kind, saved, paused FROM orthanc_transfers.jobs
+        WHERE adopter = me AND NOT submitted;
+END $$;

@@ -53,8 +53,8 @@ def parse_cluster(value: Any) -> ClusterSettings:
         if not isinstance(flag, bool):
             raise ValueError(f'an object whose "{key}" is true or false')
     adopt_after = value.get("AdoptAfter", ADOPT_AFTER)
-    if type(adopt_after) is not int or not 15 <= adopt_after <= _YEAR:
-        raise ValueError(f'an object whose "AdoptAfter" is a whole number of seconds from 15 to {_YEAR}')
+    if type(adopt_after) is not int or not 1 <= adopt_after <= _YEAR:
+        raise ValueError(f'an object whose "AdoptAfter" is a whole number of seconds from 1 to {_YEAR}')
     uri = texts["ConnectionUri"]
     if uri and not uri.startswith(("postgresql://", "postgres://")):
         raise ValueError('an object whose "ConnectionUri" begins with postgresql://')

@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core.errors import (
@@ -22,61 +21,22 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
-from orthanc_transfers.interfaces import Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
-from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.extras_inbox import ExtrasInbox
-from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.late_imports import settle_late_imports
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
-from orthanc_transfers.receiver.ownership import Fenced, Ownership
+from orthanc_transfers.receiver.ownership import Fenced
+from orthanc_transfers.receiver.receiver_services import ReceiverServices
 from orthanc_transfers.receiver.recovery import InterruptedCommit
-from orthanc_transfers.receiver.recycling import Recycling
-from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.receiver.shared_instances import SharedInstances
-from orthanc_transfers.receiver.staging import Needed
 from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
-from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 GROWING = "growing"
 """Key in ``Area.meta``: whether further instances are still to be announced."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverServices:
-    """What all incoming transfers of this server share."""
-
-    store: InstanceStore
-    reports: Reports
-    clock: Clock
-    threads: int
-    """Number of threads that import, or verify, at a commit."""
-    closing: Cancellation
-    """The server stops, or another node of the cluster has all transfers."""
-    ending: Cancellation
-    """The server stops."""
-    shared_instances: SharedInstances
-    changed_instances: ChangedInstances
-    accept_renamed: bool
-    """An instance may be stored with another identifier than announced (``AcceptChangedIdentifiers``)."""
-    undo_retries: UndoRetries
-    fatal: FatalInstances
-    ended: Callable[[IncomingTransfer], None]
-    """Called once when a transfer is committed, fails or is discarded."""
-    ownership: Ownership
-    """Of the cluster, if this server is in one."""
-    recycling: Recycling | None = None
-    """If Orthanc limits what it stores."""
-    extras: ExtrasPolicy | None = None
-    """What is taken beside DICOM."""
-    reserve: Callable[[str, Needed], None] = lambda identifier, needed: None
-    """Reserve further room for a transfer. Raises ``NoSpace``."""
 
 
 class IncomingTransfer:

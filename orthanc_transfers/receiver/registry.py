@@ -21,9 +21,10 @@ from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls
 from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
-from orthanc_transfers.receiver.incoming import IncomingTransfer, ReceiverServices
+from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.open_request import OpenRequest
 from orthanc_transfers.receiver.ownership import Ownership, TakenOver
+from orthanc_transfers.receiver.receiver_services import ReceiverServices
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances

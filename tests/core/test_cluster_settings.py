@@ -40,7 +40,7 @@ def test_a_slash_at_the_end_of_the_address_does_not_matter() -> None:
         ({"NodeName": "node_1", "ConnectionUri": URI}, "NodeName"),
         ({"SharedStaging": 1, "ConnectionUri": URI}, "SharedStaging"),
         ({"Enabled": 1, "ConnectionUri": URI}, "Enabled"),
-        ({"AdoptAfter": 1, "ConnectionUri": URI}, "AdoptAfter"),
+        ({"AdoptAfter": 0, "ConnectionUri": URI}, "AdoptAfter"),
         ({"AdoptAfter": "60", "ConnectionUri": URI}, "AdoptAfter"),
         ({"ConnectionUri": "mysql://orthanc:s3cret@db"}, "ConnectionUri"),
         ({"Address": "10.0.0.5", "ConnectionUri": URI}, "Address"),

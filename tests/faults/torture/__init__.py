@@ -15,4 +15,6 @@ The seed decides all that is tried, round by round; what comes of it also depend
 Most rounds are between the same two Orthancs (``plain.py``). Each third is between two of its own, which begin with
 what makes it special: ``recycling.py``, ``small_disk.py``, ``poison.py``, ``dead_peer.py``, ``small_studies.py``. Each
 of them says what else must be true there, and suffers the random faults of ``acts.py`` and ``network_faults.py`` too.
+
+``--cluster``: other rounds, with a cluster of three nodes (``cluster.py``).
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import requests
 
+from tests.faults.torture.cluster import ClusterRounds
 from tests.faults.torture.dead_peer import DeadPeer
 from tests.faults.torture.leak_check import LeakCheck
 from tests.faults.torture.plain import Plain
@@ -67,6 +68,10 @@ class Torture:
                     self._plain(lasting, this, self._leaks)
                 number += 1
             self._checked(lasting, lambda: self._last_looks(lasting))
+
+    def run_cluster(self, first: int, last: int, until: float) -> None:
+        """The same with a cluster."""
+        ClusterRounds(self._seed, self._folder, self._tally, self._tell).run(first, last, until)
 
     def summary(self) -> str:
         """What was tried, and what came of it."""
@@ -143,6 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--first", type=int, default=0, metavar="ROUND")
     parser.add_argument("--rounds", type=int, default=sys.maxsize)
+    parser.add_argument("--cluster", action="store_true", help="rounds with a cluster, and no others")
     options = parser.parse_args(arguments)
     # The Orthancs end with this process, however it is told to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -154,8 +160,9 @@ def main(arguments: list[str] | None = None) -> int:
     tell(f"seed {options.seed}")
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     torture = Torture(options.seed, folder, tell)
+    run = torture.run_cluster if options.cluster else torture.run
     try:
-        torture.run(options.first, options.first + options.rounds, began + 60 * options.minutes)
+        run(options.first, options.first + options.rounds, began + 60 * options.minutes)
     except Violation as violation:
         tell(f"VIOLATION, seed {options.seed}, {violation}")
         tell(f"{torture.summary()}\n1 violation; logs and staging are kept in {folder}")

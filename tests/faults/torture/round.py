@@ -24,6 +24,8 @@ class Wanted:
     refusal: str = ""
     """What the error must contain if it is to fail for good; empty if it must go through."""
     transfer: Transfer | None = None
+    job: str = ""
+    """Of a transfer without ``transfer``."""
     attempts: int = 0
     """How often it was begun: at first, and by resubmitting."""
     canceled: bool = False
@@ -38,7 +40,8 @@ class Wanted:
 
     def __str__(self) -> str:
         levels = ", ".join(f"{item['Level']} {item['ID']}" for item in self.resources)
-        job = f"job {self.transfer.job}" if self.transfer else "no job"
+        known = self.transfer.job if self.transfer else self.job
+        job = f"job {known}" if known else "no job"
         return f"{self.variant}, {self.compression}, {len(self.instances)} instances, {job}: {self.state} ({levels})"
 
 
