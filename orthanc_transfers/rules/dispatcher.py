@@ -184,7 +184,7 @@ class Dispatcher:
         if not entries:
             return False
         checked = [(entry, *self._check_filter(entry)) for entry in entries]
-        with self._queue.changing() as changes:
+        with self._queue.changing(synced=False) as changes:
             for entry, why, stamp in checked:
                 if why is None:
                     changes.set(entry.id, checked=1, stamp=stamp)
@@ -214,7 +214,7 @@ class Dispatcher:
         if not ends and not chosen:
             return
         begun = []
-        with self._queue.changing() as changes:
+        with self._queue.changing(synced=any(self._deletes(job) for job, _ in ends)) as changes:
             for job, end in ends:
                 self._record(changes, job, end)
             # What ended tells which peers are there.
@@ -223,6 +223,11 @@ class Dispatcher:
         for transfer, rule, entry, peer in begun:
             self._running.submit(transfer, rule, entry, peer)
         self._events.flush()
+
+    def _deletes(self, job: RunningJob) -> bool:
+        """Whether what was sent is deleted next: then it must be known that it was sent."""
+        rule = self._book.rule(job.rule)
+        return rule is not None and rule.after.delete
 
     def _begin(self, changes: Changes, entry: Entry, peer: str) -> str:
         transfer = self._running.new_transfer(entry, peer)
@@ -298,6 +303,7 @@ class Dispatcher:
 
     def _look_after_jobs(self) -> None:
         self._running.find_lost()
+        self._running.look()
         minute = self.minute()
 
         def open_now(name: str) -> bool:

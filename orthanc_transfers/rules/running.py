@@ -41,6 +41,8 @@ class RunningJob:
     rule: str
     peer: str
     job: str | None = None
+    paused: bool = False
+    """At the last look."""
     held_since: float | None = None
     """Queue time at which we paused it."""
     left_alone: bool = False
@@ -165,7 +167,8 @@ class RunningJobs:
     def _submit(self, transfer: str, rule: Rule, resource: Resource, peer: str) -> str | None:
         try:
             wanted = TransferRequest.parse(rule.request(resource, peer, transfer))
-            job = str(self._submission.send(wanted, follow=True)["ID"])
+            # The queue knows what is to be sent, should a power failure take the job.
+            job = str(self._submission.send(wanted, follow=True, durable=False)["ID"])
         except TransferError as error:
             self._tell(transfer, JobEnd(peer_failed=error.concerns_peer, error=str(error)))
             return None
@@ -195,10 +198,16 @@ class RunningJobs:
     # --- what runs
 
     def active(self) -> int:
-        """How many are in Orthanc's engine, and not paused."""
+        """How many are in Orthanc's engine, and were not paused at the last look."""
+        with self._lock:
+            return sum(not one.paused for one in self._running.values())
+
+    def look(self) -> None:
+        """Look which of them are paused, by a user or by us."""
         paused = {one.identifier for one in self._jobs.jobs() if one.paused}
         with self._lock:
-            return sum(one.job not in paused for one in self._running.values())
+            for one in self._running.values():
+                one.paused = one.job in paused
 
     def to(self, peer: str) -> int:
         """How many go to a peer."""

@@ -65,7 +65,9 @@ def main() -> None:
     for name, seconds in times.items():
         print(f"{name}: {', '.join(f'{one:.2f}' for one in seconds)} s")
     ratio = statistics.median(times["by rule"]) / statistics.median(times["by hand"])
-    print(f"{options.studies} studies by a rule take {ratio:.2f} times as long as by hand; the goal is {GOAL}")
+    print(
+        f"{options.studies} studies by a rule take {ratio:.2f} times as long as by hand; the goal is {GOAL}"
+    )
 
 
 if __name__ == "__main__":
