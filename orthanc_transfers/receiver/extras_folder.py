@@ -54,6 +54,8 @@ class ExtrasFolder:
             if known is None or count != part.before:
                 raise Conflict(f"{count} items are known, and not {part.before}: send them from the first on")
             whole = known.extended(part)
+        elif part == self.message():
+            return part  # said once more, after a restart of the sender: what has arrived is kept
         else:
             self.delete()
         with disk_errors():
