@@ -109,6 +109,11 @@ class Dispatcher:
         """There may be something to do. Never blocks."""
         self._woken.set()
 
+    def rules_changed(self) -> None:
+        """Windows and times may be others than at the last look."""
+        self._next_look = 0.0
+        self.wake()
+
     def close(self) -> None:
         """Orthanc stops."""
         self._closed = True

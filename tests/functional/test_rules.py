@@ -315,7 +315,7 @@ def test_metrics(servers: Servers) -> None:
 def slow(servers: Servers) -> Iterator[Servers]:
     """What ``a`` sends to ``b`` takes seconds."""
     a = servers[0]
-    a.put("transfers/settings", {"Bandwidth": {"Peers": {"b": 300}}})
+    a.put("transfers/settings", {"Bandwidth": {"Peers": {"b": 150}}})
     yield servers
     a.put("transfers/settings", {"Bandwidth": None})
 
@@ -350,6 +350,7 @@ def test_what_runs_is_paused_outside_the_window_and_goes_on_within(slow: Servers
     set_rule(a, Compression="none", Window=closed_now())
     reach(a, job, "Paused")
     wait_until(lambda: queue(a)[0]["OutsideWindow"], "the queue says why")
+    a.put("transfers/settings", {"Bandwidth": None})
     set_rule(a, Compression="none")
     assert wait_ended(a, arrived)["Attempts"] == 1
     assert a.job(job)["State"] == "Success"
@@ -369,6 +370,7 @@ def test_what_a_user_paused_stays_paused(slow: Servers) -> None:
     set_rule(a, Compression="none")
     assert a.job(job)["State"] == "Paused"
     assert not queue(a)[0]["OutsideWindow"]
+    a.put("transfers/settings", {"Bandwidth": None})
     a.post(f"jobs/{job}/resume", {})
     wait_ended(a, arrived)
 
