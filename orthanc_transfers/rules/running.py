@@ -50,6 +50,15 @@ class RunningJob:
     recalled: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """The end of a job."""
+
+    transfer: str
+    job: RunningJob
+    end: JobEnd
+
+
 class RunningJobs:
     """By the name of the transfer. Used by one thread, but for ``ended``. ``now`` is the queue time."""
 
@@ -102,7 +111,16 @@ class RunningJobs:
         self._ends.append((transfer, end))
         self._wake()
 
-    def take_ends(self) -> list[tuple[RunningJob, JobEnd]]:
+    def restore(self, ends: list[EndedJob], begun: list[str]) -> None:
+        """What ended could not be written down, and is told again; what was to begin does not."""
+        with self._lock:
+            for one in ends:
+                self._running[one.transfer] = one.job
+            for transfer in begun:
+                self._running.pop(transfer, None)
+        self._ends.extendleft((one.transfer, one.end) for one in reversed(ends))
+
+    def take_ends(self) -> list[EndedJob]:
         """Those jobs that have ended since the last call."""
         found = []
         while self._ends:
@@ -110,7 +128,7 @@ class RunningJobs:
             with self._lock:
                 known = self._running.pop(transfer, None)
             if known is not None:
-                found.append((known, end))
+                found.append(EndedJob(transfer, known, end))
         return found
 
     def take_answering(self) -> set[str]:
