@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 
-VIEWS = ("transfers", "send", "fetch", "peers", "settings")
+VIEWS = ("transfers", "send", "fetch", "peers", "rules", "settings")
 EVIL = "<b><script>document.body.remove()</script>"
 
 
