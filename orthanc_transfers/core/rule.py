@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -177,7 +177,7 @@ class Rule:
             mirror_deletes=_boolean(body, "MirrorDeletes", default=False),
         )
         # What a request takes, and says of what it does not.
-        priority = TransferRequest.parse(rule.request(Resource(rule.level, ""), "", "")).priority
+        priority = TransferRequest.parse(rule.request([Resource(rule.level, "")], "", "")).priority
         object.__setattr__(rule, "priority", priority)
         if rule.after.delete and (rule.after.label or rule.after.metadata):
             raise BadRequest('"After" cannot both mark what was sent and delete it')
@@ -185,10 +185,10 @@ class Rule:
         _check_mirror(rule)
         return rule
 
-    def request(self, resource: Resource, peer: str, transfer: str) -> dict[str, Any]:
-        """The body of ``POST /transfers/send`` that sends a resource to a peer; ``transfer`` names the transfer."""
+    def request(self, resources: Sequence[Resource], peer: str, transfer: str) -> dict[str, Any]:
+        """The body of ``POST /transfers/send`` that sends resources to a peer; ``transfer`` names the transfer."""
         return {
-            "Resources": [{"Level": resource.level.value, "ID": resource.id}],
+            "Resources": [{"Level": one.level.value, "ID": one.id} for one in resources],
             "Peer": peer,
             "SenderTransferID": transfer,
             **{key: self.body[key] for key in _OF_REQUEST if key in self.body},

@@ -4,7 +4,9 @@
                  │                            │
       a process that dies from here on leaves a copy that is found by that UID, and deleted
 
-A copy is kept until its entry ends: another attempt sends the very same instances, so that nothing arrives twice.
+A copy is kept until its entry ends: another attempt sends the very same instances, so that nothing arrives twice. They
+are named one by one, since an Orthanc that is killed within 10 s makes them once more after its restart, as others:
+its jobs engine saves so late that it has ended (1.10.1).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ CREATE TABLE IF NOT EXISTS copies (
     entry INTEGER NOT NULL,
     original TEXT NOT NULL,          -- the fingerprint of what it was made of
     study TEXT,                      -- Orthanc's identifier of the copy, once it is whole
+    instances TEXT,                  -- JSON, those of the copy
     unwanted INTEGER NOT NULL DEFAULT 0,
     deleted INTEGER NOT NULL DEFAULT 0,
     made REAL NOT NULL               -- seconds since the epoch
@@ -40,6 +43,9 @@ CREATE INDEX IF NOT EXISTS copies_of_entry ON copies (entry);
 
 REMEMBERED = 24 * 3600.0
 """Seconds that an unwanted copy is known after it was made: Orthanc may tell of it late, or go on making it."""
+
+MADE_AGAIN = 300.0
+"""Seconds after the start of Orthanc within which its jobs engine may make copies once more."""
 
 SEARCH = 60.0
 """Seconds between two looks for copies that an earlier process began."""
@@ -67,12 +73,13 @@ class AnonymizedCopies:
         self._clock = clock
         self._get, self._post, self._delete = get, post, delete
         self._lock = threading.Lock()
+        self._began = clock.monotonic()
         self._next_search = 0.0
         self._known: tuple[frozenset[str], frozenset[str]] | None = None
         """Studies and UIDs of all copies."""
 
-    def make(self, entry: int, study: str, wanted: Anonymization) -> Resource:
-        """The copy of a study for an entry: a new one, or the one of an earlier attempt if nothing has changed since.
+    def make(self, entry: int, study: str, wanted: Anonymization) -> list[Resource]:
+        """The instances of a copy for an entry: a new one, or that of an earlier attempt if nothing has changed since.
 
         Takes as long as Orthanc does. Raises ``TransferError``.
         """
@@ -82,7 +89,7 @@ class AnonymizedCopies:
         if row is not None:
             kept = None if row["study"] is None else Resource(Level.STUDY, row["study"])
             if kept is not None and row["original"] == fingerprint and self._store.exists(kept):
-                return kept
+                return [Resource(Level.INSTANCE, one) for one in json.loads(row["instances"])]
             self._change("UPDATE copies SET unwanted = 1 WHERE entry = ?", entry)
             self.sweep()
         uid = f"2.25.{uuid.uuid4().int}"
@@ -91,10 +98,13 @@ class AnonymizedCopies:
             *(uid, entry, fingerprint, self._clock.now()),
         )
         copy = self._make(study, wanted, uid)
-        if len(self._store.manifest([copy])) != len(original):
+        made = [one.id for one in self._store.manifest([copy])]
+        if len(made) != len(original):
             raise BadRequest(f"the copy of study {study} for {wanted.action} does not have all its instances")
-        self._change("UPDATE copies SET study = ? WHERE uid = ?", copy.id, uid)
-        return copy
+        self._change(
+            "UPDATE copies SET study = ?, instances = ? WHERE uid = ?", copy.id, json.dumps(made), uid
+        )
+        return [Resource(Level.INSTANCE, one) for one in made]
 
     def _make(self, study: str, wanted: Anonymization, uid: str) -> Resource:
         body = json.dumps(wanted.request(uid)).encode()
@@ -138,6 +148,9 @@ class AnonymizedCopies:
     def sweep_later(self) -> None:
         """``sweep``, in a thread of its own, if there is something to do."""
         now = self._clock.monotonic()
+        if now >= self._next_search and now - self._began < MADE_AGAIN and self._all()[1]:
+            # What Orthanc made once more after its restart has the UID of a copy that was deleted before.
+            self._change("UPDATE copies SET deleted = 0")
         if not self._rows(
             _UNWANTED + ("" if now >= self._next_search else " AND study IS NOT NULL") + " LIMIT 1"
         ):
@@ -162,7 +175,7 @@ class AnonymizedCopies:
             )
 
     def _remove(self, row: sqlite3.Row) -> None:
-        studies = [row["study"]] if row["study"] is not None else self._found(row["uid"])
+        studies = self._found(row["uid"])
         for study in studies:
             try:
                 self._delete(f"/studies/{study}")

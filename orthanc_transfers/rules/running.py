@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -162,7 +162,7 @@ class RunningJobs:
         elif rule.compare is not None:
             threads.start("transfers-rules-mirror", partial(self._mirror, transfer, rule, entry, peer))
         else:
-            return self._submit(transfer, rule, entry.resource, peer)
+            return self._submit(transfer, rule, [entry.resource], peer)
         return None
 
     def _mirror(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> None:
@@ -170,7 +170,7 @@ class RunningJobs:
         if self._is_there(peer, entry.resource):
             self._tell(transfer, JobEnd(succeeded=True))
         else:
-            self._submit(transfer, rule, entry.resource, peer)
+            self._submit(transfer, rule, [entry.resource], peer)
 
     def _submit_copy(self, transfer: str, rule: Rule, entry: Entry, peer: str, wanted: Anonymization) -> None:
         try:
@@ -182,9 +182,9 @@ class RunningJobs:
         else:
             self._submit(transfer, rule, copy, peer)
 
-    def _submit(self, transfer: str, rule: Rule, resource: Resource, peer: str) -> str | None:
+    def _submit(self, transfer: str, rule: Rule, resources: Sequence[Resource], peer: str) -> str | None:
         try:
-            wanted = TransferRequest.parse(rule.request(resource, peer, transfer))
+            wanted = TransferRequest.parse(rule.request(resources, peer, transfer))
             # The queue knows what is to be sent, should a power failure take the job.
             job = str(self._submission.send(wanted, follow=True, durable=False)["ID"])
         except TransferError as error:

@@ -20,6 +20,7 @@ from tests.support import dicom_data
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import StatusError
 from tests.support.orthanc_server import OrthancServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 
@@ -78,6 +79,15 @@ class Copies:
             raise HostError(f"{method} {path}: {answer.status_code}", 17 if answer.status_code == 404 else 1)
         return answer.content
 
+    def make(
+        self, entry: int, study: str, wanted: Anonymization, by: AnonymizedCopies | None = None
+    ) -> Resource:
+        """The study of the instances that are to be sent."""
+        made = (by or self.copies).make(entry, study, wanted)
+        (found,) = {self.server.get(f"instances/{one.id}/study")["ID"] for one in made}
+        assert len({one.id for one in made}) == len(self.server.get(f"studies/{study}/instances"))
+        return Resource(Level.STUDY, found)
+
     def entry(self, number: int, state: str) -> None:
         with self.database.writing() as writer:
             writer.execute(
@@ -107,7 +117,7 @@ def copies(server: OrthancServer, tmp_path: Path) -> Copies:
 
 def test_a_copy_is_made_once_and_deleted_once_its_entry_has_ended(copies: Copies, study: str) -> None:
     copies.entry(1, "Running")
-    copy = copies.copies.make(1, study, WANTED)
+    copy = copies.make(1, study, WANTED)
     tags = copies.server.get(f"studies/{copy.id}")
     assert tags["PatientMainDicomTags"]["PatientName"].startswith("Anonymized")
     assert tags["MainDicomTags"]["StudyDescription"] == "Made-up CT"
@@ -115,7 +125,7 @@ def test_a_copy_is_made_once_and_deleted_once_its_entry_has_ended(copies: Copies
     copies.copies.sweep()
     copies.entry(1, "Waiting")
     # Another attempt, maybe of another process.
-    assert copies.start().make(1, study, WANTED) == copy
+    assert copies.make(1, study, WANTED, copies.start()) == copy
     copies.entry(1, "Done")
     copies.copies.sweep()
     assert copies.server.get("studies") == [study]
@@ -135,7 +145,7 @@ def test_no_rule_takes_a_copy_for_something_new(copies: Copies, study: str) -> N
     originals = levels(study)
     assert not any(map(copies.copies.is_copy, originals))
     copies.entry(1, "Running")
-    copy = copies.copies.make(1, study, WANTED)
+    copy = copies.make(1, study, WANTED)
     made = levels(copy.id)
     for known in (copies.copies, copies.start()):
         assert all(map(known.is_copy, made))
@@ -154,21 +164,21 @@ def test_what_a_crash_left_is_found_by_its_uid(copies: Copies, study: str) -> No
     copies.entry(1, "Running")
     copies.dies = True
     with pytest.raises(KeyboardInterrupt):
-        copies.copies.make(1, study, WANTED)
+        copies.make(1, study, WANTED)
     copies.dies = False
     (left,) = set(copies.server.get("studies")) - {study}
     after = copies.start()
     assert after.is_copy(Resource(Level.STUDY, left))
     after.sweep()
     assert left in copies.server.get("studies")  # its entry is tried again
-    copy = after.make(1, study, WANTED)
+    copy = copies.make(1, study, WANTED, after)
     assert set(copies.server.get("studies")) == {study, copy.id}
     assert copy.id != left
 
     copies.dies = True
     copies.entry(2, "Running")
     with pytest.raises(KeyboardInterrupt):
-        copies.copies.make(2, study, WANTED)
+        copies.make(2, study, WANTED)
     copies.dies = False
     copies.entry(1, "Dropped")
     copies.entry(2, "Dropped")
@@ -178,7 +188,7 @@ def test_what_a_crash_left_is_found_by_its_uid(copies: Copies, study: str) -> No
 
 def test_a_study_that_grew_is_copied_anew(copies: Copies, study: str) -> None:
     copies.entry(1, "Running")
-    first = copies.copies.make(1, study, Anonymization("modify", {"Replace": {"PatientName": "x"}}))
+    first = copies.make(1, study, Anonymization("modify", {"Replace": {"PatientName": "x"}}))
     uid = copies.server.get(f"studies/{study}")["MainDicomTags"]["StudyInstanceUID"]
     for data in dicom_data.ct_study(1, size=16, name="Doe^Jane"):
         other = copies.server.upload(data)
@@ -190,7 +200,7 @@ def test_a_study_that_grew_is_copied_anew(copies: Copies, study: str) -> None:
     ).content
     copies.server.upload(more)
     copies.server.delete(f"studies/{other['ParentStudy']}")
-    second = copies.copies.make(1, study, Anonymization("modify", {"Replace": {"PatientName": "x"}}))
+    second = copies.make(1, study, Anonymization("modify", {"Replace": {"PatientName": "x"}}))
     assert second != first
     assert set(copies.server.get("studies")) == {study, second.id}
     assert len(copies.server.get(f"studies/{second.id}/instances")) == 5
@@ -199,17 +209,17 @@ def test_a_study_that_grew_is_copied_anew(copies: Copies, study: str) -> None:
 def test_what_orthanc_refuses_is_said(copies: Copies, study: str) -> None:
     copies.entry(1, "Running")
     with pytest.raises(HostError, match=f"Orthanc cannot anonymize study {study} as its rule says"):
-        copies.copies.make(1, study, Anonymization("anonymize", {"Keep": ["No tag"]}))
+        copies.make(1, study, Anonymization("anonymize", {"Keep": ["No tag"]}))
     copies.entry(1, "Failed")
     copies.copies.sweep()
     assert copies.server.get("studies") == [study]
     with pytest.raises(UnknownResource):
-        copies.copies.make(1, "0" * 8, WANTED)
+        copies.make(1, "0" * 8, WANTED)
 
 
 def test_one_that_is_gone_already_is_no_error(copies: Copies, study: str) -> None:
     copies.entry(1, "Running")
-    copy = copies.copies.make(1, study, WANTED)
+    copy = copies.make(1, study, WANTED)
     copies.server.delete(f"studies/{copy.id}")
     with pytest.raises(StatusError):
         copies.server.get(f"studies/{copy.id}")
@@ -217,3 +227,26 @@ def test_one_that_is_gone_already_is_no_error(copies: Copies, study: str) -> Non
     copies.copies.sweep()
     copies.copies.sweep()
     assert copies.server.get("studies") == [study]
+
+
+def test_what_orthanc_makes_once_more_is_not_sent_and_is_deleted(copies: Copies, study: str) -> None:
+    copies.entry(1, "Running")
+    copy = copies.make(1, study, WANTED)
+    uid = copies.server.get(f"studies/{copy.id}")["MainDicomTags"]["StudyInstanceUID"]
+    patient = copies.server.get(f"studies/{copy.id}")["PatientMainDicomTags"]["PatientID"]
+
+    def again() -> None:
+        """As an Orthanc does that was killed before it had saved that its job had ended."""
+        request = {**WANTED.request(uid), "Replace": {"StudyInstanceUID": uid, "PatientID": patient}}
+        copies.server.post(f"studies/{study}/anonymize", request)
+
+    again()
+    assert len(copies.server.get(f"studies/{copy.id}/instances")) == 8
+    after = copies.start()
+    assert len(after.make(1, study, WANTED)) == 4
+    copies.entry(1, "Done")
+    after.sweep()
+    assert copies.server.get("studies") == [study]
+    again()
+    copies.start().sweep_later()
+    wait_until(lambda: copies.server.get("studies") == [study], "what was made again to be deleted")
