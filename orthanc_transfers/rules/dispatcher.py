@@ -138,6 +138,8 @@ class Dispatcher:
                 delay = self._turn()
                 self.obstacle = None
             except (sqlite3.Error, OSError, TransferError) as error:
+                if self._closed:
+                    return
                 if self.obstacle is None:
                     log.warning("the queue of rules cannot be worked off now, it is tried again: %s", error)
                 self.obstacle = str(error)
