@@ -52,24 +52,6 @@ def servers(both: Pair, clock: WrongClock) -> Iterator[Pair]:
     b.clear()
 
 
-def test_a_wrong_clock_neither_gives_up_nor_hammers(servers: Pair, clock: WrongClock) -> None:
-    a, b = servers
-    b.stop()
-    set_rule(a, Retry="7d")
-    arrived = study(a)
-    wait_until(lambda: [one["Attempts"] for one in queue(a)] == [1], "it was tried")
-    clock.days(400)
-    wait_until(lambda: queue(a)[0]["Attempts"] == 2, "it is tried again")
-    clock.days(0)
-    a.restart()
-    (waiting,) = wait_until(lambda: queue(a), "the queue is there again")
-    # In seconds in which the clock said that years went by.
-    assert waiting["Attempts"] <= 5
-    b.start()
-    wait_ended(a, arrived)
-    assert has(b, [arrived])
-
-
 def test_all_that_waited_goes_once_the_peer_is_back(servers: Pair) -> None:
     a, b = servers
     b.stop()
@@ -106,6 +88,24 @@ def test_a_daily_time(servers: Pair, clock: WrongClock) -> None:
     wait_ended(a, second)
     # What was sent, and has not changed since, is not sent again.
     assert states(a, before) == ["Done"]
+
+
+def test_a_wrong_clock_neither_gives_up_nor_hammers(servers: Pair, clock: WrongClock) -> None:
+    a, b = servers
+    b.stop()
+    set_rule(a, Retry="7d")
+    arrived = study(a)
+    wait_until(lambda: [one["Attempts"] for one in queue(a)] == [1], "it was tried")
+    clock.days(400)
+    wait_until(lambda: queue(a)[0]["Attempts"] == 2, "it is tried again")
+    clock.days(0)
+    a.restart()
+    (waiting,) = wait_until(lambda: queue(a), "the queue is there again")
+    # In seconds in which the clock said that years went by.
+    assert waiting["Attempts"] <= 5
+    b.start()
+    wait_ended(a, arrived)
+    assert has(b, [arrived])
 
 
 @pytest.fixture
