@@ -128,10 +128,8 @@ class InstanceIndex:
             return {}
         try:
             return self._find(resource, cancellation, _SOME if wanted <= _FEW else None)
-        except HostError as error:
-            if error.absent:
-                return {}
-            raise
+        except HostError:
+            return {}  # it was deleted meanwhile; whatever else it is, each is asked for by itself then
 
     def _add_each(
         self, identifiers: Iterable[str], found: dict[str, IndexedFile], cancellation: Cancellation
