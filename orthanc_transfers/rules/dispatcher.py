@@ -70,6 +70,7 @@ class Dispatcher:
         max_jobs: int,
         retention_days: float,
         look: Callable[[], bool],
+        take_changes: Callable[[], object] = lambda: None,
     ) -> None:
         self._book = book
         self._queue = queue
@@ -83,6 +84,7 @@ class Dispatcher:
         self._max_jobs = max_jobs
         self._retention = retention_days * 86400
         self._look = look
+        self._take_changes = take_changes
         self._holds = Holds(self._now)
         self._outcomes = Outcomes(self._holds, self._now)
         self._running = running(self._now, self.wake)
@@ -153,6 +155,7 @@ class Dispatcher:
     def _turn(self) -> float | None:
         """Do what can be done now; returns the seconds until there is more, ``None`` for an event only."""
         self._recover()
+        self._take_changes()
         more = self._check_filters()
         now = self._now()
         due = now >= self._next_look

@@ -1,7 +1,7 @@
 """Takes Orthanc's changes into the queue, from Orthanc's own list: so none is lost with a process or taken twice.
 
 Orthanc's callback only says that there is something new in the list. What is read is queued, and how far it was read
-is kept in the same transaction, which is synced before the callback returns; what came meanwhile is in the next one.
+is kept in the same synced transaction, by the thread that works the queue off; what came meanwhile is in the next one.
 """
 
 from __future__ import annotations

@@ -101,6 +101,7 @@ class RuleService:
             max_jobs=settings.max_rule_jobs,
             retention_days=settings.report_retention,
             look=self._look,
+            take_changes=self._take_changes,
         )
         self._scans = Scans(
             self._book, self._queue, self._database, self._matching, orthanc, clock, self._dispatcher.minute
@@ -164,16 +165,25 @@ class RuleService:
         self._database.close()
 
     def _changed(self) -> None:
-        """Orthanc tells of a change: what it means is on disk when this returns."""
-        if self._closed:
-            return
+        """Orthanc tells of a change. Asks nothing of Orthanc, and waits for nothing.
+
+        Its thread of changes holds a lock here for which the submission of a job waits, while that holds the one for
+        which each question to Orthanc waits (1.10.1). Nothing is lost: the next start finds all changes since those in
+        the queue.
+        """
+        self._behind = True
+        self._dispatcher.wake()
+
+    def _take_changes(self) -> bool:
+        """Queue what has changed, in the dispatcher's thread; returns whether it concerns a rule."""
+        if not self._behind:
+            return False
+        self._behind = False
         try:
-            if self._intake.catch_up():
-                self._dispatcher.wake()
-        except (sqlite3.Error, OSError, HostError) as error:
-            if not self._behind:
-                log.warning("a change cannot be queued for the rules now, it is tried again: %s", error)
+            return self._intake.catch_up() > 0
+        except (sqlite3.Error, OSError, HostError):
             self._behind = True
+            raise
 
     def ended(self, record: TransferRecord) -> None:
         """A job of this Orthanc has ended. Never blocks."""
@@ -181,14 +191,10 @@ class RuleService:
 
     def _look(self) -> bool:
         """Now and then, in the dispatcher's thread."""
-        more = False
         self._intake.settle()
-        if self._behind:
-            more = self._intake.catch_up() > 0
-            self._behind = False
         self._copies.sweep_later()
         self._mirrors.look()
-        return self._scans.look() or more
+        return self._scans.look()
 
     def _mirrored(self, entry: Entry) -> str | None:
         return self._mirrors.sent(entry)
