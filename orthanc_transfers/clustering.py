@@ -21,10 +21,14 @@ from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.rest.all_nodes import AllNodes
 from orthanc_transfers.rest.handing_on import HandingOn
 from orthanc_transfers.rest.http import Handler, RouteTable
+from orthanc_transfers.runtime import files
 
 if TYPE_CHECKING:
     from orthanc_transfers.cluster.cluster import Cluster
     from orthanc_transfers.cluster.job_keeper import JobKeeper
+
+_NUMBER = "node"
+"""File with the number of this server's last start."""
 
 _CONNECTIONS = 16
 """Kept to each other node."""
@@ -65,6 +69,23 @@ class Clustering:
     def store(self, store: InstanceStore) -> InstanceStore:
         """Orthanc as a store of DICOM files, whose index may be away for a while."""
         return store if self._cluster is None else self._cluster.waiting_store(store)
+
+    def reclaim(self, registry: Registry, pushes: PushService) -> None:
+        """Go on with what an earlier start of this server had, but for what others have taken over meanwhile.
+
+        To be called before anything is resumed. Raises ``ConfigurationError``.
+        """
+        if self._cluster is None:
+            return
+        ownership, file = self._cluster.ownership, self.home / _NUMBER
+        try:
+            earlier = file.read_text()
+        except FileNotFoundError:
+            earlier = ""
+        if earlier.isdecimal():
+            mine = ownership.reclaim(int(earlier))
+            pushes.abandon(registry.keep_only(mine))
+        files.replace(file, str(ownership.node.number).encode(), synced=True)
 
     def keep_jobs(self, jobs: JobQueue, reload: Callable[[str, dict[str, Any]], Job]) -> None:
         """Let other nodes go on with the jobs of this one, should it not come back; and the other way round."""

@@ -6,12 +6,13 @@ Every method may be called from several threads at once, and may block; none is 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.disk_room import OrthancDisks
+from orthanc_transfers.core.extras import Extra, Kind
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
 from orthanc_transfers.core.rule_filter import Facts, Wanted
 from orthanc_transfers.core.storage_limits import Kept, StorageLimits
@@ -100,6 +101,54 @@ class InstanceStore(Protocol):
 
     def transfer_syntax(self, identifier: str) -> str | None:
         """UID of the transfer syntax of a stored instance, ``None`` if unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a resource has now: a label, the value of a metadata, or an attachment."""
+
+    md5: str = ""
+    """Of an attachment."""
+    data: bytes = b""
+    """Of a metadata."""
+    revision: str = ""
+    """What Orthanc's ``If-Match`` takes; empty for labels."""
+
+
+class ExtrasStore(Protocol):
+    """What this Orthanc keeps of its resources beside DICOM. ``Extra.number`` is that of this Orthanc."""
+
+    name: str
+    """Of this Orthanc, as it is told to receivers."""
+
+    kinds: frozenset[Kind]
+    """Those that its version knows."""
+
+    def listed(
+        self, resources: Sequence[Resource], kinds: Collection[Kind], cancellation: Cancellation
+    ) -> tuple[list[Extra], list[str]]:
+        """What these resources, those below and those above them have; and sentences on what cannot be transferred.
+
+        Raises ``Canceled``, ``HostError``.
+        """
+
+    def resolved(self, extra: Extra) -> Extra | str:
+        """A sender's item with its number here; or why it cannot have one, in a sentence."""
+
+    def holds_any(self, resource: Resource, instances: Container[str], cancellation: Cancellation) -> bool:
+        """Whether a resource is stored, and one of the instances is, or belongs to it. Raises ``Canceled``."""
+
+    def held(self, extra: Extra) -> Held | None:
+        """What is there in its place; ``None`` if nothing is, or its resource is not stored. Raises ``HostError``."""
+
+    def attachment(self, resource: Resource, number: int) -> bytes:
+        """Raises ``UnknownResource``, ``HostError``."""
+
+    def put(self, extra: Extra, data: Buffer, instead: Held | None) -> None:
+        """Store an item where ``instead`` was. Raises ``Conflict`` if that has changed since, ``HostError``."""
+
+    def remove(self, extra: Extra, instead: Held) -> None:
+        """Take an item away. Raises ``Conflict`` if it has changed since, ``HostError``."""
 
 
 class Capacity(Protocol):

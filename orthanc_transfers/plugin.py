@@ -14,6 +14,7 @@ from orthanc_transfers.clustering import Clustering
 from orthanc_transfers.core.bandwidth_limits import BandwidthLimits
 from orthanc_transfers.core.codec import Codec, rule_out
 from orthanc_transfers.core.errors import ConfigurationError
+from orthanc_transfers.core.extras import Accepted
 from orthanc_transfers.core.json_fields import MAX_NAME
 from orthanc_transfers.core.orthanc_version import READ_ONLY, at_least
 from orthanc_transfers.core.peers import parse_peers
@@ -26,6 +27,7 @@ from orthanc_transfers.host.capacity import OrthancCapacity
 from orthanc_transfers.host.cpu import why_no_numpy
 from orthanc_transfers.host.disks import HostDisks
 from orthanc_transfers.host.durability import Durability
+from orthanc_transfers.host.extras_store import OrthancExtras
 from orthanc_transfers.host.file_paths import native_path, path_option
 from orthanc_transfers.host.job_durability import JobDurability
 from orthanc_transfers.host.jobs import JobEngine
@@ -45,6 +47,7 @@ from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.study_texts import OrthancTexts
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
+from orthanc_transfers.jobs.late_undo import LateUndos
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.submission import Submission
@@ -58,6 +61,7 @@ from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.net.throttle import Throttle
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.registry import Registry
@@ -65,6 +69,7 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import HISTORY, RULES, SENT, SETTINGS, Staging
 from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS, ConnectionBudget
+from orthanc_transfers.rest.extras_routes import ExtrasRoutes
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.page_routes import PageRoutes
 from orthanc_transfers.rest.peer_routes import PeerRoutes
@@ -147,6 +152,11 @@ class Plugin:
         # Receiving
         home = self._clustering.home
         limits = StorageLimits.parse(configuration)
+        self._extras = ExtrasPolicy(
+            OrthancExtras(sdk, configuration),
+            Accepted.of(settings.accept_metadata),
+            settings.origin_metadata,
+        )
         reports = Reports(home / "reports", settings.report_retention, clock)
         staging = self._staging = Staging(
             home,
@@ -164,9 +174,11 @@ class Plugin:
             read_only=bool(configuration.get("ReadOnly")) and at_least(sdk.version, READ_ONLY),
             capacity=OrthancCapacity(sdk, limits),
             ownership=self._clustering.ownership,
+            extras=self._extras,
         )
         self._push_metrics = PushMetrics()
         self._pushes = PushService(self._registry, settings, clock, self._push_metrics)
+        self._clustering.reclaim(self._registry, self._pushes)
 
         # The ledger of all transfers
         self._texts = Texts(OrthancTexts(sdk), clock)
@@ -204,6 +216,8 @@ class Plugin:
             name=str(configuration.get("Name") or "")[:MAX_NAME] or None,
             ended=self._ended,
             begun_anew=self._ledger.begun_anew,
+            extras=self._extras,
+            transcode=sdk.transcode,
         )
 
         # Routes
@@ -219,6 +233,8 @@ class Plugin:
             self._closing,
             budget,
             WholePulls(self._chunk_reader, bucket_size=settings.bucket_size, max_at_once=budget.total),
+            LateUndos(self._services, self._ledger.correct).refreshed,
+            self._extras.announced,
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
         self._page_routes = PageRoutes(
@@ -261,6 +277,7 @@ class Plugin:
             SettingsRoutes(self._services.settings, self._throttle),
             ActionRoutes(Steering(jobs, self._services, self._ledger, active)),
             RuleRoutes(rules),
+            ExtrasRoutes(self._extras, self._pushes, self._closing),
         )
         Router(self._sdk).register(self._clustering.spread(table))
         log.warning("transfers accelerator %s is loaded", __version__)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
 import textwrap
+from unittest.mock import Mock
 
 import pytest
 
 from orthanc_transfers.core.cluster_settings import ClusterSettings
 from orthanc_transfers.core.settings import Settings, parse_settings
+from orthanc_transfers.rest.routes import routes
 from tests.support.dicom_data import small_instances
 from tests.support.orthanc_server import CHECKOUT, OrthancServer
 
@@ -77,3 +80,31 @@ def test_the_table_of_options_is_complete_and_has_the_defaults() -> None:
     defaults = {name: cluster[name] for name in ("Enabled", "SharedStaging", "AdoptAfter")}
     assert list(defaults.values()) == ["`true`", "`true`", str(ClusterSettings().adopt_after)]
     assert parse_settings({"Cluster": dict.fromkeys(set(cluster) - set(defaults), "")})
+
+
+OF_PEERS = (
+    "/transfers/lookup",
+    "/transfers/chunks",
+    "/transfers/push",
+    "/transfers/v2/",
+    "/transfers/capabilities",
+)
+"""Routes that peers call, with a user of their own."""
+
+
+def test_the_permissions_are_about_every_route_that_a_user_calls() -> None:
+    (block,) = re.findall(r'^\{\n  "Authorization".*?^\}', README, re.MULTILINE | re.DOTALL)
+    written = json.loads(block)["Authorization"]
+    asked = set()
+    for route in routes(*(Mock() for _ in inspect.signature(routes).parameters)):
+        # What a path may have or not, it has.
+        path = re.sub(r"\((?!\?)[^()]*\)", "0", re.sub(r"\(\?:([^()]*)\)\?", r"\1", route.pattern))
+        if path.startswith("/transfers/") and not path.startswith(OF_PEERS):
+            asked |= {(method.lower(), path) for method in route.methods}
+    assert len(asked) > 10
+    assert [
+        (method, path)
+        for method, path in sorted(asked)
+        if not path.startswith(tuple(written["UncheckedFolders"]))
+        and not any(method == verb and re.search(what, path) for verb, what, _ in written["ExtraPermissions"])
+    ] == []

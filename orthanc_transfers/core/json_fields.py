@@ -67,12 +67,18 @@ def string_field(body: Mapping[str, Any], key: str) -> str:
     value = required_field(body, key)
     if not isinstance(value, str):
         raise BadFile(f'"{key}" must be a string, and is {shown(value)}')
+    if not is_text(value):
+        raise BadFile(f'"{key}" is not text: {shown(value)}')
+    return value
+
+
+def is_text(value: str) -> bool:
+    """Whether it has no half of a pair of UTF-16, which JSON can write, but no path, header or log."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        # Half a pair of UTF-16, which JSON can write, but no path, header or log.
-        raise BadFile(f'"{key}" is not text: {shown(value)}') from None
-    return value
+        return False
+    return True
 
 
 def natural_number(value: Any, name: str) -> int:
@@ -89,6 +95,22 @@ def decimal_string(value: Any, key: str) -> int:
         if number <= MAX_SIZE:
             return number
     raise BadFile(f'"{key}" must be a string of decimal digits, below 2^63, and is {shown(value)}')
+
+
+def flag_field(body: Mapping[str, Any], key: str) -> bool:
+    """``False`` if it is absent."""
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise BadFile(f'"{key}" must be true or false, and is {shown(value)}')
+    return value
+
+
+def string_items(body: Mapping[str, Any], key: str) -> list[str]:
+    """An array of strings; empty if it is absent."""
+    items = json_array(body.get(key, []), f'"{key}"')
+    if not all(isinstance(item, str) for item in items):
+        raise BadFile(f'"{key}" must be an array of strings')
+    return items
 
 
 def path_field(body: Mapping[str, Any]) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orthanc_transfers.core.codec import Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.extras import ExtrasWanted
 from orthanc_transfers.core.json_fields import (
     array_field,
     compression_field,
@@ -30,6 +31,7 @@ from orthanc_transfers.core.json_fields import (
 )
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resource
 from orthanc_transfers.core.safe_json import MAX_NESTING
+from orthanc_transfers.core.transfer_syntaxes import transcode_field
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
 """Header: what the sender calls its transfer."""
@@ -52,6 +54,10 @@ class TransferRequest:
     priority: int = 0
     sender_transfer_id: str | None = None
     originator: str | None = None
+    extras: ExtrasWanted = field(default_factory=ExtrasWanted)
+    """What travels besides DICOM."""
+    transcode: str | None = None
+    """UID of the transfer syntax in which it is sent; ``None``: as it is stored."""
 
     @classmethod
     def parse(cls, value: Any) -> TransferRequest:
@@ -67,6 +73,8 @@ class TransferRequest:
             priority=_priority(body),
             sender_transfer_id=_header_value(body, "SenderTransferID"),
             originator=string_field(body, "Originator") if "Originator" in body else None,
+            extras=ExtrasWanted.parse(body),
+            transcode=transcode_field(body),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +88,9 @@ class TransferRequest:
             value["SenderTransferID"] = self.sender_transfer_id
         if self.originator is not None:
             value["Originator"] = self.originator
-        return value
+        if self.transcode is not None:
+            value["Transcode"] = self.transcode
+        return {**value, **self.extras.to_json()}
 
 
 def parse_resources(value: Any) -> tuple[Resource, ...]:

@@ -13,10 +13,12 @@ from typing import Any
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import LEVEL, SLOW_LINK_LEVEL, Codec, Compression
 from orthanc_transfers.core.errors import BadFile, BadRequest
+from orthanc_transfers.core.extras import Accepted
 from orthanc_transfers.core.json_fields import (
     array_field,
     compression_field,
     decimal_string,
+    flag_field,
     instances_field,
     instances_to_json,
     json_object,
@@ -28,6 +30,7 @@ from orthanc_transfers.core.json_fields import (
     required_field,
     shown,
     string_field,
+    string_items,
 )
 from orthanc_transfers.core.model import Chunk, Manifest, PushState
 from orthanc_transfers.core.paths import push_v2
@@ -78,6 +81,8 @@ class Capabilities:
     """Whether the list of a lookup may come with the bytes of all its instances: see ``WHOLE_HEADER``."""
     measurable: bool = False
     """Whether it has the routes that measure the link: ``paths.MEASURE``."""
+    extras: Accepted | None = None
+    """What it takes besides DICOM; ``None``: it does not know of that."""
     max_connections: int | None = None
     """Connections that it can spare for all transfers together; 0: as ``CONNECTIONS_HEADER``; ``None``: unknown."""
 
@@ -96,13 +101,14 @@ class Capabilities:
             string_field(body, "Originator"),
             _codecs(body),
             natural_number(required_field(body, "MaxBodySize"), '"MaxBodySize"'),
-            _flag(body, "Growing"),
-            _flag(body, "Parts"),
+            flag_field(body, "Growing"),
+            flag_field(body, "Parts"),
             _headers(body),
-            _flag(body, "PatientsWanted"),
-            _flag(body, "Whole"),
-            _flag(body, "WholePulls"),
-            _flag(body, "Measurable"),
+            flag_field(body, "PatientsWanted"),
+            flag_field(body, "Whole"),
+            flag_field(body, "WholePulls"),
+            flag_field(body, "Measurable"),
+            _accepted(body),
             natural_number(body["MaxConnections"], '"MaxConnections"') if "MaxConnections" in body else None,
         )
 
@@ -125,6 +131,8 @@ class Capabilities:
             value["WholePulls"] = True
         if self.measurable:
             value["Measurable"] = True
+        if self.extras is not None:
+            value["Extras"] = self.extras.names()
         return {**value, "PatientsWanted": True} if self.patients_wanted else value
 
 
@@ -327,6 +335,12 @@ def _headers(body: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(names)
 
 
+def _accepted(body: Mapping[str, Any]) -> Accepted | None:
+    if "Extras" not in body:
+        return None
+    return Accepted.of(string_items(body, "Extras"))
+
+
 def _codecs(body: Mapping[str, Any]) -> tuple[Codec, ...]:
     names = array_field(body, "Codecs")
     if not all(isinstance(name, str) for name in names):
@@ -339,13 +353,6 @@ def _level(body: Mapping[str, Any]) -> int:
     if level not in (LEVEL, SLOW_LINK_LEVEL):
         raise BadRequest(f'"Level" must be {LEVEL} or {SLOW_LINK_LEVEL}, and is {shown(level)}')
     return level
-
-
-def _flag(body: Mapping[str, Any], key: str) -> bool:
-    value = body.get(key, False)
-    if not isinstance(value, bool):
-        raise BadFile(f'"{key}" must be true or false, and is {shown(value)}')
-    return value
 
 
 def _range(value: Any) -> Range:

@@ -7,6 +7,9 @@ import re
 READ_ONLY = (1, 12, 5)
 """The first version that knows the option ``ReadOnly``; those before ignore it."""
 
+LABELS = (1, 12, 0)
+"""The first version that has labels."""
+
 
 def at_least(version: str, least: tuple[int, int, int]) -> bool:
     """Whether Orthanc's ``version`` ("1.12.5", "1.12.5+dfsg", "mainline-2c1f") is ``least`` or later.

@@ -51,6 +51,8 @@ CHUNKS_V2 = "/transfers/v2/chunks"
 PUSH_V1 = "/transfers/push"
 PUSH_V2 = "/transfers/v2/push"
 WHOLE_PUSH = "/transfers/v2/push/whole"
+EXTRAS = "/transfers/v2/extras"
+ATTACHMENTS = "/transfers/v2/attachments"
 MEASURE = "/transfers/v2/measure"
 
 
@@ -89,6 +91,11 @@ def run_rule(name: str) -> str:
     return f"{rule(name)}/run"
 
 
+def compare_rule(name: str) -> str:
+    """Compares with the destinations of a mirror."""
+    return f"{rule(name)}/compare"
+
+
 def measured_bytes(size: str) -> str:
     """So many made-up bytes."""
     return f"{MEASURE}/{size}"
@@ -124,6 +131,21 @@ def ranges(push: str, items: Iterable[Range]) -> str:
 def commit(push: str) -> str:
     """The commit of the push at the path ``push``."""
     return f"{push}/commit"
+
+
+def push_extras(push: str) -> str:
+    """What travels beside DICOM with the version-2 push at the path ``push``."""
+    return f"{push}/extras"
+
+
+def push_attachment(push: str, index: int | str, offset: int | str) -> str:
+    """Bytes of an attachment of the version-2 push at the path ``push``, from ``offset`` on."""
+    return f"{push}/attachments/{index}/{offset}"
+
+
+def attachment(resource: Resource, number: int, offset: int, size: int) -> str:
+    """Bytes of an attachment of a resource."""
+    return f"{ATTACHMENTS}{resource_path(resource)}/{number}/{offset}/{size}"
 
 
 def status(push: str, wait: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orthanc_transfers.core.anonymize import Anonymization
 from orthanc_transfers.core.errors import BadRequest
 from orthanc_transfers.core.json_fields import json_object, required_field, shown, string_field
 from orthanc_transfers.core.messages_v1 import TransferRequest
@@ -48,6 +49,7 @@ COARSENESS = (Level.INSTANCE, Level.SERIES, Level.STUDY, Level.PATIENT)
 _NAME = re.compile("[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")
 _LABEL = re.compile("[A-Za-z0-9_-]{1,64}")
 _METADATA = re.compile("[A-Za-z0-9_-]{1,64}")
+_EXAMPLE = '{"At": "22:00", "Days": "Mon-Fri"}'
 _FIRST_USER_METADATA = 1024
 _RETRY = re.compile("(0|[1-9][0-9]{0,5})([mhd])")
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -78,6 +80,8 @@ _KEYS = (
     "Anonymize",
     "Modify",
     "Notify",
+    "Compare",
+    "MirrorDeletes",
     *_OF_REQUEST,
 )
 
@@ -134,6 +138,12 @@ class Rule:
     """Seconds from the first attempt until it is given up."""
     after: After = field(default_factory=After)
     notify: Notify | None = None
+    anonymization: Anonymization | None = None
+    """A copy is sent in place of the original."""
+    compare: TimeOfWeek | None = None
+    """When all studies are compared with those of its destinations: what is missing there is queued."""
+    mirror_deletes: bool = False
+    """What it sent, and is deleted here, is deleted there as well: found by the comparison."""
 
     @classmethod
     def parse(cls, value: Any) -> Rule:
@@ -162,12 +172,17 @@ class Rule:
             retry=_retry(body),
             after=_after(body.get("After", {})),
             notify=Notify.parse(body["Notify"]) if "Notify" in body else None,
+            anonymization=Anonymization.parse(body),
+            compare=_time(body["Compare"]) if "Compare" in body else None,
+            mirror_deletes=_boolean(body, "MirrorDeletes", default=False),
         )
         # What a request takes, and says of what it does not.
         priority = TransferRequest.parse(rule.request(Resource(rule.level, ""), "", "")).priority
         object.__setattr__(rule, "priority", priority)
         if rule.after.delete and (rule.after.label or rule.after.metadata):
             raise BadRequest('"After" cannot both mark what was sent and delete it')
+        _check_copies(rule)
+        _check_mirror(rule)
         return rule
 
     def request(self, resource: Resource, peer: str, transfer: str) -> dict[str, Any]:
@@ -178,6 +193,11 @@ class Rule:
             "SenderTransferID": transfer,
             **{key: self.body[key] for key in _OF_REQUEST if key in self.body},
         }
+
+    @property
+    def finishes(self) -> bool:
+        """Whether something is to be done after it has sent something."""
+        return bool(self.after) or self.compare is not None
 
     def follows_changes(self) -> bool:
         """Whether changes of Orthanc trigger it."""
@@ -190,10 +210,52 @@ def name_of(value: Any) -> str | None:
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 
+def _check_copies(rule: Rule) -> None:
+    if rule.anonymization is None:
+        return
+    key = rule.anonymization.action.capitalize()
+    if rule.level is not Level.STUDY:
+        raise BadRequest(f'"{key}" needs "Level": "Study": copies are made of studies')
+    if rule.after.delete:
+        raise BadRequest(
+            f'"After" cannot delete with "{key}": the receiver confirms the copy, not the original'
+        )
+    if rule.compare is not None or rule.mirror_deletes:
+        raise BadRequest(f'"{key}" makes copies with other identifiers: nothing can be compared')
+
+
+def _check_mirror(rule: Rule) -> None:
+    if rule.mirror_deletes and rule.compare is None:
+        raise BadRequest('"MirrorDeletes" needs "Compare": that is when deletions are found')
+    if rule.compare is None:
+        return
+    if rule.level is not Level.STUDY:
+        raise BadRequest('"Compare" needs "Level": "Study": studies are compared')
+    if len(rule.destinations) > 1 and rule.deliver != ALL:
+        raise BadRequest(f'"Compare" needs one destination, or "Deliver": "{ALL}": else none of them has all')
+    if rule.after.delete:
+        raise BadRequest('"Compare" needs what was sent: "After" must not delete it')
+
+
+def _time(value: Any) -> TimeOfWeek:
+    found = _parse_time(value)
+    if found is None:
+        raise BadRequest(f'"Compare" must be a time like {_EXAMPLE}, and is {shown(value)}')
+    return found
+
+
 def _trigger(value: Any) -> tuple[str, TimeOfWeek | None]:
     if isinstance(value, str) and (value in CHANGES or value == BY_HAND):
         return value, None
-    example = '{"At": "22:00", "Days": "Mon-Fri"}'
+    time = _parse_time(value)
+    if time is not None:
+        return AT_A_TIME, time
+    raise BadRequest(
+        f'"Trigger" must be one of {", ".join(CHANGES)}, {BY_HAND}, or a time like {_EXAMPLE}, and is {shown(value)}'
+    )
+
+
+def _parse_time(value: Any) -> TimeOfWeek | None:
     if isinstance(value, dict) and "At" in value and set(value) <= {"At", "Days"}:
         minute = parse_clock(value["At"])
         days = value.get("Days", ALL_DAYS)
@@ -202,10 +264,8 @@ def _trigger(value: Any) -> tuple[str, TimeOfWeek | None]:
         except (ValueError, AttributeError, TypeError):
             minute = None
         if minute is not None and minute < DAY:
-            return AT_A_TIME, TimeOfWeek(days, minute)
-    raise BadRequest(
-        f'"Trigger" must be one of {", ".join(CHANGES)}, {BY_HAND}, or a time like {example}, and is {shown(value)}'
-    )
+            return TimeOfWeek(days, minute)
+    return None
 
 
 def _destinations(body: Mapping[str, Any]) -> tuple[str, ...]:

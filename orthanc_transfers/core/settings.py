@@ -80,6 +80,11 @@ class Settings:
     """What is sent by itself, as written: ``core/rule.py`` parses each, so that a bad one stops no other."""
     max_rule_jobs: int = 4
     """Jobs of rules in Orthanc's jobs engine at once."""
+    accept_metadata: tuple[str, ...] = ()
+    """What is taken from senders besides DICOM: ``Labels``, ``Metadata``, ``Attachments``, or single ones by name or
+    number."""
+    origin_metadata: int = 0
+    """Number of the metadata of series that says where a transferred one came from; 0: none does."""
     congestion_control: str = "auto"
     """TCP congestion control of our own sockets: ``auto`` (BBR where the kernel has it), ``system``, or a name."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
@@ -126,6 +131,8 @@ def _written(name: str, value: Any) -> Any:
         return cluster_to_json(value)
     if name == "Rules":
         return [hide_secrets(rule) for rule in value]
+    if name == "AcceptMetadata":
+        return list(value)
     if value is None:
         return 0  # a time-out
     unit = _UNITS.get(name, 1)
@@ -188,6 +195,22 @@ def _rules(value: Any) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
+def _accepted(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(name, str) and re.fullmatch("[0-9A-Za-z_-]{1,128}", name) for name in value
+    ):
+        raise ValueError(
+            'an array of "Labels", "Metadata", "Attachments", or names or numbers of single ones'
+        )
+    return tuple(value)
+
+
+def _origin(value: Any) -> int:
+    if type(value) is not int or not (value == 0 or 1024 <= value <= 65535):
+        raise ValueError("0 or the number of a user-defined metadata, from 1024 to 65535")
+    return value
+
+
 def _congestion_control(value: Any) -> str:
     # The kernel takes names of up to 15 characters (TCP_CA_NAME_MAX of linux/tcp.h is 16, with the final 0).
     if not isinstance(value, str) or not re.fullmatch("[a-z0-9_-]{1,15}", value):
@@ -239,6 +262,8 @@ _OPTIONS: dict[str, _Option] = {
     "BandwidthSchedule": _Option("bandwidth_schedule", parse_schedule),
     "Rules": _Option("rules", _rules),
     "MaxRuleJobs": _Option("max_rule_jobs", _integer(1, 1000)),
+    "AcceptMetadata": _Option("accept_metadata", _accepted),
+    "OriginMetadata": _Option("origin_metadata", _origin),
     "CongestionControl": _Option("congestion_control", _congestion_control),
     "Cluster": _Option("cluster", parse_cluster),
 }

@@ -34,6 +34,8 @@ class Durability:
         self._index = index
         self._storage = storage
         self._files_synced = files_synced
+        self._named: tuple[int, int] | None = None
+        """Device and inode of the log whose name was fsynced."""
         self._forcing = SharedCall(self._force)
 
     def force(self) -> None:
@@ -53,8 +55,13 @@ class Durability:
     def sync_index(self) -> None:
         """Make what Orthanc has written into its index so far durable. Raises ``OSError``."""
         with contextlib.suppress(FileNotFoundError):
-            sync(self._index / _LOG)
-            sync(self._index)
+            log = self._index / _LOG
+            found = os.stat(log)
+            sync(log)
+            # Its name is new only once, when Orthanc opens the index.
+            if self._named != (found.st_dev, found.st_ino):
+                sync(self._index)
+                self._named = found.st_dev, found.st_ino
 
 
 def _sync_all(folder: Path) -> None:

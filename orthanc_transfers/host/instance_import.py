@@ -23,14 +23,17 @@ _REASONS: dict[int, str] = {
 _ATTEMPTS = 3
 
 
-def import_instance(sdk: Sdk, data: Buffer) -> Imported:
-    """Import one DICOM file, without copying it on its way. Raises ``ImportRefused`` with the reason."""
+def import_instance(sdk: Sdk, data: Buffer) -> tuple[Imported, str | None]:
+    """Import one DICOM file, without copying it on its way. Returns also its series, if Orthanc says which.
+
+    Raises ``ImportRefused`` with the reason.
+    """
     if bytes(data[:2]) == b"PK":
         # Orthanc would unpack it and import whatever is inside.
         raise ImportRefused("it is a ZIP archive, not a DICOM file")
     try:
         answer = json.loads(_post(sdk, data))
-        return Imported(ImportStatus(answer["Status"]), str(answer["ID"]))
+        return Imported(ImportStatus(answer["Status"]), str(answer["ID"])), answer.get("ParentSeries")
     except HostError as error:
         reason = _REASONS.get(error.code) or f"Orthanc reports {sdk.describe(error.code)!r}"
         raise ImportRefused(f"{reason} (error {error.code})") from None

@@ -34,6 +34,9 @@ _DICOM = 1
 # Instances that are cheaper to ask for one by one.
 _FEW = 16
 
+# Instances imported lately whose series are remembered.
+_MAX_IMPORTED = 10_000
+
 # Of a series, to find a few instances among them.
 _SOME = 256
 
@@ -66,6 +69,14 @@ class InstanceIndex:
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
+        # Needs no lock: each use is a single operation of a dict.
+        self._imported: dict[str, str] = {}
+
+    def imported(self, identifier: str, series: str) -> None:
+        """An instance was imported into that series just now; to be asked about it later costs less then."""
+        if len(self._imported) >= _MAX_IMPORTED:
+            self._imported = {}
+        self._imported[identifier] = series
 
     def exists(self, resource: Resource) -> bool:
         """Whether it is stored."""
@@ -88,7 +99,7 @@ class InstanceIndex:
         that are not stored; and one that is stored leads to its whole series, which costs what one does.
         """
         found: dict[str, IndexedFile] = {}
-        first, few = (1, 0) if self._has_extended_find else (_FIRST_BATCH, _FEW)
+        first, few = (1, 0) if self.has_extended_find else (_FIRST_BATCH, _FEW)
         waiting, batch = (identifier for identifier in wanted if identifier not in found), first
         while len(asked := list(itertools.islice(waiting, batch))) > few:
             cancellation.check()
@@ -111,11 +122,16 @@ class InstanceIndex:
     ) -> Mapping[str, IndexedFile]:
         """Its files, or some of them if it has many more than are ``wanted``; none if it was deleted meanwhile."""
         resource = Resource(Level.SERIES, series)
-        if not self._has_extended_find:
+        if not self.has_extended_find:
             with contextlib.suppress(UnknownResource):
                 return dict(self.files_below(resource, cancellation))
             return {}
-        return self._find(resource, cancellation, _SOME if wanted <= _FEW else None)
+        try:
+            return self._find(resource, cancellation, _SOME if wanted <= _FEW else None)
+        except HostError as error:
+            if error.absent:
+                return {}
+            raise
 
     def _add_each(
         self, identifiers: Iterable[str], found: dict[str, IndexedFile], cancellation: Cancellation
@@ -131,7 +147,7 @@ class InstanceIndex:
     ) -> Iterator[tuple[str, IndexedFile]]:
         """The files of all instances below a resource. Raises ``UnknownResource``; ``Canceled``."""
         below = list(self.instances_below(resource.level, resource.id, cancellation))
-        at_once = self._find(resource, cancellation) if self._has_extended_find else {}
+        at_once = self._find(resource, cancellation) if self.has_extended_find else {}
         for identifier in below:
             cancellation.check()
             # One by one also those that a limit of the configuration (LimitFindInstances) cut off.
@@ -145,7 +161,7 @@ class InstanceIndex:
     ) -> dict[str, IndexedFile]:
         """Files below some resources, ``count`` or about as many, that Orthanc lists at once; none before 1.12.5."""
         found: dict[str, IndexedFile] = {}
-        if self._has_extended_find:
+        if self.has_extended_find:
             for resource in resources:
                 if resource.level is not Level.INSTANCE and len(found) < count:
                     found.update(self._find(resource, cancellation, count))
@@ -185,7 +201,7 @@ class InstanceIndex:
             raise
 
     @cached_property
-    def _has_extended_find(self) -> bool:
+    def has_extended_find(self) -> bool:
         """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
         system = json.loads(self._sdk.rest_get("/system"))
         return bool(system.get("Capabilities", {}).get("HasExtendedFind"))
@@ -219,7 +235,12 @@ class InstanceIndex:
         return found
 
     def _series_of(self, instances: Sequence[str]) -> dict[str, str]:
-        """Those instances that are stored, each with its series."""
+        """Those instances that are stored, each with its series; maybe also some that were deleted lately."""
+        if self.has_extended_find:
+            imported = self._imported
+            known = {one: imported[one] for one in instances if one in imported}
+            if len(known) == len(instances):
+                return known
         query = {"Resources": instances, "Level": "Instance", "Metadata": False}
         items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
         return {item["ID"]: item["ParentSeries"] for item in items}

@@ -3,12 +3,15 @@
 Orthanc 1.10.1 ends (a C++ exception leaves the SDK) when it cannot make a folder in its storage: no rights, a read-only
 or a full file system, no inodes. Later versions refuse the import. So a folder is really made, and removed: once a
 second, and before each import where the file system is nearly full. (1 ms measured, beside the 5 ms of an import;
-asking how full it is takes some µs.)
+asking how full it is takes some µs.) Those of its 256 folders that are there must be writable, too: a run of Orthanc as
+another user, root say, leaves such as are not, and the next file may belong there.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -21,6 +24,8 @@ _VALID = 1.0
 # Bytes and inodes, as free to others than root. With less, each import is preceded by a look.
 _ROOM = 64 * 1024 * 1024
 _INODES = 4096
+# Of the layout of Orthanc's ``FilesystemStorage``: ``ab/cd/abcd….``
+_SHARD = re.compile("[0-9a-f]{2}")
 
 
 class StorageCheck:
@@ -45,17 +50,31 @@ class StorageCheck:
                 os.rmdir(probe / "1")
             finally:
                 os.rmdir(probe)
+            self._require_writable()
         except FileNotFoundError:
             return  # Orthanc makes it, or has none
         except OSError as error:
             if self._elsewhere():
                 self._off = True
                 return
+            if error.errno in (errno.EACCES, errno.EPERM):
+                cure = "give it to the user as whom Orthanc runs"
+            else:
+                cure = "is the disk full, or read-only?"
+            folder = self._folder if error.filename is None else Path(error.filename)
+            folder = self._folder if folder.is_relative_to(probe) else folder
             raise ImportRefused(
-                f"Orthanc cannot write to its storage, {self._folder} ({error.strerror});"
-                " is the disk full, or read-only?"
+                f"Orthanc cannot write to its storage, {folder} ({error.strerror}); {cure}"
             ) from error
         self._next = time.monotonic() + _VALID
+
+    def _require_writable(self) -> None:
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if _SHARD.fullmatch(entry.name) and not os.access(
+                    entry.path, os.W_OK | os.X_OK, effective_ids=True
+                ):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), entry.path)
 
     def _roomy(self) -> bool:
         try:

@@ -229,7 +229,10 @@ class OrthancStore:
         """Import one file, without copying it on its way."""
         if self._storage_check is not None:
             self._storage_check.require()
-        return import_instance(self._sdk, data)
+        imported, series = import_instance(self._sdk, data)
+        if series is not None:
+            self._index.imported(imported.id, series)
+        return imported
 
     def remove(self, identifier: str) -> None:
         """Delete one instance, with those parents that are empty then."""

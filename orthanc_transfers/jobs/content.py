@@ -56,6 +56,14 @@ class TransferStatus:
     error: str | None = None
     peer_failed: bool = False
     report: dict[str, int] | None = field(default=None)
+    extras: dict[str, int] | None = None
+    """Labels, metadata and attachments that travel: how many of each kind."""
+    transcoded: int | None = None
+    """Instances that are sent in another transfer syntax than they are stored in."""
+    untranscoded: int | None = None
+    """Those that cannot be, and are sent as they are."""
+    not_transferred: list[str] = field(default_factory=list)
+    """What was asked for, or found, and cannot travel: sentences."""
 
     def set_totals(self, manifest: Manifest) -> None:
         """To be called when all the instances are listed."""
@@ -98,6 +106,10 @@ def describe(
         "Transaction": status.transaction,
         "Error": status.error,
         "Report": status.report,
+        "Extras": status.extras,
+        "TranscodedInstances": status.transcoded,
+        "NotTranscodedInstances": status.untranscoded or None,
+        "NotTransferred": list(status.not_transferred) or None,
     }
     content.update((key, value) for key, value in ours.items() if value is not None)
     return content

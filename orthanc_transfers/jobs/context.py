@@ -13,12 +13,13 @@ from orthanc_transfers.jobs.content import TransferStatus
 from orthanc_transfers.jobs.resume import ResumeState
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.net.body_limits import BodyLimit
-from orthanc_transfers.net.peer_client import PeerClient
+from orthanc_transfers.net.extras_client import ExtrasClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.auto_compression import AutoCompression
 from orthanc_transfers.pipeline.bucket_size import MAX_SIZE, BucketSize
 from orthanc_transfers.pipeline.concurrency import Concurrency
 from orthanc_transfers.pipeline.executor import BucketExecutor
+from orthanc_transfers.pipeline.near_compression import NearCompression
 from orthanc_transfers.pipeline.progress import Progress
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -34,7 +35,7 @@ class RunContext:
     status: TransferStatus
     cancellation: Cancellation
     transport: RetryingTransport
-    peer: PeerClient
+    peer: ExtrasClient
     """The peer, over ``transport``."""
     on_transaction: Callable[[str], None]
     """To be called with the receiver's identifier of the transfer."""
@@ -42,6 +43,10 @@ class RunContext:
     def body_limit(self) -> BodyLimit:
         """How large a request to the peer may be."""
         return self.services.body_limits.of(self.transport, self.services.settings.bucket_size)
+
+    def near_peer(self, *, sends: bool) -> NearCompression:
+        """What is known of the peer if it is near, for what is sent to it or fetched from it."""
+        return self.services.near_compressions.of(self.peer.name, self.transport.url, sends=sends)
 
     def compression(self, capabilities: Capabilities | None) -> Compression:
         """What the user asked for, as it is taken with a peer of these capabilities; shown in the job.
@@ -75,13 +80,14 @@ class RunContext:
             connections = announced if self.peer.connections is None else self.peer.connections
             return sys.maxsize if connections is None else connections
 
-        near_peer = self.services.near_compressions.of(self.peer.name, self.transport.url, sends=sends)
         concurrency = Concurrency(settings.threads, clock, round_trip, spare)
         return BucketExecutor(
             name,
             concurrency,
             BucketSize(settings.bucket_size, concurrency, max_size, round_trip, body_size),
-            AutoCompression(self.compression(capabilities), concurrency, clock, round_trip, near_peer),
+            AutoCompression(
+                self.compression(capabilities), concurrency, clock, round_trip, self.near_peer(sends=sends)
+            ),
             self.progress,
             self.cancellation,
             clock,

@@ -13,15 +13,23 @@ from orthanc_transfers.runtime import threads
 
 
 class Handshake:
-    """Asks for the capabilities of the peer of a run, in the background, as soon as it is made."""
+    """Asks for the capabilities of the peer of a run, in the background, as soon as it is made; not if known."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._capabilities = threads.Later("transfers-handshake", self._ask)
+        known = context.services.capabilities.recall(context.transport)
+        self._capabilities = (
+            threads.Later("transfers-handshake", self._ask)
+            if known is None
+            else threads.Later.of(self._take(known[0]))
+        )
 
     def _ask(self) -> Capabilities | None:
         context = self._context
-        capabilities = context.services.capabilities.capabilities(context.transport)
+        return self._take(context.services.capabilities.capabilities(context.transport))
+
+    def _take(self, capabilities: Capabilities | None) -> Capabilities | None:
+        context = self._context
         context.status.protocol = 1 if capabilities is None else 2
         if capabilities is not None:
             context.peer.connections = capabilities.max_connections

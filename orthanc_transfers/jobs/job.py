@@ -26,8 +26,9 @@ from orthanc_transfers.jobs.states import Event, State, after
 from orthanc_transfers.pipeline.progress import Progress
 from orthanc_transfers.runtime import threads
 
-POLLS = (0.005, 0.005, 0.01, *[0.02] * 9)
-"""Seconds before each look of a step for news of the worker thread, at most 200 ms together."""
+POLLS = (0.03, *[0.02] * 8)
+"""Seconds before each look of a step for news of the worker thread, at most 200 ms together. Not at once, for most
+transfers are over by then: each step makes Orthanc save the job, and ask it for all that it shows."""
 
 RELEASE = 1.0
 """Seconds that a stopping Orthanc waits for the worker thread."""

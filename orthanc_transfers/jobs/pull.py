@@ -21,6 +21,8 @@ from orthanc_transfers.core.messages_v2 import Capabilities, WholePull
 from orthanc_transfers.core.model import Beginning, Manifest, PushState, name_missing
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.extras import kinds, say_untransferable
+from orthanc_transfers.jobs.extras_pull import fetch_extras
 from orthanc_transfers.jobs.fetcher import Fetcher
 from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
@@ -65,11 +67,14 @@ class PullJob(TransferJob):
         limited = context.services.registry.limited
         growing = capabilities is not None and capabilities.growing and not (begun or limited)
         executor = context.executor(KIND, capabilities, sends=False)
-        whole = None if begun else whole_pull(context, capabilities, executor)
+        # What travels beside DICOM needs a folder.
+        beside = kinds(context, capabilities, sends=False)
+        whole = None if begun or beside else whole_pull(context, capabilities, executor)
         first = FIRST_INSTANCES if growing else None
         beginning, carried = _list(context, capabilities, first, whole)
         if not len(beginning.manifest):
             return
+        say_untransferable(context, capabilities, sends=False)
         try:
             _transfer(context, beginning, capabilities, executor, carried)
         except (Conflict, UnknownTransaction, Fenced):
@@ -237,6 +242,8 @@ class _Pull(Generic[T]):
                 if error.peer_status == 404:
                     check_one_server(self._context.peer)
                 raise
+            if self._capabilities is not None:
+                fetch_extras(self._context, self._capabilities, incoming)
             status.phase = "Importing"
             status.importing = incoming
             try:

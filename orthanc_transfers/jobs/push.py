@@ -8,11 +8,13 @@ from orthanc_transfers.core.storage_limits import check_sizes
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs import push_v1, push_v2
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.extras import say_untransferable
 from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.push_whole import fits
 from orthanc_transfers.jobs.resume import ResumeState, with_identifier
 from orthanc_transfers.jobs.services import Services
+from orthanc_transfers.jobs.transcoding import transcoding
 from orthanc_transfers.net.peer_client import PeerClient
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES
 from orthanc_transfers.runtime.threads import Later
@@ -25,16 +27,22 @@ class PushJob(TransferJob):
     bytes_key = "UploadedSizeMB"
 
     def work(self, context: RunContext) -> None:
+        context = transcoding(context)
         context.status.phase = "Listing"
         handshake = Handshake(context)
         resources, store = context.order.resources, context.services.store
         beginning = store.beginning(resources, FIRST_INSTANCES, context.cancellation)
         check_sizes(beginning.manifest)
-        whole = Later("transfers-listing", lambda: _list_all(context, beginning))
+        whole = (
+            Later.of(_list_all(context, beginning))
+            if beginning.whole
+            else Later("transfers-listing", lambda: _list_all(context, beginning))
+        )
         capabilities = handshake.capabilities()
         if capabilities is None or not (beginning.whole and fits(context, beginning.manifest, capabilities)):
             handshake.open_connections()
         if capabilities is None:
+            say_untransferable(context, None, sends=True)
             push_v1.Push(context, whole.result(context.cancellation)).run()
         else:
             push_v2.Push(context, beginning, whole, capabilities).run()

@@ -41,7 +41,7 @@ def keep_report(
         return  # the receiver is this very server
     if told is None and ask:
         told = _ask(context, identifier, len(manifest)).get("Instances")
-    rows = _rows(told)
+    rows = rows_of(told)
     # Version 1 tells no more than that it has them all.
     untold = "accepted" if outcome["State"] == "committed" else "not imported"
     report = CommitReport(
@@ -50,7 +50,7 @@ def keep_report(
         direction=SEND,
         peer=context.order.peer,
         created=began,
-        ending={**outcome, "Finished": services.clock.now()},
+        ending={**outcome, **_untold(context), "Finished": services.clock.now()},
         instances=[InstanceOutcome(one, *rows.get(one.id, (untold, None))) for one in manifest],
     )
     try:
@@ -59,16 +59,27 @@ def keep_report(
         log.warning("the report of push %s cannot be written: %s", identifier, error)
 
 
+def _untold(context: RunContext) -> dict[str, Any]:
+    """What travelled beside DICOM, as the job shows it."""
+    status = context.status
+    return {"NotTransferred": list(status.not_transferred)} if status.not_transferred else {}
+
+
 def _ask(context: RunContext, identifier: str, count: int) -> dict[str, Any]:
     try:
-        report = context.peer.report(identifier, limit=_FRAME + _ROW * count)
+        report = context.peer.report(identifier, limit=limit_of(count))
     except TransferError as error:
         log.info("peer %s does not show its report of push %s: %s", context.order.peer, identifier, error)
         return {}
     return report if isinstance(report, dict) else {}
 
 
-def _rows(rows: Any) -> dict[str, tuple[str, str | None]]:
+def limit_of(count: int) -> int:
+    """Bytes of a report of so many instances, at most."""
+    return _FRAME + _ROW * count
+
+
+def rows_of(rows: Any) -> dict[str, tuple[str, str | None]]:
     """Outcome and reason of each instance as the receiver says: in the words of the peer, cut at some length."""
     told: dict[str, tuple[str, str | None]] = {}
     for row in rows if isinstance(rows, (list, tuple)) else ():

@@ -19,6 +19,7 @@ from orthanc_transfers.core.planner import RangePlan
 from orthanc_transfers.core.ranges import Range, RangeSet, halves
 from orthanc_transfers.jobs.announcement import Announcer
 from orthanc_transfers.jobs.context import RunContext
+from orthanc_transfers.jobs.extras_push import OutgoingExtras
 from orthanc_transfers.jobs.one_server import check_one_server
 from orthanc_transfers.jobs.own_files import check_ranges
 from orthanc_transfers.jobs.push_report import keep_report
@@ -50,6 +51,7 @@ class Push:
         self._codecs = frozenset(capabilities.codecs)
         self._began = context.services.clock.now()
         self._executor = context.executor("push", capabilities, sends=True)
+        self._extras = OutgoingExtras(context, capabilities)
 
     def run(self) -> None:
         """Send what is missing until the receiver has imported it. Raises ``PeerError`` and its subclasses."""
@@ -107,7 +109,7 @@ class Push:
     def _send_whole(self) -> PushStatus | None:
         """Send all in one request, if it fits; ``None`` if not."""
         context = self._context
-        if self._more or not fits(context, self._manifest, self._capabilities):
+        if self._more or not fits(context, self._manifest, self._capabilities) or self._extras.items:
             return None
         whole = WholePush(context, self._capabilities, self._executor, self._announcer.patients)
         found = self._with_fresh_token(partial(whole.send, self._manifest))
@@ -165,6 +167,7 @@ class Push:
         context.status.phase = "Sending"
         schedule = Schedule(self._executor, self, self._listing(push), self._announce_all)
         schedule.run(partial(self._put, push.path))
+        self._extras.send(push.path)
         context.status.phase = "Importing"
         return context.peer.commit_v2(push.path, self._manifest.size)
 

@@ -166,7 +166,9 @@ def order_to_json(order: TransferRequest) -> dict[str, Any]:
     }
     if order.originator is not None:
         value["Originator"] = order.originator
-    return value
+    if order.transcode is not None:
+        value["Transcode"] = order.transcode
+    return {**value, **order.extras.to_json()}
 
 
 def _parse_set(value: Any) -> RangeSet:

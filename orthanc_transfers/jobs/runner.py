@@ -15,7 +15,7 @@ from orthanc_transfers.jobs.resume import ResumeState
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.states import Event
 from orthanc_transfers.net.current_transport import CurrentTransport
-from orthanc_transfers.net.peer_client import PeerClient
+from orthanc_transfers.net.extras_client import ExtrasClient
 from orthanc_transfers.net.retry import RetryingTransport
 from orthanc_transfers.pipeline.concurrency import MAX_REQUESTS
 from orthanc_transfers.pipeline.progress import Progress
@@ -133,7 +133,7 @@ class Runner:
                     attempt.status,
                     self._cancellation,
                     retrying,
-                    PeerClient(retrying, self._order.sender_transfer_id, lambda: attempt.resume.cookie),
+                    ExtrasClient(retrying, self._order.sender_transfer_id, lambda: attempt.resume.cookie),
                     lambda identifier: self._on_transaction(attempt, identifier),
                 )
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.core.transfer_record import TransferRecord
 from orthanc_transfers.interfaces import Clock, InstanceStore, Peers
@@ -14,6 +15,7 @@ from orthanc_transfers.net.capabilities import CapabilitiesCache
 from orthanc_transfers.net.circuit import Circuits
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.near_compression import NearCompressions
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -36,6 +38,10 @@ class Services:
     originator: str
     name: str | None = None
     """The ``Name`` of this Orthanc, told to receivers for people to see."""
+    transcode: Callable[[Buffer, str], memoryview] | None = None
+    """A DICOM file -> the same in the transfer syntax of that UID. Raises ``HostError``."""
+    extras: ExtrasPolicy | None = None
+    """What is taken beside DICOM, and where it is kept."""
     near_compressions: NearCompressions = field(default_factory=NearCompressions)
     circuits: Circuits = field(default_factory=Circuits)
     ended: Callable[[TransferRecord], None] = lambda record: None

@@ -33,6 +33,9 @@ class Submission:
         remote_self = self._services.peers.remote_self(wanted.peer)
         _check_not_empty(wanted)
         if remote_self is not None:
+            _check_sends(
+                wanted, f"peer {wanted.peer} has RemoteSelf, so it pulls: name it once more without that"
+            )
             return self._ask_to_pull(wanted, remote_self, follow=follow)
         return self._submit(wanted, new_push)
 
@@ -41,6 +44,7 @@ class Submission:
         # Reported now, not by the job: an unknown peer, and that nothing may be received.
         self._services.peers.remote_self(wanted.peer)
         _check_not_empty(wanted)
+        _check_sends(wanted, "call POST /transfers/send on the peer")
         self._services.registry.check_writable()
         return self._submit(wanted, new_pull)
 
@@ -65,6 +69,7 @@ class Submission:
                 "Compression": compression.value,
                 "Originator": services.originator,
                 "Peer": remote_self,
+                **wanted.extras.to_json(),
             }
             response = transport.send(
                 PeerRequest(
@@ -85,6 +90,11 @@ class Submission:
             return {"ID": here, "Path": paths.job(here), **told}
         finally:
             transport.close()
+
+
+def _check_sends(wanted: TransferRequest, instead: str) -> None:
+    if wanted.transcode is not None:
+        raise BadRequest(f'"Transcode" is done by an Orthanc that pushes; {instead}')
 
 
 def _check_not_empty(wanted: TransferRequest) -> None:

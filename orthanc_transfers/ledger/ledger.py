@@ -9,8 +9,9 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from orthanc_transfers.ledger.texts import Texts, first_resource
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.receiver.unfinished_undo import retold
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.threads import Periodic
 
@@ -51,8 +53,20 @@ _EXPIRE_EVERY = 3600.0
 
 log = logging.getLogger(__name__)
 
-_Event = TransferRecord | str
-"""A transfer that has ended, or the identifier of one that was begun anew."""
+# Corrections that are remembered for jobs of which the end is told later.
+_MAX_CORRECTIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Correction:
+    """What the error of a failed transfer is now, by the identifier of its report."""
+
+    report: str
+    error: str
+
+
+_Event = TransferRecord | str | _Correction
+"""A transfer that has ended, the identifier of one that was begun anew, or what one that failed says now."""
 
 
 class Ledger:
@@ -82,7 +96,9 @@ class Ledger:
         self._started = self._begun = self._closed = False
         self._obstacle: str | None = None
         self._thread = Periodic("transfers-ledger", self._delay, self._work)
+        self._corrections: dict[str, str] = {}
         registry.on_end(self._incoming_ended)
+        registry.on_correction(self.correct)
 
     # --- what happens to transfers
 
@@ -93,6 +109,10 @@ class Ledger:
     def begun_anew(self, identifier: str) -> None:
         """A job that had ended was resubmitted. Never blocks."""
         self._add(identifier)
+
+    def correct(self, report: str, error: str) -> None:
+        """What a failed transfer says of the instances still here has changed (see ``retold``). Never blocks."""
+        self._add(_Correction(report, error))
 
     def _incoming_ended(self, transfer: IncomingTransfer) -> None:
         # Jobs tell of pulls; and an outcome that is forgotten was told before.
@@ -181,16 +201,30 @@ class Ledger:
             events.append(self._events.popleft())
         if not events:
             return
-        ends = {one if isinstance(one, str) else one.id: one for one in events}
+        corrections = {one.report: one.error for one in events if isinstance(one, _Correction)}
+        self._remember(corrections)
+        ends = {
+            one if isinstance(one, str) else one.id: one for one in events if not isinstance(one, _Correction)
+        }
         rows = [self._row(one) for one in ends.values() if not isinstance(one, str)]
         try:
             self._past.write(rows, (name for name, one in ends.items() if isinstance(one, str)))
+            for report, error in corrections.items():
+                self._past.correct(report, error)
         except BaseException:
             self._events.extendleft(reversed(events))
             raise
         self._textless.extend((row.id, dict(row.shown)) for row in rows if row.shown["Patient"] is None)
 
+    def _remember(self, corrections: Mapping[str, str]) -> None:
+        self._corrections |= corrections
+        while len(self._corrections) > _MAX_CORRECTIONS:
+            del self._corrections[next(iter(self._corrections))]
+
     def _row(self, record: TransferRecord) -> PastTransfer:
+        now = self._corrections.get(record.transaction or "")
+        if now is not None and record.error is not None:
+            record = replace(record, error=retold(record.error, now))
         shown = record_to_json(record)
         resource = first_resource(shown)
         text = None if resource is None else self._texts.remembered(resource)[1]
@@ -227,9 +261,9 @@ class Ledger:
         # An earlier process may have had no time to ask for these.
         recent = self._past.since(since, _MAX_TEXTLESS)
         self._textless.extend((one["ID"], one) for one in recent if one["Patient"] is None)
-        for report in self._reports.all(since):
+        for report in self._reports.all(since, self._past.reports_since(since - REPORT_AGE)):
             row = from_report(report)
-            if self._closed or row is None or self._past.knows_report(row.id):
+            if self._closed or row is None:
                 continue
             with self._writing:
                 self._past.write([row])

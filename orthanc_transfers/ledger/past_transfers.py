@@ -19,6 +19,7 @@ from typing import Any
 
 from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.ledger.search import condition, words_of
+from orthanc_transfers.receiver.unfinished_undo import retold
 
 SCHEMA_VERSION = 1
 
@@ -214,6 +215,19 @@ class PastTransfers:
                     (_text(shown), words_of(shown), identifier),
                 )
 
+    def correct(self, report: str, error: str) -> None:
+        """Let the transfers of a report say what a failed commit says now (see ``unfinished_undo.retold``)."""
+        with self._writing() as writer:
+            rows = writer.execute("SELECT id, shown FROM transfers WHERE report = ?", (report,)).fetchall()
+            for identifier, text in rows:
+                shown = json.loads(text)
+                if shown["Error"] is not None:
+                    shown["Error"] = retold(shown["Error"], error)
+                    writer.execute(
+                        "UPDATE transfers SET shown = ?, words = ? WHERE id = ?",
+                        (_text(shown), words_of(shown), identifier),
+                    )
+
     def expire(self, before: float) -> None:
         """Delete what ended before that time."""
         with self._writing() as writer:
@@ -247,13 +261,13 @@ class PastTransfers:
         shown, again = row
         return json.loads(shown), None if again is None else json.loads(again)
 
-    def knows_report(self, identifier: str) -> bool:
-        """Whether a transfer of that report is there."""
+    def reports_since(self, moment: float) -> frozenset[str]:
+        """The identifiers of the reports of all that ended since then."""
         with closing(self._connect()) as reader:
-            return (
-                reader.execute("SELECT 1 FROM transfers WHERE report = ?", (identifier,)).fetchone()
-                is not None
+            rows = reader.execute(
+                "SELECT report FROM transfers WHERE ended >= ? AND report IS NOT NULL", (moment,)
             )
+            return frozenset(report for (report,) in rows)
 
     def since(self, moment: float, limit: int) -> list[dict[str, Any]]:
         """What is shown of those that ended since then, the newest first."""

@@ -36,22 +36,23 @@ class CapabilitiesCache:
         Raises ``PeerUnreachable``, or a ``PeerStatus`` with ``outage``: neither says
         anything about its version.
         """
-        known, cached = self._recall(transport)
-        if known:
-            return cached
+        known = self.recall(transport)
+        if known is not None:
+            return known[0]
         now = self._clock.monotonic()
         found = _ask(transport)
         with self._lock:
             self._known[transport.name] = (transport.url, now + MAX_AGE, found)
         return found
 
-    def _recall(self, transport: PeerTransport) -> tuple[bool, Capabilities | None]:
+    def recall(self, transport: PeerTransport) -> tuple[Capabilities | None] | None:
+        """What ``capabilities`` returns, if that is known; ``None`` if the peer has to be asked."""
         with self._lock:
             known = self._known.get(transport.name)
         # A peer's address may change while Orthanc runs.
         if known is None or known[0] != transport.url or self._clock.monotonic() >= known[1]:
-            return False, None
-        return True, known[2]
+            return None
+        return (known[2],)
 
     def forget(self, peer: str) -> None:
         """Ask that peer again next time: a transfer with it failed."""

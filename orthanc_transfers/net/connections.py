@@ -19,6 +19,7 @@ from urllib3.exceptions import NewConnectionError, ProtocolError
 
 from orthanc_transfers.core.messages_v2 import CONNECTIONS_HEADER
 from orthanc_transfers.net.sockets import SocketFactory
+from orthanc_transfers.net.tls_sessions import ResumingContext
 from orthanc_transfers.net.urllib3_internals import ConnectsThroughFactory, new_connection
 
 # Seconds. Orthanc's server closes a connection that was idle for one (``KeepAliveTimeout``).
@@ -107,6 +108,13 @@ class _HTTPConnection(_Reusable, urllib3.connection.HTTPConnection):
 
 
 class _HTTPSConnection(_Reusable, urllib3.connection.HTTPSConnection):
+    def getresponse(self: Any) -> Any:
+        first = not self.used
+        response = super().getresponse()
+        if first and isinstance(self.sock, ssl.SSLSocket) and isinstance(self.ssl_context, ResumingContext):
+            self.ssl_context.remember(self.sock)
+        return response
+
     def connect(self) -> None:
         super().connect()
         # Or urllib3 would warn at each request of a peer that, as Orthanc's configuration says, is not verified.

@@ -10,12 +10,13 @@ import requests.utils
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.net.error_text import words
+from orthanc_transfers.net.tls_sessions import ResumingContext
 
 
 def tls_context(peer: Peer, verify: bool | str) -> ssl.SSLContext:
     """``verify`` as of ``RequestsTransport``. Raises ``ConfigurationError`` for a file that cannot be used."""
     # ``create_default_context`` refuses, since Python 3.13, certificates that Orthanc takes.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     # As libcurl, which Orthanc uses: the certificate of a server may be configured instead of that of its CA.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -34,6 +35,7 @@ def tls_context(peer: Peer, verify: bool | str) -> ssl.SSLContext:
     if peer.pkcs11:
         raise ConfigurationError(f"peer {peer.name!r} needs PKCS#11, which only Orthanc's own client can do")
     if peer.certificate_file:
+        context.resumes = False
         try:
             # Never ``None``: OpenSSL would ask for the password of an encrypted key at the terminal.
             context.load_cert_chain(

@@ -59,6 +59,12 @@ class AutoCompression:
             return self._wanted if self._near_peer() else Compression.NONE
         return Compression.NONE if self._plain else self._wanted
 
+    def settled(self) -> Compression:
+        """For what is no bucket among others, and tells nothing of how fast they are: it is no trial."""
+        if self._is_near:
+            return self._wanted if self._near_peer.encodes else Compression.NONE
+        return Compression.NONE if self._plain else self._wanted
+
     @property
     def _is_near(self) -> bool:
         return self._wanted is Compression.AUTO and near(self._round_trip())

@@ -10,6 +10,8 @@ import threading
 
 # Bytes a second, of all connections together, below which the network may be the limit: 1 Gbit/s.
 _FAST = 120_000_000
+# Bytes a second below which a request should not be large.
+_SLOW = 20_000_000
 # Buckets of the other way by which it is judged; and that are tried at most, for data that no codec shrinks go plain.
 _SAMPLES = 3
 _MAX_TRIES = 12
@@ -72,6 +74,17 @@ class NearCompression:
                     self._stay()
                     return self._encodes
             return self._encodes is not self._turn
+
+    @property
+    def encodes(self) -> bool:
+        """Whether encoded bytes are known to arrive sooner."""
+        return self._encodes
+
+    @property
+    def slow(self) -> bool:
+        """Whether buckets were slow of late."""
+        rate = self._current.value
+        return rate is not None and rate < _SLOW
 
     def record(self, encoded: bool, size: int, seconds: float) -> None:
         """A bucket arrived: bytes before the codec; seconds of its request, divided by the number of connections."""

@@ -66,7 +66,7 @@ class Successor:
                 inherited.identifier,
                 inherited.manifest or Manifest(()),
                 inherited.meta,
-                inherited.absent,
+                inherited.absent if inherited.outcome is None else None,
                 inherited.outcome,
             )
         except TransferError as error:

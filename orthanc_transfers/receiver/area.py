@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers.core.errors import BadFile, NoSpace, UnknownTransaction
+from orthanc_transfers.core.errors import BadFile, NoSpace, TransferError, UnknownTransaction
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.disk_errors import disk_error, disk_errors
@@ -135,6 +135,11 @@ class Area:
         self.history = History(outcome=self.history.outcome)
         self.absent = None
 
+    @property
+    def takes_extras(self) -> bool:
+        """Whether its folder keeps what comes beside DICOM (``extras_folder.py``)."""
+        return True
+
     # --- the bytes
 
     in_memory = False
@@ -234,6 +239,15 @@ class Area:
             self._delete_bytes()
         finally:
             self.close()
+
+    def journal_correction(self, outcome: dict[str, Any]) -> None:
+        """Journal another outcome than before, of an area that is closed; without effect if that is not possible."""
+        with contextlib.suppress(OSError, TransferError):
+            journal = Journal(self.directory / JOURNAL)
+            try:
+                journal.append(encode_record(Kind.OUTCOME, json.dumps(outcome).encode()))
+            finally:
+                journal.close()
 
     def _delete_bytes(self) -> None:
         with disk_errors(), contextlib.suppress(FileNotFoundError):

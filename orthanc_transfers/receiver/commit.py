@@ -21,6 +21,7 @@ from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit_summary import CommitSummary, summarize
+from orthanc_transfers.receiver.extras_commit import ExtrasCommit
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.import_log import ImportLog
 from orthanc_transfers.receiver.importer import Importer
@@ -52,9 +53,9 @@ class Commit:
     ``resumable``: missing bytes can be asked for again, and the sender understands a conflict.
     ``closing``: the server stops, and everything is left as it is. ``shared`` knows the concurrent commits, ``changed``
     what this server made of what it stored, ``recycling`` the limits of Orthanc, if it has some. ``undo_retries``
-    takes over what an undo cannot delete, ``fatal`` knows what Orthanc died of. ``accept_renamed``:
-    this server may change identifiers. ``ownership`` is asked before anything is changed: another node of the cluster
-    may have the transfer.
+    takes over what an undo cannot delete, ``fatal`` knows what Orthanc died of. ``extras`` are applied once all is
+    imported. ``accept_renamed``: this server may change identifiers. ``ownership`` is asked before anything is changed:
+    another node of the cluster may have the transfer.
     """
 
     resumed = False
@@ -75,6 +76,7 @@ class Commit:
         undo_retries: UndoRetries,
         fatal: FatalInstances,
         ownership: Ownership,
+        extras: ExtrasCommit,
         recycling: Recycling | None = None,
     ) -> None:
         self._area = area
@@ -89,6 +91,7 @@ class Commit:
         self._undo_retries = undo_retries
         self._fatal = fatal
         self._ownership = ownership
+        self._extras = extras
         self._changed = changed
         self._judge = Judge(store, changed, strict=resumable, accept_renamed=accept_renamed)
         self._changed_before: frozenset[str] = frozenset()
@@ -177,6 +180,7 @@ class Commit:
         self._require_complete()
         self._verify(range(len(self._manifest)), cancellation)
         self._require_complete()
+        self._extras.verify()
         stored = self._look_up(cancellation)
         self._lose_vanished(stored)
         self._begin(frozenset(index for index, one in enumerate(self._manifest) if one.id not in stored))
@@ -242,7 +246,10 @@ class Commit:
         if self._recycling is not None:
             self._recycling.require_kept(self._manifest, importer, cancellation)
         self._record_changes(importer, cancellation)
-        return summarize(self._area.id, self._manifest, importer.verdicts, importer.reasons)
+        if self._extras.apply(self._manifest, cancellation):
+            self._store.sync()
+        summary = summarize(self._area.id, self._manifest, importer.verdicts, importer.reasons)
+        return summary.with_extras(self._extras.counts, self._extras.warnings)
 
     def _verify_again(
         self, stored: Mapping[str, str | None], wanted: Iterable[int], cancellation: Cancellation
@@ -329,7 +336,8 @@ class Commit:
         self._undo_retries.release(self._area.id)
 
     def _take_all_back(self, error: str | None) -> int:
-        """Delete what this commit imported. Returns of how many instances that has to be tried again."""
+        """Take back all that this commit did. Returns of how many instances that has to be tried again."""
+        self._extras.undo()
         if self._importer is None:
             return 0
         left = self._importer.undo(self._closing, blindly=self._blindly)

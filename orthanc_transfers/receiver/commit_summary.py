@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orthanc_transfers.core.model import Manifest
@@ -16,6 +16,10 @@ _WARNED = (*THERE_BEFORE, Verdict.RENAMED)
 
 # The others are rows of the report only.
 _MAX_WARNINGS = 100
+
+
+EXTRAS = ("Labels", "Metadata", "Attachments", "ExtrasKept", "ExtrasSkipped")
+"""Keys of what came beside DICOM: how many of each kind are there, values that were kept, items that were not taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,12 @@ class CommitSummary:
     """Those of ``already_stored`` that this server changed when it stored them."""
     renamed: int = 0
     """Those of ``stored`` that it stored as other instances."""
+    extras: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of what came beside DICOM; see ``ExtrasCommit``."""
+
+    def with_extras(self, extras: Mapping[str, int], warnings: Sequence[str]) -> CommitSummary:
+        """The same, once what came beside DICOM was applied."""
+        return replace(self, extras=dict(extras), warnings=(*self.warnings, *warnings))
 
     def counts(self) -> dict[str, int]:
         """As told to the sender."""
@@ -39,6 +49,7 @@ class CommitSummary:
             "AlreadyStored": self.already_stored,
             "FilteredOut": self.filtered_out,
             **{key: number for key, number in seldom.items() if number},
+            **self.extras,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +66,7 @@ class CommitSummary:
             tuple(value.get("Warnings", ())),
             value.get("Changed", 0),
             value.get("Renamed", 0),
+            {key: value[key] for key in EXTRAS if key in value},
         )
 
 

@@ -54,6 +54,8 @@ class ImportLog:
         self._slot = next((number for number, slot in enumerate(slots) if not slot.indices), len(slots))
         self._lock = threading.Lock()
         self._under_way: set[int] = set()
+        self._told = False
+        """Whether the slot says that something is under way."""
         self._deleting = False
         self._closed = False
         self._forget = closing.on_cancel(self.close)
@@ -91,21 +93,24 @@ class ImportLog:
         )
 
     @contextlib.contextmanager
-    def importing(self, index: int) -> Iterator[None]:
-        """An instance is being imported, or read by Orthanc: whatever it may die of."""
+    def importing(self, *indices: int) -> Iterator[None]:
+        """Instances are being imported, or read by Orthanc: whatever it may die of.
+
+        Several of them, one after the other, are told of in one write: any of them may be what it dies of.
+        """
         with self._lock:
-            self._under_way.add(index)
+            self._under_way.update(indices)
             try:
                 self._write()
             except TransferError:
-                self._under_way.discard(index)
+                self._under_way.difference_update(indices)
                 raise
         try:
             yield
         finally:
             # If that fails, an instance is suspected without reason at the next death.
             with self._lock, contextlib.suppress(TransferError):
-                self._under_way.discard(index)
+                self._under_way.difference_update(indices)
                 self._write()
 
     @contextlib.contextmanager
@@ -128,19 +133,34 @@ class ImportLog:
             if self._closed:
                 return
             self._under_way.clear()
-            with contextlib.suppress(TransferError):
-                self._write()
+            if self._told:
+                with contextlib.suppress(TransferError):
+                    self._write()
             self._closed = True
             os.close(self._fd)
 
     def _write(self) -> None:
         if self._closed:
             return
-        # 256 threads at most: it fits into its slot, and into one page.
+        # A few for each thread (``importer.py``): it fits into its slot, and into one page.
         kind = Kind.DELETING if self._deleting else Kind.IMPORTING
         record = encode_record(kind, struct.pack(f"<{len(self._under_way)}I", *self._under_way))
+        self._told = True
         with disk_errors():
             files.write_at(self._fd, memoryview(record), self._slot * _SLOT)
+        self._told = bool(self._under_way)
+
+
+def tells_nothing(directory: Path) -> bool:
+    """Whether the log of a directory is there and tells of no death. Raises ``OSError``."""
+    try:
+        fd = os.open(directory / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not any(slot.indices for slot in _read(fd))
+    finally:
+        os.close(fd)
 
 
 class _Slot(NamedTuple):

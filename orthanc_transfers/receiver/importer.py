@@ -29,6 +29,11 @@ _MAPPED_FROM = 4 * 1024 * 1024
 """Bytes. Smaller instances are read into a buffer that their thread reuses: cheaper than a mapping."""
 _LONG = 16 * 1024 * 1024
 """Bytes. Instances from this size on are imported first, lest one thread is left alone with one at the end."""
+_LONGEST_BATCH = 16
+_SHORTEST_BATCH = 3
+_BATCH_SIZE = 1024 * 1024
+"""Instances, and bytes, that one thread imports before it takes others. The import log tells of all of them at once,
+and five small instances are no work for five threads, which would only wait for the GIL and for Orthanc's index."""
 
 
 class Importer:
@@ -68,6 +73,8 @@ class Importer:
         self._quiet = threading.Condition()
         self._active = 0
         self._done = 0
+        self._refused = False
+        """Whether nothing more is to be imported."""
         self.verdicts = bytearray(len(self._manifest))
         """A ``Verdict`` for each instance, by index."""
         self.late: list[str] = []
@@ -118,12 +125,34 @@ class Importer:
         if self._log.exhausted:
             raise self._blame()
         ordered = self._ordered(list(indices), suspects, ranks or {})
+        suspected = self._log.suspects
         # One after the other: should Orthanc die again, it is known of which.
-        alone = [index for index in ordered if index in self._log.suspects]
-        threads.run_all("transfers-import", 1, alone, self._import_one, cancellation)
-        rest = [index for index in ordered if index not in self._log.suspects]
-        threads.run_all("transfers-import", self._threads, rest, self._import_one, cancellation)
+        alone = [[index] for index in ordered if index in suspected]
+        self._run(alone, 1, cancellation)
+        rest = [index for index in ordered if index not in suspected]
+        self._run(self._batches(rest), self._threads, cancellation)
         self._store.sync()
+
+    def _run(self, batches: Sequence[Sequence[int]], count: int, cancellation: Cancellation) -> None:
+        def work(batch: Sequence[int]) -> None:
+            self._import_batch(batch, cancellation)
+
+        threads.run_all("transfers-import", count, batches, work, cancellation)
+
+    def _batches(self, indices: Sequence[int]) -> list[list[int]]:
+        """Divided into what a thread imports one after the other: small instances, a few at a time."""
+        instances = self._manifest.instances
+        length = min(_LONGEST_BATCH, max(_SHORTEST_BATCH, len(indices) // (4 * self._threads)))
+        batches: list[list[int]] = []
+        room = 0
+        for index in indices:
+            size = instances[index].size
+            if not batches or size > room or len(batches[-1]) >= length:
+                batches.append([])
+                room = _BATCH_SIZE
+            batches[-1].append(index)
+            room -= size
+        return batches
 
     def _ordered(
         self, indices: Sequence[int], suspects: frozenset[int], ranks: Mapping[int, int]
@@ -232,13 +261,16 @@ class Importer:
 
     # --- one instance
 
-    def _import_one(self, index: int) -> None:
+    def _import_batch(self, indices: Sequence[int], cancellation: Cancellation) -> None:
         with self._quiet:
             self._active += 1
         try:
-            self._ownership.check()
-            with self._log.importing(index):
-                self._import_and_judge(index)
+            with self._log.importing(*indices):
+                for index in indices:
+                    if self._refused or cancellation.requested:
+                        return
+                    self._ownership.check()
+                    self._import_and_judge(index)
         finally:
             with self._quiet:
                 self._active -= 1
@@ -273,6 +305,7 @@ class Importer:
             raise
 
     def _refuse(self, index: int, reason: str) -> None:
+        self._refused = True
         # What was stored all the same must be known to the undo.
         if self.verdicts[index] != Verdict.STORED:
             self.verdicts[index] = Verdict.REFUSED

@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core.errors import (
@@ -22,54 +21,22 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
-from orthanc_transfers.interfaces import Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
-from orthanc_transfers.receiver.changed_instances import ChangedInstances
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
-from orthanc_transfers.receiver.fatal_instances import FatalInstances
+from orthanc_transfers.receiver.extras_inbox import ExtrasInbox
 from orthanc_transfers.receiver.late_imports import settle_late_imports
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
-from orthanc_transfers.receiver.ownership import Fenced, Ownership
+from orthanc_transfers.receiver.ownership import Fenced
+from orthanc_transfers.receiver.receiver_services import ReceiverServices
 from orthanc_transfers.receiver.recovery import InterruptedCommit
-from orthanc_transfers.receiver.recycling import Recycling
-from orthanc_transfers.receiver.reports import Reports
-from orthanc_transfers.receiver.shared_instances import SharedInstances
 from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
-from orthanc_transfers.receiver.undo_retries import UndoRetries
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 GROWING = "growing"
 """Key in ``Area.meta``: whether further instances are still to be announced."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverServices:
-    """What all incoming transfers of this server share."""
-
-    store: InstanceStore
-    reports: Reports
-    clock: Clock
-    threads: int
-    """Number of threads that import, or verify, at a commit."""
-    closing: Cancellation
-    """The server stops, or another node of the cluster has all transfers."""
-    ending: Cancellation
-    """The server stops."""
-    shared_instances: SharedInstances
-    changed_instances: ChangedInstances
-    accept_renamed: bool
-    """An instance may be stored with another identifier than announced (``AcceptChangedIdentifiers``)."""
-    undo_retries: UndoRetries
-    fatal: FatalInstances
-    ended: Callable[[IncomingTransfer], None]
-    """Called once when a transfer is committed, fails or is discarded."""
-    ownership: Ownership
-    """Of the cluster, if this server is in one."""
-    recycling: Recycling | None = None
-    """If Orthanc limits what it stores."""
 
 
 class IncomingTransfer:
@@ -106,6 +73,8 @@ class IncomingTransfer:
         elif area.absent is not None:
             self._state = PushState.COMMITTING
         self._writer = AreaWriter(area)
+        self.extras = ExtrasInbox(area, services.extras, services.reserve, self._admit_extras)
+        """What comes beside DICOM."""
         if self._state in FINISHED:
             self._forget_instances()
 
@@ -259,6 +228,10 @@ class IncomingTransfer:
         self.touch()
         self._writer.write(ranges, data, self._require_receiving)
 
+    def _admit_extras(self) -> None:
+        self.touch()
+        self._require_receiving()
+
     def _require_receiving(self) -> None:
         self._require_not_dropped()
         if self._state is not PushState.RECEIVING:
@@ -299,6 +272,7 @@ class IncomingTransfer:
             raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
         if self._outcome is not None:
             return self._outcome.as_future()
+        self.extras.check_whole()
         self._become(PushState.COMMITTING)
         return None
 
@@ -324,6 +298,7 @@ class IncomingTransfer:
             undo_retries=self._services.undo_retries,
             fatal=self._services.fatal,
             ownership=self._services.ownership,
+            extras=self.extras.new_commit(),
         )
         try:
             summary = commit.run(cancellation)
@@ -353,13 +328,24 @@ class IncomingTransfer:
             self._services.clock,
             self._services.ownership,
         )
-        self._services.undo_retries.release(self.id)
         self.commit_seconds = self._services.clock.monotonic() - self._commit_began
         with self._lock:
             self._outcome = outcome
             self._become(outcome.state)
+        self.extras.delete()
         self._forget_instances()
         self._services.ended(self)
+        # Last: it may be corrected from now on.
+        self._services.undo_retries.release(self.id)
+
+    def correct(self, error: str, finished: float) -> None:
+        """Its commit failed, and less of it is still here: from now on that is its ``error``."""
+        with self._lock:
+            if self._outcome is None or self._outcome.error is None or self.dropped:
+                return
+            self._outcome = Outcome(error=error)
+            # Not once it is dropped, or it would be remembered for good.
+            self._area.journal_correction(self._outcome.to_json(finished))
 
     def _forget_instances(self) -> None:
         # It is remembered for a while, with many others: what was to be received is not.
@@ -377,6 +363,11 @@ class IncomingTransfer:
                 raise Conflict(f"transfer {self.id} is being committed")
             self.dropped = True
         self._services.ended(self)
+        self._area.discard()
+
+    def delete_bytes(self) -> None:
+        """Delete everything, and tell nobody: another node of the cluster has the transfer."""
+        self.dropped = True
         self._area.discard()
 
     def close(self, deadline: float) -> None:

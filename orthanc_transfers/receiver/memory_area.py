@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orthanc_transfers.core.errors import Corrupted, UnknownTransaction
+from orthanc_transfers.core.errors import Corrupted, TransferError, UnknownTransaction
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
@@ -57,6 +57,10 @@ class MemoryArea(Area):
         super().forget_instances()
         self._free()
 
+    @property
+    def takes_extras(self) -> bool:
+        return False
+
     # --- the bytes
 
     @property
@@ -64,13 +68,16 @@ class MemoryArea(Area):
         return self._bytes is None and self.manifest.size > 0
 
     def write(self, pieces: Sequence[tuple[Range, int]], data: memoryview) -> None:
-        """``data`` is kept instead of copied if it is the whole area: nothing may change it."""
+        """``data`` is kept instead of copied if it is the whole area, and ``bytes`` that nothing can change.
+
+        Other memory may be that of a request, which is freed when it has been answered.
+        """
         with self._lock:
             if self._closing:
                 raise UnknownTransaction(f"transfer {self.id} has ended")
             whole = self.manifest.area
             if self._bytes is None and list(pieces) == [(whole, 0)] and len(data) == whole.size:
-                self._bytes = data.toreadonly()
+                self._bytes = data if isinstance(data.obj, bytes) else memoryview(bytes(data))
                 return
             if self._bytes is None or self._bytes.readonly:
                 self._bytes = memoryview(bytearray(self._bytes or whole.size))
@@ -131,6 +138,10 @@ class MemoryArea(Area):
             self._log.append(self.id, *records)
         finally:
             self.close()
+
+    def journal_correction(self, outcome: dict[str, Any]) -> None:
+        with contextlib.suppress(TransferError):
+            self._log.append(self.id, (Kind.OUTCOME, json.dumps(outcome).encode()))
 
     # --- the end
 

@@ -23,7 +23,7 @@ from typing import Any
 from orthanc_transfers.core.model import Instance, Manifest
 from orthanc_transfers.receiver.disk_errors import disk_errors
 from orthanc_transfers.receiver.history import History, replay, to_bits
-from orthanc_transfers.receiver.import_log import NAME
+from orthanc_transfers.receiver.import_log import NAME, tells_nothing
 from orthanc_transfers.receiver.memory_area import MemoryArea
 from orthanc_transfers.receiver.memory_log import MemoryLog
 from orthanc_transfers.runtime.journal import Kind, Record
@@ -70,11 +70,15 @@ class MemoryStaging:
 
     def _empty(self, number: int) -> None:
         """No instance of an earlier transfer is to be suspected."""
+        directory = self._directory(number)
+        # Looked at first: to cut a file, and to let it grow again, costs far more.
+        if tells_nothing(directory):
+            return
         try:
-            os.truncate(self._directory(number) / NAME, 0)
+            os.truncate(directory / NAME, 0)
         except FileNotFoundError:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._directory(number).mkdir(mode=0o700, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
 
     def reopen(self) -> list[MemoryArea]:
         """What an earlier process left: what it was importing, and remembered outcomes. Raises ``OSError``."""
@@ -146,6 +150,8 @@ class MemoryStaging:
             log.warning("transfer %s is forgotten, its record is not valid: %r", identifier, error)
             return None
         history = replay(iter(records), manifest)
+        if history.outcome is None and history.absent is None:
+            return None  # undone before the end of the process, and its bytes are gone
         release: Callable[[], None] = lambda: None  # noqa: E731
         if history.outcome is None:
             self._taken.add(number)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from orthanc_transfers.core import checksum, codec
 from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.errors import BadRequest, Conflict, Corrupted, UnknownTransaction
+from orthanc_transfers.core.extras import ExtrasMessage
 from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
@@ -153,6 +154,18 @@ class PushV2:
         area_ranges = [Range(offset, offset + size) for offset, size in ranges]
         transfer.write(area_ranges, codec.decode(body, encoding, sum(item.size for item in area_ranges)))
         transfer.carried(encoding.value, len(body))
+
+    def take_extras(self, identifier: str, part: ExtrasMessage) -> list[int]:
+        """What comes beside DICOM. Returns the indices of the attachments to be sent. Raises what ``put`` does."""
+        push = self._pushes.find(identifier, 2)
+        self._pushes.in_use(push)
+        return push.transfer.extras.take(part)
+
+    def put_attachment(self, identifier: str, index: int, offset: int, body: memoryview) -> None:
+        """Bytes of an attachment. Raises what ``put`` does."""
+        push = self._pushes.find(identifier, 2)
+        self._pushes.in_use(push, received_bytes=len(body))
+        push.transfer.extras.write(index, offset, body)
 
     def status(self, identifier: str, wait: float = 0.0) -> PushStatus:
         """How far it is; while it is being committed, only after its end or after ``wait`` seconds.

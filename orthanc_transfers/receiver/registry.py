@@ -6,10 +6,10 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from orthanc_transfers.core.errors import Conflict, ReadOnly, TransferError
 from orthanc_transfers.core.model import Manifest, PushState
@@ -17,11 +17,14 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
-from orthanc_transfers.receiver.incoming import IncomingTransfer, ReceiverServices
+from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.open_request import OpenRequest
 from orthanc_transfers.receiver.ownership import Ownership, TakenOver
+from orthanc_transfers.receiver.receiver_services import ReceiverServices
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import SharedInstances
@@ -33,9 +36,6 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
 
-PAUSED_PULL = 7 * 86400.0
-"""Seconds that an unfinished pull is kept: its job may be paused, over the weekend say."""
-
 # Seconds that the end of the server waits for commits to stop between two instances.
 _CLOSING = 1.5
 
@@ -45,8 +45,8 @@ class Registry:
 
     Opens what an earlier process left in ``staging``; nothing is imported before ``recover``.
     ``read_only``: nothing is received, and what was being received is kept as it is until a start without it.
-    ``capacity``: of Orthanc, whose limits are without effect here if there is none. ``ownership``: of the cluster that
-    this server is in, if it is in one.
+    ``capacity``: of Orthanc, whose limits are without effect here if there is none. ``extras``: what is taken beside
+    DICOM. ``ownership``: of the cluster that this server is in, if it is in one.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Registry:
         read_only: bool = False,
         capacity: Capacity | None = None,
         ownership: Ownership | None = None,
+        extras: ExtrasPolicy | None = None,
     ) -> None:
         self.ownership: Ownership = ownership or SingleServer()
         self._staging = staging
@@ -69,6 +70,7 @@ class Registry:
         self._settings = settings
         self._clock = clock
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
+        self._extras = extras
         self._ending = Cancellation()
         self._set_up()
         self._lock = threading.Lock()
@@ -76,6 +78,7 @@ class Registry:
         self._tokens: dict[tuple[str, str], IncomingTransfer] = {}
         self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
         self._listeners: list[Callable[[IncomingTransfer], None]] = []
+        self._correctors: list[Callable[[str, str], None]] = []
         self._lost: Collection[str] = ()
         """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
         for area in staging.reopen():
@@ -84,16 +87,13 @@ class Registry:
     def _set_up(self) -> None:
         """Build what all transfers in this staging folder share."""
         self._closing = Cancellation()
-        store, reports, settings, clock, home = (
-            self._store,
-            self._reports,
-            self._settings,
-            self._clock,
-            self._staging.home,
-        )
+        store, reports, clock = self._store, self._reports, self._clock
+        home, settings = self._staging.home, self._settings
         changed = ChangedInstances(home / CHANGED)
         shared = SharedInstances()
-        self._undo_retries = UndoRetries(self._staging.root / UNDOS, store, reports, shared, self._closing)
+        self._undo_retries = UndoRetries(
+            self._staging.root / UNDOS, store, reports, shared, self._closing, self._correct
+        )
         fatal = FatalInstances(home / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(
             self._staging, store, changed, settings.max_manifest_instances, fatal, self._recycling
@@ -113,6 +113,8 @@ class Registry:
             self._ended,
             self.ownership,
             self._recycling,
+            self._extras,
+            self._staging.promise,
         )
 
     def _reopen(self, area: Area) -> IncomingTransfer | None:
@@ -145,6 +147,17 @@ class Registry:
                 taken.append(transfer)
         return taken
 
+    def keep_only(self, identifiers: Collection[str]) -> list[IncomingTransfer]:
+        """Forget the others, which another node of the cluster has, with their bytes. Returns them."""
+        gone = [transfer for transfer in self.all() if transfer.id not in identifiers]
+        for transfer in gone:
+            with self._lock:
+                del self._transfers[transfer.id]
+                del self._tokens[transfer.kind, transfer.token]
+            self._staging.forget(transfer.id)
+            transfer.delete_bytes()
+        return gone
+
     def adopt_undos(self, folder: Path) -> None:
         """Take over what another node could not delete yet."""
         self._undo_retries.adopt(folder)
@@ -171,6 +184,10 @@ class Registry:
     def on_end(self, listener: Callable[[IncomingTransfer], None]) -> None:
         """Call ``listener`` with every transfer that is committed, fails or is discarded."""
         self._listeners.append(listener)
+
+    def on_correction(self, listener: Callable[[str, str], None]) -> None:
+        """Call ``listener`` with the identifier of a transfer that has failed, and what its error is from now on."""
+        self._correctors.append(listener)
 
     def check_writable(self) -> None:
         """Raise ``ReadOnly`` if Orthanc may not store anything; ``open`` does so too."""
@@ -313,17 +330,7 @@ class Registry:
 
         A job that was killed before Orthanc had saved it does not come back. An import that has begun goes on.
         """
-        for transfer in self.all():
-            if (
-                transfer.kind == "pull"
-                and transfer.state is PushState.RECEIVING
-                and transfer.token not in tokens
-            ):
-                log.warning(
-                    "pull %s is dropped with what it had received: its job was not saved", transfer.id
-                )
-                with suppress(Conflict):
-                    transfer.discard()
+        drop_lost_pulls(self.all(), tokens)
 
     def recover(self) -> None:
         """Roll interrupted commits and undos forward, in the background. To be called once Orthanc has started."""
@@ -352,16 +359,7 @@ class Registry:
 
     def expire(self) -> None:
         """Drop idle transfers; never one that is being committed."""
-        now = self._clock.monotonic()
-        for transfer in self.all():
-            idle: float = self._settings.push_idle_timeout
-            if transfer.kind == "pull" and transfer.state is PushState.RECEIVING:
-                # Its job may be paused; what it has must not be fetched again.
-                idle = max(idle, PAUSED_PULL)
-            if transfer.state is not PushState.COMMITTING and now - transfer.last_used > idle:
-                log.info("transfer %s expired: it was idle for %d s", transfer.id, idle)
-                with suppress(Conflict):
-                    transfer.discard()
+        drop_idle(self.all(), self._settings.push_idle_timeout, self._clock.monotonic())
 
     def close(self) -> None:
         """Stop commits between two instances; all stays on disk. Waits a second or so for them at most."""
@@ -372,6 +370,15 @@ class Registry:
             transfer.close(deadline)
         self._undo_retries.close(deadline)
         self._staging.close()
+
+    def _correct(self, report: Mapping[str, Any]) -> None:
+        """An undo has got further: let all who tell of that transfer tell so."""
+        with self._lock:
+            transfer = self._transfers.get(report["ID"])
+        if transfer is not None:
+            transfer.correct(report["Error"], report["Finished"])
+        for listener in self._correctors:
+            listener(report["ID"], report["Error"])
 
     def _ended(self, transfer: IncomingTransfer) -> None:
         self._staging.forget(transfer.id)

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ class Reports:
         files.sync(path)
         self.expire()
 
+    def correct(self, report: Mapping[str, Any]) -> None:
+        """Replace what is kept of a report, by whatever identifier it is found. Raises ``OSError``."""
+        path = self._path(report["ID"])
+        try:
+            inode = path.stat().st_ino
+            names = [entry.name for entry in os.scandir(self._directory) if entry.inode() == inode]
+        except FileNotFoundError:
+            names = []
+        self._replace(path, report)
+        for name in names:
+            if name != path.name:
+                # A rename is atomic; a link cannot replace a name.
+                temporary = self._directory / f".{uuid.uuid4().hex}"
+                os.link(path, temporary)
+                os.rename(temporary, self._directory / name)
+        files.sync(path)
+
     def alias(self, identifier: str, alias: str) -> None:
         """Let the report ``identifier`` be found as ``alias``, too; without effect unless it is written.
 
@@ -89,9 +107,16 @@ class Reports:
         """Whether there is a file for it."""
         return self._path(identifier).exists()
 
-    def all(self, since: float) -> Iterator[dict[str, Any]]:
-        """Each report that was written since then (seconds since the epoch), once. Reads one file after the other."""
+    def all(self, since: float, known: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+        """Each report that was written since then (seconds since the epoch), once. Reads one file after the other.
+
+        Those whose ``ID`` is ``known`` are left out, and not read.
+        """
+        names = {self._path(identifier).name for identifier in known}
         seen: set[int] = set()
+        if names:
+            with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+                seen.update(entry.inode() for entry in entries if entry.name in names)
         with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError, ValueError):

@@ -10,6 +10,7 @@ root/
   fatal                instances whose import ended Orthanc (see ``fatal_instances.py``)
   undos/               what is still to be deleted of transfers that failed (see ``unfinished_undo.py``)
   in-memory/           transfers whose bytes are in memory only (see ``memory_staging.py``)
+  node                 number of this server's last start in its cluster (see ``clustering.py``)
   set-aside/           what was found here and is not a transfer of this version
   server-N/            the same again, for another Orthanc that shares the folder
 """
@@ -59,7 +60,7 @@ IN_MEMORY = "in-memory"
 """Folder of what is known of transfers whose bytes are in memory only (``memory_staging.py``)."""
 _KEPT = re.compile(
     rf"{LOCK}|reports|{SENT}|{CHANGED}|{FATAL}|{HISTORY}|{RULES}|{re.escape(SETTINGS)}|{UNDOS}|{IN_MEMORY}"
-    rf"|server-[0-9]+|{SET_ASIDE}"
+    rf"|server-[0-9]+|node|{SET_ASIDE}"
 )
 _UNFINISHED = re.compile(r"\.(new|gone)-[0-9a-f]{32}")
 _TRANSFER = re.compile(r"[0-9a-f]{32}")

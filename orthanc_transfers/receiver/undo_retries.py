@@ -8,13 +8,15 @@ dies of twice while it deletes it is left alone, and named.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from orthanc_transfers.core.backoff import Backoff
 from orthanc_transfers.core.errors import TransferError
@@ -40,7 +42,7 @@ _ANOTHERS = Settled(VERDICT_TEXTS[Verdict.UNDONE], "deleted, and stored anew by 
 class UndoRetries:
     """The unfinished undos of this server, in a folder. Thread-safe. Reads what an earlier process left.
 
-    ``closing``: the server stops.
+    ``closing``: the server stops. ``corrected`` is called with each commit report that says something else now.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class UndoRetries:
         reports: Reports,
         shared: SharedInstances,
         closing: Cancellation,
+        corrected: Callable[[dict[str, Any]], None] = lambda report: None,
     ) -> None:
+        self._corrected = corrected
         self._directory = directory
         self._store = store
         self._reports = reports
@@ -272,16 +276,21 @@ class UndoRetries:
         report = self._reports.read(undo.id) if settled and text is not None else None
         if report is None or report.get("State") != PushState.FAILED.value:
             return
+        before = json.dumps(report)
         for row in report["Instances"]:
             if row["ID"] in settled:
                 row["Outcome"], reason = settled[row["ID"]]
                 row.pop("Reason", None)
                 if reason is not None:
                     row["Reason"] = reason
+        report["Error"] = text
+        if json.dumps(report) == before:
+            return
         try:
-            self._reports.write({**report, "Error": text})
+            self._reports.correct(report)
         except OSError as error:
             log.warning("the commit report of transfer %s cannot be written: %s", undo.id, error)
+        self._corrected(report)
 
     def close(self, deadline: float) -> None:
         """Stop. Waits for a deletion until then, by the monotonic clock."""

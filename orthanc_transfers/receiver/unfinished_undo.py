@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import threading
 from collections.abc import Collection, Iterable, Mapping
@@ -27,6 +28,18 @@ NOTHING_KEPT = "nothing was kept"
 GIVEN_UP = "Orthanc ended twice while it was being deleted again: it is not tried any more, delete it by hand"
 
 _FILE = "undo"
+
+
+_STATE = re.compile(
+    r"[0-9]+ of [0-9]+ instances (?:is|are) still here, on the receiving server,"
+    r" (?:and the undo goes on|for Orthanc ended while deleting: delete by hand)"
+)
+
+
+def retold(error: str, now: str) -> str:
+    """``error``, which quotes what a failed commit said, with what it says ``now`` of the instances still here."""
+    state = _STATE.search(now)
+    return _STATE.sub(state[0] if state else NOTHING_KEPT, error, count=1)
 
 
 def told(error: str, left: int, total: int, *, given_up: bool = False) -> str:

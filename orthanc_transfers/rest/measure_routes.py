@@ -13,7 +13,7 @@ from orthanc_transfers.core.errors import Canceled, Conflict, PeerUnreachable, T
 from orthanc_transfers.interfaces import PeerRequest, PeerTransport
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.rest.http import Request, Response, json_response
-from orthanc_transfers.runtime.threads import Deadline
+from orthanc_transfers.runtime.deadline import Deadline
 
 # Bytes of one request.
 MAX_SIZE = 16 * 1024 * 1024

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from orthanc_transfers._version import __version__
 from orthanc_transfers.core import paths
@@ -14,6 +15,7 @@ from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
 from orthanc_transfers.core.content_encoding import ACCEPT_ENCODING, accepts
 from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, Corrupted, NotFound, TooLarge
+from orthanc_transfers.core.extras import Accepted
 from orthanc_transfers.core.framing import split_head
 from orthanc_transfers.core.messages_v1 import (
     SENDER_TRANSFER_ID,
@@ -83,7 +85,11 @@ class PeerRoutes:
         closing: Cancellation,
         budget: ConnectionBudget,
         whole_pulls: WholePulls,
+        refreshed: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: report,
+        extras: Accepted | None = None,
     ) -> None:
+        self._refreshed = refreshed
+        """A report as it is now."""
         self._store = store
         self._reader = reader
         self._pushes = pushes
@@ -95,6 +101,8 @@ class PeerRoutes:
         self._budget = budget
         self._whole_pulls = whole_pulls
         self._closing = closing
+        self._extras = extras
+        """What is taken beside DICOM."""
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them.
@@ -106,7 +114,7 @@ class PeerRoutes:
         if STORED_HEADER in request.headers:
             resources = tuple(one for one in resources if self._store.exists(one))
         first = request.headers.get(FIRST_HEADER)
-        with _busy_when_stopping():
+        with busy_when_stopping():
             if first is None:
                 listed = Beginning(self._store.manifest(resources, self._closing), 0)
             else:
@@ -209,6 +217,7 @@ class PeerRoutes:
             headers=frozenset(PROBE_HEADERS.keys() & request.headers.keys()),
             patients_wanted=limited,
             measurable=True,
+            extras=self._extras,
             max_connections=self._budget.total,
         )
         return self._announcing(replace(json_response(found.to_json()), headers=PROBE_HEADERS))
@@ -217,7 +226,7 @@ class PeerRoutes:
         """``POST /transfers/v2/push``."""
         sender = request.headers.get(SENDER_TRANSFER_ID)
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
-        with _busy_when_stopping():
+        with busy_when_stopping():
             status = self._v2.create(creation, sender, remote_address(request.headers))
             return self._announcing(json_response(status.to_json()), request)
 
@@ -232,7 +241,7 @@ class PeerRoutes:
             raise TooLarge(
                 f"{creation.manifest.size} bytes in one request are more than MaxBodySize, {MAX_BODY_SIZE}"
             )
-        with _busy_when_stopping():
+        with busy_when_stopping():
             status = self._v2.carry(
                 creation,
                 request.headers.get(SENDER_TRANSFER_ID),
@@ -314,6 +323,7 @@ class PeerRoutes:
         report = self._reports.read(name) or self._pushes.registry.ownership.report(name)
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
+        report = self._refreshed(report)
         response = json_response(report)
         if form == "csv":
             response = Response(report_to_csv(report).encode(), "text/csv; charset=utf-8")
@@ -333,7 +343,7 @@ def _whole_pull(header: str | None) -> WholePull | None:
 
 
 @contextmanager
-def _busy_when_stopping() -> Iterator[None]:
+def busy_when_stopping() -> Iterator[None]:
     """A request cut short by the stop of this server is to be repeated later."""
     try:
         yield

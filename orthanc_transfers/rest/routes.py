@@ -6,6 +6,7 @@ from functools import partial
 
 from orthanc_transfers.core import paths
 from orthanc_transfers.rest.action_routes import ActionRoutes
+from orthanc_transfers.rest.extras_routes import ExtrasRoutes
 from orthanc_transfers.rest.http import Route, RouteTable
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.own_site import no_foreign_forms, own_site
@@ -21,6 +22,7 @@ from orthanc_transfers.rest.user_routes import UserRoutes
 # Identifiers of instances, pushes and jobs: no character that means something to a file system.
 _ID = "([.0-9a-f-]+)"
 _RULE = "([^/]+)"
+_NUMBER = "([0-9]{1,9})"
 _PUSH_V1 = paths.push_v1(_ID)
 _PUSH_V2 = paths.push_v2(_ID)
 
@@ -36,6 +38,7 @@ def routes(
     settings: SettingsRoutes,
     actions: ActionRoutes,
     rules: RuleRoutes,
+    extras: ExtrasRoutes,
 ) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
@@ -65,6 +68,7 @@ def routes(
             {"GET": rules.get, "PUT": own_site(rules.put), "DELETE": no_foreign_forms(rules.delete)},
         ),
         Route(paths.run_rule(_RULE), {"POST": own_site(rules.run)}),
+        Route(paths.compare_rule(_RULE), {"POST": own_site(rules.compare)}),
         Route(paths.RULE_QUEUE, {"GET": rules.queue}),
         Route(paths.RULE_HISTORY, {"GET": rules.history}),
         Route(paths.LOOKUP, {"POST": peer.lookup}),
@@ -82,6 +86,13 @@ def routes(
         ),
         Route(_PUSH_V2 + "((?:/[0-9]+/[0-9]+)+)", {"PUT": peer.put_ranges}),
         Route(paths.commit(_PUSH_V2), {"POST": peer.commit_push_v2}),
+        Route(paths.push_extras(_PUSH_V2), {"POST": extras.take}),
+        Route(paths.push_attachment(_PUSH_V2, _NUMBER, _NUMBER), {"PUT": extras.put_attachment}),
+        Route(paths.EXTRAS, {"POST": extras.listed}),
+        Route(
+            f"{paths.ATTACHMENTS}/(patients|studies|series|instances)/{_ID}/{_NUMBER}/{_NUMBER}/{_NUMBER}",
+            {"GET": extras.attachment},
+        ),
         Route(paths.CHUNKS_V2, {"POST": peer.post_chunks}),
         Route(paths.MEASURE, {"POST": measure.take_bytes}),
         Route(paths.measured_bytes("([0-9]{1,9})"), {"GET": measure.send_bytes}),

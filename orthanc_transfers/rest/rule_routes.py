@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from orthanc_transfers.core.errors import BadRequest, TooLarge
-from orthanc_transfers.core.json_fields import json_object, shown
+from orthanc_transfers.core.json_fields import json_object, natural_number, shown
 from orthanc_transfers.core.messages_v1 import parse_resources
 from orthanc_transfers.core.rule_entry import ACTIVE, ENDED, Entry
 from orthanc_transfers.core.rule_query import RuleQuery
@@ -63,13 +64,22 @@ class RuleRoutes:
         unknown = [key for key in body if key not in ("Resources", "DryRun")]
         if unknown:
             raise BadRequest(f"a run may have Resources and DryRun, and has {shown(unknown[0])}")
-        dry = body.get("DryRun", False)
-        if not isinstance(dry, bool):
-            raise BadRequest(f'"DryRun" must be true or false, and is {shown(dry)}')
+        dry = _dry(body)
         resources = parse_resources(body["Resources"]) if "Resources" in body else None
         if resources is not None and len(resources) > MAX_RESOURCES:
             raise TooLarge(f'"Resources" may name {MAX_RESOURCES} resources, and names {len(resources)}')
         return json_response(self._rules.run(request.groups[0], resources, dry=dry))
+
+    def compare(self, request: Request) -> Response:
+        """``POST /transfers/rules/{name}/compare``: a mirror with its destinations."""
+        body = json_object(request.json(_MAX_VALUES), "the body")
+        unknown = [key for key in body if key not in ("DryRun", "Since")]
+        if unknown:
+            raise BadRequest(f"a comparison may have DryRun and Since, and has {shown(unknown[0])}")
+        since = natural_number(body.get("Since", 0), '"Since"')
+        return compact_json_response(
+            request, self._rules.compare(request.groups[0], dry=_dry(body), since=since)
+        )
 
     def queue(self, request: Request) -> Response:
         """``GET /transfers/queue``: what waits and runs, the oldest first."""
@@ -82,6 +92,13 @@ class RuleRoutes:
     def _page(self, request: Request, query: RuleQuery) -> Response:
         total, entries = self._rules.page(query.states, query.rule, query.limit, query.offset)
         return compact_json_response(request, {"Total": total, "Entries": [_entry(one) for one in entries]})
+
+
+def _dry(body: Mapping[str, Any]) -> bool:
+    dry = body.get("DryRun", False)
+    if not isinstance(dry, bool):
+        raise BadRequest(f'"DryRun" must be true or false, and is {shown(dry)}')
+    return dry
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

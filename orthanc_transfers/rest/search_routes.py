@@ -22,7 +22,7 @@ from orthanc_transfers.core.study_search import Found, Search, series_of
 from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.rest.http import Request, Response, compact_json_response
-from orthanc_transfers.runtime.threads import Deadline
+from orthanc_transfers.runtime.deadline import Deadline
 
 # Bytes of one answer of a peer: the identifiers of 300,000 instances.
 _MAX_ANSWER = 16 * 1024 * 1024

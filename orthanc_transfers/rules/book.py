@@ -17,7 +17,7 @@ from typing import Any
 
 from orthanc_transfers.core.errors import BadRequest, Conflict, NotFound
 from orthanc_transfers.core.rule import Rule, name_of
-from orthanc_transfers.core.webhook import keep_secrets
+from orthanc_transfers.core.webhook import Notify, keep_secrets
 from orthanc_transfers.rules.database import RuleDatabase
 
 MAX_RULES = 500
@@ -79,6 +79,11 @@ class RuleBook:
         """A rule that works, whether it is enabled or not."""
         found = self._rules.get(name)
         return None if found is None else found.rule
+
+    def notify(self, name: str) -> Notify | None:
+        """Where events of a rule are told; ``None``: nowhere."""
+        rule = self.rule(name)
+        return None if rule is None else rule.notify
 
     # --- loading
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from orthanc_transfers.core.model import Resource
 from orthanc_transfers.core.rule import BY_HAND, COARSENESS, Rule
-from orthanc_transfers.rules.matching import Matching
+from orthanc_transfers.rules.matching import COPY, Matching
 from orthanc_transfers.rules.orthanc import LocalOrthanc
 from orthanc_transfers.rules.queue import Queue
 from orthanc_transfers.rules.scans import Scans
@@ -57,4 +57,5 @@ class ByHand:
                 "",
             )
         key = self._matching.mismatch(rule, resource)
-        return resource, None if key is None else f'the "{key}" of the filter does not fit', stamp
+        why = None if key is None else f'the "{key}" of the filter does not fit'
+        return resource, "it is a copy that a rule made" if key == COPY else why, stamp

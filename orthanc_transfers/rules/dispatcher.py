@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.rule import ALL, Rule
@@ -242,10 +243,11 @@ class Dispatcher:
             return
         if job.job is not None:
             changes.set(entry.id, job=job.job)
+            entry = replace(entry, job=job.job)
         rule = self._book.rule(entry.rule)
         stored = end.succeeded or self._store.exists(entry.resource)
         ended = self._outcomes.record(changes, entry, rule, end, stored=stored)
-        if ended.state is EntryState.FINISHING and (rule is None or not rule.after):
+        if ended.state is EntryState.FINISHING and (rule is None or not rule.finishes):
             changes.end(entry.id, EntryState.DONE, None)
             ended = Ended(EntryState.DONE)
         self._events.ended(changes, entry, ended.state, ended.said)

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Finishing:
-    """``siblings`` are the last entries for the same resource, one for each destination of its rule."""
+    """``siblings`` are the last entries for the same resource, one for each destination of its rule.
+
+    ``mirrored`` keeps what a mirror has sent, and returns what is to be said of it.
+    """
 
     def __init__(
         self,
@@ -34,17 +37,20 @@ class Finishing:
         reports: Reports,
         orthanc: LocalOrthanc,
         siblings: Callable[[Entry], Sequence[Entry]],
+        mirrored: Callable[[Entry], str | None],
     ) -> None:
         self._store = store
         self._reports = reports
         self._orthanc = orthanc
         self._siblings = siblings
+        self._mirrored = mirrored
 
     def finish(self, rule: Rule, entry: Entry, going_on: Callable[[], bool]) -> str | None:
         """Do it; returns what is to be said of it. Raises ``TransferError`` if it is to be tried again.
 
         Doing it twice does no harm. ``going_on``: whether Orthanc does not stop.
         """
+        there = self._mirrored(entry) if rule.compare is not None else None
         sent = [
             one
             for one in self._siblings(entry)
@@ -64,7 +70,7 @@ class Finishing:
             if self._orthanc.described(entry.resource) is None:
                 return "it was deleted here meanwhile"
             return f"sent, but not marked: {error}"
-        return self._delete(entry, sent, going_on) if rule.after.delete else None
+        return self._delete(entry, sent, going_on) if rule.after.delete else there
 
     def _delete(self, entry: Entry, sent: Sequence[Entry], going_on: Callable[[], bool]) -> str | None:
         try:

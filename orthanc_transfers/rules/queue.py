@@ -53,15 +53,19 @@ class Queue:
         origin: str,
         position: Position | None = None,
         stamp: str | None = None,
+        only: str | None = None,
     ) -> None:
         """One entry, or one for each destination that is to get it: on disk once the transaction has ended.
 
         Never twice for one change; what waits already is sent as it is then, so that it needs no other entry.
-        ``stamp``: its filter was asked, when the resource had last changed at that moment.
+        ``stamp``: its filter was asked, when the resource had last changed at that moment. ``only``: for no other
+        destination.
         """
         place = position or Position()
         checked = int(stamp is not None)
         for destination in rule.destinations if rule.deliver == ALL else ("",):
+            if only is not None and destination not in ("", only):
+                continue
             again = writer.execute(
                 "UPDATE OR IGNORE entries SET epoch = ?, change = ?, checked = ?, stamp = ?"
                 " WHERE rule = ? AND destination = ? AND resource = ? AND state = ?",

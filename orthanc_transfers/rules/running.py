@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from orthanc_transfers.core.anonymize import Anonymization
 from orthanc_transfers.core.errors import HostError, TransferError
 from orthanc_transfers.core.messages_v1 import TransferRequest
+from orthanc_transfers.core.model import Resource
 from orthanc_transfers.core.rule import Rule
 from orthanc_transfers.core.rule_entry import Entry
 from orthanc_transfers.core.transfer_record import ENDED_STATES, TransferRecord, TransferState
 from orthanc_transfers.interfaces import JobQueue, QueuedJob
 from orthanc_transfers.jobs.submission import Submission
 from orthanc_transfers.receiver.reports import Reports
+from orthanc_transfers.rules.anonymized import AnonymizedCopies
 from orthanc_transfers.rules.outcomes import JobEnd
+from orthanc_transfers.runtime import threads
 
 SETTLED = 5.0
 """Seconds after which a job that we paused, and that runs, was resumed by a user."""
@@ -52,12 +58,16 @@ class RunningJobs:
         reports: Reports,
         now: Callable[[], float],
         wake: Callable[[], None],
+        copies: AnonymizedCopies,
+        is_there: Callable[[str, Resource], bool],
     ) -> None:
         self._submission = submission
         self._jobs = jobs
         self._reports = reports
         self._now = now
         self._wake = wake
+        self._copies = copies
+        self._is_there = is_there
         self._lock = threading.Lock()
         self._running: dict[str, RunningJob] = {}
         self._ends: deque[tuple[str, JobEnd]] = deque()
@@ -122,9 +132,39 @@ class RunningJobs:
             self._running[transfer] = job
 
     def submit(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> str | None:
-        """Hand the job to Orthanc, and return its identifier; ``None``: it failed, which is told as its end."""
+        """Hand the job to Orthanc, and return its identifier.
+
+        ``None``: it failed, which is told as its end; or something that takes long comes first, in a thread of its own.
+        """
+        if rule.anonymization is not None:
+            later = partial(self._submit_copy, transfer, rule, entry, peer, rule.anonymization)
+            threads.start("transfers-rules-copy", later)
+        elif rule.compare is not None:
+            threads.start("transfers-rules-mirror", partial(self._mirror, transfer, rule, entry, peer))
+        else:
+            return self._submit(transfer, rule, entry.resource, peer)
+        return None
+
+    def _mirror(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> None:
+        # What came from there need not go back.
+        if self._is_there(peer, entry.resource):
+            self._tell(transfer, JobEnd(succeeded=True))
+        else:
+            self._submit(transfer, rule, entry.resource, peer)
+
+    def _submit_copy(self, transfer: str, rule: Rule, entry: Entry, peer: str, wanted: Anonymization) -> None:
         try:
-            wanted = TransferRequest.parse(rule.request(entry.resource, peer, transfer))
+            copy = self._copies.make(entry.id, entry.resource.id, wanted)
+        except TransferError as error:
+            self._tell(transfer, JobEnd(error=str(error)))
+        except (sqlite3.Error, OSError) as error:
+            self._tell(transfer, JobEnd(lost=True, error=f"its copy cannot be kept: {error}"))
+        else:
+            self._submit(transfer, rule, copy, peer)
+
+    def _submit(self, transfer: str, rule: Rule, resource: Resource, peer: str) -> str | None:
+        try:
+            wanted = TransferRequest.parse(rule.request(resource, peer, transfer))
             job = str(self._submission.send(wanted, follow=True)["ID"])
         except TransferError as error:
             self._tell(transfer, JobEnd(peer_failed=error.concerns_peer, error=str(error)))

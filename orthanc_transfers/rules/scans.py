@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from orthanc_transfers.core.model import Resource
-from orthanc_transfers.core.rule import AT_A_TIME, Rule
+from orthanc_transfers.core.rule import AT_A_TIME, Rule, TimeOfWeek
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.rules.book import RuleBook
 from orthanc_transfers.rules.database import RuleDatabase
@@ -93,15 +93,13 @@ class Scans:
             rule = known.rule
             if rule is None or rule.time is None or not rule.enabled:
                 continue
-            moment = now // 60 * 60 - rule.time.since(self._minute()) * 60
-            if known.fired > now + _DAY:
-                # The clock was wrong then.
-                with self._database.writing() as writer:
-                    self._book.fire(writer, rule.name, now)
-            elif moment > known.fired + _APART or known.fired < moment <= now < moment + 60:
+            due = due_moment(rule.time, known.fired, now, self._minute())
+            if due is not None:
+                moment, real = due
                 with self._database.writing() as writer:
                     self._book.fire(writer, rule.name, moment)
-                    self.begin(writer, rule.name, AT_A_TIME)
+                    if real:
+                        self.begin(writer, rule.name, AT_A_TIME)
 
     def _go_on(self, row: sqlite3.Row) -> None:
         rule = self._book.rule(row["rule"])
@@ -126,3 +124,15 @@ class Scans:
                 continue
             if self._matching.mismatch(rule, resource) is None:
                 yield resource, stamp
+
+
+def due_moment(at: TimeOfWeek, fired: float, now: float, minute: int) -> tuple[float, bool] | None:
+    """The moment (seconds since the epoch) of a time that is to be dealt with now, ``minute`` of the week.
+
+    ``None``: there is none. ``fired``: up to that moment all is dealt with. ``False`` with it: nothing is to be done,
+    for the clock was wrong when ``fired`` was written.
+    """
+    moment = now // 60 * 60 - at.since(minute) * 60
+    if fired > now + _DAY:
+        return now, False
+    return (moment, True) if moment > fired + _APART or fired < moment <= now < moment + 60 else None

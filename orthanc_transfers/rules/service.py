@@ -22,6 +22,9 @@ from orthanc_transfers.core.webhook import hide_secrets
 from orthanc_transfers.interfaces import JobQueue, ResourceFacts
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.submission import Submission
+from orthanc_transfers.net.webhook_post import post
+from orthanc_transfers.rules import anonymized, comparison_runs, mirror_records, webhooks
+from orthanc_transfers.rules.anonymized import AnonymizedCopies
 from orthanc_transfers.rules.book import KnownRule, RuleBook, unknown_peers
 from orthanc_transfers.rules.by_hand import ByHand
 from orthanc_transfers.rules.database import RuleDatabase
@@ -32,11 +35,13 @@ from orthanc_transfers.rules.finishing import Finishing
 from orthanc_transfers.rules.intake import Intake
 from orthanc_transfers.rules.matching import Matching
 from orthanc_transfers.rules.metrics import metrics_of
+from orthanc_transfers.rules.mirrors import Mirrors
 from orthanc_transfers.rules.orthanc import LocalOrthanc
 from orthanc_transfers.rules.queue import Queue
 from orthanc_transfers.rules.running import RunningJobs
 from orthanc_transfers.rules.scans import Scans
 from orthanc_transfers.rules.unsettled import Unsettled
+from orthanc_transfers.rules.webhooks import Webhooks
 from orthanc_transfers.runtime import threads
 
 log = logging.getLogger(__name__)
@@ -62,25 +67,32 @@ class RuleService:
         settings, clock = services.settings, services.clock
         self._services = services
         self._orthanc = orthanc
-        self._database = RuleDatabase(path, clock)
+        schemas = (webhooks.SCHEMA, anonymized.SCHEMA, mirror_records.SCHEMA, comparison_runs.SCHEMA)
+        self._database = RuleDatabase(path, clock, schemas)
         self._book = RuleBook(settings.rules, self._database, clock.now)
         self._queue = Queue(self._database, clock)
-        self._matching = Matching(facts)
+        self._copies = AnonymizedCopies(
+            self._database, services.store, clock, orthanc.get, orthanc.post, orthanc.delete
+        )
+        self._matching = Matching(facts, self._copies.is_copy)
         self._intake = Intake(
             self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)
         )
-        events = Events(self._queue, self._book)
+        self._webhooks = Webhooks(self._database, self._book.notify, post, clock)
+        events = Events(self._queue, self._book, self._webhooks)
         self._dispatcher = Dispatcher(
             self._book,
             self._queue,
             self._database,
-            lambda now, wake: RunningJobs(submission, jobs, services.reports, now, wake),
+            lambda now, wake: RunningJobs(
+                submission, jobs, services.reports, now, wake, self._copies, self._is_there
+            ),
             self._matching,
             orthanc,
             Finisher(
                 self._book,
                 self._queue,
-                Finishing(services.store, services.reports, orthanc, self._queue.siblings),
+                Finishing(services.store, services.reports, orthanc, self._queue.siblings, self._mirrored),
                 events,
             ),
             events,
@@ -92,6 +104,16 @@ class RuleService:
         )
         self._scans = Scans(
             self._book, self._queue, self._database, self._matching, orthanc, clock, self._dispatcher.minute
+        )
+        self._mirrors = Mirrors(
+            services,
+            self._book,
+            self._queue,
+            self._database,
+            self._matching,
+            orthanc,
+            self._dispatcher.minute,
+            self._dispatcher.wake,
         )
         self._by_hand = ByHand(self._queue, self._scans, self._matching, orthanc)
         self._lock = threading.Lock()
@@ -131,10 +153,13 @@ class RuleService:
             return
         self._behind = True
         self._dispatcher.start()
+        self._webhooks.start()
 
     def close(self) -> None:
         """Orthanc stops."""
         self._closed = True
+        self._mirrors.close()
+        self._webhooks.close()
         self._dispatcher.close()
         self._database.close()
 
@@ -161,7 +186,15 @@ class RuleService:
         if self._behind:
             more = self._intake.catch_up() > 0
             self._behind = False
+        self._copies.sweep_later()
+        self._mirrors.look()
         return self._scans.look() or more
+
+    def _mirrored(self, entry: Entry) -> str | None:
+        return self._mirrors.sent(entry)
+
+    def _is_there(self, peer: str, resource: Resource) -> bool:
+        return self._mirrors.is_there(peer, resource)
 
     def _rules_changed(self) -> None:
         """What waits follows the rules as they are now."""
@@ -227,6 +260,17 @@ class RuleService:
             self._dispatcher.wake()
         return done
 
+    def compare(self, name: str, *, dry: bool, since: int) -> dict[str, Any]:
+        """Compare with the destinations of a mirror by hand, or tell what that would do."""
+        known = self._book.known(name)
+        if known.rule is None or known.rule.compare is None:
+            raise Conflict(f"rule {name} cannot compare: {known.problem or 'it has no Compare'}")
+        with _usable():
+            if dry:
+                return {"Rule": name, "DryRun": True, **self._mirrors.dry_run(known.rule, since)}
+            self._mirrors.begin(known.rule)
+        return {"Rule": name, "DryRun": False, "Started": True}
+
     def page(
         self, states: Sequence[EntryState], rule: str | None, limit: int, offset: int
     ) -> tuple[int, list[Entry]]:
@@ -267,6 +311,7 @@ class RuleService:
             "Problem": problem,
             "Counts": {state.value: counts.get(state.value, 0) for state in EntryState},
             "OldestSeconds": None if oldest is None else round(oldest),
+            "Comparisons": self._mirrors.listing(known.name) if self._begun else [],
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -125,6 +125,9 @@ def run_all(
     The first error wins: no more items are taken, and it is raised once every worker has ended.
     Raises ``Canceled`` about ``GRACE`` seconds after a cancellation at the latest, whatever the workers do.
     """
+    if isinstance(items, Sized) and not items:
+        cancellation.check()
+        return
     _Run(name, count, items, work, cancellation).wait()
 
 
@@ -142,6 +145,14 @@ class Later(Generic[T]):
 
         start(name, run)
 
+    @classmethod
+    def of(cls, result: T) -> Later[T]:
+        """One that is known already: no thread is needed."""
+        known = cls.__new__(cls)
+        known._outcome = Future[T]()
+        known._outcome.set_result(result)
+        return known
+
     @property
     def ready(self) -> bool:
         """Whether ``result`` would not wait."""
@@ -149,6 +160,9 @@ class Later(Generic[T]):
 
     def result(self, cancellation: Cancellation) -> T:
         """What it returned or raised, once it has. Raises ``Canceled`` if that comes first."""
+        if self._outcome.done():
+            cancellation.check()
+            return self._outcome.result()
         woken = threading.Event()
         self._outcome.add_done_callback(lambda _: woken.set())
         forget = cancellation.on_cancel(woken.set)
@@ -159,24 +173,6 @@ class Later(Generic[T]):
         if not self._outcome.done():
             cancellation.check()
         return self._outcome.result()
-
-
-class Deadline:
-    """Calls ``late`` once if the body of the ``with`` has not ended after ``seconds``."""
-
-    def __init__(self, name: str, seconds: float, late: Callable[[], None]) -> None:
-        self._name, self._seconds, self._late = name, seconds, late
-        self._over = threading.Event()
-
-    def __enter__(self) -> None:
-        start(self._name, self._watch)
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-
-    def _watch(self) -> None:
-        if not self._over.wait(self._seconds):
-            self._late()
 
 
 class Periodic:

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from orthanc_transfers.core.transfer_record import (
-    PUSH,
-    RECEIVE,
-    SEND,
-    StudyText,
-    TransferRecord,
-    TransferState,
-)
-from orthanc_transfers.ledger.past_transfers import PastTransfer, PastTransfers
-from orthanc_transfers.ledger.shown import record_to_json, text_to_json
 from tests.browser.transfers_page import TransfersPage
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer
+from tests.support.past_rows import PAST, keep_past_transfers
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
-
-PAST = 10_000
-
-
-def past_transfers() -> Iterator[PastTransfer]:
-    now = time.time()
-    for number in range(PAST):
-        failed = number % 10 == 0
-        record = TransferRecord(
-            id=f"{number:08x}-0000",
-            direction=RECEIVE if number % 4 == 0 else SEND,
-            mode=PUSH,
-            peer=f"peer-{number % 7}",
-            state=TransferState.FAILURE if failed else TransferState.SUCCESS,
-            resources=[{"Level": "Study", "ID": "-".join([f"{number:08x}"] * 5)}],
-            resources_count=1,
-            instances=100,
-            done_instances=100,
-            size=50_000_000,
-            done_size=50_000_000,
-            wire_size=20_000_000,
-            error="peer 'b' refused instance 7: no space" if failed else None,
-            ended=now - number,
-        )
-        text = StudyText(f"P{number}", f"Doe^Number {number}", "study", "Thorax", "20260101", "CT")
-        shown = {**record_to_json(record), **text_to_json(text), "Report": False}
-        yield PastTransfer(record.id, now - number, shown)
 
 
 @pytest.fixture(scope="module")
 def server(make_shared_server: MakeServer) -> OrthancServer:
     server = make_shared_server("old")
-    index = PastTransfers(lambda: server.storage / "Transfers" / "history" / "transfers.sqlite")
-    index.open()
-    index.write(past_transfers())
-    index.close()
+    keep_past_transfers(server)
     return server.start()
 
 

@@ -19,6 +19,7 @@ from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, free_port, start_together
 from tests.support.page_build import npm
 from tests.support.raw_push import RawPush
+from tests.support.times import orthanc_moment
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
@@ -297,6 +298,18 @@ def test_a_timetable_is_written_on_the_page_and_obeyed(page: TransfersPage, hosp
     page.open()
     page.transfer("Running")
     page.shows("KB/s", f"tr[data-transfer='{job}']")
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = hospital.a.get("transfers/status", params={"id": job})
+        return found
+
+    shown = wait_until(
+        lambda: (now := status())["Transfers"][0]["WireBytes"] > 1_000_000 and now, "1 MB is sent"
+    )
+    (sent,) = shown["Transfers"]
+    took = (orthanc_moment(shown["Now"]) - orthanc_moment(sent["Started"])).total_seconds()
+    # A slow machine takes longer, none takes less.
+    assert took > 0.8 * sent["WireBytes"] / (700 * 1024)
     hospital.a.post(f"jobs/{job}/cancel")
     page.open("settings")
     page.click("[data-testid=rule] .tool")

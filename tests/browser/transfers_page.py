@@ -12,7 +12,9 @@ from selenium.common.exceptions import (
     StaleElementReferenceException,
 )
 from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
@@ -20,6 +22,7 @@ from tests.browser.orthanc_explorer import ARTIFACTS
 from tests.support.page_build import workshop
 
 TIMEOUT = 60.0
+MAX_TABS = 120
 SERIOUS = ("serious", "critical")
 
 
@@ -85,6 +88,31 @@ class TransfersPage:
         self.driver.get("about:blank")
         self.driver.get(f"{self.address}{query}#/{view}")
         self.find(f"nav a[href='#/{view.split('/')[0]}'][aria-current=page]")
+
+    # -- By keyboard ----------------------------------------------------------------------------------
+
+    def key(self, *keys: str) -> None:
+        """Pressed where the keyboard is now."""
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def focused(self, selector: str) -> bool:
+        """Whether the keyboard is there."""
+        return bool(
+            self.driver.execute_script("return document.activeElement.matches(arguments[0])", selector)
+        )
+
+    def tab_to(self, selector: str, *, back: bool = False) -> None:
+        """Press Tab, or Shift and Tab, until the keyboard is there, which must be to be seen."""
+        self.find(selector)
+        for _ in range(MAX_TABS):
+            pressed = ActionChains(self.driver)
+            if back:
+                pressed.key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
+            else:
+                pressed.send_keys(Keys.TAB).perform()
+            if self.focused(selector):
+                return
+        raise AssertionError(f"{selector} is not reached by {MAX_TABS} presses of Tab")
 
     # -- Transfers ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import pytest
 
 from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.extras import Accepted, Kind
 from orthanc_transfers.core.messages_v1 import (
     LookupResponse,
     PushCreated,
@@ -115,6 +116,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "MaxConnections": 25,
             "WholePulls": True,
             "Measurable": True,
+            "Extras": ["Labels", "report"],
         },
         Capabilities(
             (1, 2),
@@ -128,6 +130,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             whole_pulls=True,
             headers=frozenset({"transfers-codec", "transfers-first"}),
             measurable=True,
+            extras=Accepted(frozenset({Kind.LABEL}), frozenset({"report"})),
             max_connections=25,
         ),
     ),

@@ -22,6 +22,7 @@ OPTIONAL = {
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
     "More", "Growing", "Parts", "Whole", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
     "Measurable", "WholePulls", "SenderName",
+    "Extras", "WithLabels", "WithMetadata", "WithAttachments", "Overwrite",
 }  # fmt: skip
 # … but not here.
 REQUIRED = {

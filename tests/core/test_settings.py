@@ -40,6 +40,8 @@ EVERY_OPTION = {
     "BandwidthSchedule": [{"Days": "Mon-Fri", "From": "08:00", "To": "18:00", "LimitKBs": 1000}],
     "Rules": [{"Name": "night", "Trigger": "StableStudy", "Destinations": ["archive"]}],
     "MaxRuleJobs": 2,
+    "AcceptMetadata": ["Labels", "report", "1050"],
+    "OriginMetadata": 1090,
     "CongestionControl": "cubic",
     "Cluster": {
         "Enabled": True,
@@ -119,6 +121,8 @@ def test_every_option_arrives_in_the_unit_of_the_program() -> None:
         bandwidth_schedule=(ScheduleRow("Mon-Fri", 480, 1080, 1000),),
         rules=({"Name": "night", "Trigger": "StableStudy", "Destinations": ["archive"]},),
         max_rule_jobs=2,
+        accept_metadata=("Labels", "report", "1050"),
+        origin_metadata=1090,
         congestion_control="cubic",
         cluster=ClusterSettings(True, "", "one", "http://10.0.0.5:8042", False, 60),
     )

@@ -37,6 +37,8 @@ METHODS = {
         *("OrthancStore.add", "OrthancStore.remove"),
     ],
     "host.native.sdk": ["Sdk.rest_get"],
+    "host.extras_store": ["OrthancExtras.put"],
+    "receiver.extras_folder": ["ExtrasFolder.take", "ExtrasFolder.keep_before"],
     "rest.peer_routes": [
         *("PeerRoutes.lookup", "PeerRoutes.get_chunks", "PeerRoutes.post_chunks"),
         *("PeerRoutes.create_push_v1", "PeerRoutes.put_bucket", "PeerRoutes.commit_push_v1"),

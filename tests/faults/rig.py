@@ -90,6 +90,8 @@ class Transfer:
     target: OrthancServer
     study: str
     job: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keys of the request."""
     wanted: dict[str, str] = field(init=False)
     """MD5 of each instance of the study."""
     before: dict[str, str] = field(init=False)
@@ -118,7 +120,8 @@ class Transfer:
     def start(self) -> str:
         """Submit the job, to ``a``; its identifier."""
         order = self.rig.a.send if self.mode == "push" else self.rig.a.pull
-        self.job = order([resource("Study", self.study)], f"b{self.version}", Compression="none")["ID"]
+        options = {"Compression": "none", **self.options}
+        self.job = order([resource("Study", self.study)], f"b{self.version}", **options)["ID"]
         return self.job
 
     def start_saved(self, then: Callable[[], None] = lambda: None) -> str:

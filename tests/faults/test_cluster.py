@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import Failpoint, FaultPoint
-from tests.faults.rig import BUCKET, KB, SCRIPT, THREADS, Rig, Transfer, script_environment
+from tests.faults.rig import BUCKET, KB, SCRIPT, THREADS, Rig, Transfer, script_environment, staging
 from tests.support import process
 from tests.support.cluster import OrthancCluster
 from tests.support.dicom_data import ct_study, small_instances
@@ -53,6 +54,7 @@ class ClusterRig:
         files = list(ct_study(kill.slices, size=192, series=2))
         (study,) = {one["ParentStudy"] for one in self.a.upload_all(files)}
         target.upload_all([*files[:2], *small_instances(2)])
+        staging(target).mkdir(parents=True, exist_ok=True)
         rig = Rig(self.a, target, self.proxies)
         return Transfer(rig, kill.mode, kill.version, self.a, target, study)
 
@@ -87,20 +89,29 @@ class ClusterRig:
         wait_until(lambda: not list(self.cluster.folder.rglob("area")), "nothing is staged", 30)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["shared", "own-disks"])
-def rig(
-    request: pytest.FixtureRequest, make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="module")
+def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterRig]:
+    yield from start_rig(make_shared_server, tmp_path_factory.mktemp("cluster"), shared=True)
+
+
+@pytest.fixture(scope="module")
+def rig_of_own_disks(
+    make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ClusterRig]:
+    yield from start_rig(make_shared_server, tmp_path_factory.mktemp("cluster"), shared=False)
+
+
+def start_rig(make_shared_server: MakeServer, folder: Path, *, shared: bool) -> Iterator[ClusterRig]:
     options = {"BucketSize": BUCKET // KB, "Threads": THREADS}
     with OrthancCluster(
-        tmp_path_factory.mktemp("cluster"),
-        shared=request.param,
+        folder,
+        shared=shared,
         transfers=options,
         script=SCRIPT,
         environment=script_environment(),
     ) as cluster:
         a = make_shared_server(
-            f"a-{request.param}",
+            f"a-{shared}",
             script=SCRIPT,
             configuration={"ConcurrentJobs": 8, "Transfers": options},
             environment=script_environment(),
@@ -111,7 +122,7 @@ def rig(
             a.add_peer("b1", a, Url=first.url)
             a.add_peer("b2", a, Url=cluster.url)
             a.start()
-            yield ClusterRig(a, cluster, {1: first, 2: cluster.proxy}, request.param)
+            yield ClusterRig(a, cluster, {1: first, 2: cluster.proxy}, shared)
 
 
 KILLS = [
@@ -146,6 +157,17 @@ STOPS = [
 def test_a_push_goes_on_by_itself_when_the_node_that_has_it_is_killed(
     rig: ClusterRig, kill: FaultPoint
 ) -> None:
+    goes_on(rig, kill)
+
+
+@pytest.mark.parametrize("kill", KILLS[4::3], ids=str)
+def test_a_push_starts_over_by_itself_when_the_node_that_has_its_bytes_is_killed(
+    rig_of_own_disks: ClusterRig, kill: FaultPoint
+) -> None:
+    goes_on(rig_of_own_disks, kill)
+
+
+def goes_on(rig: ClusterRig, kill: FaultPoint) -> None:
     transfer = rig.transfer(kill)
     rig.arm(kill.failpoint, f"kill {kill.nth}")
     transfer.start_saved()
@@ -157,6 +179,9 @@ def test_a_push_goes_on_by_itself_when_the_node_that_has_it_is_killed(
     wait_until(lambda: rig.has_ended(transfer), "the transfer ends", _PATIENCE)
     transfer.succeed()
     rig.is_whole(transfer)
+    for node in nodes:
+        if not node.running:
+            node.start()  # what others had taken over is deleted from its own disk
     if rig.shared:
         assert transfer.sent_again() <= transfer.in_flight()
     rig.leaves_nothing()

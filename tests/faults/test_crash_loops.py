@@ -14,8 +14,9 @@ import requests
 from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import Failpoint
 from tests.faults.rig import SCRIPT, script_environment
-from tests.support.dicom_data import small_instances
+from tests.support.dicom_data import multi_frame, small_instances
 from tests.support.fixtures import MakeServer
+from tests.support.memory_limit import MemoryLimit
 from tests.support.orthanc_client import OrthancError, resource
 from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.poison import harmless, poisoned, poisoned_study
@@ -27,6 +28,10 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 COUNT = 12
 POISON = 5
 """Index of the file that kills."""
+
+LARGE = 150_000_000
+MEMORY = 300_000_000
+"""Bytes that Orthanc may have: enough to receive such an instance, not to import it, which takes three times it."""
 
 
 def supervise(server: OrthancServer, done: Callable[[], Any], deaths: int = 0) -> tuple[int, Any]:
@@ -169,6 +174,31 @@ def test_what_the_kernel_kills_orthanc_at_for_lack_of_memory_is_named(make_serve
     (culprit,) = (row["ID"] for row in report["Instances"] if row["Outcome"] == "refused")
     check_report(report, culprit)
     assert b.instances() == []
+
+
+def test_an_instance_too_large_for_the_memory_is_named_once_the_kernel_has_killed_orthanc_twice(
+    make_server: MakeServer,
+) -> None:
+    try:
+        limit = MemoryLimit(MEMORY)
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    a, b = make_server("a"), make_server("b", launcher=limit.launcher)
+    a.add_peer("b", b)
+    start_together(a, b)
+    small, large = a.upload_all(small_instances(3)), a.upload(multi_frame(LARGE))
+    # The large one arrives in buckets, and is imported as a whole.
+    job = a.send([resource("Study", small[0]["ParentStudy"]), resource("Study", large["ParentStudy"])], "b")[
+        "ID"
+    ]
+    deaths, known = supervise(b, lambda: ended(a, job))
+    assert (deaths, limit.kills) == (2, 2)
+    assert known["State"] == "Failure", known
+    assert large["ID"] in known["Content"]["Error"]
+    check_report(report_of(b, known["Content"]["Transaction"]), large["ID"])
+    assert b.instances() == []
+    b.kill()
+    limit.close()
 
 
 def send_all(server: OrthancServer, files: list[bytes]) -> RawPush:

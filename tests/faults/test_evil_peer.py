@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
+from orthanc_transfers.core.checksum import xxh3
+from orthanc_transfers.core.framing import frame_head
 from tests.support import process
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
@@ -195,6 +199,35 @@ def test_a_list_of_instances_that_makes_no_sense_fails_a_pull_without_taking_mem
     staging = Path(server.configuration["StorageDirectory"]) / "Transfers"
     # Where a file was begun, it is kept for another attempt.
     assert len(list(staging.glob("*/area"))) <= 1
+
+
+CARRYING: dict[str, bytes] = {
+    "a bomb": frame_head({"Originator": "x", "Instances": instances("4000", 1)}, compress=False)
+    + zstandard.compress(bytes(64 * MB)),
+    "a list that is one": struct.pack(">I", 30_000) + zstandard.compress(bytes(64 * MB)),
+    "other bytes": frame_head({"Originator": "x", "Instances": instances("4000")}, compress=False)
+    + bytes(12_000),
+    "more than fits": frame_head({"Originator": "x", "Instances": instances("900000000", 1)}, compress=False)
+    + zstandard.compress(bytes(64 * MB)),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd", "of tomorrow"])
+@pytest.mark.parametrize("name", CARRYING)
+def test_bytes_that_come_with_a_list_and_make_no_sense_fail_a_pull_without_taking_memory(
+    server: OrthancServer, evil: EvilPeer, name: str, codec: str
+) -> None:
+    evil.answers["GET /transfers/capabilities"] = {**CAPABILITIES, "WholePulls": True}
+    evil.answers["POST /transfers/lookup"] = CARRYING[name]
+    evil.headers = {"transfers-codec": codec, "transfers-xxh3": xxh3([CARRYING[name]])}
+    before = process.memory(server.pid)
+    process.forget_peak(server.pid)
+    job = server.wait_for_job(server.pull([resource("Study", UNKNOWN_ID)], "evil")["ID"])
+    assert job["State"] == "Failure", job
+    assert "evil" in job["Content"]["Error"]
+    assert any("transfers-whole" in asked for asked in evil.asked)
+    assert process.peak_memory(server.pid) - before < 100 * MB
 
 
 def test_what_a_peer_says_of_its_errors_is_one_line_of_the_log(server: OrthancServer, evil: EvilPeer) -> None:

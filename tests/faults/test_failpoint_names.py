@@ -23,6 +23,7 @@ LOOKS_LIKE_ONE = re.compile(r"[A-Z]\w*[a-z]\w*\.[a-z_]\w*( [A-Z]+ [a-z]+)?( befo
 KINDS_OF_REQUESTS = {
     *("POST lookup", "GET chunks", "POST chunks", "GET capabilities", "GET reports"),
     *("POST push", "PUT push", "GET push", "DELETE push", "POST commit", "POST whole"),
+    *("POST extras", "PUT attachments"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.faults.failpoints import Failpoint
 from tests.faults.rig import SCRIPT, script_environment
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer
 from tests.support.raw_push import RawPush
 from tests.support.small_disk import SmallDisk
@@ -98,6 +100,46 @@ def test_what_cannot_be_deleted_while_the_index_is_full_is_deleted_once_there_is
         "not imported",
         "already there",
     }
+
+
+def error_of(server: OrthancServer, direction: str) -> str:
+    """What ``GET /transfers/status`` says of the one transfer of that direction."""
+    (shown,) = server.get(f"transfers/status?direction={direction}")["Transfers"]
+    return str(shown["Error"])
+
+
+def test_who_tells_of_it_on_either_side_says_that_nothing_is_left_then(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20 * MB)
+    a, b = make_server("a"), receiver(make_server, disk)
+    a.add_peer("b", b)
+    a.start()
+    study = a.upload_all(ct_study(COUNT, size=64))[0]["ParentStudy"]
+    # Nothing is imported before the disk is as full as it should be.
+    with Failpoint(b, "OrthancStore.add before", "wait") as begun:
+        job = a.send([resource("Study", study)], "b")["ID"]
+        begun.wait_reached()
+        disk.fill(leave=ROOM)
+    ended = a.wait_for_job(job)
+    assert ended["State"] == "Failure"
+    assert "still here" in ended["Content"]["Error"]
+    assert "still here" in error_of(a, "send")
+    assert "still here" in error_of(b, "receive")
+    assert "still here" in a.get(f"transfers/reports/{job}")["Error"]
+    disk.make_room()
+    wait_until(lambda: b.instances() == [], "the rest is deleted")
+    wait_until(lambda: "nothing was kept" in error_of(b, "receive"), "the receiver says so")
+    told = a.get(f"transfers/reports/{job}")
+    assert "nothing was kept" in told["Error"]
+    assert "still here" not in json.dumps(told)
+    assert told["Instances"] == b.get(f"transfers/reports/{told['ID']}")["Instances"]
+    assert "nothing was kept" in error_of(a, "send")
+    # So it stays.
+    b.kill()
+    b.start()
+    assert "nothing was kept" in error_of(b, "receive")
+    assert a.get(f"transfers/reports/{job}") == told
 
 
 def test_a_transfer_that_is_sent_again_keeps_what_an_unfinished_undo_had_left(

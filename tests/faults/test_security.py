@@ -106,6 +106,7 @@ def requests(identifier: str = UNKNOWN_ID, number: str = "0") -> Iterator[tuple[
             .replace(RANGES, f"/{number}/{number}")
             .replace("([0-9]{1,9})", number)
             .replace("([^/]+)", "none")
+            .replace("(patients|studies|series|instances)", "studies")
         )
         assert "([" not in path
         for method in route.methods:

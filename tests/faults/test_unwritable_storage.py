@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +17,7 @@ from tests.faults.protocol_matrix import start_matrix
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import ENTRY, OrthancServer
 from tests.support.raw_push import RawPush
 from tests.support.waiting import wait_until
 
@@ -44,6 +51,58 @@ def test_a_storage_that_cannot_be_written_fails_the_transfer_and_not_orthanc(
         mend()
         transfer.again().succeed()
         assert b.md5s() == a.md5s()
+
+
+UNPRIVILEGED = 65534
+"""The user and the group of ``nobody``."""
+
+
+@pytest.fixture
+def unprivileged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    """An Orthanc that runs as another user than these tests, who are root; its storage is a folder of its own."""
+    launcher = ("setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups")
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root, and setpriv")
+    with tempfile.TemporaryDirectory(prefix="orthanc-unprivileged-") as name:
+        folder = Path(name)
+        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+        for needed in (ENTRY, Path(sysconfig.get_path("purelib"))):
+            if subprocess.run([*launcher, "test", "-r", needed], check=False).returncode:
+                pytest.skip(f"{needed} cannot be read by another user")
+        b = OrthancServer("b", folder / "b", launcher=launcher)
+        b.configuration["IndexDirectory"] = str(folder / "index")
+        b.configuration["Transfers"] = {"StagingDirectory": str(folder / "staging")}
+        os.chown(b.folder, UNPRIVILEGED, UNPRIVILEGED)
+        try:
+            yield b
+        finally:
+            b.remove()
+
+
+@pytest.mark.parametrize("which", ["the storage", "one of its folders"])
+def test_a_storage_of_another_user_fails_the_push_and_not_orthanc(
+    unprivileged: OrthancServer, which: str
+) -> None:
+    b = unprivileged
+    b.start()
+    b.upload_all(small_instances(3))
+    before = b.md5s()
+    foreign = b.storage if which == "the storage" else next(b.storage.glob("??"))
+    push = RawPush(b, 2, list(small_instances(8)))
+    assert push.create().status_code == 200
+    push.put_all()
+    os.chown(foreign, 0, 0)
+    push.commit()
+    said = wait_until(lambda: push.status().get("Error"), "its end")
+    assert f"cannot write to its storage, {foreign} (Permission denied)" in said
+    assert "the user as whom Orthanc runs" in said
+    assert "nothing was kept" in said
+    assert b.running
+    assert b.md5s() == before
+    os.chown(foreign, UNPRIVILEGED, UNPRIVILEGED)
+    assert push.create().status_code == 200
+    push.carry()
+    assert len(b.instances()) == len(before) + 8
 
 
 def test_a_storage_that_becomes_full_before_the_import_fails_the_push_and_not_orthanc(

@@ -47,13 +47,16 @@ OURS = {
     "CompressionRatio",
     "CompressionUsed",
     "Error",
+    "Extras",
     "EstimatedSecondsLeft",
     "ImportedInstances",
+    "NotTransferred",
     "Phase",
     "Protocol",
     "Report",
     "ResumedSizeMB",
     "Transaction",
+    "TranscodedInstances",
 }
 
 

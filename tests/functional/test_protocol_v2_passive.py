@@ -103,6 +103,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "WholePulls": True,
         "Measurable": True,
         "Headers": [],
+        "Extras": [],
         "MaxConnections": 25,
     }
 

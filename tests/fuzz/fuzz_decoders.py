@@ -37,7 +37,13 @@ with instrumented:
         TransferRequest,
         parse_resources,
     )
-    from orthanc_transfers.core.messages_v2 import Capabilities, ChunksRequest, PushCreationV2, PushStatus
+    from orthanc_transfers.core.messages_v2 import (
+        Capabilities,
+        ChunksRequest,
+        PushCreationV2,
+        PushStatus,
+        WholePull,
+    )
     from orthanc_transfers.core.model import Instance, Manifest
     from orthanc_transfers.core.peers import parse_peers
     from orthanc_transfers.core.planner import RangePlan, plan_buckets, plan_pull
@@ -58,6 +64,7 @@ MESSAGES: tuple[Any, ...] = (
     PushCreationV2,
     PushStatus,
     ChunksRequest,
+    WholePull,
 )
 
 

@@ -27,6 +27,19 @@ def test_the_log_of_the_index_and_its_name_are_forced_to_disk_and_the_database_i
     assert synced == ["index-wal", tmp_path.name]
 
 
+def test_the_name_of_the_log_is_forced_to_disk_once_for_each_log(tmp_path: Path, synced: list[str]) -> None:
+    log = tmp_path / "index-wal"
+    log.touch()
+    durability = Durability(tmp_path, tmp_path, files_synced=True)
+    durability.force()
+    durability.force()
+    assert synced == ["index-wal", tmp_path.name, "index-wal"]
+    log.rename(tmp_path / "old")
+    log.touch()
+    durability.force()
+    assert synced[3:] == ["index-wal", tmp_path.name]
+
+
 @pytest.mark.parametrize("files_synced", [True, False])
 def test_an_index_that_is_elsewhere_is_none_of_our_business(tmp_path: Path, files_synced: bool) -> None:
     Durability(tmp_path, tmp_path, files_synced=files_synced).force()

@@ -115,6 +115,24 @@ def test_a_few_single_instances_need_few_questions_where_each_walks_through_the_
     assert host.post("host/interrupted/md5s/0", small)["asked"] <= (2 if extended else 5)
 
 
+def test_what_was_imported_just_now_needs_one_question_and_none_is_believed_that_was_deleted(
+    make_host: MakeHost,
+) -> None:
+    host = make_host("imported").start()
+    extended = host.get("system").get("Capabilities", {}).get("HasExtendedFind", False)
+    files = list(dicom_data.ct_study(5, size=16))
+    added = [host.post("host/add/bytes", file)[1] for file in files]
+    assert host.post("host/interrupted/md5s/0", added)["asked"] <= (1 if extended else 5)
+    assert host.post("host/md5s", added)["md5s"] == {
+        identifier: hashlib.md5(file).hexdigest() for identifier, file in zip(added, files, strict=True)
+    }
+    host.delete(f"instances/{added[0]}")
+    assert set(host.post("host/md5s", added)["md5s"]) == set(added[1:])
+    for identifier in added[1:]:
+        host.delete(f"instances/{identifier}")
+    assert host.post("host/md5s", added)["md5s"] == {}
+
+
 def beginning(host: OrthancServer, count: int, *resources: tuple[str, str]) -> dict[str, Any]:
     wanted = [{"Level": level, "ID": identifier} for level, identifier in resources]
     answer: dict[str, Any] = host.post(f"host/beginning/{count}", wanted)

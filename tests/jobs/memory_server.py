@@ -25,6 +25,7 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.staging import SENT, Staging
 from orthanc_transfers.rest.action_routes import ActionRoutes
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
+from orthanc_transfers.rest.extras_routes import ExtrasRoutes
 from orthanc_transfers.rest.http import Request
 from orthanc_transfers.rest.measure_routes import MeasureRoutes
 from orthanc_transfers.rest.page_routes import PageRoutes
@@ -97,6 +98,7 @@ class Server:
             object.__new__(SettingsRoutes),
             object.__new__(ActionRoutes),
             object.__new__(RuleRoutes),
+            object.__new__(ExtrasRoutes),
         )
 
     def close(self) -> None:

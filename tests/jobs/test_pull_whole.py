@@ -306,6 +306,9 @@ def test_a_cancel_during_the_import_leaves_nothing(pair: PeerPair) -> None:
     eventually(lambda: pair.here.store.files == {})
     eventually(lambda: pair.here.unfinished() == 0)
     assert pair.here.registry.memory_free == 64 * 1024 * 1024
+    # Its log is still there.
+    pair.here.restart()
+    assert pair.here.registry.all() == []
 
 
 def test_a_pause_during_the_import_gives_the_memory_back_and_the_job_begins_anew(pair: PeerPair) -> None:

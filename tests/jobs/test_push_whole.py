@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,41 @@ def test_early_connections_are_not_opened_for_it(pair: PeerPair) -> None:
     pair.link.round_trip = 0.1
     finish(pair.push())
     assert pair.link.prepared == 0
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "bucket_size", "compression", "whole"),
+    [
+        (0.001, 4096, "auto", True),
+        (0.001, 4096, "gzip", True),
+        (0.001, 4096, "none", True),
+        (0.01, 4096, "none", False),
+        (None, 4096, "none", False),
+        # It is encoded by several threads.
+        (0.001, 4096, "zstd", False),
+        # Who sets a small one wants small requests.
+        (0.001, 2048, "none", False),
+    ],
+)
+def test_a_radiograph_to_a_near_peer_is_one_request(
+    tmp_path: Path, round_trip: float | None, bucket_size: int, compression: str, whole: bool
+) -> None:
+    with closing(make_pair(tmp_path, BucketSize=bucket_size)) as pair:
+        pair.here.store.put(*(file(number, 3_000_000) for number in range(2)))
+        pair.link.round_trip = round_trip
+        job = pair.push(compression=compression)
+        assert finish(job) is StepOutcome.SUCCESS
+        assert pair.link.count(WHOLE) == whole
+        assert pair.there.store.files == pair.here.store.files
+        if whole:
+            assert job.content()["Codecs"] == {"none": 1}
+
+
+def test_to_a_near_peer_that_turned_out_to_be_slow_requests_stay_small(tmp_path: Path) -> None:
+    with closing(make_pair(tmp_path)) as pair:
+        pair.here.store.put(*(file(number, 3_000_000) for number in range(2)))
+        pair.link.round_trip = 0.001
+        known = pair.services.near_compressions.of("there", "http://there:8042/", sends=True)
+        known.record(False, 1_000_000, 1.0)
+        assert finish(pair.push()) is StepOutcome.SUCCESS
+        assert pair.link.count(WHOLE) == 0

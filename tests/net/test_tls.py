@@ -119,3 +119,51 @@ def test_authorities_that_cannot_be_read_are_named(connect: Connect, tmp_path: P
 def test_what_only_orthanc_can_do_is_refused(connect: Connect) -> None:
     with pytest.raises(ConfigurationError, match="PKCS#11"):
         connect("https://127.0.0.1", pkcs11=True)
+
+
+@pytest.fixture
+def resumed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each connection of a client, whether it resumed a session."""
+    found: list[bool] = []
+    handshake = ssl.SSLSocket.do_handshake
+
+    def watched(sock: ssl.SSLSocket, block: bool = False) -> None:
+        handshake(sock, block)
+        if not sock.server_side:
+            found.append(bool(sock.session_reused))
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", watched)
+    return found
+
+
+# Each response ends its connection.
+CLOSING = PeerRequest("GET", "/", headers={"Connection": "close"})
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_second_connection_resumes_the_session_of_the_first(
+    serve: Any, connect: Connect, certificate: Path, resumed: list[bool], version: ssl.TLSVersion
+) -> None:
+    tls = server_tls(certificate)
+    tls.minimum_version = tls.maximum_version = version
+    server = serve(tls=tls)
+    transport = connect(server.url, verify=str(certificate))
+    for _ in range(3):
+        assert transport.send(CLOSING).body == b"{}"
+    assert resumed == [False, True, True]
+    # Another peer's trust is its own.
+    with pytest.raises(PeerUntrusted):
+        connect(server.url, verify=True).send(PeerRequest("GET", "/"))
+
+
+def test_no_session_is_resumed_where_a_client_certificate_is_shown(
+    serve: Any, connect: Connect, certificate: Path, resumed: list[bool], tmp_path: Path
+) -> None:
+    client = make_certificate(tmp_path, "client")
+    tls = server_tls(certificate)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(client)
+    transport = connect(serve(tls=tls).url, verify=str(certificate), certificate_file=str(client))
+    for _ in range(3):
+        assert transport.send(CLOSING).body == b"{}"
+    assert resumed == [False] * 3

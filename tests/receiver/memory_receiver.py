@@ -23,6 +23,7 @@ from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest, R
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Disks, Imported, ImportStatus
+from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.open_request import OpenRequest
@@ -176,6 +177,7 @@ class Receiver:
     read_only: bool = False
     capacity: Capacity | None = None
     disks: Disks | None = None
+    extras: ExtrasPolicy | None = None
 
     def __post_init__(self) -> None:
         self.start()
@@ -193,6 +195,7 @@ class Receiver:
             self.clock,
             read_only=self.read_only,
             capacity=self.capacity,
+            extras=self.extras,
         )
         self.metrics = PushMetrics()
         self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)

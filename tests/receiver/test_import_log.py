@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,14 @@ from orthanc_transfers.core.errors import ImportRefused, NoSpace
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.receiver.import_log import NAME, ImportLog
 from orthanc_transfers.runtime.cancellation import Cancellation
-from tests.receiver.memory_receiver import Receiver, crash_while_importing, dicom, identify, running_receiver
+from tests.receiver.memory_receiver import (
+    Receiver,
+    crash_while_importing,
+    dicom,
+    fill,
+    identify,
+    running_receiver,
+)
 
 FILES = [dicom(f"file-{number}", 3000 + 17 * number) for number in range(12)]
 
@@ -40,6 +47,36 @@ def test_what_is_under_way_at_a_death_is_known_to_the_next_process(tmp_path: Pat
     die(tmp_path, 8, 300)
     die(tmp_path, 8, 9)
     assert deaths(tmp_path) == [{8, 300}, {8, 9}]
+
+
+def test_several_that_are_imported_one_after_the_other_are_told_of_at_once(tmp_path: Path) -> None:
+    with ImportLog(tmp_path, Cancellation()) as log:
+        with log.importing(3, 7, 9), log.importing(300):
+            assert deaths(tmp_path) == [{3, 7, 9, 300}]
+        assert deaths(tmp_path) == []
+
+
+def test_small_instances_cost_few_writes_and_large_ones_are_told_of_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    importing = ImportLog.importing
+
+    def counted(log: ImportLog, *indices: int) -> AbstractContextManager[None]:
+        told.append(len(indices))
+        return importing(log, *indices)
+
+    monkeypatch.setattr(ImportLog, "importing", counted)
+    files = [dicom(f"small-{number}", 3000) for number in range(200)]
+    large = [dicom(f"large-{number}", 1024 * 1024) for number in range(3)]
+    with running_receiver(tmp_path / "staging") as receiver:
+        for token, some in (("a" * 32, files), ("b" * 32, large)):
+            transfer = receiver.pull(some, token)
+            fill(transfer, some)
+            transfer.commit()
+            assert sum(told) == len(some)
+            assert len(told) <= 50 if some is files else told == [1, 1, 1]
+            told.clear()
 
 
 @pytest.mark.parametrize("how", ["done", "stopped"])

@@ -43,6 +43,25 @@ def test_a_report_written_again_is_found_by_its_other_identifiers_too(tmp_path: 
         assert reports.read("token") == {"ID": "one", "State": state}
 
 
+def test_all_reports_are_told_once_and_those_that_are_known_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    for name in ("one", "two", "three"):
+        reports.write({"ID": name}, [f"alias of {name}", f"job of {name}"])
+    assert sorted(found["ID"] for found in reports.all(0)) == ["one", "three", "two"]
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def watched(path: Path) -> bytes:
+        read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watched)
+    assert list(reports.all(0, ["one", "three", "unknown"])) == [{"ID": "two"}]
+    assert len(read) == 1
+
+
 def test_there_is_no_other_identifier_for_a_report_that_is_not_there(tmp_path: Path) -> None:
     reports = Reports(tmp_path, 30, TestClock())
     reports.alias("one", "job")

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from orthanc_transfers.core.codec import Codec
 from orthanc_transfers.core.errors import Canceled, Corrupted, HostError, ImportRefused
+from orthanc_transfers.core.messages_v2 import PushCreationV2, PushStatus
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.receiver.import_log import NAME, ImportLog
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.staging import UNDOS
-from orthanc_transfers.receiver.unfinished_undo import UnfinishedUndo, told
+from orthanc_transfers.receiver.unfinished_undo import UnfinishedUndo, retold, told
 from orthanc_transfers.runtime.cancellation import Cancellation
 from tests.receiver.memory_receiver import (
     PATIENCE,
@@ -25,6 +27,7 @@ from tests.receiver.memory_receiver import (
     fill,
     hold_imports,
     identify,
+    manifest_of,
     running_receiver,
     wait_until,
 )
@@ -93,6 +96,53 @@ def test_what_cannot_be_deleted_is_told_and_deleted_later(receiver: Receiver) ->
     assert "nothing was kept: no room" in report(receiver, transfer.id)["Error"]
     assert outcomes(receiver, transfer.id) == ["undone"] * 5 + ["refused"]
     assert all("Reason" not in row for row in report(receiver, transfer.id)["Instances"][:5])
+
+
+def test_all_that_tells_of_it_says_that_nothing_is_left_then(receiver: Receiver) -> None:
+    corrections: list[tuple[str, str]] = []
+    receiver.registry.on_correction(lambda *told: corrections.append(told))
+    transfer = fail(receiver)
+    assert "5 of 6 instances are still here" in report(receiver, transfer.token)["Error"]
+    receiver.store.before_remove = roomy
+    wait_until(lambda: pending(receiver) == [])
+    assert corrections[-1] == (transfer.id, f"instance {IDS[5]} was refused, nothing was kept: no room")
+    for identifier in (transfer.id, transfer.token):
+        assert report(receiver, identifier)["Error"] == corrections[-1][1]
+        assert outcomes(receiver, identifier) == ["undone"] * 5 + ["refused"]
+    assert len(list(receiver.reports.all(0.0))) == 1
+    for _ in range(2):
+        (known,) = receiver.registry.all()
+        assert known.state is PushState.FAILED
+        with pytest.raises(ImportRefused, match="nothing was kept: no room"):
+            known.commit()
+        receiver.restart()
+
+
+def test_a_whole_push_says_so_too(receiver: Receiver) -> None:
+    receiver.store.refused[IDS[5]] = "no room"
+    receiver.store.before_remove = full
+    manifest = manifest_of(FILES)
+    creation = PushCreationV2("c" * 32, manifest)
+    body = memoryview(b"".join({identify(data): data for data in FILES}[one.id] for one in manifest))
+
+    def carry() -> PushStatus:
+        return receiver.v2.carry(creation, None, Codec.NONE, body, received=len(body), wait=PATIENCE)
+
+    assert "still here" in (carry().error or "")
+    receiver.store.before_remove = roomy
+    wait_until(lambda: pending(receiver) == [])
+    assert "nothing was kept" in (carry().error or "")
+    receiver.restart()
+    assert "nothing was kept" in (carry().error or "")
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_quotes_the_sentence_is_corrected_where_it_says_what_is_left(given_up: bool) -> None:
+    before = f"peer b: {told('refused, nothing was kept: no', 3, 9)}"
+    now = told("refused, nothing was kept: no", 1 if given_up else 0, 9, given_up=given_up)
+    assert retold(before, now) == f"peer b: {now}"
+    assert retold("another error", now) == "another error"
+    assert retold(told("an error", 2, 9), "an error") == "an error; nothing was kept"
 
 
 def test_a_restart_tries_again_at_once_also_when_the_transfer_is_forgotten(receiver: Receiver) -> None:

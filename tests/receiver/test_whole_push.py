@@ -238,6 +238,23 @@ def test_a_part_that_was_imported_before_a_crash_is_undone_and_sent_again(receiv
     assert has(receiver, FILES)
 
 
+def test_bytes_that_are_sent_again_as_buckets_are_kept_beyond_their_request(receiver: Receiver) -> None:
+    crash(receiver, after=0)
+    receiver.start()
+    receiver.pushes.recover()
+    wait_until(lambda: receiver.registry.all()[0].state is PushState.RECEIVING)
+    status = receiver.v2.create(creation2_of(FILES, TOKEN))
+    assert sum(item.size for item in status.missing) == sum(map(len, FILES))
+    memory = bytearray(b"".join(FILES))
+    receiver.v2.put(status.id, [(0, len(memory))], Codec.NONE, None, memoryview(memory))
+    # Orthanc frees the body of a request when it has been answered, and others write there.
+    memory[:] = bytes(len(memory))
+    receiver.v2.commit(status.id)
+    wait_until(lambda: receiver.registry.all()[0].state is not PushState.COMMITTING)
+    assert receiver.registry.all()[0].state is PushState.COMMITTED
+    assert has(receiver, FILES)
+
+
 def test_a_sender_that_comes_back_before_the_recovery_is_served(receiver: Receiver) -> None:
     crash(receiver, after=2)
     receiver.start()

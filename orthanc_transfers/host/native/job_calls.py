@@ -10,7 +10,7 @@ from typing import Any
 
 from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.host.native import structures
-from orthanc_transfers.host.native.calls import Calls, guarded, immortal, text
+from orthanc_transfers.host.native.calls import Calls, guarded, immortal, keep_thread_state, text
 from orthanc_transfers.host.native.structures import Code, Service
 
 _STEP_FAILURE = 2  # OrthancPluginJobStepStatus_Failure
@@ -47,12 +47,18 @@ class JobCalls(Calls):
 
         ``content`` and ``serialized`` return the address of a JSON text that outlives the call.
         """
+
+        def stepped(handle: int) -> int:
+            # One of the threads of Orthanc's jobs engine, which live as long as it, and ask for much after each step.
+            keep_thread_state()
+            return step(handle)
+
         return JobCallbacks(
             finalize=immortal(structures.JobFinalize(guarded(finalize, None))),
             progress=immortal(structures.JobGetProgress(guarded(progress, 0.0))),
             content=immortal(structures.JobGetText(guarded(content, None))),
             serialized=immortal(structures.JobGetText(guarded(serialized, None))),
-            step=immortal(structures.JobStep(guarded(step, _STEP_FAILURE))),
+            step=immortal(structures.JobStep(guarded(stepped, _STEP_FAILURE))),
             stop=immortal(structures.JobStop(guarded(stop, Code.PLUGIN))),
             reset=immortal(structures.JobReset(guarded(reset, Code.PLUGIN))),
         )

@@ -9,7 +9,7 @@ from ctypes import byref
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.host.native import structures
 from orthanc_transfers.host.native.buffers import pinned
-from orthanc_transfers.host.native.calls import Calls, guarded, immortal, text, uint32
+from orthanc_transfers.host.native.calls import Calls, guarded, immortal, keep_thread_state, text, uint32
 from orthanc_transfers.host.native.structures import Code, HttpRequest, Service
 
 
@@ -24,6 +24,8 @@ class RouteCalls(Calls):
         """
 
         def called(output: int, url: bytes, request: ctypes._Pointer[HttpRequest]) -> int:
+            # One of the threads of Orthanc's HTTP server, which live as long as it.
+            keep_thread_state()
             return callback(output, url.decode(errors="replace"), request.contents)
 
         thunk = structures.RestCallback(guarded(called, Code.PLUGIN))

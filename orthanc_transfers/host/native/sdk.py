@@ -9,21 +9,32 @@ import ctypes
 import json
 import os
 from collections.abc import Callable, Mapping
-from ctypes import byref
+from ctypes import byref, c_uint16
+from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.host.native import structures
-from orthanc_transfers.host.native.buffers import pinned
+from orthanc_transfers.host.native.buffers import pinned, strings
 from orthanc_transfers.host.native.calls import guarded, immortal, keep_thread_state, text, uint32
+from orthanc_transfers.host.native.dicom_calls import DicomCalls
 from orthanc_transfers.host.native.job_calls import JobCalls
 from orthanc_transfers.host.native.peer_calls import PeerCalls
 from orthanc_transfers.host.native.route_calls import RouteCalls
-from orthanc_transfers.host.native.structures import Code, MemoryBuffer, Service
+from orthanc_transfers.host.native.structures import Code, HttpMethod, MemoryBuffer, Service
 
 
-class Sdk(RouteCalls, PeerCalls, JobCalls):
+@dataclass(frozen=True, slots=True)
+class RestAnswer:
+    """An answer of Orthanc's own REST API; names of headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Sdk(RouteCalls, PeerCalls, JobCalls, DicomCalls):
     """The SDK behind one context. Thread-safe.
 
     Calls raise ``HostError`` with the code of Orthanc unless they say otherwise.
@@ -129,6 +140,37 @@ class Sdk(RouteCalls, PeerCalls, JobCalls):
         """``DELETE`` in Orthanc itself, bypassing all plugins."""
         code = self._invoke(self._context, Service.REST_API_DELETE, text(uri))
         self._check(code, f"DELETE {uri}")
+
+    def rest_call(
+        self, method: HttpMethod, uri: str, headers: Mapping[str, str] | None = None, body: Buffer = b""
+    ) -> RestAnswer:
+        """Any request to Orthanc itself, with headers, bypassing all plugins.
+
+        What Orthanc raises is raised here; a status other than 200 that it sends is in the answer.
+        """
+        answer, answer_headers, status = MemoryBuffer(), MemoryBuffer(), c_uint16()
+        sent = headers or {}
+        with pinned(body) as (address, size):
+            parameters = structures.CallRestApi(
+                ctypes.pointer(answer),
+                ctypes.pointer(answer_headers),
+                ctypes.pointer(status),
+                method,
+                text(uri),
+                len(sent),
+                strings(tuple(sent)),
+                strings(tuple(sent.values())),
+                address,
+                uint32(size),
+                0,
+            )
+            code = self._invoke(self._context, Service.CALL_REST_API, byref(parameters))
+        received, content = self._taken_bytes(answer_headers), self._taken_bytes(answer)
+        self._check(code, f"{method.name} {uri}")
+        named = json.loads(received) if received else {}
+        return RestAnswer(
+            status.value, {str(key).lower(): str(value) for key, value in named.items()}, content
+        )
 
     def dicom(self, instance: str) -> memoryview:
         """The DICOM file of an instance, in the memory that Orthanc read it into."""

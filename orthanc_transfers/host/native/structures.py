@@ -46,6 +46,10 @@ class Service(enum.IntEnum):
     REST_API_POST = 3002
     REST_API_DELETE = 3003
     REST_API_PUT = 3004
+    CALL_REST_API = 3016
+    FREE_DICOM_INSTANCE = 4011
+    TRANSCODE_DICOM_INSTANCE = 4015
+    SERIALIZE_DICOM_INSTANCE = 4016
     GET_PEERS = 8000
     FREE_PEERS = 8001
     GET_PEERS_COUNT = 8003
@@ -74,6 +78,7 @@ class Code(enum.IntEnum):
     FULL_STORAGE = 19
     CORRUPTED_FILE = 20
     CANCELED_JOB = 37
+    REVISION = 43
     FILE_STORAGE_CANNOT_WRITE = 2001
     REGULAR_FILE_EXPECTED = 2006
 
@@ -216,6 +221,51 @@ class DictionaryEntry(Structure):
 
 class LookupDictionary(Structure):
     _fields_ = (("target", POINTER(DictionaryEntry)), ("name", c_char_p))
+
+
+class CallRestApi(Structure):
+    _fields_ = (
+        ("answerBody", POINTER(MemoryBuffer)),
+        ("answerHeaders", POINTER(MemoryBuffer)),
+        ("httpStatus", POINTER(c_uint16)),
+        ("method", c_int32),
+        ("uri", c_char_p),
+        ("headersCount", c_uint32),
+        ("headersKeys", Strings),
+        ("headersValues", Strings),
+        ("body", c_void_p),
+        ("bodySize", c_uint32),
+        ("afterPlugins", c_uint8),
+    )
+
+
+class CreateDicomInstance(Structure):
+    _fields_ = (
+        ("target", POINTER(c_void_p)),
+        ("buffer", c_void_p),
+        ("size", c_uint32),
+        ("transferSyntax", c_char_p),
+    )
+
+
+class FreeDicomInstance(Structure):
+    _fields_ = (("dicom", c_void_p),)
+
+
+class AccessDicomInstance2(Structure):
+    _fields_ = (
+        ("targetUint32", POINTER(c_uint32)),
+        ("targetBuffer", POINTER(MemoryBuffer)),
+        ("targetImage", POINTER(c_void_p)),
+        ("targetStringToFree", POINTER(c_char_p)),
+        ("instance", c_void_p),
+        ("frameIndex", c_uint32),
+        ("format", c_int32),
+        ("flags", c_int32),
+        ("maxStringLength", c_uint32),
+        ("dicomWebCallback", c_void_p),
+        ("dicomWebPayload", c_void_p),
+    )
 
 
 class RetrieveDynamicString(Structure):

@@ -1,0 +1,285 @@
+"""Applies what a transfer brings beside DICOM, at the end of its commit; and undoes that.
+
+    what is there now ─▶ fsynced ─▶ labels, metadata, attachments ─▶ (the outcome of the commit)
+                            │                   │
+             a process that dies from here on   └─▶ undo: what was there before is put back
+             goes on at its next start
+
+An existing value is kept unless the sender says ``Overwrite``. The undo touches what is as this commit wrote it, and
+nothing that was changed since. Orthanc's index is fsynced with the rest of the commit.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orthanc_transfers.core.errors import Conflict, HostError, ImportRefused, TransferError
+from orthanc_transfers.core.extras import MAX_VALUE, Accepted, Extra, Kind
+from orthanc_transfers.core.model import Level, Manifest
+from orthanc_transfers.interfaces import ExtrasStore, Held
+from orthanc_transfers.receiver.extras_folder import ExtrasFolder
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+log = logging.getLogger(__name__)
+
+# Times that a value is read and written anew because another client wrote it meanwhile.
+_ATTEMPTS = 5
+_MAX_WARNINGS = 20
+
+# One commit at a time: what one finds there must not be what another will undo. (Each takes milliseconds an item.)
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ExtrasPolicy:
+    """What this server takes from senders."""
+
+    store: ExtrasStore
+    accepted: Accepted
+    origin_number: int = 0
+    """Of the metadata for origins; 0: none."""
+
+    @property
+    def announced(self) -> Accepted:
+        """What senders are told: of what is accepted, that which this Orthanc can keep."""
+        origin = {Kind.ORIGIN} if self.origin_number else set()
+        kinds = (self.accepted.kinds - {Kind.ORIGIN} | origin) & self.store.kinds
+        return replace(self.accepted, kinds=frozenset(kinds))
+
+
+class ExtrasCommit:
+    """The items of one commit. ``counts`` and ``warnings`` tell of those applied last."""
+
+    def __init__(self, folder: ExtrasFolder | None, policy: ExtrasPolicy | None) -> None:
+        self._folder = folder
+        self._policy = policy
+        self.counts: Counter[str] = Counter()
+        """How many of each kind are there now; of how many another value stayed; how many were not taken."""
+        self.warnings: list[str] = []
+
+    def verify(self) -> None:
+        """Raise ``ImportRefused`` unless all attachments that were sent are as they were announced."""
+        message = None if self._folder is None else self._folder.message()
+        for index, extra in enumerate(() if message is None else message.items):
+            assert self._folder is not None
+            if extra.kind is Kind.ATTACHMENT and self._wanted(extra) and not self._folder.has(index):
+                raise ImportRefused(f"{extra.shown} is not here with its announced MD5: resubmit the job")
+
+    def needed(self) -> list[int]:
+        """Indices of the attachments whose bytes are to be sent."""
+        folder = self._folder
+        message = None if folder is None else folder.message()
+        if folder is None or message is None:
+            return []
+        return [
+            index
+            for index, extra in enumerate(message.items)
+            if extra.kind is Kind.ATTACHMENT and self._wanted(extra) and not folder.has(index)
+        ]
+
+    def _wanted(self, extra: Extra) -> bool:
+        """Whether the bytes of an attachment are needed, as far as is known before the import."""
+        policy = self._policy
+        if policy is None or not policy.announced.takes(extra):
+            return False
+        resolved = policy.store.resolved(extra)
+        if isinstance(resolved, str):
+            return False
+        held = policy.store.held(resolved)
+        return held is None or (self._overwrite and held.md5 != extra.md5)
+
+    @property
+    def _overwrite(self) -> bool:
+        message = None if self._folder is None else self._folder.message()
+        return message is not None and message.overwrite
+
+    def apply(self, manifest: Manifest, cancellation: Cancellation) -> bool:
+        """Apply all; goes on with what an earlier process began. Returns whether anything was changed.
+
+        ``manifest``: what the transfer brought; what belongs to other instances is not touched. Raises
+        ``TransferError``, ``Canceled``.
+        """
+        folder, policy = self._folder, self._policy
+        if folder is None or policy is None or folder.message() is None:
+            return False
+        self.counts, self.warnings = Counter(), []
+        with _lock:
+            planned = folder.before()
+            if planned is None:
+                steps = self._plan(folder, policy, manifest, cancellation)
+                planned = {"Steps": steps, "Counts": self.counts, "Warnings": self.warnings}
+                folder.keep_before(planned)
+            else:
+                self.counts, self.warnings = Counter(planned["Counts"]), planned["Warnings"]
+            for step in planned["Steps"]:
+                cancellation.check()
+                self._apply_one(folder, policy.store, _Step.parse(step))
+        if self.warnings:
+            log.warning("not all labels, metadata and attachments were taken: %s", "; ".join(self.warnings))
+        return bool(planned["Steps"])
+
+    def undo(self) -> None:
+        """Put back what was there before. Never raises: what cannot be put back is in the log."""
+        folder, policy = self._folder, self._policy
+        if folder is None or policy is None:
+            return
+        try:
+            with _lock:
+                planned = folder.before()
+                if planned is not None:
+                    for step in reversed(planned["Steps"]):
+                        _undo_one(folder, policy.store, _Step.parse(step))
+                    folder.forget_before()
+        except (TransferError, OSError, ValueError, KeyError) as error:
+            log.error("labels, metadata or attachments of a transfer could not all be taken back: %s", error)
+
+    # --- the steps
+
+    def _plan(
+        self, folder: ExtrasFolder, policy: ExtrasPolicy, manifest: Manifest, cancellation: Cancellation
+    ) -> list[Any]:
+        message = folder.message()
+        assert message is not None
+        instances = {one.id for one in manifest}
+        known: dict[Any, bool] = {}
+        steps = []
+        for index, sent in enumerate(message.items):
+            cancellation.check()
+            extra = self._resolved(policy, sent, message.sender)
+            if extra is None:
+                continue
+            if extra.resource not in known:
+                known[extra.resource] = (
+                    extra.resource.level is not Level.INSTANCE or extra.resource.id in instances
+                ) and policy.store.holds_any(extra.resource, instances, cancellation)
+            if not known[extra.resource]:
+                self._skip(f"{extra.shown}: no instance of it is here by this transfer")
+                continue
+            held = policy.store.held(extra)
+            if held is not None and not message.overwrite and not _same(extra, held):
+                self.counts["ExtrasKept"] += 1
+                continue
+            if extra.kind is not Kind.ORIGIN and sent.kind is not Kind.ORIGIN:
+                self.counts[extra.kind.value] += 1
+            if held is not None and _same(extra, held):
+                continue
+            if held is not None and extra.kind is Kind.ATTACHMENT:
+                folder.keep_before_attachment(index, held.data)
+            steps.append(_Step(index, extra, held).to_json())
+        return steps
+
+    def _resolved(self, policy: ExtrasPolicy, sent: Extra, sender: str) -> Extra | None:
+        """The item as it is to be here; ``None`` if it is not taken."""
+        if not policy.announced.takes(sent):
+            self._skip(f"{sent.shown}: AcceptMetadata does not have it")
+            return None
+        if sent.kind is Kind.ORIGIN:
+            return _origin(sent, sender, policy.origin_number)
+        resolved = policy.store.resolved(sent)
+        if isinstance(resolved, str):
+            self._skip(resolved)
+            return None
+        return resolved
+
+    def _skip(self, why: str) -> None:
+        self.counts["ExtrasSkipped"] += 1
+        if len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(why)
+
+    def _apply_one(self, folder: ExtrasFolder, store: ExtrasStore, step: _Step) -> None:
+        extra = step.extra
+        data = folder.read(step.index) if extra.kind is Kind.ATTACHMENT else extra.value.encode()
+
+        def attempt() -> None:
+            held = store.held(extra)
+            if held is None or not _same(extra, held):
+                if not step.stands(held):
+                    raise Conflict("another client changed it")  # since it was looked at: that is kept
+                store.put(extra, data, held)
+
+        try:
+            _retried(attempt)
+        except Conflict as error:
+            self._skip(f"{extra.shown}: {error}")
+        except HostError as error:
+            raise ImportRefused(f"{extra.shown} cannot be stored: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One item to be applied, and what was there before."""
+
+    index: int
+    extra: Extra
+    before: Held | None
+
+    def to_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"Index": self.index, "Item": self.extra.to_json()}
+        if self.before is not None:
+            data = b"" if self.extra.kind is Kind.ATTACHMENT else self.before.data
+            value["Before"] = {"MD5": self.before.md5, "Data": base64.b64encode(data).decode()}
+        return value
+
+    @classmethod
+    def parse(cls, value: Any) -> _Step:
+        held = value.get("Before")
+        before = None if held is None else Held(held["MD5"], base64.b64decode(held["Data"]))
+        return cls(value["Index"], Extra.parse(value["Item"]), before)
+
+    def stands(self, held: Held | None) -> bool:
+        """Whether what was there before still is."""
+        return (held is None) == (self.before is None) and (
+            held is None or self.before is None or held.md5 == self.before.md5
+        )
+
+
+def _undo_one(folder: ExtrasFolder, store: ExtrasStore, step: _Step) -> None:
+    extra = step.extra
+
+    def attempt() -> None:
+        held = store.held(extra)
+        if held is None or not _same(extra, held):
+            return  # not applied, gone with its resource, or changed since
+        if step.before is None:
+            store.remove(extra, held)
+        else:
+            attachment = extra.kind is Kind.ATTACHMENT
+            store.put(extra, folder.before_attachment(step.index) if attachment else step.before.data, held)
+
+    _retried(attempt)
+
+
+def _retried(attempt: Callable[[], None]) -> None:
+    """Another client may write the same value at the same moment: its revision is read anew then."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(Conflict):
+            attempt()
+            return
+    attempt()
+
+
+def _same(extra: Extra, held: Held) -> bool:
+    match extra.kind:
+        case Kind.LABEL:
+            return True
+        case Kind.ATTACHMENT:
+            return held.md5 == extra.md5
+    return held.data == extra.value.encode()
+
+
+def _origin(sent: Extra, sender: str, number: int) -> Extra:
+    """The metadata that tells an origin."""
+    try:
+        told = json.loads(sent.value)
+    except (ValueError, RecursionError):
+        told = None
+    origin = {"Peer": sender, **(told if isinstance(told, dict) else {})}
+    return Extra(sent.resource, Kind.METADATA, "", number, json.dumps(origin)[:MAX_VALUE])
