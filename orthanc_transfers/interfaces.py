@@ -369,8 +369,11 @@ class JobQueue(Protocol):
     def jobs(self) -> list[QueuedJob]:
         """Those of our jobs that Orthanc knows, some of them ended. Never blocks."""
 
-    def submit(self, job: Job, priority: int) -> str:
-        """Queue a job, tell it its identifier, and return that."""
+    def submit(self, job: Job, priority: int, *, durable: bool = True) -> str:
+        """Queue a job, tell it its identifier, and return that.
+
+        ``durable``: it survives a power failure, soon after.
+        """
 
     def command(self, identifier: str, name: str) -> bytes:
         """Let Orthanc ``pause``, ``resume``, ``cancel`` or ``resubmit`` any of its jobs, for a user.

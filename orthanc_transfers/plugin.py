@@ -45,6 +45,7 @@ from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.study_texts import OrthancTexts
+from orthanc_transfers.host.user_numbers import UserNumbers
 from orthanc_transfers.interfaces import Job
 from orthanc_transfers.jobs.ack_log import AckLogs
 from orthanc_transfers.jobs.late_undo import LateUndos
@@ -83,6 +84,7 @@ from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.rules.orthanc import LocalOrthanc
 from orthanc_transfers.rules.service import RuleService
+from orthanc_transfers.rules.sources import Sources
 from orthanc_transfers.runtime.cancellation import Cancellation
 from orthanc_transfers.runtime.clock import SystemClock
 
@@ -252,12 +254,14 @@ class Plugin:
         self._sdk.on_metrics(self._publish_metrics)
         listen = lifecycle.on_life(self._sdk, started=self._started, stopped=self._stopped)
         submission = Submission(self._services, jobs)
+        sources = Sources(self._services.reports)
+        self._registry.on_end(sources.received)
         rules = self._rules = RuleService(
             self._services,
             jobs,
             submission,
             LocalOrthanc(self._sdk.rest_get, self._sdk.rest_put, self._sdk.rest_post, self._sdk.rest_delete),
-            OrthancFacts(self._sdk),
+            OrthancFacts(self._sdk, sources.of, self._origin_names()),
             lambda: self._staging.home / RULES / "rules.sqlite",
             listen,
             int(self._configuration.get("StableAge", 60)),
@@ -290,6 +294,12 @@ class Plugin:
     def _job_submitted(self) -> None:
         self._job_durability.add()
         self._clustering.job_submitted()
+
+    def _origin_names(self) -> list[str]:
+        """What Orthanc may call the metadata of origins."""
+        number = self._services.settings.origin_metadata
+        name = UserNumbers.of(self._configuration).metadata_name(number) if number else ""
+        return [one for one in (name, str(number)) if one] if number else []
 
     def _ended(self, record: TransferRecord) -> None:
         self._ledger.ended(record)

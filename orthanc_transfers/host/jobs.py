@@ -118,7 +118,7 @@ class JobEngine:
         self._parking = Parking(lambda uri: sdk.rest_post(uri, b""), self._state_of)
         sdk.register_jobs_unserializer(self._unserialize)
 
-    def submit(self, job: Job, priority: int) -> str:
+    def submit(self, job: Job, priority: int, *, durable: bool = True) -> str:
         """Queue a job; returns its identifier. Raises ``HostError``."""
         entry = _Entry(job)
         native = self._create(entry)
@@ -128,7 +128,8 @@ class JobEngine:
             self._sdk.free_job(native)
             raise
         job.set_identifier(entry.identifier)
-        self._on_submitted()
+        if durable:
+            self._on_submitted()
         return entry.identifier
 
     def command(self, identifier: str, name: str) -> bytes:

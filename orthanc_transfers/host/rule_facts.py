@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from orthanc_transfers.core.errors import ABSENT, HostError
@@ -20,16 +21,20 @@ from orthanc_transfers.host.native.sdk import Sdk
 _LABELS = (1, 12, 0)
 """The first version of Orthanc that has labels."""
 
-_Source = Callable[[Mapping[str, Any]], str | None]
-"""The peer that an instance came from, by its metadata."""
+_Source = Callable[[str], str | None]
+"""Where an instance came from, by its identifier, if that is known."""
 
 
 class OrthancFacts:
-    """Implements ``interfaces.ResourceFacts``. To be used once Orthanc has started. Thread-safe."""
+    """Implements ``interfaces.ResourceFacts``. To be used once Orthanc has started. Thread-safe.
 
-    def __init__(self, sdk: Sdk, source: _Source = lambda _: None) -> None:
+    ``origin`` are the names that Orthanc may give the metadata of series in which their origin is kept.
+    """
+
+    def __init__(self, sdk: Sdk, source: _Source, origin: Collection[str] = ()) -> None:
         self._sdk = sdk
         self._source = source
+        self._origin = origin
 
     def why_unusable(self, wanted: Wanted) -> str | None:
         """See ``interfaces.ResourceFacts``."""
@@ -65,11 +70,21 @@ class OrthancFacts:
             tags=self._tags(resource, wanted.tags, studies),
             labels=frozenset(label for one in (item, *studies) for label in one.get("Labels", ())),
             aets=frozenset(_text(one, "Metadata", "RemoteAET") for one in instances) - {""},
-            sources=frozenset(self._source(_object(one, "Metadata")) for one in instances)
-            if wanted.sources
-            else frozenset(),
+            sources=self._sources(resource, instances) if wanted.sources else frozenset(),
             size=size,
             instances=count,
+        )
+
+    def _sources(self, resource: Resource, instances: list[dict[str, Any]]) -> frozenset[str | None]:
+        kept: dict[str, str] = {}
+        for series in self._around(resource, Level.SERIES, metadata=True) if self._origin else ():
+            metadata = _object(series, "Metadata")
+            for name in self._origin:
+                with contextlib.suppress(ValueError):
+                    kept[series["ID"]] = _text(json.loads(str(metadata.get(name))), "Peer")
+        # What this server received itself is known instance by instance.
+        return frozenset(
+            self._source(one["ID"]) or kept.get(one["ParentSeries"]) or None for one in instances
         )
 
     def _totals(
@@ -124,9 +139,10 @@ class OrthancFacts:
                     return {}
         return self._get(f"/instances/{identifier}/tags") or {}
 
-    def _around(self, resource: Resource, level: Level) -> list[dict[str, Any]]:
+    def _around(self, resource: Resource, level: Level, *, metadata: bool = False) -> list[dict[str, Any]]:
         """All above or below it at a level; none if it is not stored."""
-        query = {"Resources": [resource.id], "Level": level.value, "Metadata": level is Level.INSTANCE}
+        metadata = metadata or level is Level.INSTANCE
+        query = {"Resources": [resource.id], "Level": level.value, "Metadata": metadata}
         found: list[dict[str, Any]] = json.loads(
             self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode())
         )

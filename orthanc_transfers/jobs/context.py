@@ -44,6 +44,13 @@ class RunContext:
         """How large a request to the peer may be."""
         return self.services.body_limits.of(self.transport, self.services.settings.bucket_size)
 
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back; if need be, a connection is opened for it, which the next request will take."""
+        transport = self.transport.without_retries
+        if transport.round_trip is None:
+            transport.prepare()
+        return transport.round_trip
+
     def near_peer(self, *, sends: bool) -> NearCompression:
         """What is known of the peer if it is near, for what is sent to it or fetched from it."""
         return self.services.near_compressions.of(self.peer.name, self.transport.url, sends=sends)

@@ -60,7 +60,6 @@ class PullJob(TransferJob):
         handshake = Handshake(context)
         # Only a peer of version 2 can be asked for the first instances, and responds at once.
         capabilities = handshake.capabilities()
-        handshake.open_connections()
         # A transfer that was begun before is compared with all that the peer lists now.
         begun = context.services.registry.find(KIND, context.resume.token) is not None
         # Where Orthanc has limits, what does not fit is refused before a byte is kept.
@@ -70,6 +69,7 @@ class PullJob(TransferJob):
         # What travels beside DICOM needs a folder.
         beside = kinds(context, capabilities, sends=False)
         whole = None if begun or beside else whole_pull(context, capabilities, executor)
+        handshake.open_connections()
         first = FIRST_INSTANCES if growing else None
         beginning, carried = _list(context, capabilities, first, whole)
         if not len(beginning.manifest):

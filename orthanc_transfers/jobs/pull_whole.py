@@ -32,8 +32,9 @@ def whole_pull(
         return None
     if services.store.patients_of((one.id for one in resources), context.cancellation):
         return None
+    context.round_trip()
     level = level_for(context.progress.speed())
-    return WholePull(max_size, usable(), executor.compression(), level)
+    return WholePull(max_size, usable(), executor.compression.settled(), level)
 
 
 @dataclass(frozen=True, slots=True)

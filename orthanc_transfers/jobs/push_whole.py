@@ -42,16 +42,8 @@ def _largest(context: RunContext, size: int, capabilities: Capabilities) -> int:
     known, wanted = context.near_peer(sends=True), context.compression(capabilities)
     # What is encoded is encoded by several threads, bucket by bucket.
     plain = wanted is Compression.NONE or (wanted is Compression.AUTO and not known.encodes)
-    fast = plain and not known.slow and near(_round_trip(context))
+    fast = plain and not known.slow and near(context.round_trip())
     return NEAR_SIZE if fast else min(usual, MAX_SIZE)
-
-
-def _round_trip(context: RunContext) -> float | None:
-    """Seconds; a connection is opened for it, which the request will take."""
-    transport = context.transport.without_retries
-    if transport.round_trip is None:
-        transport.prepare()
-    return transport.round_trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,7 @@ class WholePush:
         codecs = frozenset(self.capabilities.codecs)
         context.status.phase = "Sending"
         pieces = context.services.reader.read(manifest.chunks(manifest.area), manifest)
-        _round_trip(context)
+        context.round_trip()
         codec = choose(self.executor.compression.settled(), pieces, codecs)
         body = encode(pieces, codec, level_for(context.progress.speed()))
         del pieces

@@ -28,7 +28,7 @@ class Submission:
         self._services = services
         self._jobs = jobs
 
-    def send(self, wanted: TransferRequest, *, follow: bool) -> dict[str, Any]:
+    def send(self, wanted: TransferRequest, *, follow: bool, durable: bool = True) -> dict[str, Any]:
         """A push job here, or a pull job on a peer that has ``RemoteSelf``; ``follow``: and a job here."""
         remote_self = self._services.peers.remote_self(wanted.peer)
         _check_not_empty(wanted)
@@ -37,7 +37,7 @@ class Submission:
                 wanted, f"peer {wanted.peer} has RemoteSelf, so it pulls: name it once more without that"
             )
             return self._ask_to_pull(wanted, remote_self, follow=follow)
-        return self._submit(wanted, new_push)
+        return self._submit(wanted, new_push, durable=durable)
 
     def pull(self, wanted: TransferRequest) -> dict[str, Any]:
         """A pull job here."""
@@ -49,9 +49,13 @@ class Submission:
         return self._submit(wanted, new_pull)
 
     def _submit(
-        self, wanted: TransferRequest, make: Callable[[Services, TransferRequest], Job]
+        self,
+        wanted: TransferRequest,
+        make: Callable[[Services, TransferRequest], Job],
+        *,
+        durable: bool = True,
     ) -> dict[str, Any]:
-        identifier = self._jobs.submit(make(self._services, wanted), wanted.priority)
+        identifier = self._jobs.submit(make(self._services, wanted), wanted.priority, durable=durable)
         return {"ID": identifier, "Path": paths.job(identifier)}
 
     def _ask_to_pull(self, wanted: TransferRequest, remote_self: str, *, follow: bool) -> dict[str, Any]:

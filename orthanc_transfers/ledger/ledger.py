@@ -37,6 +37,10 @@ BATCH = 0.3
 TEXTS_AT_ONCE = 5
 """Transfers whose texts are asked for after each batch: transfers that still run need Orthanc's index more."""
 
+TEXTS_SHARE = 0.1
+"""Of the time, at most, for such questions: where each walks through the archive (Orthanc 1.12 and 1.13: 40 ms of
+100,000 instances, and three for each transfer), they would take more of its index than the transfers."""
+
 RETRY = 5.0
 """Seconds until another attempt, after the disk refused one."""
 
@@ -92,6 +96,8 @@ class Ledger:
         self._past = PastTransfers(lambda: folder() / "transfers.sqlite")
         self._events: deque[_Event] = deque(maxlen=_MAX_QUEUED)
         self._textless: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MAX_QUEUED)
+        self._texts_from = 0.0
+        """When texts may be asked for again, by the monotonic clock."""
         self._writing = threading.Lock()
         self._started = self._begun = self._closed = False
         self._obstacle: str | None = None
@@ -170,16 +176,28 @@ class Ledger:
     def _delay(self) -> float | None:
         if self._obstacle is not None:
             return RETRY
-        return BATCH if self._events or self._textless else None
+        if self._events:
+            return BATCH
+        return max(BATCH, self._texts_from - self._clock.monotonic()) if self._textless else None
 
     def _work(self) -> None:
         self._flush()
         self._expire()
+        self._add_texts()
+
+    def _add_texts(self) -> None:
+        began = self._clock.monotonic()
+        if began < self._texts_from:
+            return
         for _ in range(TEXTS_AT_ONCE):
             if self._closed or not self._textless:
                 return
             identifier, shown = self._textless.popleft()
             self._add_text(identifier, shown)
+            spent = self._clock.monotonic() - began
+            if spent > BATCH * TEXTS_SHARE:
+                self._texts_from = began + spent / TEXTS_SHARE
+                return
 
     def _flush(self) -> None:
         if self._closed:

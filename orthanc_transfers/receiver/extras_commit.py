@@ -124,6 +124,7 @@ class ExtrasCommit:
                 self._apply_one(folder, policy.store, _Step.parse(step))
         if self.warnings:
             log.warning("not all labels, metadata and attachments were taken: %s", "; ".join(self.warnings))
+        self.counts = +self.counts
         return bool(planned["Steps"])
 
     def undo(self) -> None:
@@ -165,9 +166,10 @@ class ExtrasCommit:
                 continue
             held = policy.store.held(extra)
             if held is not None and not message.overwrite and not _same(extra, held):
-                self.counts["ExtrasKept"] += 1
+                # Where a series came from first is no value of its users.
+                self.counts["ExtrasKept"] += sent.kind is not Kind.ORIGIN
                 continue
-            if extra.kind is not Kind.ORIGIN and sent.kind is not Kind.ORIGIN:
+            if sent.kind is not Kind.ORIGIN:
                 self.counts[extra.kind.value] += 1
             if held is not None and _same(extra, held):
                 continue

@@ -54,6 +54,8 @@ class ExtrasFolder:
             if known is None or count != part.before:
                 raise Conflict(f"{count} items are known, and not {part.before}: send them from the first on")
             whole = known.extended(part)
+        elif self._knows(part):
+            return part  # said once more, after a restart of the sender: what has arrived is kept
         else:
             self.delete()
         with disk_errors():
@@ -62,6 +64,11 @@ class ExtrasFolder:
             files.sync(self._directory)
         self._list = whole
         return whole
+
+    def _knows(self, message: ExtrasMessage) -> bool:
+        with contextlib.suppress(BadRequest):
+            return message == self.message()
+        return False
 
     # --- attachments
 

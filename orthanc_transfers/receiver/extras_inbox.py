@@ -30,6 +30,7 @@ class ExtrasInbox:
         self._reserve = reserve
         self._admit = admit
         self._lock = threading.Lock()
+        self._reserved = 0
         self._folder = ExtrasFolder(area.directory) if area.takes_extras and policy is not None else None
 
     def take(self, part: ExtrasMessage) -> list[int]:
@@ -45,9 +46,10 @@ class ExtrasInbox:
             if whole.more:
                 return []
             needed = ExtrasCommit(folder, self._policy).needed()
-            if needed:
-                size = sum(folder.item(index).size for index in needed)
-                self._reserve(self._id, Needed(size, len(needed)))
+            size = sum(folder.item(index).size for index in needed)
+            if size > self._reserved:
+                self._reserve(self._id, Needed(size - self._reserved, len(needed)))
+                self._reserved = size
         return needed
 
     def write(self, index: int, offset: int, data: memoryview) -> None:

@@ -1,6 +1,6 @@
 """The database of the rules: their queue, the rules changed at run time, how far Orthanc's changes were seen.
 
-Synced at each end of a transaction: what is in it survives kill -9 and power failures. Times that decide something
+What is to be sent is synced before it counts, and survives kill -9 and power failures. Times that decide something
 are in *queue time*: the seconds that the queue has been worked off in all its life, by the monotonic clock. A clock
 of the wall that is wrong, or jumps, moves nothing; nor does the time without Orthanc.
 """
@@ -8,6 +8,7 @@ of the wall that is wrong, or jumps, moves nothing; nor does the time without Or
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,10 @@ CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 
 _QUEUE_TIME = "QueueTime"
 
+_SET_ASIDE = "damaged.sqlite"
+
+log = logging.getLogger(__name__)
+
 
 class RuleDatabase:
     """Thread-safe. Methods raise ``sqlite3.Error``, ``OSError``.
@@ -80,7 +85,7 @@ class RuleDatabase:
     """
 
     def __init__(self, path: Callable[[], Path], clock: Clock, more: Iterable[str] = ()) -> None:
-        self._file = SqliteFile(path, _SCHEMA, SCHEMA_VERSION, synced=True)
+        self._file = SqliteFile(path, _SCHEMA, SCHEMA_VERSION, synced=True, set_aside=_SET_ASIDE)
         self._more = tuple(more)
         self._clock = clock
         self._began = clock.monotonic()
@@ -92,7 +97,14 @@ class RuleDatabase:
 
     def open(self) -> bool:
         """Make it usable; returns whether it is new. Queue time goes on from here."""
+        damaged = self._file.exists()
         new = self._file.open()
+        if new and damaged:
+            log.error(
+                "the queue of the rules is damaged: it is kept as %s, and a new one is begun; run each rule by hand"
+                " to send what had waited",
+                _SET_ASIDE,
+            )
         with self._file.writing() as writer:
             for statement in ";".join(self._more).split(";"):
                 writer.execute(statement)
@@ -110,9 +122,9 @@ class RuleDatabase:
         return self._before + self._clock.monotonic() - self._began
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, synced at its end; the queue time is kept with it."""
-        with self._file.writing() as writer:
+    def writing(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction, synced at its end or with a later one; the queue time is kept with it."""
+        with self._file.writing(synced=synced) as writer:
             yield writer
             put_fact(writer, _QUEUE_TIME, self.now)
 

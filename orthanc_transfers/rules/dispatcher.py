@@ -109,6 +109,11 @@ class Dispatcher:
         """There may be something to do. Never blocks."""
         self._woken.set()
 
+    def rules_changed(self) -> None:
+        """Windows and times may be others than at the last look."""
+        self._next_look = 0.0
+        self.wake()
+
     def close(self) -> None:
         """Orthanc stops."""
         self._closed = True
@@ -157,7 +162,7 @@ class Dispatcher:
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING
             self._keep_house()
-        self._work()
+        more = self._work() or more
         self._finisher.work()
         return 0.0 if more or self._looking else self._delay()
 
@@ -184,7 +189,7 @@ class Dispatcher:
         if not entries:
             return False
         checked = [(entry, *self._check_filter(entry)) for entry in entries]
-        with self._queue.changing() as changes:
+        with self._queue.changing(synced=False) as changes:
             for entry, why, stamp in checked:
                 if why is None:
                     changes.set(entry.id, checked=1, stamp=stamp)
@@ -204,25 +209,37 @@ class Dispatcher:
 
     # --- jobs
 
-    def _work(self) -> None:
-        """Write down what ended and what begins, in one transaction; then begin."""
+    def _work(self) -> bool:
+        """Write down what ended and what begins, in one transaction; then begin. Returns whether there may be more."""
         ends = self._running.take_ends()
         news = [peer for peer in self._running.take_answering() if self._holds.there(peer)]
         if news:
             log.info("peers of rules are there again: %s", ", ".join(news))
         chosen = [] if ends else self._choose()
         if not ends and not chosen:
-            return
+            return False
         begun = []
-        with self._queue.changing() as changes:
-            for job, end in ends:
-                self._record(changes, job, end)
-            # What ended tells which peers are there.
-            for entry, rule, peer in chosen or self._choose():
-                begun.append((self._begin(changes, entry, peer), rule, entry, peer))
+        again = False
+        try:
+            with self._queue.changing(synced=any(self._deletes(one.job) for one in ends)) as changes:
+                for one in ends:
+                    again = self._record(changes, one.job, one.end) is EntryState.WAITING or again
+                # What ended tells which peers are there.
+                for entry, rule, peer in chosen or self._choose():
+                    begun.append((self._begin(changes, entry, peer), rule, entry, peer))
+        except BaseException:
+            # A full disk, say: it is as before.
+            self._running.restore(ends, [transfer for transfer, *_ in begun])
+            raise
         for transfer, rule, entry, peer in begun:
             self._running.submit(transfer, rule, entry, peer)
         self._events.flush()
+        return again
+
+    def _deletes(self, job: RunningJob) -> bool:
+        """Whether what was sent is deleted next: then it must be known that it was sent."""
+        rule = self._book.rule(job.rule)
+        return rule is not None and rule.after.delete
 
     def _begin(self, changes: Changes, entry: Entry, peer: str) -> str:
         transfer = self._running.new_transfer(entry, peer)
@@ -237,10 +254,10 @@ class Dispatcher:
         )
         return transfer
 
-    def _record(self, changes: Changes, job: RunningJob, end: JobEnd) -> None:
+    def _record(self, changes: Changes, job: RunningJob, end: JobEnd) -> EntryState | None:
         entry = self._queue.entry(job.entry)
         if entry is None:
-            return
+            return None
         if job.job is not None:
             changes.set(entry.id, job=job.job)
             entry = replace(entry, job=job.job)
@@ -251,6 +268,7 @@ class Dispatcher:
             changes.end(entry.id, EntryState.DONE, None)
             ended = Ended(EntryState.DONE)
         self._events.ended(changes, entry, ended.state, ended.said)
+        return ended.state
 
     def _open_rules(self) -> list[Rule]:
         minute = self.minute()
@@ -298,6 +316,7 @@ class Dispatcher:
 
     def _look_after_jobs(self) -> None:
         self._running.find_lost()
+        self._running.look()
         minute = self.minute()
 
         def open_now(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -39,6 +40,8 @@ class Events:
         self._queue = queue
         self._book = book
         self._notifier = notifier
+        self._added: set[int] = set()
+        """Threads that added something of which the notifier does not know yet."""
 
     def ended(self, changes: Changes, entry: Entry, state: EntryState, said: str | None) -> None:
         """An entry has come to a state, within a transaction; it is told once that is an end."""
@@ -70,7 +73,9 @@ class Events:
 
     def flush(self) -> None:
         """To be called after each transaction in which something ended."""
-        if self._notifier is not None:
+        thread = threading.get_ident()
+        if self._notifier is not None and thread in self._added:
+            self._added.discard(thread)
             self._notifier.queued()
 
     def _tell(
@@ -88,4 +93,5 @@ class Events:
             "Job": entry.job,
             "Said": said,
         }
-        self._notifier.add(changes.writer, entry.rule, event, details)
+        if self._notifier.add(changes.writer, entry.rule, event, details):
+            self._added.add(threading.get_ident())

@@ -114,9 +114,13 @@ class Queue:
     # --- working it off
 
     @contextmanager
-    def changing(self) -> Iterator[Changes]:
-        """Changes of entries that are one transaction."""
-        with self._database.writing() as writer:
+    def changing(self, *, synced: bool = True) -> Iterator[Changes]:
+        """Changes of entries that are one transaction.
+
+        How far an entry got need not be synced: after a power failure its report tells, or it is sent once more,
+        which the receiver has.
+        """
+        with self._database.writing(synced=synced) as writer:
             yield Changes(writer, self._clock)
 
     def unchecked(self, limit: int) -> list[Entry]:

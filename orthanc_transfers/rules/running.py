@@ -41,11 +41,22 @@ class RunningJob:
     rule: str
     peer: str
     job: str | None = None
+    paused: bool = False
+    """At the last look."""
     held_since: float | None = None
     """Queue time at which we paused it."""
     left_alone: bool = False
     """A user resumed it outside its window."""
     recalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndedJob:
+    """The end of a job."""
+
+    transfer: str
+    job: RunningJob
+    end: JobEnd
 
 
 class RunningJobs:
@@ -100,7 +111,16 @@ class RunningJobs:
         self._ends.append((transfer, end))
         self._wake()
 
-    def take_ends(self) -> list[tuple[RunningJob, JobEnd]]:
+    def restore(self, ends: list[EndedJob], begun: list[str]) -> None:
+        """What ended could not be written down, and is told again; what was to begin does not."""
+        with self._lock:
+            for one in ends:
+                self._running[one.transfer] = one.job
+            for transfer in begun:
+                self._running.pop(transfer, None)
+        self._ends.extendleft((one.transfer, one.end) for one in reversed(ends))
+
+    def take_ends(self) -> list[EndedJob]:
         """Those jobs that have ended since the last call."""
         found = []
         while self._ends:
@@ -108,7 +128,7 @@ class RunningJobs:
             with self._lock:
                 known = self._running.pop(transfer, None)
             if known is not None:
-                found.append((known, end))
+                found.append(EndedJob(transfer, known, end))
         return found
 
     def take_answering(self) -> set[str]:
@@ -165,7 +185,8 @@ class RunningJobs:
     def _submit(self, transfer: str, rule: Rule, resource: Resource, peer: str) -> str | None:
         try:
             wanted = TransferRequest.parse(rule.request(resource, peer, transfer))
-            job = str(self._submission.send(wanted, follow=True)["ID"])
+            # The queue knows what is to be sent, should a power failure take the job.
+            job = str(self._submission.send(wanted, follow=True, durable=False)["ID"])
         except TransferError as error:
             self._tell(transfer, JobEnd(peer_failed=error.concerns_peer, error=str(error)))
             return None
@@ -195,10 +216,16 @@ class RunningJobs:
     # --- what runs
 
     def active(self) -> int:
-        """How many are in Orthanc's engine, and not paused."""
+        """How many are in Orthanc's engine, and were not paused at the last look."""
+        with self._lock:
+            return sum(not one.paused for one in self._running.values())
+
+    def look(self) -> None:
+        """Look which of them are paused, by a user or by us."""
         paused = {one.identifier for one in self._jobs.jobs() if one.paused}
         with self._lock:
-            return sum(one.job not in paused for one in self._running.values())
+            for one in self._running.values():
+                one.paused = one.job in paused
 
     def to(self, peer: str) -> int:
         """How many go to a peer."""

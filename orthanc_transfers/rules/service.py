@@ -215,7 +215,7 @@ class RuleService:
         if not triggers:
             self._intake.skip()
         self._listen(triggers, self._changed)
-        self._dispatcher.wake()
+        self._dispatcher.rules_changed()
 
     # --- for users
 

@@ -139,7 +139,7 @@ class Webhooks:
             self._due = None
             self._deliver()
         except (sqlite3.Error, OSError) as error:
-            if not self._trouble:
+            if not self._trouble and not self._closed.is_set():
                 log.warning("notifications of rules cannot be read or written: %s", error)
             self._trouble = True
         else:

@@ -16,23 +16,38 @@ from pathlib import Path
 # Seconds that a connection waits for another one.
 _BUSY = 5.0
 
+# Readers that are kept for the next questions.
+_READERS = 4
+
 _DAMAGED = ("file is not a database", "malformed", "disk image", "no such table", "no such column")
 
 
 class SqliteFile:
     """The file is wherever ``path`` says that it is, with the tables that ``schema`` makes. Thread-safe.
 
-    ``synced``: a transaction survives a power failure once it has ended; else only that of the process.
+    ``synced``: a transaction survives a power failure once it has ended; else only the end of the process.
+    ``set_aside`` is the name that a damaged file gets, which is deleted otherwise.
     Methods raise ``sqlite3.Error``, ``OSError``.
     """
 
-    def __init__(self, path: Callable[[], Path], schema: str, version: int, *, synced: bool) -> None:
+    def __init__(
+        self,
+        path: Callable[[], Path],
+        schema: str,
+        version: int,
+        *,
+        synced: bool,
+        set_aside: str | None = None,
+    ) -> None:
         self._where = path
         self._schema = schema
         self._version = version
         self._synchronous = "FULL" if synced else "NORMAL"
+        self._set_aside = set_aside
         self._lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        # Single operations of a list need no lock. To connect takes longer than most questions.
+        self._readers: list[sqlite3.Connection] = []
 
     @property
     def _path(self) -> Path:
@@ -59,6 +74,8 @@ class SqliteFile:
                 self._close()
                 if not is_damage(error):
                     raise
+                if self._set_aside is not None:
+                    self._path.rename(self._path.with_name(self._set_aside))
         self._create()
         return True
 
@@ -112,13 +129,17 @@ class SqliteFile:
             with contextlib.suppress(sqlite3.Error):
                 self._writer.close()
             self._writer = None
+        self._readers, idle = [], self._readers
+        for reader in idle:
+            reader.close()
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction."""
+    def writing(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction; if not ``synced``, a power failure may undo it, unless another one is synced after it."""
         with self._lock:
             if self._writer is None:
                 raise sqlite3.OperationalError(f"{self._path.name} is not open")
+            self._writer.execute(f"PRAGMA synchronous = {self._synchronous if synced else 'NORMAL'}")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -131,9 +152,22 @@ class SqliteFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own, that sees one state from its first question on."""
-        with contextlib.closing(self._connect()) as reader:
+        readers = self._readers
+        try:
+            reader = readers.pop()
+        except IndexError:
+            reader = self._connect()
+        try:
             reader.execute("BEGIN")
             yield reader
+            reader.execute("COMMIT")
+        except BaseException:
+            reader.close()
+            raise
+        if readers is self._readers and len(readers) < _READERS:
+            readers.append(reader)
+        else:
+            reader.close()
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 
-VIEWS = ("transfers", "send", "fetch", "peers", "settings")
+VIEWS = ("transfers", "send", "fetch", "peers", "rules", "settings")
 EVIL = "<b><script>document.body.remove()</script>"
 
 
@@ -194,25 +194,31 @@ def test_a_study_is_fetched_from_a_peer_and_then_known_to_be_here(
 def test_a_push_is_seen_at_its_receiver_with_the_name_of_its_sender(
     page: TransfersPage, hospital: Hospital
 ) -> None:
+    # A push whose sender was told to stop before it knew of it is there for a while.
+    before = {one["ID"] for one in active(hospital.b)}
     job = hospital.a.send([resource("Study", hospital.large)], "b", Compression="none")["ID"]
     there = TransfersPage(page.driver, hospital.b.url)
     there.open()
-    push = there.transfer("Running")
+    (push,) = wait_until(lambda: {one["ID"] for one in active(hospital.b)} - before, "the push")
     row = f"tr[data-transfer='{push}']"
+    there.find(f"{row} [data-state=Running]")
     there.shows("a", f"{row} .peer")
     there.wait(lambda: there.progress(push) > 0, "its bytes")
     assert there.all(f"{row} [data-action]") == [], "it is steered at its sender"
-    there.transfer("Success")
+    there.find(f"{row} [data-state=Success]")
     there.click(f"{row} a.name")
     there.wait(lambda: len(there.all("[data-testid=report] tbody tr")) == 60, "its report")
     hospital.a.wait_for_job(job)
 
     stranger = RawPush(hospital.b, 2, list(small_instances(1)))
     headers = {"X-Real-IP": "192.0.2.1"}
-    hospital.b.post("transfers/v2/push", {**stranger.creation(), "SenderName": EVIL}, headers=headers)
+    body = {**stranger.creation(), "SenderName": EVIL}
+    stranger.path = hospital.b.post("transfers/v2/push", body, headers=headers)["Path"]
     there.open()
-    there.shows(EVIL, "tr[data-transfer] .peer")
-    there.shows("192.0.2.1", "tr[data-transfer]")
+    (evil,) = (one["ID"] for one in active(hospital.b) if one["Peer"] == EVIL)
+    there.shows(EVIL, f"tr[data-transfer='{evil}'] .peer")
+    there.shows("192.0.2.1", f"tr[data-transfer='{evil}']")
+    stranger.drop()
     assert there.complaints() == []
 
 

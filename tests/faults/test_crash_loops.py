@@ -131,7 +131,8 @@ def test_a_pulled_file_that_kills_orthanc_kills_it_twice_and_fails_its_job(make_
     assert deaths == 2
     assert known["State"] == "Failure", known
     assert culprit in known["Content"]["Error"]
-    check_report(report_of(b, job), culprit)
+    # After a start, a job may end before it is known by its identifier.
+    check_report(wait_until(lambda: report_of(b, job), "the report of the job"), culprit)
     assert b.instances() == []
     # Resubmitted, it costs no further death.
     b.post(f"jobs/{job}/resubmit")

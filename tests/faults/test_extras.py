@@ -6,57 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.beside_dicom import TAKEN, Beside
 from tests.faults.failpoints import Failpoint, FaultPoint
 from tests.faults.rig import Rig, Transfer, start_rig
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 COUNT = 6
 SIZE = 32
-OLD, NEW, FILE = b"of before", b"of the sender", bytes(range(256)) * 1000
 
 
 @pytest.fixture(scope="module")
 def rig(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    taken = ["Labels", "Metadata", "Attachments"]
     folder = tmp_path_factory.mktemp("nginx")
-    with start_rig(make_shared_server, folder, CommitThreadsCount=1, AcceptMetadata=taken) as made:
+    with start_rig(make_shared_server, folder, CommitThreadsCount=1, AcceptMetadata=TAKEN) as made:
         yield made
-
-
-class Beside:
-    """What the study has beside DICOM at the source; and at the target, where two values are others."""
-
-    def __init__(self, transfer: Transfer) -> None:
-        self._transfer = transfer
-        transfer.options.update(WithAttachments=True, Overwrite=True)
-        study, instance = f"studies/{transfer.study}", f"instances/{max(transfer.wanted)}"
-        self._paths = (
-            f"{study}/metadata/1050",
-            f"{study}/metadata/1051",
-            f"{instance}/metadata/1050",
-            f"{study}/attachments/1060/data",
-        )
-        for path, data in zip(self._paths, (NEW, NEW, NEW, FILE), strict=True):
-            _put(transfer.source, path, data)
-        for path in (self._paths[0], self._paths[3]):
-            _put(transfer.target, path, OLD)
-
-    def at_target(self) -> list[bytes | None]:
-        answers = [self._transfer.target.request("GET", path) for path in self._paths]
-        return [answer.content if answer.status_code == 200 else None for answer in answers]
-
-    def is_there(self) -> None:
-        assert self.at_target() == [NEW, NEW, NEW, FILE]
-
-    def is_as_before(self) -> None:
-        assert self.at_target() == [OLD, None, None, OLD]
-
-
-def _put(server: OrthancServer, path: str, data: bytes) -> None:
-    assert server.request("PUT", path.removesuffix("/data"), data=data).status_code == 200
 
 
 KILLS = [

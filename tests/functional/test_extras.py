@@ -12,12 +12,20 @@ from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, start_together
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 
 USER = {"UserMetadata": {"report": 1050}, "UserContentType": {"pdf": [1060, "application/pdf"]}}
 # Another number, and a number that is not registered.
 OTHER = {"UserMetadata": {"report": 2050, "taken": 1077}, "UserContentType": {"pdf": 2060}}
+RULE = {
+    "Name": "whole",
+    "Trigger": "Manual",
+    "Destinations": ["b"],
+    "WithAttachments": True,
+    "Overwrite": True,
+}
 TAKEN = {"AcceptMetadata": ["Labels", "Metadata", "Attachments"], "OriginMetadata": 1090}
 LARGE = bytes(range(256)) * 40_000
 
@@ -55,7 +63,9 @@ class Pair:
 @pytest.fixture(scope="module", params=[False, True], ids=["as usual", "CheckRevisions"])
 def shared(make_shared_server: MakeServer, request: pytest.FixtureRequest) -> Pair:
     name, revisions = ("r", {"CheckRevisions": True}) if request.param else ("u", {})
-    a = make_shared_server(f"a{name}", configuration={**USER, **revisions, "Transfers": TAKEN})
+    a = make_shared_server(
+        f"a{name}", configuration={**USER, **revisions, "Transfers": {**TAKEN, "Rules": [RULE]}}
+    )
     b = make_shared_server(f"b{name}", configuration={**OTHER, **revisions, "Transfers": TAKEN})
     a.add_peer("b", b)
     b.add_peer("a", a)
@@ -170,3 +180,10 @@ def test_where_a_series_came_from_is_recorded(pair: Pair) -> None:
     assert pair.send()["State"] == "Success"
     origin = pair.b.get(f"series/{pair.series}/metadata/1090")
     assert origin == {"Peer": pair.a.name, "Origin": "RestApi", "RemoteIP": "127.0.0.1"}
+
+
+def test_a_rule_says_the_same_of_all_that_it_sends(pair: Pair) -> None:
+    path = f"studies/{pair.study}/attachments/pdf"
+    set_value(pair.a, path, b"bytes")
+    pair.a.post("transfers/rules/whole/run", {"Resources": [resource("Study", pair.study)]})
+    wait_until(lambda: value_of(pair.b, f"{path}/data") == "bytes", "the attachment is there")

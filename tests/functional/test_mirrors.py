@@ -152,3 +152,20 @@ def test_what_cannot_be_compared_is_said(servers: Pair) -> None:
     with pytest.raises(StatusError) as refused:
         a.post("transfers/rules/plain/compare", {})
     assert refused.value.status == 409
+
+
+def test_what_came_from_there_is_not_sent_back(servers: Pair) -> None:
+    a, b = servers
+    set_rule(a, "there")
+    set_rule(b, "back", to="a", Filter={"NotFrom": "a"})
+    from_a, from_b = study(a), study(b)
+    wait_until(lambda: len(a.get("studies")) == len(b.get("studies")) == 2, "both to be on both")
+    wait_until(
+        lambda: {from_a, from_b} <= {one["Resource"]["ID"] for one in history(a)}, "a to have sent all"
+    )
+    # Of this test alone: the servers remember those before.
+    assert {one["Resource"]["ID"] for one in history(b)} & {from_a, from_b} == {from_b}
+    dry = b.post(
+        "transfers/rules/back/run", {"DryRun": True, "Resources": [{"Level": "Study", "ID": from_a}]}
+    )
+    assert dry["Resources"][0]["Why"] == 'the "NotFrom" of the filter does not fit'

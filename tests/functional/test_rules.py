@@ -309,3 +309,89 @@ def test_metrics(servers: Servers) -> None:
         return "orthanc_transfers_rules_waiting_to_offline 1" in text
 
     wait_until(waiting, "the metric counts it")
+
+
+@pytest.fixture
+def slow(servers: Servers) -> Iterator[Servers]:
+    """What ``a`` sends to ``b`` takes seconds."""
+    a = servers[0]
+    a.put("transfers/settings", {"Bandwidth": {"Peers": {"b": 150}}})
+    yield servers
+    a.put("transfers/settings", {"Bandwidth": None})
+
+
+def large(server: OrthancServer) -> str:
+    """Upload a study of 3 MB."""
+    (found,) = {one["ParentStudy"] for one in server.upload_all(ct_study(6))}
+    return str(found)
+
+
+def running(server: OrthancServer) -> str:
+    """The job of the only entry, once it is in Orthanc's engine."""
+
+    def job() -> str | None:
+        (one,) = queue(server) or [{"Job": None, "State": None}]
+        if one["State"] != "Running":
+            return None
+        return next((name for name in server.get("jobs") if server.job(name)["State"] == "Running"), None)
+
+    return str(wait_until(job, "its job runs"))
+
+
+def reach(server: OrthancServer, job: str, state: str) -> None:
+    wait_until(lambda: server.job(job)["State"] == state, f"job {job} is {state}")
+
+
+def test_what_runs_is_paused_outside_the_window_and_goes_on_within(slow: Servers) -> None:
+    a, b, _ = slow
+    set_rule(a, Compression="none")
+    arrived = large(a)
+    job = running(a)
+    set_rule(a, Compression="none", Window=closed_now())
+    reach(a, job, "Paused")
+    wait_until(lambda: queue(a)[0]["OutsideWindow"], "the queue says why")
+    a.put("transfers/settings", {"Bandwidth": None})
+    set_rule(a, Compression="none")
+    assert wait_ended(a, arrived)["Attempts"] == 1
+    assert a.job(job)["State"] == "Success"
+    assert b.md5s() == a.md5s()
+
+
+def test_what_a_user_paused_stays_paused(slow: Servers) -> None:
+    a, _, _ = slow
+    set_rule(a, Compression="none")
+    arrived = large(a)
+    job = running(a)
+    a.post(f"jobs/{job}/pause", {})
+    reach(a, job, "Paused")
+    set_rule(a, Compression="none", Window=closed_now())
+    set_rule(a, "other", to="c")
+    wait_ended(a, study(a))  # after which the rules were looked at
+    set_rule(a, Compression="none")
+    assert a.job(job)["State"] == "Paused"
+    assert not queue(a)[0]["OutsideWindow"]
+    a.put("transfers/settings", {"Bandwidth": None})
+    a.post(f"jobs/{job}/resume", {})
+    wait_ended(a, arrived)
+
+
+def test_a_job_that_a_user_cancels_is_said_in_the_history(slow: Servers) -> None:
+    a, _, _ = slow
+    set_rule(a, Compression="none")
+    arrived = large(a)
+    a.post(f"jobs/{running(a)}/cancel", {})
+    assert "canceled by a user" in wait_ended(a, arrived, "Dropped")["Said"]
+
+
+def test_no_more_jobs_than_allowed_at_once(slow: Servers) -> None:
+    a, _, _ = slow
+    set_rule(a, Trigger="Manual", Compression="none")
+    studies = [large(a) for _ in range(6)]
+    a.post("transfers/rules/all/run", {"Resources": [resource("Study", one) for one in studies]})
+    running_once = wait_until(lambda: [one for one in queue(a) if one["State"] == "Running"], "some run")
+    assert 1 <= len(running_once) <= 4
+    jobs = [a.job(name) for name in a.get("jobs")]
+    assert sum(job["State"] not in ("Success", "Failure") for job in jobs) <= 4
+    a.put("transfers/settings", {"Bandwidth": None})
+    for one in studies:
+        wait_ended(a, one)

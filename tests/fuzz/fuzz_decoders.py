@@ -30,6 +30,7 @@ with instrumented:
     from orthanc_transfers.core.codec import Codec, check_gzip, decode, encode, gunzip_parts
     from orthanc_transfers.core.content_encoding import CONTENT_ENCODING, restore, shrink
     from orthanc_transfers.core.errors import BadFile, ConfigurationError, TransferError
+    from orthanc_transfers.core.extras import ExtrasMessage
     from orthanc_transfers.core.messages_v1 import (
         LookupResponse,
         PushCreated,
@@ -65,6 +66,7 @@ MESSAGES: tuple[Any, ...] = (
     PushStatus,
     ChunksRequest,
     WholePull,
+    ExtrasMessage,
 )
 
 

@@ -255,14 +255,20 @@ def syntax(request: Request) -> Response:
 def rule_facts(request: Request) -> Response:
     level, identifier = request.groups
     wanted = request.json()
+    known = wanted.pop("known")
     wanted = Wanted(**{**wanted, "tags": frozenset(wanted.get("tags", ()))})
-    # Who sent it, for want of other metadata that says so.
-    reader = OrthancFacts(sdk, lambda metadata: metadata.get("RemoteIP"))
+    reader = OrthancFacts(sdk, lambda instance: known, ["1030"])
     before = sdk.asked
     found = reader.facts(Resource(Level(level), identifier), wanted)
     asked = sdk.asked - before
     shown = None if found is None else asdict(found)
-    return json_response(json.loads(json.dumps([reader.why_unusable(wanted), asked, shown], default=sorted)))
+    return json_response(
+        json.loads(
+            json.dumps(
+                [reader.why_unusable(wanted), asked, shown], default=lambda some: sorted(some, key=str)
+            )
+        )
+    )
 
 
 def list_peers(request: Request) -> Response:

@@ -28,9 +28,11 @@ def stored(host: OrthancServer, files: list[bytes]) -> dict[str, str]:
     return {level: first[key] for level, key in PARENTS.items()}
 
 
-def facts(host: OrthancServer, level: str, identifier: str, **wanted: Any) -> Any:
+def facts(
+    host: OrthancServer, level: str, identifier: str, *, known: str | None = "known", **wanted: Any
+) -> Any:
     """Why they can never be told, how often Orthanc was asked, and the facts."""
-    return host.post(f"host/rule-facts/{level}/{identifier}", wanted)
+    return host.post(f"host/rule-facts/{level}/{identifier}", {**wanted, "known": known})
 
 
 def test_nothing_is_asked_for_where_nothing_is_wanted(host: OrthancServer) -> None:
@@ -45,10 +47,10 @@ def test_each_kind_of_fact_costs_one_question(
 ) -> None:
     wanted = {"modalities": True, "sources": True, "aets": True, "totals": True, "tags": ["PatientName"]}
     unusable, asked, found = facts(host, level, stored[level], **wanted)
-    assert (unusable, asked) == (None, 3)
+    assert (unusable, asked) == (None, 4)
     assert found["modalities"] == ["CT"]
     assert found["tags"] == {"PatientName": ["Doe^Jane"]}
-    assert found["sources"] == ["127.0.0.1"]
+    assert found["sources"] == ["known"]
     assert found["aets"] == []
     count = {"Series": 3, "Instance": 1}.get(level, 6)
     assert found["instances"] == count
@@ -84,6 +86,17 @@ def test_what_is_not_stored_has_no_facts(host: OrthancServer, level: str) -> Non
     for wanted in ({"modalities": True}, {"tags": ["PatientID"]}, {"aets": True}, {"totals": True}):
         assert facts(host, level, ABSENT, **wanted)[2] is None
     assert facts(host, level, "system", totals=True)[2] is None
+
+
+def test_where_a_series_came_from_may_be_kept_with_it(host: OrthancServer, stored: dict[str, str]) -> None:
+    host.put(f"series/{stored['Series']}/metadata/1030", b'{"Peer": "archive", "Origin": "Plugins"}')
+    assert facts(host, "Series", stored["Series"], known=None, sources=True)[2]["sources"] == ["archive"]
+    assert set(facts(host, "Study", stored["Study"], known=None, sources=True)[2]["sources"]) == {
+        "archive",
+        None,
+    }
+    host.put(f"series/{stored['Series']}/metadata/1030", b"something else")
+    assert facts(host, "Series", stored["Series"], known=None, sources=True)[2]["sources"] == [None]
 
 
 def test_an_unknown_tag_is_named(host: OrthancServer) -> None:

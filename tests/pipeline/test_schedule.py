@@ -306,5 +306,5 @@ def test_without_room_for_the_rest_the_beginning_goes_too(
     job = getattr(pair, way)()
     assert finish(job) is StepOutcome.FAILURE
     assert "MaxStagingSize" in (job.failure() or "")
-    assert receiver.unfinished() == 0
+    eventually(lambda: receiver.unfinished() == 0)
     assert not receiver.store.files

@@ -200,6 +200,10 @@ def test_an_attachment_is_as_it_was_announced(tmp_path: Path) -> None:
     assert not folder.has(3)
     folder.write(3, 5, memoryview(FILE)[5:])
     assert folder.has(3)
+    folder.take(ExtrasMessage(ITEMS))
+    assert folder.has(3)
+    folder.take(ExtrasMessage(ITEMS, overwrite=True))
+    assert not folder.has(3)
 
 
 # --- with the commit of a transfer

@@ -13,8 +13,9 @@ The seed decides all that is tried, round by round; what comes of it also depend
 - no Orthanc crashes or hangs at its end, and in rounds without kills none gains threads, file descriptors or memory.
 
 Most rounds are between the same two Orthancs (``plain.py``). Each third is between two of its own, which begin with
-what makes it special: ``recycling.py``, ``small_disk.py``, ``poison.py``, ``dead_peer.py``, ``small_studies.py``. Each
-of them says what else must be true there, and suffers the random faults of ``acts.py`` and ``network_faults.py`` too.
+what makes it special: ``recycling.py``, ``small_disk.py``, ``poison.py``, ``dead_peer.py``, ``small_studies.py``,
+``rules.py``. Each of them says what else must be true there, and suffers the random faults of ``acts.py`` and
+``network_faults.py`` too.
 
 ``--cluster``: other rounds, with a cluster of three nodes (``cluster.py``).
 """

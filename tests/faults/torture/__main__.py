@@ -22,6 +22,7 @@ from tests.faults.torture.plain import Plain
 from tests.faults.torture.poison import Poison
 from tests.faults.torture.recycling import Recycling
 from tests.faults.torture.round import Round, Violation
+from tests.faults.torture.rules import Rules
 from tests.faults.torture.scenario import Scenario
 from tests.faults.torture.small_disk import SmallDiskRound
 from tests.faults.torture.small_studies import SmallStudies
@@ -41,6 +42,7 @@ KINDS: tuple[Callable[[random.Random, Path], Scenario], ...] = (
     SmallDiskRound,
     lambda dice, folder: DeadPeer(dice),
     lambda dice, folder: SmallStudies(dice),
+    lambda dice, folder: Rules(dice),
 )
 
 

@@ -8,7 +8,7 @@ addEventListener('hashchange', () => {
 })
 
 /** Those of the menu, in its order; `views.ts` says what they show. */
-export const VIEWS = ['transfers', 'send', 'fetch', 'peers', 'settings'] as const
+export const VIEWS = ['transfers', 'send', 'fetch', 'peers', 'rules', 'settings'] as const
 export type View = (typeof VIEWS)[number]
 
 const parts = computed(() => hash.value.replace(/^#\/?/, '').split('/'))

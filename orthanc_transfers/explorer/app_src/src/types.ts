@@ -88,3 +88,48 @@ export interface Settings {
   InForce: Record<string, unknown>
   RuntimeChangeable: string[]
 }
+
+export type EntryState = 'Waiting' | 'Running' | 'Finishing' | 'Done' | 'Failed' | 'GivenUp' | 'Dropped'
+
+export interface Comparison {
+  Peer: string
+  Running: boolean
+  Compared: number
+  Queued: number
+  Deleted: number
+  Began: string | null
+  Ended: string | null
+  Said: string | null
+}
+
+export interface KnownRule {
+  Name: string
+  Source: string
+  Rule: { Enabled?: boolean; Trigger?: string | { At: string; Days?: string }; Destinations?: string | string[]; Compare?: unknown }
+  Problem: string | null
+  Counts: Record<EntryState, number>
+  OldestSeconds: number | null
+  Comparisons: Comparison[]
+}
+
+export interface RuleList {
+  Rules: KnownRule[]
+  Obstacle: string | null
+  UnreachablePeers: string[]
+}
+
+export interface Entry {
+  ID: number
+  Rule: string
+  Resource: { Level: string; ID: string }
+  Origin: string
+  State: EntryState
+  Destination: string | null
+  Peer: string | null
+  Job: string | null
+  Attempts: number
+  OutsideWindow: boolean
+  Queued: string
+  Ended: string | null
+  Said: string | null
+}

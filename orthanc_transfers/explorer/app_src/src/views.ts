@@ -2,6 +2,7 @@
 import type { Component } from 'vue'
 import type { View } from './router'
 import Peers from './views/Peers.vue'
+import Rules from './views/Rules.vue'
 import Search from './views/Search.vue'
 import Settings from './views/Settings.vue'
 import Transfer from './views/Transfer.vue'
@@ -19,5 +20,6 @@ export const SHOWN: Record<View, Shown> = {
   send: { component: Search, props: { fetch: false } },
   fetch: { component: Search, props: { fetch: true } },
   peers: { component: Peers },
+  rules: { component: Rules },
   settings: { component: Settings },
 }
