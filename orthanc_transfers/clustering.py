@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orthanc_transfers.core import paths
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Clock, Job, JobQueue
+from orthanc_transfers.interfaces import Clock, InstanceStore, Job, JobQueue
 from orthanc_transfers.net.relay import Relay
 from orthanc_transfers.receiver.adoption import Successor
 from orthanc_transfers.receiver.ownership import Ownership
@@ -65,6 +65,10 @@ class Clustering:
             return None
         ownership = self._cluster.ownership
         return lambda: self._directory / ownership.node.staging
+
+    def store(self, store: InstanceStore) -> InstanceStore:
+        """Orthanc as a store of DICOM files, whose index may be away for a while."""
+        return store if self._cluster is None else self._cluster.waiting_store(store)
 
     def reclaim(self, registry: Registry, pushes: PushService) -> None:
         """Go on with what an earlier start of this server had, but for what others have taken over meanwhile.

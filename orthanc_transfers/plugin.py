@@ -137,18 +137,21 @@ class Plugin:
         self._saved_tokens: set[str] = set()
         """Tokens of the jobs that Orthanc had saved."""
 
+        clock = SystemClock()
+        self._clustering = Clustering(settings, configuration, staging_directory, clock)
+
         # Orthanc as a store of DICOM files
         index = path_option(configuration, "IndexDirectory", folder, storage)
         durability = Durability(index, storage, files_synced=bool(configuration.get("SyncStorageArea", True)))
-        store = OrthancStore(
-            sdk, StorageArea(storage), durability, StorageCheck(storage, sdk.storage_is_elsewhere)
+        store = self._clustering.store(
+            OrthancStore(
+                sdk, StorageArea(storage), durability, StorageCheck(storage, sdk.storage_is_elsewhere)
+            )
         )
         self._instance_cache = InstanceCache(store, settings.cache_size)
         self._chunk_reader = ChunkReader(store, self._instance_cache)
 
         # Receiving
-        clock = SystemClock()
-        self._clustering = Clustering(settings, configuration, staging_directory, clock)
         home = self._clustering.home
         limits = StorageLimits.parse(configuration)
         self._extras = ExtrasPolicy(

@@ -15,9 +15,10 @@ from orthanc_transfers.cluster.node_address import is_loopback, node_address, no
 from orthanc_transfers.cluster.nodes import Membership, Timing
 from orthanc_transfers.cluster.ownership import PostgresOwnership
 from orthanc_transfers.cluster.schema import identity, prepare
+from orthanc_transfers.cluster.waiting_store import waiting_store
 from orthanc_transfers.core.errors import ConfigurationError, TransferError
 from orthanc_transfers.core.settings import Settings
-from orthanc_transfers.interfaces import Clock, Job, JobQueue
+from orthanc_transfers.interfaces import Clock, InstanceStore, Job, JobQueue
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ class Cluster:
     reports: ClusterReports
     secret: bytes
     """Known to the nodes only; never to be logged."""
+
+    def waiting_store(self, store: InstanceStore) -> InstanceStore:
+        """See ``waiting_store``."""
+        return waiting_store(store, self.database)
 
     def keep_jobs(
         self, jobs: JobQueue, reload: Callable[[str, dict[str, Any]], Job], adopt_after: float

@@ -26,6 +26,9 @@ FOREVER = float("inf")
 _RETRY_AFTER = 5.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
 
+# Seconds after the database was lost for which failures of others may come from that.
+_AFTERMATH = 30.0
+
 # Connections kept, and open at most, each for a thread.
 _CONNECTIONS = 8
 
@@ -45,6 +48,8 @@ class Database:
         # Single operations of a list need no lock.
         self._idle: list[Connection] = []
         self._closed = threading.Event()
+        self._lost = -_AFTERMATH
+        """When a connection was lost, or could not be made, for the last time (monotonic)."""
         self.requests = 0
         """Statements sent, for measurements."""
 
@@ -81,6 +86,7 @@ class Database:
             try:
                 return self._once(statement, values)
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
+                self._lost = time.monotonic()
                 # A connection that was kept may have died long ago.
                 if time.monotonic() + delay >= deadline and not (kept and not delay):
                     raise Busy(
@@ -91,6 +97,11 @@ class Database:
             if self._closed.wait(delay):
                 raise Canceled("this server stops")
             delay = min(_LONGEST_DELAY, max(_FIRST_DELAY, 2 * delay))
+
+    def was_away(self) -> bool:
+        """Wait until the database is there; returns whether it was away just now. Raises ``Canceled``."""
+        self.query("SELECT 1", patience=FOREVER)
+        return time.monotonic() - self._lost < _AFTERMATH
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Connection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -65,11 +66,17 @@ def settings(postgresql: PostgreSQL) -> Settings:
 
 @pytest.fixture
 def make_node(settings: Settings) -> Iterator[MakeNode]:
-    """Nodes with short leases; all leave at the end."""
+    """Nodes with short leases; all leave at the end. ``port``: where one of them reaches the database."""
     with ExitStack() as stack:
 
-        def make(*, shared: bool = True, started: bool = True, timing: Timing = FAST) -> NodeInTest:
-            cluster = join(settings, {}, SystemClock(), shared_staging=shared, timing=timing)
+        def make(
+            *, shared: bool = True, started: bool = True, timing: Timing = FAST, port: int = 0
+        ) -> NodeInTest:
+            own = settings
+            if port:
+                uri = re.sub(r":\d+/", f":{port}/", settings.cluster.connection_uri)
+                own = parse_settings({"Cluster": {"ConnectionUri": uri}})
+            cluster = join(own, {}, SystemClock(), shared_staging=shared, timing=timing)
             stack.callback(cluster.close)
             node = NodeInTest(cluster)
             if started:

@@ -71,7 +71,16 @@ class Failpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.disarm()
+
+    def disarm(self) -> None:
+        """Nothing more happens there; who waits there goes on."""
         self._file.unlink(missing_ok=True)
+
+    @property
+    def reached(self) -> bool:
+        """Whether a thread got there."""
+        return self._reached.exists()
 
     def wait_reached(self) -> None:
         """Wait until a thread got there."""

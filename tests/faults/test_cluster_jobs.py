@@ -49,8 +49,7 @@ def test_jobs_of_a_node_that_does_not_come_back_go_on_at_another(
         known = heir.wait_for_job(adopted)
         assert known["State"] == "Success", known
         assert away.md5s() == heir.md5s()
-        # It comes back all the same: its own job has nothing left to do, and what arrived stays.
+        # It comes back all the same: its own job hands over, or finds that nothing is left to do; what arrived stays.
         gone.start()
         wait_until(lambda: gone.job(job)["State"] in ("Success", "Failure"), "its job has ended", 60)
-        assert f"job {job} goes on at server {heir.name}" in gone.log
         assert away.md5s() == heir.md5s()

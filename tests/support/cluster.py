@@ -12,7 +12,6 @@ from typing import Any, Self
 from tests.support.orthanc_server import ENTRY, OrthancServer
 from tests.support.postgresql import PostgreSQL, index_plugin
 from tests.support.recording_proxy import RecordingProxy
-from tests.support.waiting import wait_until
 
 
 class OrthancCluster:
@@ -113,7 +112,3 @@ class OrthancCluster:
     def clear(self) -> None:
         """Delete all that is stored."""
         self.any_node().clear()
-
-    def wait_until_member(self, node: OrthancServer) -> None:
-        """Wait until a node that was started takes part."""
-        wait_until(lambda: "takes part in the cluster" in node.log, f"{node.name} takes part", 30)

@@ -129,7 +129,6 @@ class Site:
         if kind == "rolling restart":
             for node in nodes:
                 node.restart()
-                self._cluster.wait_until_member(node)
             this.story.append("all restarted, one after the other")
             return False
         node, seconds = dice.choice(nodes), dice.choice((0.5, 3.0, 12.0))

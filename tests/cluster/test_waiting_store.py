@@ -1,0 +1,62 @@
+"""What Orthanc cannot do while its index is away is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from orthanc_transfers.cluster.connection import connection_string
+from orthanc_transfers.cluster.database import Database
+from orthanc_transfers.cluster.waiting_store import waiting_store
+from orthanc_transfers.core.errors import HostError, ImportRefused, TransferError, UnknownResource
+from orthanc_transfers.core.settings import Settings
+from orthanc_transfers.interfaces import InstanceStore
+from tests.support.postgresql import PostgreSQL
+
+
+class FailingStore:
+    """Fails as often as it has errors."""
+
+    def __init__(self, *errors: TransferError) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    def received(self, identifier: str) -> str | None:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return identifier
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(connection_string(settings.cluster.connection_uri, None))
+    yield database
+    database.close()
+
+
+def test_it_is_tried_again_if_the_database_was_away(database: Database, postgresql: PostgreSQL) -> None:
+    store = FailingStore(HostError("no index", 11), ImportRefused("no index"))
+    database.query("SELECT 1")
+    postgresql.stop()
+    postgresql.start()
+    assert waiting_store(cast(InstanceStore, store), database).received("x") == "x"
+    assert store.calls == 3
+
+
+def test_an_error_is_an_error_otherwise(database: Database) -> None:
+    store = FailingStore(ImportRefused("it is no DICOM file"))
+    with pytest.raises(ImportRefused):
+        waiting_store(cast(InstanceStore, store), database).received("x")
+    assert store.calls == 1
+
+
+def test_what_is_not_there_is_not_looked_for_again(database: Database, postgresql: PostgreSQL) -> None:
+    store = FailingStore(UnknownResource("no"))
+    database.query("SELECT 1")
+    postgresql.stop()
+    postgresql.start()
+    with pytest.raises(UnknownResource):
+        waiting_store(cast(InstanceStore, store), database).received("x")

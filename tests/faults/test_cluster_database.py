@@ -1,0 +1,81 @@
+"""The database of a cluster is away for a while, for all nodes or for one: transfers wait, and go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.failpoint_hooks import FOLDER
+from tests.faults.failpoints import Failpoint, check_name
+from tests.faults.rig import SCRIPT, script_environment
+from tests.support.cluster import OrthancCluster
+from tests.support.dicom_data import ct_study
+from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import resource
+from tests.support.orthanc_server import OrthancServer
+from tests.support.postgresql import postgresql_is_installed
+from tests.support.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.orthanc,
+    pytest.mark.faults,
+    pytest.mark.skipif(not postgresql_is_installed(), reason="orthanc-postgresql is not installed"),
+]
+
+AWAY = 10.0
+"""Seconds: longer than a lease."""
+
+PHASES = {
+    "create": "PeerRoutes.create_push_v2 before",
+    "transfer": "PeerRoutes.put_ranges before",
+    "verify": "Commit.run before",
+    "import": "OrthancStore.add before",
+    "outcome": "Area.journal_outcome before",
+}
+
+
+@pytest.fixture(scope="module")
+def site(
+    make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[OrthancServer, OrthancCluster]]:
+    folder: Path = tmp_path_factory.mktemp("cluster")
+    options = {"BucketSize": 64}
+    with OrthancCluster(
+        folder, size=2, transfers=options, script=SCRIPT, environment=script_environment()
+    ) as cluster:
+        for node in cluster.nodes:
+            (node.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        a = make_shared_server("a", configuration={"Transfers": options})
+        a.add_peer("c", a, Url=cluster.url)
+        a.start()
+        yield a, cluster
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_push_goes_on_when_the_database_is_back(
+    site: tuple[OrthancServer, OrthancCluster], phase: str
+) -> None:
+    a, cluster = site
+    a.clear()
+    cluster.clear()
+    (study,) = {one["ParentStudy"] for one in a.upload_all(ct_study(24, size=192))}
+    name = check_name(PHASES[phase])
+    points = [Failpoint(node, name, "wait") for node in cluster.nodes]
+    job = a.send([resource("Study", study)], "c")["ID"]
+    wait_until(lambda: any(point.reached for point in points), f"a node gets to {name}", 60)
+    cluster.database.stop()
+    try:
+        for point in points:
+            point.disarm()
+        time.sleep(AWAY)  # it is about time that passes
+    finally:
+        cluster.database.start()
+    known = a.wait_for_job(job, timeout=240)
+    assert known["State"] == "Success", known
+    for node in cluster.nodes:
+        assert node.running
+        assert node.md5s() == a.md5s()
+    wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", 60)
