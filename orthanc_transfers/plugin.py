@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -101,16 +102,19 @@ def load() -> None:
     if obstacle:
         rule_out(Codec.DELTA16_ZSTD)
         log.warning("the codec %s is not offered: %s", Codec.DELTA16_ZSTD.value, obstacle)
-    Plugin(sdk).register()
+    with contextlib.ExitStack() as stack:
+        # A server on which the plugin cannot be loaded is no node of its cluster.
+        Plugin(sdk, stack.callback).register()
+        stack.pop_all()
 
 
 class Plugin:
     """All parts, built from the configuration. Nothing is registered with Orthanc before ``register``.
 
-    Raises ``ConfigurationError``.
+    ``on_failure`` is given what is to be called if this, or ``register``, fails. Raises ``ConfigurationError``.
     """
 
-    def __init__(self, sdk: Sdk) -> None:
+    def __init__(self, sdk: Sdk, on_failure: Callable[[Callable[[], None]], object]) -> None:
         configuration = self._configuration = sdk.configuration()
         path = Path(sdk.configuration_path())
         # Relative paths in the configuration are relative to its folder, as everywhere in Orthanc.
@@ -139,6 +143,7 @@ class Plugin:
 
         clock = SystemClock()
         self._clustering = Clustering(settings, configuration, staging_directory, clock)
+        on_failure(self._clustering.close)
 
         # Orthanc as a store of DICOM files
         index = path_option(configuration, "IndexDirectory", folder, storage)
