@@ -19,7 +19,7 @@ from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.core.transfer_record import PUSH, TransferRecord
 from orthanc_transfers.interfaces import Clock
-from orthanc_transfers.ledger.past_transfers import Found, PastTransfer, PastTransfers, is_damage
+from orthanc_transfers.ledger.past_transfers import Found, PastTransfer, PastTransfers
 from orthanc_transfers.ledger.rebuild import from_report
 from orthanc_transfers.ledger.received import push_record
 from orthanc_transfers.ledger.shown import record_to_json, text_to_json
@@ -29,6 +29,7 @@ from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.unfinished_undo import retold
 from orthanc_transfers.runtime import threads
+from orthanc_transfers.runtime.sqlite_file import is_damage
 from orthanc_transfers.runtime.threads import Periodic
 
 BATCH = 0.3

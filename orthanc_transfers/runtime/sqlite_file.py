@@ -19,14 +19,22 @@ _BUSY = 5.0
 # Readers that are kept for the next questions.
 _READERS = 4
 
-_DAMAGED = ("file is not a database", "malformed", "disk image", "no such table", "no such column")
+_DAMAGED = (
+    "file is not a database",
+    "malformed",
+    "disk image",
+    "no such table",
+    "no such column",
+    "no such index",
+)
 
 
 class SqliteFile:
     """The file is wherever ``path`` says that it is, with the tables that ``schema`` makes. Thread-safe.
 
     ``synced``: a transaction survives a power failure once it has ended; else only the end of the process.
-    ``set_aside`` is the name that a damaged file gets, which is deleted otherwise.
+    ``set_aside`` is the name that a damaged file gets, which is deleted otherwise. ``later`` makes what files of before
+    may lack.
     Methods raise ``sqlite3.Error``, ``OSError``.
     """
 
@@ -38,12 +46,14 @@ class SqliteFile:
         *,
         synced: bool,
         set_aside: str | None = None,
+        later: str = "",
     ) -> None:
         self._where = path
         self._schema = schema
         self._version = version
         self._synchronous = "FULL" if synced else "NORMAL"
         self._set_aside = set_aside
+        self._later = later
         self._lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         # Single operations of a list need no lock. To connect takes longer than most questions.
@@ -86,6 +96,7 @@ class SqliteFile:
         (verdict,) = writer.execute("PRAGMA quick_check(1)").fetchone()
         if version != self._version or verdict != "ok":
             raise sqlite3.DatabaseError(f"malformed: version {version}, {verdict}")
+        writer.execute(self._later)
 
     def _create(self) -> None:
         self._path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,6 +109,7 @@ class SqliteFile:
         self._prepare(writer)
         # All or nothing: a process that dies meanwhile leaves an empty file, which is made anew.
         writer.executescript(f"BEGIN; {self._schema} PRAGMA user_version = {self._version}; COMMIT;")
+        writer.execute(self._later)
 
     def _prepare(self, writer: sqlite3.Connection) -> None:
         writer.execute("PRAGMA journal_mode = WAL").fetchall()
