@@ -211,6 +211,7 @@ class Plugin:
         self._services = Services(
             store=store,
             peers=OrthancPeers(sdk, configuration, settings, self._throttle),
+            limited=self._throttle.limited,
             reader=self._chunk_reader,
             registry=self._registry,
             reports=reports,

@@ -39,6 +39,8 @@ def _largest(context: RunContext, size: int, capabilities: Capabilities) -> int:
     usual = context.services.settings.bucket_size
     if usual < _USUAL_BUCKET or not usual < size <= NEAR_SIZE:
         return min(usual, MAX_SIZE)
+    if context.services.limited(context.order.peer):
+        return min(usual, MAX_SIZE)  # it takes a while, in which people want to see it move, or to pause it
     known, wanted = context.near_peer(sends=True), context.compression(capabilities)
     # What is encoded is encoded by several threads, bucket by bucket.
     plain = wanted is Compression.NONE or (wanted is Compression.AUTO and not known.encodes)

@@ -42,6 +42,8 @@ class Services:
     """A DICOM file -> the same in the transfer syntax of that UID. Raises ``HostError``."""
     extras: ExtrasPolicy | None = None
     """What is taken beside DICOM, and where it is kept."""
+    limited: Callable[[str], bool] = lambda peer: False
+    """Whether transfers with a peer, by its name, have to keep to a limit on bandwidth now."""
     near_compressions: NearCompressions = field(default_factory=NearCompressions)
     circuits: Circuits = field(default_factory=Circuits)
     ended: Callable[[TransferRecord], None] = lambda record: None

@@ -46,6 +46,10 @@ class Throttle:
                 self._peers[peer] = Bandwidth(lambda: self.limits.of_peer(peer) * KB * 8, self._clock)
             return self._all, self._peers[peer]
 
+    def limited(self, peer: str) -> bool:
+        """Whether a transfer with a peer has to keep to a limit now."""
+        return self.limits.of_all(self._minute()) > 0 or self.limits.of_peer(peer) > 0
+
     # --- what is in force
 
     def to_json(self) -> dict[str, Any]:

@@ -157,6 +157,11 @@ class TransfersPage:
         """Serious findings of axe: what keeps people from using the page with a keyboard or a screen reader."""
         axe = workshop() / "node_modules" / "axe-core" / "axe.min.js"
         self.driver.execute_script(axe.read_text())
+        # A colour that is just changing is none to be judged.
+        still = (
+            "return document.getAnimations().every((one) => one.effect.getTiming().iterations === Infinity)"
+        )
+        self.wait(lambda: self.driver.execute_script(still), "no colour is changing")
         found = self.driver.execute_async_script(
             "const done = arguments[0];"
             "const failed = (error) => done([{id: String(error), impact: 'critical', nodes: []}]);"

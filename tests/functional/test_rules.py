@@ -258,7 +258,8 @@ def test_rules_are_kept_over_a_restart(servers: Servers) -> None:
     a, b, _ = servers
     set_rule(a, Priority=3)
     a.restart()
-    (shown,) = a.get("transfers/rules")["Rules"]
+    # Its HTTP server responds a moment before the rules are there.
+    (shown,) = wait_until(lambda: a.get("transfers/rules")["Rules"], "the rules are read")
     assert (shown["Source"], shown["Rule"]["Priority"]) == ("RunTime", 3)
     arrived = study(a)
     wait_ended(a, arrived)
