@@ -21,6 +21,8 @@ from typing import Any
 import requests
 
 from tests.support.orthanc_client import OrthancClient, OrthancError
+from tests.support.process import catches
+from tests.support.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENTRY = CHECKOUT / "orthanc_transfers" / "entry.py"
@@ -257,6 +259,9 @@ class OrthancServer(OrthancClient):
         if process is None or process.poll() is not None:
             return
         self._told_to_end = True
+        # A moment after its start has ended, Orthanc begins to catch it; before, it just dies.
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: catches(process.pid, signal.SIGTERM), "SIGTERM is caught", 10)
         process.terminate()
         try:
             process.wait(timeout)

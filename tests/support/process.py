@@ -41,3 +41,13 @@ def _status(pid: int, key: str) -> int:
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"the kernel says no {key} of process {pid}")
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, or has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1) or "\nState:\tZ" in status
