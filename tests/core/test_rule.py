@@ -49,7 +49,7 @@ def test_every_key() -> None:
 
 
 def test_a_request_of_a_rule_has_its_keys() -> None:
-    request = parse(Priority=5, Compression="none").request(Resource(Level.STUDY, "id"), "b", "name")
+    request = parse(Priority=5, Compression="none").request([Resource(Level.STUDY, "id")], "b", "name")
     assert request == {
         "Resources": [{"Level": "Study", "ID": "id"}],
         "Peer": "b",
