@@ -96,6 +96,8 @@ class PostgreSQL:
                 [
                     *(*_as_user(), programs / "postgres", "-D", self._data, "-p", str(self.port)),
                     *(() if self._durable else ("-F",)),
+                    # A node that is stopped in the middle of a transaction holds its locks until then.
+                    *("-c", "idle_in_transaction_session_timeout=10s"),
                     *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"),
                 ],
                 cwd=self._folder,
