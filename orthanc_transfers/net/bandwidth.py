@@ -44,6 +44,12 @@ class Bandwidth:
                 self._settle()
         return self._rate > 0
 
+    def look_again(self) -> None:
+        """The limit has changed: it counts from the next byte on."""
+        with self._lock:
+            if self._rate_now is not None:
+                self._look_at = float("-inf")
+
     @property
     def variable(self) -> bool:
         """Whether the limit may change."""

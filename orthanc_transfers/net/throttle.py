@@ -79,6 +79,8 @@ class Throttle:
             limits = self._configured if value is None else self.limits.changed(value)
             self._save(limits)
             self.limits = limits
+            for bandwidth in (self._all, *self._peers.values()):
+                bandwidth.look_again()
         log.warning("limits on bandwidth changed: %s", json.dumps(limits.to_json()))
 
     def _save(self, limits: BandwidthLimits) -> None:
