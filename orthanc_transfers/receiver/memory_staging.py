@@ -100,8 +100,7 @@ class MemoryStaging:
             content = _opened(records)
             if content is None:
                 continue
-            with self._lock:
-                number = next(number for number in count() if number not in self._taken)
+            number = self._reserve()
             with disk_errors():
                 self._empty(number)
                 with contextlib.suppress(FileNotFoundError):
@@ -111,6 +110,8 @@ class MemoryStaging:
             rest = [(record.kind, record.payload) for record in records if record.kind is not Kind.OPENED]
             self._log.append(identifier, (Kind.OPENED, opened), *rest)
             area = self._reopen(identifier, [Record(Kind.OPENED, opened), *records])
+            if area is None or area.history.outcome is not None:
+                self._release(number, 0)
             if area is not None:
                 areas.append(area)
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,8 +126,7 @@ class MemoryStaging:
         outcome: Mapping[str, Any] | None,
     ) -> MemoryArea:
         """An area whose bytes are lost, noted here as if it had been this server's. Raises ``TransferError``."""
-        with self._lock:
-            number = next(number for number in count() if number not in self._taken)
+        number = self._reserve()
         with disk_errors():
             self._empty(number)
         records = [(Kind.OPENED, _opening(number, meta, manifest))]
@@ -137,7 +137,16 @@ class MemoryStaging:
         self._log.append(identifier, *records)
         area = self._reopen(identifier, [Record(kind, payload) for kind, payload in records])
         assert area is not None
+        if outcome is not None:
+            self._release(number, 0)
         return area
+
+    def _reserve(self) -> int:
+        """The number of a directory that nothing uses; from now on it is in use."""
+        with self._lock:
+            number = next(number for number in count() if number not in self._taken)
+            self._taken.add(number)
+            return number
 
     def _reopen(self, identifier: str, records: Sequence[Record]) -> MemoryArea | None:
         content = _opened(records)

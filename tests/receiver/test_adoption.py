@@ -13,6 +13,8 @@ from orthanc_transfers.core.errors import Canceled, UnknownTransaction
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.adoption import Successor
+from orthanc_transfers.receiver.memory_area import MemoryArea
+from orthanc_transfers.receiver.memory_staging import MemoryStaging
 from orthanc_transfers.receiver.ownership import Adoption, Inherited, Node
 from tests.receiver.memory_receiver import (
     PATIENCE,
@@ -155,3 +157,23 @@ def test_who_has_lost_all_imports_nothing_more_and_undoes_nothing(cluster: Clust
     # It takes part again.
     other = first.v2.create(creation2_of(FILES, "c" * 32))
     assert first.v2.status(other.id).state is PushState.RECEIVING
+
+
+def test_what_is_adopted_shares_no_import_log_with_what_arrives_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = MemoryStaging(tmp_path / "in-memory")
+    arrived: list[MemoryArea | None] = []
+    empty = memory._empty
+
+    def empty_while_another_arrives(number: int) -> None:
+        if not arrived:
+            arrived.append(None)
+            arrived[0] = memory.create("b" * 32, manifest_of(FILES), {})
+        empty(number)
+
+    monkeypatch.setattr(memory, "_empty", empty_while_another_arrives)
+    adopted = memory.adopt_record("a" * 32, manifest_of(FILES), {}, {0}, None)
+    (other,) = arrived
+    assert other is not None
+    assert adopted.directory != other.directory
