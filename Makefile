@@ -21,7 +21,7 @@ setup-test:
 
 # Together the three below are all tests: each is in one of them, by its markers (see pyproject.toml).
 .PHONY: test
-test: setup-test ## all tests, the three below: about 26 min on two cores
+test: setup-test ## all tests, the three below: about half an hour on two cores
 	$(python) -m pytest $(ARGS)
 
 .PHONY: test-fast
@@ -30,7 +30,7 @@ test-fast: ## types, style and all tests that need no Orthanc, no Chromium and n
 	$(python) -m pytest -n auto --dist worksteal -m "not (orthanc or browser or faults)" $(ARGS)
 
 .PHONY: test-orthanc
-test-orthanc: setup-test ## the tests on real Orthancs and in a real browser: about 5 min on two cores
+test-orthanc: setup-test ## the tests on real Orthancs and in a real browser: about 8 min on two cores
 	$(python) -m pytest -m "(orthanc or browser) and not faults" $(ARGS)
 
 .PHONY: test-faults
