@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer
 from tests.support.postgresql import postgresql_is_installed
 from tests.support.recording_proxy import RecordingProxy
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.orthanc,
@@ -131,3 +134,23 @@ def test_the_cluster_is_one_originator(site: Site) -> None:
         node.post("transfers/lookup", body["Resources"])["Originator"] for node in site.cluster.nodes
     }
     assert len(originators) == 1
+
+
+def test_each_node_lists_the_transfers_of_all(site: Site) -> None:
+    (study,) = {one["ParentStudy"] for one in site.a.upload_all(ct_study(3, size=64))}
+    known = site.a.wait_for_job(site.a.send([resource("Study", study)], "c2")["ID"])
+    transaction = known["Content"]["Transaction"]
+
+    def rows(node: OrthancServer) -> list[dict[str, Any]]:
+        status = node.get("transfers/status", params={"direction": "receive", "limit": 1000})
+        assert status["Missing"] == []
+        return [row for row in status["Transfers"] if row["ID"] == transaction]
+
+    for node in site.cluster.nodes:
+        (row,) = wait_until(partial(rows, node), f"{node.name} lists it")
+        assert row["Node"] in {"node1", "node2", "node3"}
+        assert row["State"] == "Success"
+    answer = site.cluster.nodes[0].post(
+        "transfers/actions", {"Action": "cancel", "IDs": [transaction, "0" * 32]}
+    )
+    assert [row["Ok"] for row in answer["Results"]] == [False, False]
