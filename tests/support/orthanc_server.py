@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -51,15 +52,22 @@ def python_plugin() -> Path:
 
 
 def free_port() -> int:
-    """A free TCP port, never the same twice in one process."""
+    """A free TCP port, never the same twice in one process.
+
+    Below those that the kernel gives to outgoing connections: one of them would be taken now and then before its
+    server has started, or while it is stopped, and Orthanc ends then (status 255).
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = random.SystemRandom().randrange(10_000, _first_ephemeral_port())
         with _ports_lock:
-            if port not in _ports_given:
+            if port not in _ports_given and port_is_free(port):
                 _ports_given.add(port)
                 return port
+
+
+def _first_ephemeral_port() -> int:
+    # Where all ports are ephemeral, some have to be taken all the same.
+    return max(20_000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
 
 
 _ports_lock = threading.Lock()
