@@ -15,6 +15,7 @@ from typing import Any
 from orthanc_transfers.cluster import nodes
 from orthanc_transfers.cluster.cluster_reports import ClusterReports, compressed, key_of
 from orthanc_transfers.cluster.database import FOREVER, PATIENCE, Database
+from orthanc_transfers.cluster.leftovers import ClusterLeftovers
 from orthanc_transfers.cluster.nodes import Membership
 from orthanc_transfers.cluster.owner_cache import Key, OwnerCache
 from orthanc_transfers.cluster.takeover import Takeover, packed
@@ -42,6 +43,7 @@ class PostgresOwnership:
         self._originator = originator
         self._takeover = Takeover(database, lambda: members.node)
         self._fenced: Callable[[], None] = lambda: None
+        self._leftovers = ClusterLeftovers(database, members)
         self._known = OwnerCache()
         self._alive: frozenset[int] = frozenset()
         # Single operations of a set need no lock.
@@ -51,6 +53,10 @@ class PostgresOwnership:
     def originator(self) -> str:
         """UUID of the whole cluster."""
         return self._originator
+
+    @property
+    def leftovers(self) -> ClusterLeftovers:
+        return self._leftovers
 
     @property
     def node(self) -> Node:

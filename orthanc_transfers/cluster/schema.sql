@@ -56,6 +56,15 @@ CREATE TABLE report_names (
 );
 CREATE INDEX report_names_by_report ON report_names (report);
 
+-- What an undo could not delete, and is tried again. The row stays as long as there is something to delete.
+CREATE TABLE leftovers (
+    transfer text NOT NULL,
+    instance bigint NOT NULL,           -- its hash
+    kept boolean NOT NULL DEFAULT false,    -- a commit has succeeded with it since
+    deleter bigint,                     -- the node that is deleting it at this moment
+    PRIMARY KEY (transfer, instance)
+);
+
 -- Become the owner of a new transfer: 'mine', 'fenced', 'full', 'ending' (a pull, elsewhere), or 'elsewhere'.
 CREATE FUNCTION claim(
     me bigint, new_identifier text, new_kind text, new_token text, new_meta text, slots integer
@@ -111,8 +120,8 @@ RETURNS bigint[] LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(array_agg(orthanc_transfers.hash(one)), '{}') FROM unnest(instances) AS one
 $$;
 
--- A commit begins: from now on others know what it counts on. 'mine', 'fenced', or 'wait' while a commit that
--- is being undone on another node may be about to delete some of it.
+-- A commit begins: from now on others know what it counts on. 'mine', 'fenced', or 'wait' while another node
+-- may be about to delete some of it, in an undo.
 CREATE FUNCTION begin_commit(me bigint, which text, instances text[], new_plan bytea)
 RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -122,6 +131,8 @@ BEGIN
     IF EXISTS (
         SELECT FROM orthanc_transfers.transfers
         WHERE state = 'undoing' AND owner <> me AND orthanc_transfers.common(hashes, counted) <> '{}'
+    ) OR EXISTS (
+        SELECT FROM orthanc_transfers.leftovers WHERE deleter <> me AND instance = ANY (counted)
     ) THEN
         RETURN 'wait';
     END IF;
@@ -169,6 +180,47 @@ BEGIN
     RETURN NEXT;
 END $$;
 
+-- An undo could not delete these: until that has succeeded, they are known. Says whether ``me`` is not fenced.
+CREATE FUNCTION leave_over(me bigint, which text, instances text[])
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM orthanc_transfers.nodes WHERE number = me AND adopted_by IS NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO orthanc_transfers.leftovers (transfer, instance)
+        SELECT DISTINCT which, unnest(orthanc_transfers.hashes_of(instances))
+        ON CONFLICT (transfer, instance) DO UPDATE SET kept = false;
+    RETURN true;
+END $$;
+
+-- What is left is to be deleted: 'delete', 'wait' while a commit counts on it, 'keep' if one has succeeded with it,
+-- or 'fenced'.
+CREATE FUNCTION begin_deletion(me bigint, which text, one text)
+RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    hashed bigint := orthanc_transfers.hash(one);
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953653102, 3);
+    PERFORM 1 FROM orthanc_transfers.nodes WHERE number = me AND adopted_by IS NULL FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN 'fenced';
+    END IF;
+    IF EXISTS (
+        SELECT FROM orthanc_transfers.leftovers WHERE transfer = which AND instance = hashed AND kept
+    ) THEN
+        RETURN 'keep';
+    END IF;
+    IF EXISTS (
+        SELECT FROM orthanc_transfers.transfers WHERE state = 'committing' AND hashed = ANY (hashes)
+    ) THEN
+        RETURN 'wait';
+    END IF;
+    INSERT INTO orthanc_transfers.leftovers (transfer, instance, deleter) VALUES (which, hashed, me)
+        ON CONFLICT (transfer, instance) DO UPDATE SET deleter = excluded.deleter;
+    RETURN 'delete';
+END $$;
+
 CREATE FUNCTION keep_report(new_id uuid, new_content bytea, new_names uuid[])
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO orthanc_transfers.reports (id, ended, content) VALUES (new_id, clock_timestamp(), new_content)
@@ -200,6 +252,7 @@ BEGIN
         UPDATE orthanc_transfers.transfers SET kept = kept || orthanc_transfers.common(hashes, stays)
             WHERE state IN ('committing', 'undoing') AND owner <> me
             AND orthanc_transfers.common(hashes, stays) <> '{}';
+        UPDATE orthanc_transfers.leftovers SET kept = true WHERE NOT kept AND instance = ANY (stays);
     END IF;
     PERFORM orthanc_transfers.keep_report(report, content, names);
     RETURN true;
@@ -222,6 +275,7 @@ BEGIN
         -- Also what it had adopted itself.
         UPDATE orthanc_transfers.nodes SET adopted_by = me WHERE adopted_by = dead;
         UPDATE orthanc_transfers.transfers SET owner = me WHERE owner = dead;
+        UPDATE orthanc_transfers.leftovers SET deleter = NULL WHERE deleter = dead;
     END IF;
     RETURN EXISTS (SELECT FROM orthanc_transfers.nodes WHERE number = dead AND adopted_by = me);
 END $$;

@@ -145,7 +145,8 @@ class Commit:
         try:
             with contextlib.ExitStack() as stack:
                 summary = self._run(cancellation, stack)
-        except BaseException:
+        except BaseException as error:
+            self._fenced |= isinstance(error, Fenced)
             self._release()
             raise
         assert self._claim is not None
@@ -170,7 +171,6 @@ class Commit:
             self._undo()
             raise
         except Fenced:
-            self._fenced = True
             raise
         except Exception as error:
             raise self._refusal(error) from error

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from orthanc_transfers.core.errors import Busy, TransferError
 from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.receiver.leftovers import Leftovers
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,10 @@ class Ownership(Protocol):
     @property
     def originator(self) -> str:
         """UUID of this server, or of the whole cluster, by which peers recognize it."""
+
+    @property
+    def leftovers(self) -> Leftovers:
+        """What undos could not delete."""
 
     def claim(
         self,

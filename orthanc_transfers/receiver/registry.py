@@ -92,7 +92,13 @@ class Registry:
         changed = ChangedInstances(home / CHANGED)
         shared = SharedInstances()
         self._undo_retries = UndoRetries(
-            self._staging.root / UNDOS, store, reports, shared, self._closing, self._correct
+            self._staging.root / UNDOS,
+            store,
+            reports,
+            shared,
+            self._closing,
+            self.ownership.leftovers,
+            self._correct,
         )
         fatal = FatalInstances(home / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.receiver.leftovers import OwnLeftovers
 from orthanc_transfers.receiver.ownership import Adoption, Node, Overlap
 
 _NO_OVERLAP = Overlap()
@@ -17,10 +18,15 @@ class SingleServer:
 
     def __init__(self) -> None:
         self._originator = str(uuid.uuid4())
+        self._leftovers = OwnLeftovers()
 
     @property
     def originator(self) -> str:
         return self._originator
+
+    @property
+    def leftovers(self) -> OwnLeftovers:
+        return self._leftovers
 
     def claim(
         self,

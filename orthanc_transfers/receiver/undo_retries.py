@@ -23,6 +23,7 @@ from orthanc_transfers.core.errors import TransferError
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.import_log import MAX_DEATHS, ImportLog
+from orthanc_transfers.receiver.leftovers import Fate, Leftovers
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
 from orthanc_transfers.receiver.unfinished_undo import GIVEN_UP, Leftover, Settled, UnfinishedUndo
@@ -37,12 +38,14 @@ _BACKOFF = Backoff(retries=0, first=1.0, ceiling=60.0)
 _UNDONE = Settled(VERDICT_TEXTS[Verdict.UNDONE], None)
 _STUCK = Settled(VERDICT_TEXTS[Verdict.LEFT], GIVEN_UP)
 _ANOTHERS = Settled(VERDICT_TEXTS[Verdict.UNDONE], "deleted, and stored anew by others since")
+_KEPT = "a later transfer has succeeded with it"
 
 
 class UndoRetries:
     """The unfinished undos of this server, in a folder. Thread-safe. Reads what an earlier process left.
 
-    ``closing``: the server stops. ``corrected`` is called with each commit report that says something else now.
+    ``closing``: the server stops. ``leftovers``: what the cluster knows of them. ``corrected`` is called with each
+    commit report that says something else now.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class UndoRetries:
         reports: Reports,
         shared: SharedInstances,
         closing: Cancellation,
+        leftovers: Leftovers,
         corrected: Callable[[dict[str, Any]], None] = lambda report: None,
     ) -> None:
         self._corrected = corrected
@@ -60,6 +64,7 @@ class UndoRetries:
         self._reports = reports
         self._shared = shared
         self._closing = closing
+        self._leftovers = leftovers
         self._lock = threading.Lock()
         self._round = threading.Lock()
         self._undos: dict[str, UnfinishedUndo] = {}
@@ -106,6 +111,7 @@ class UndoRetries:
         Nothing is tried before ``release``. Returns how many instances are left, and whether the disk knows of them.
         """
         items = {one: Leftover(index, one, self._received(one), deaths[index]) for one, index in left.items()}
+        self._leftovers.leave(transfer, items)
         done = (0, True)
 
         def keep(identifiers: Collection[str]) -> None:
@@ -119,6 +125,7 @@ class UndoRetries:
 
     def leave_inherited(self, transfer: str, manifest: Manifest, identifier: str) -> None:
         """The same for what another commit had left to this one to delete. Called with the lock of the shared held."""
+        self._leftovers.leave(transfer, [identifier])
         item = Leftover(manifest.index_of(identifier), identifier, self._received(identifier))
         with self._lock:
             known = self._undos.get(transfer)
@@ -170,7 +177,7 @@ class UndoRetries:
 
     def _keep(self, manifest: Manifest) -> None:
         for undo in self._all:
-            undo.keep(manifest, "a later transfer has succeeded with it")
+            undo.keep(manifest, _KEPT)
 
     # --- trying again
 
@@ -219,6 +226,7 @@ class UndoRetries:
             if over:
                 del self._undos[undo.id]
         if over and not self._closing.requested:
+            self._leftovers.forget(undo.id)
             undo.delete()
             log.warning("the undo of transfer %s is finished now: %s", undo.id, undo.text or "all is deleted")
 
@@ -259,6 +267,17 @@ class UndoRetries:
             return _UNDONE
         if item.received and received != item.received:
             return _ANOTHERS
+        fate = self._leftovers.begin(undo.id, item.id)
+        if fate is Fate.KEEP:
+            return Settled(VERDICT_TEXTS[Verdict.STORED], _KEPT)
+        if fate is Fate.WAIT:
+            return None
+        try:
+            return self._remove(undo, item)
+        finally:
+            self._leftovers.end(undo.id, item.id)
+
+    def _remove(self, undo: UnfinishedUndo, item: Leftover) -> Settled | None:
         outcome: Settled | None = None
 
         def remove() -> None:

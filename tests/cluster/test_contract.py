@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from orthanc_transfers.core.model import Instance, Manifest
+from orthanc_transfers.receiver.leftovers import Fate
 from orthanc_transfers.receiver.ownership import Ownership
 from orthanc_transfers.receiver.single_server import SingleServer
 
@@ -64,6 +65,29 @@ def test_a_pull_that_starts_anew_has_the_same_token(ownership: Ownership) -> Non
     ownership.claim("two", "pull", "token", META, limit=0)
     ownership.locate(kind="pull", token="token")
     ownership.begin_commit("two", MANIFEST)
+
+
+def test_what_an_undo_could_not_delete_is_deleted_later(ownership: Ownership) -> None:
+    ownership.claim("one", "push", "token", META, limit=1)
+    ownership.begin_commit("one", MANIFEST)
+    ownership.overlap("one", ["x", "y"])
+    for _ in range(2):
+        ownership.leftovers.leave("one", ["x", "y"])
+    ownership.end("one", {"State": "failed", "Finished": 1.0}, {"ID": "one"}, ["token"])
+    for _ in range(2):  # the first attempt fails, too
+        assert ownership.leftovers.begin("one", "x") is Fate.DELETE
+        ownership.leftovers.end("one", "x")
+    ownership.leftovers.end("one", "x")
+    assert ownership.leftovers.begin("one", "y") is Fate.DELETE
+    ownership.leftovers.end("one", "y")
+    ownership.leftovers.forget("one")
+    ownership.leftovers.forget("one")
+
+
+def test_what_no_undo_told_of_may_be_deleted_too(ownership: Ownership) -> None:
+    # It could not be told, by an earlier process.
+    assert ownership.leftovers.begin("unknown", "x") is Fate.DELETE
+    ownership.leftovers.end("unknown", "x")
 
 
 def test_nothing_is_to_be_taken_over(ownership: Ownership) -> None:

@@ -27,6 +27,7 @@ from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.metrics import PushMetrics
 from orthanc_transfers.receiver.open_request import OpenRequest
+from orthanc_transfers.receiver.ownership import Ownership
 from orthanc_transfers.receiver.protocol_v1 import PushV1
 from orthanc_transfers.receiver.protocol_v2 import PushV2
 from orthanc_transfers.receiver.pushes import PushService
@@ -178,6 +179,7 @@ class Receiver:
     capacity: Capacity | None = None
     disks: Disks | None = None
     extras: ExtrasPolicy | None = None
+    ownership: Ownership | None = None
 
     def __post_init__(self) -> None:
         self.start()
@@ -196,6 +198,7 @@ class Receiver:
             read_only=self.read_only,
             capacity=self.capacity,
             extras=self.extras,
+            ownership=self.ownership,
         )
         self.metrics = PushMetrics()
         self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)

@@ -27,7 +27,6 @@ from tests.receiver.memory_receiver import (
     hold_imports,
     identify,
     manifest_of,
-    md5,
     wait_until,
 )
 
@@ -153,7 +152,8 @@ def test_who_has_lost_all_imports_nothing_more_and_undoes_nothing(cluster: Clust
     assert first.registry.all() == []
     with pytest.raises(UnknownTransaction):
         first.v2.status(push.id)
-    assert md5(cluster.store.files[identify(FILES[0])]) == md5(FILES[0])
+    assert cluster.store.files.items() <= {identify(data): data for data in FILES}.items()
+    assert len(cluster.store.files) >= 3
     # It takes part again.
     other = first.v2.create(creation2_of(FILES, "c" * 32))
     assert first.v2.status(other.id).state is PushState.RECEIVING
