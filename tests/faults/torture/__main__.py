@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -36,14 +37,16 @@ EACH = 3
 KILLING = 12
 LASTING = 600
 
-KINDS: tuple[Callable[[random.Random, Path], Scenario], ...] = (
-    lambda dice, folder: Recycling(dice),
-    lambda dice, folder: Poison(),
-    SmallDiskRound,
-    lambda dice, folder: DeadPeer(dice),
-    lambda dice, folder: SmallStudies(dice),
-    lambda dice, folder: Rules(dice),
-)
+Make = Callable[[random.Random, Path], Scenario]
+
+KINDS: dict[str, Make] = {
+    "recycling": lambda dice, folder: Recycling(dice),
+    "poison": lambda dice, folder: Poison(),
+    "small-disk": SmallDiskRound,
+    "dead-peer": lambda dice, folder: DeadPeer(dice),
+    "small-studies": lambda dice, folder: SmallStudies(dice),
+    "rules": lambda dice, folder: Rules(dice),
+}
 
 
 class Torture:
@@ -65,11 +68,18 @@ class Torture:
                 kills = number % (KILLING + LASTING) < KILLING
                 this = Round(number, kills, random.Random(f"{self._seed}/{number}"))
                 if number % EACH == EACH - 1:
-                    self._special(this, KINDS[number // EACH % len(KINDS)])
+                    self._special(this, list(KINDS.values())[number // EACH % len(KINDS)])
                 else:
                     self._plain(lasting, this, self._leaks)
                 number += 1
             self._checked(lasting, lambda: self._last_looks(lasting))
+
+    def run_kind(self, make: Make, first: int, last: int, until: float) -> None:
+        """Rounds of one kind."""
+        number = first
+        while number < last and time.monotonic() < until:
+            self._special(Round(number, kills=True, dice=random.Random(f"{self._seed}/{number}")), make)
+            number += 1
 
     def run_cluster(self, first: int, last: int, until: float) -> None:
         """The same with a cluster."""
@@ -94,7 +104,7 @@ class Torture:
         else:
             leaks.round_ended(len(this.wanted))
 
-    def _special(self, this: Round, make: Callable[[random.Random, Path], Scenario]) -> None:
+    def _special(self, this: Round, make: Make) -> None:
         folder = self._folder / f"round-{this.number}"
         this.kills = True
         try:
@@ -150,7 +160,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--first", type=int, default=0, metavar="ROUND")
     parser.add_argument("--rounds", type=int, default=sys.maxsize)
-    parser.add_argument("--cluster", action="store_true", help="rounds with a cluster, and no others")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--cluster", action="store_true", help="rounds with a cluster, and no others")
+    only.add_argument("--kind", choices=KINDS, help="rounds of that kind, and no others")
     options = parser.parse_args(arguments)
     # The Orthancs end with this process, however it is told to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -163,6 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     torture = Torture(options.seed, folder, tell)
     run = torture.run_cluster if options.cluster else torture.run
+    if options.kind is not None:
+        run = partial(torture.run_kind, KINDS[options.kind])
     try:
         run(options.first, options.first + options.rounds, began + 60 * options.minutes)
     except Violation as violation:
