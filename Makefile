@@ -1,5 +1,7 @@
 # Everything a newcomer needs; each target makes what it depends on. `make` alone lists them.
 python := .venv/bin/python
+# Tests on real Orthancs wait more than they compute: two files at a time. (`parallel=` for one.)
+parallel := -n 2 --dist loadfile
 
 .PHONY: help
 help:
@@ -22,7 +24,7 @@ setup-test:
 # Together the three below are all tests: each is in one of them, by its markers (see pyproject.toml).
 .PHONY: test
 test: setup-test ## all tests, the three below: about half an hour on two cores
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest $(parallel) $(ARGS)
 
 .PHONY: test-fast
 test-fast: ## types, style and all tests that need no Orthanc, no Chromium and no root: about 40 s on two cores
@@ -31,11 +33,11 @@ test-fast: ## types, style and all tests that need no Orthanc, no Chromium and n
 
 .PHONY: test-orthanc
 test-orthanc: setup-test ## the tests on real Orthancs and in a real browser: about 8 min on two cores
-	$(python) -m pytest -m "(orthanc or browser) and not faults" $(ARGS)
+	$(python) -m pytest $(parallel) -m "(orthanc or browser) and not faults" $(ARGS)
 
 .PHONY: test-faults
 test-faults: setup-test ## real Orthancs, with things broken on purpose: about 20 min on two cores
-	$(python) -m pytest -m faults $(ARGS)
+	$(python) -m pytest $(parallel) -m faults $(ARGS)
 
 .PHONY: test-trixie
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
