@@ -1,4 +1,4 @@
-"""Pull: our job against our own routes, and against a peer that has those of version 1 only."""
+"""Pull alone: our job against our own routes, and against a peer that has those of version 1 only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orthanc_transfers.core.checksum import md5
-from orthanc_transfers.core.errors import Conflict, PeerUnreachable
+from orthanc_transfers.core.errors import Conflict
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -19,8 +19,6 @@ from tests.jobs.memory_store import STUDY, file
 from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, step_until
 
 CHUNKS = {1: "GET /transfers/chunks/.*", 2: "POST /transfers/v2/chunks"}
-ASKED = {1: "gzip", 2: "zstd"}
-CODECS = {1: "gzip", 2: "delta16+zstd"}
 BUCKETS = {1: 5, 2: 7}
 
 
@@ -38,21 +36,6 @@ def pair(tmp_path: Path, version: int) -> Iterator[PeerPair]:
     made.close()
 
 
-@pytest.mark.parametrize("compression", ["auto", "none", "gzip", "zstd"])
-def test_everything_arrives_whatever_the_compression(pair: PeerPair, compression: str) -> None:
-    job = pair.pull(compression=compression)
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.here.store.files == pair.there.store.files
-    assert job.progress() == 1
-    assert job.content()["Compression"] == compression
-
-
-def test_large_instances_are_cut_and_arrive_whole(pair: PeerPair) -> None:
-    pair.there.store.put(file(100, 50_001), file(101, 8192), file(102, 4096), file(103, 17))
-    assert finish(pair.pull()) is StepOutcome.SUCCESS
-    assert pair.here.store.files == pair.there.store.files
-
-
 def test_what_does_not_compress_comes_as_it_is(pair: PeerPair) -> None:
     noise = random.Random(1)
     pair.there.store.files.clear()
@@ -63,12 +46,6 @@ def test_what_does_not_compress_comes_as_it_is(pair: PeerPair) -> None:
     # The first answers of a peer of version 1 are what tells.
     assert codecs["none"] > codecs.get("gzip", 0)
     assert job.content()["CompressionRatio"] == pytest.approx(1, abs=0.01)
-
-
-def test_the_content_is_empty_until_the_first_step(pair: PeerPair) -> None:
-    job = pair.pull()
-    assert job.content() == {}
-    assert job.progress() == 0
 
 
 def test_before_the_look_up_the_content_says_what_was_asked_for(pair: PeerPair, version: int) -> None:
@@ -86,51 +63,6 @@ def test_before_the_look_up_the_content_says_what_was_asked_for(pair: PeerPair, 
     }
     assert job.progress() == 0
     pair.link.let_go()
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_gzip_by_habit_means_the_best_that_the_peer_knows(tmp_path: Path, version: int, strict: bool) -> None:
-    pair = make_pair(tmp_path, version=version, StrictCompression=strict)
-    pair.there.store.put(*(file(number) for number in range(10)))
-    job = pair.pull(compression="gzip")
-    assert finish(job) is StepOutcome.SUCCESS
-    content = job.content()
-    assert content["Compression"] == "gzip"
-    if strict or version == 1:
-        assert (content["CompressionUsed"], content["Codecs"].keys()) == ("gzip", {"gzip"})
-    else:
-        assert content["CompressionUsed"] == "auto"
-        assert "gzip" not in content["Codecs"]
-    pair.close()
-
-
-def test_the_content_while_fetching(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(CHUNKS[version], skip=1)
-    job = pair.pull(compression=ASKED[version])
-    step_until(job, hold.reached.is_set)
-    step_until(job, lambda: job.content().get("CompletedHttpQueries") == 1)
-    content = job.content()
-    assert job.progress() == pytest.approx(2 / (2 + BUCKETS[version]))
-    pair.link.let_go()
-    content.pop("EstimatedSecondsLeft")
-    content.pop("NetworkSpeedKBs")
-    assert content.pop("CompressionRatio") > 1
-    assert len(content.pop("Transaction")) == 32
-    assert content == {
-        "Resources": [{"Level": "Study", "Type": "Study", "ID": STUDY}],
-        "Peer": "there",
-        "Compression": ASKED[version],
-        "TotalInstances": 10,
-        "TotalSizeMB": 0,
-        "CompletedHttpQueries": 1,
-        "DownloadedSizeMB": 0,
-        "Protocol": version,
-        "CompressionUsed": ASKED[version],
-        "Codecs": {CODECS[version]: 1},
-        "AlreadyStoredInstances": 0,
-        "ResumedSizeMB": 0,
-        "Phase": "Fetching",
-    }
 
 
 def test_the_content_at_the_end(pair: PeerPair, version: int) -> None:
@@ -181,21 +113,6 @@ def test_a_pull_from_oneself_ends(pair: PeerPair) -> None:
 # --- pause, cancel, restart
 
 
-def test_a_pause_stops_the_fetching_and_a_resume_fetches_only_the_rest(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(CHUNKS[version], skip=3)
-    job = pair.pull()
-    step_until(job, hold.reached.is_set)
-    step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
-    before = job.progress()
-    job.stop(StopReason.PAUSED)
-    eventually(lambda: not pair.link.connected)
-    pair.link.let_go()
-    assert job.progress() == before
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.link.count(CHUNKS[version]) <= BUCKETS[version] + 1
-    assert pair.here.store.files == pair.there.store.files
-
-
 @pytest.mark.parametrize("reason", [StopReason.PAUSED, StopReason.CANCELED], ids=["paused", "canceled"])
 def test_a_pull_that_is_stopped_does_not_look_any_further_what_is_there(
     pair: PeerPair, reason: StopReason
@@ -218,19 +135,6 @@ def test_a_pull_that_is_stopped_does_not_look_any_further_what_is_there(
     assert pair.here.store.files == pair.there.store.files
 
 
-def test_a_pull_goes_on_after_a_restart(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(CHUNKS[version], skip=3)
-    job = pair.pull(Originator=pair.there.originator)
-    step_until(job, hold.reached.is_set)
-    step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
-    before = job.progress()
-    again = pair.restart(job)
-    assert again.progress() == pytest.approx(before, abs=1e-3)
-    assert finish(again) is StepOutcome.SUCCESS
-    assert pair.link.count(CHUNKS[version]) <= BUCKETS[version] + 1
-    assert pair.here.store.files == pair.there.store.files
-
-
 def test_a_restart_of_the_peer_does_not_make_it_a_wrong_one(pair: PeerPair, version: int) -> None:
     hold = pair.link.hold(CHUNKS[version], skip=3)
     job = pair.pull(Originator=pair.there.originator)
@@ -240,19 +144,6 @@ def test_a_restart_of_the_peer_does_not_make_it_a_wrong_one(pair: PeerPair, vers
     pair.there.name = "renamed"
     pair.there.restart()
     assert finish(job) is StepOutcome.SUCCESS
-
-
-def test_a_cancel_deletes_what_was_received(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(CHUNKS[version], skip=2)
-    job = pair.pull()
-    step_until(job, hold.reached.is_set)
-    assert pair.here.unfinished() == 1
-    job.stop(StopReason.CANCELED)
-    eventually(lambda: pair.here.unfinished() == 0)
-    pair.link.let_go()
-    job.reset()
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.here.store.files == pair.there.store.files
 
 
 def test_a_pull_that_was_canceled_after_a_restart_leaves_nothing(pair: PeerPair, version: int) -> None:
@@ -304,19 +195,6 @@ def test_another_originator_than_expected_fails_the_job(pair: PeerPair) -> None:
     assert finish(job) is StepOutcome.FAILURE
     assert "RemoteSelf" in (job.failure() or "")
     assert pair.here.store.files == {}
-
-
-def test_a_refused_import_fails_the_job_and_leaves_nothing(pair: PeerPair) -> None:
-    refused = sorted(pair.there.store.files)[4]
-    pair.here.store.refused.add(refused)
-    job = pair.pull()
-    assert finish(job) is StepOutcome.FAILURE
-    assert refused in (job.failure() or "")
-    assert pair.here.store.files == {}
-    pair.here.store.refused.clear()
-    job.reset()
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.here.store.files == pair.there.store.files
 
 
 def test_a_pull_whose_import_failed_before_its_job_was_saved_fails_and_does_not_start_over(
@@ -413,31 +291,3 @@ def test_an_instance_that_is_not_as_announced_is_named(pair: PeerPair) -> None:
     assert finish(job) is StepOutcome.FAILURE
     assert wrong in (job.failure() or "")
     assert pair.here.store.files == {}
-
-
-def test_an_unreachable_peer_is_waited_for(pair: PeerPair) -> None:
-    unreachable = [True]
-
-    def cut(request: str, body: bytes) -> bytes:
-        if unreachable[0]:
-            raise PeerUnreachable("connection refused", "there")
-        return body
-
-    pair.link.before = cut
-    job = pair.pull()
-    step_until(job, lambda: "Waiting" in job.content())
-    unreachable[0] = False
-    assert finish(job) is StepOutcome.SUCCESS
-    assert "Waiting" not in job.content()
-
-
-def test_a_study_that_changed_during_a_pause_is_fetched_as_it_is_now(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(CHUNKS[version], skip=2)
-    job = pair.pull()
-    step_until(job, hold.reached.is_set)
-    job.stop(StopReason.PAUSED)
-    pair.link.let_go()
-    pair.there.store.put(file(77))
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.here.store.files == pair.there.store.files
-    assert pair.here.unfinished() == 0

@@ -1,4 +1,4 @@
-"""Push: our job against our own routes, and against a peer that has those of version 1 only."""
+"""Push alone: our job against our own routes, and against a peer that has those of version 1 only."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from orthanc_transfers.core import storage_limits
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.errors import Conflict, PeerUnreachable, UnknownTransaction
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
 from orthanc_transfers.jobs.push import new_push
 from tests.jobs.memory_link import once
-from tests.jobs.memory_store import STUDY, file
+from tests.jobs.memory_store import file
 from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, order, step_until
 
 BUCKETS = {1: "PUT /transfers/push/[^/]+/[0-9]+", 2: "PUT /transfers/v2/push/.*"}
 CREATION = {1: "POST /transfers/push", 2: "POST /transfers/v2/push"}
-ASKED = {1: "gzip", 2: "zstd"}
-CODECS = {1: "gzip", 2: "delta16+zstd"}
 DELETION = "DELETE /transfers/(v2/)?push/[^/]+"
 
 
@@ -55,21 +52,6 @@ def old(tmp_path: Path) -> Iterator[PeerPair]:
     made.close()
 
 
-@pytest.mark.parametrize("compression", ["auto", "none", "gzip", "zstd"])
-def test_everything_arrives_whatever_the_compression(pair: PeerPair, compression: str) -> None:
-    job = pair.push(compression=compression)
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.there.store.files == pair.here.store.files
-    assert job.progress() == 1
-    assert job.content()["Compression"] == compression
-
-
-def test_large_instances_are_cut_and_arrive_whole(pair: PeerPair) -> None:
-    pair.here.store.put(file(100, 50_001), file(101, 8192), file(102, 4096), file(103, 17))
-    assert finish(pair.push()) is StepOutcome.SUCCESS
-    assert pair.there.store.files == pair.here.store.files
-
-
 def test_what_compresses_is_compressed(pair: PeerPair) -> None:
     job = pair.push()
     finish(job)
@@ -99,59 +81,6 @@ def test_the_identifier_of_the_transfer_is_on_every_request_of_the_push(pair: Pe
 
 
 # --- what the job shows
-
-
-def test_the_content_is_empty_until_the_first_step(pair: PeerPair) -> None:
-    job = pair.push()
-    assert job.content() == {}
-    assert job.progress() == 0
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_gzip_by_habit_means_the_best_that_the_peer_knows(tmp_path: Path, version: int, strict: bool) -> None:
-    pair = make_pair(tmp_path, version=version, StrictCompression=strict)
-    pair.here.store.put(*(file(number) for number in range(10)))
-    job = pair.push(compression="gzip")
-    assert finish(job) is StepOutcome.SUCCESS
-    content = job.content()
-    assert content["Compression"] == "gzip"
-    if strict or version == 1:
-        assert (content["CompressionUsed"], content["Codecs"].keys()) == ("gzip", {"gzip"})
-    else:
-        assert content["CompressionUsed"] == "auto"
-        assert "gzip" not in content["Codecs"]
-    pair.close()
-
-
-def test_the_content_while_sending(pair: PeerPair, version: int) -> None:
-    buckets = 5 if version == 1 else 7
-    hold = pair.link.hold(BUCKETS[version], skip=1)
-    job = pair.push(compression=ASKED[version])
-    step_until(job, hold.reached.is_set)
-    step_until(job, lambda: job.content().get("CompletedHttpQueries") == 1)
-    content = job.content()
-    assert job.progress() == pytest.approx(2 / (2 + buckets))
-    pair.link.let_go()
-    content.pop("EstimatedSecondsLeft")
-    content.pop("NetworkSpeedKBs")
-    assert content.pop("CompressionRatio") > 1
-    assert len(content.pop("Transaction")) == 32
-    assert content == {
-        "Resources": [{"Level": "Study", "Type": "Study", "ID": STUDY}],
-        "Peer": "there",
-        "Compression": ASKED[version],
-        "TotalInstances": 10,
-        "TotalSizeMB": 0,
-        "CompletedHttpQueries": 1,
-        "UploadedSizeMB": 0,
-        "Protocol": version,
-        "CompressionUsed": ASKED[version],
-        "Codecs": {CODECS[version]: 1},
-        "AlreadyStoredInstances": 0,
-        "ResumedSizeMB": 0,
-        "Phase": "Sending",
-    }
-    assert list(content)[:5] == ["Resources", "Peer", "Compression", "TotalInstances", "TotalSizeMB"]
 
 
 def test_the_content_at_the_end(new: PeerPair) -> None:
@@ -214,36 +143,6 @@ def test_nothing_to_send_is_a_success(pair: PeerPair) -> None:
 # --- pause, cancel, restart
 
 
-def test_a_pause_stops_the_sending_and_a_resume_sends_only_the_rest(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(BUCKETS[version], skip=3)
-    job = pair.push()
-    step_until(job, hold.reached.is_set)
-    step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
-    before = job.progress()
-    job.stop(StopReason.PAUSED)
-    eventually(lambda: not pair.link.connected)
-    assert pair.link.count(BUCKETS[version]) == 3
-    pair.link.let_go()
-    assert job.progress() == before
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.link.count(BUCKETS[version]) == (5 if version == 1 else 7)
-    assert pair.there.store.files == pair.here.store.files
-
-
-def test_a_push_goes_on_after_a_restart_of_its_sender(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(BUCKETS[version], skip=3)
-    job = pair.push()
-    step_until(job, hold.reached.is_set)
-    step_until(job, lambda: job.content().get("CompletedHttpQueries") == 3)
-    before = job.progress()
-    again = pair.restart(job)
-    assert again.content() == {}
-    assert again.progress() == pytest.approx(before, abs=1e-3)
-    assert finish(again) is StepOutcome.SUCCESS
-    assert pair.link.count(BUCKETS[version]) == (5 if version == 1 else 7)
-    assert pair.there.store.files == pair.here.store.files
-
-
 def test_a_push_goes_on_after_a_restart_of_its_receiver(pair: PeerPair, version: int) -> None:
     hold = pair.link.hold(BUCKETS[version], skip=3)
     job = pair.push()
@@ -275,19 +174,6 @@ def test_a_paused_push_can_be_canceled(pair: PeerPair, version: int) -> None:
     pair.link.let_go()
     job.stop(StopReason.CANCELED)
     eventually(lambda: pair.there.unfinished() == 0)
-
-
-def test_a_canceled_push_can_be_resubmitted(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(BUCKETS[version], skip=2)
-    job = pair.push()
-    step_until(job, hold.reached.is_set)
-    job.stop(StopReason.CANCELED)
-    pair.link.let_go()
-    job.reset()
-    assert job.progress() == 0
-    assert job.content() == {}
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.there.store.files == pair.here.store.files
 
 
 def test_the_end_of_orthanc_deletes_nothing(pair: PeerPair, version: int) -> None:
@@ -340,28 +226,6 @@ def test_a_peer_without_the_plugin_is_named(old: PeerPair) -> None:
     job = old.push()
     assert finish(job) is StepOutcome.FAILURE
     assert job.failure() == "peer there does not have the transfers accelerator"
-
-
-def test_a_refused_import_fails_the_job_in_the_receivers_words(pair: PeerPair, version: int) -> None:
-    refused = sorted(pair.here.store.files)[4]
-    pair.there.store.refused.add(refused)
-    job = pair.push()
-    assert finish(job) is StepOutcome.FAILURE
-    assert refused in (job.failure() or "")
-    assert "the storage is full" in (job.failure() or "")
-    assert pair.there.store.files == {}
-    eventually(lambda: pair.there.unfinished() == 0)
-
-
-def test_a_push_whose_import_failed_can_be_resubmitted(pair: PeerPair) -> None:
-    pair.there.store.refused.add(sorted(pair.here.store.files)[4])
-    job = pair.push()
-    finish(job)
-    pair.there.store.refused.clear()
-    job.reset()
-    assert job.failure() is None
-    assert finish(job) is StepOutcome.SUCCESS
-    assert pair.there.store.files == pair.here.store.files
 
 
 def test_a_push_that_failed_on_the_way_goes_on_when_resubmitted(new: PeerPair) -> None:
@@ -485,35 +349,6 @@ def test_a_push_waits_for_its_turn(new: PeerPair) -> None:
     assert "Waiting" not in second.content()
 
 
-def test_an_unreachable_peer_is_waited_for(pair: PeerPair) -> None:
-    unreachable = [True]
-
-    def cut(request: str, body: bytes) -> bytes:
-        if unreachable[0]:
-            raise PeerUnreachable("connection refused", "there")
-        return body
-
-    pair.link.before = cut
-    job = pair.push()
-    step_until(job, lambda: "Waiting" in job.content())
-    unreachable[0] = False
-    assert finish(job) is StepOutcome.SUCCESS
-    assert "Waiting" not in job.content()
-    assert pair.there.store.files == pair.here.store.files
-
-
-def test_a_study_that_grew_during_a_pause_is_sent_whole(pair: PeerPair, version: int) -> None:
-    hold = pair.link.hold(BUCKETS[version], skip=2)
-    job = pair.push()
-    step_until(job, hold.reached.is_set)
-    job.stop(StopReason.PAUSED)
-    pair.link.let_go()
-    pair.here.store.put(file(77))
-    assert finish(job) is StepOutcome.SUCCESS
-    assert len(pair.there.store.files) == 11
-    assert pair.there.unfinished() == 0
-
-
 def test_a_push_that_the_receiver_lost_is_made_anew_once(pair: PeerPair, version: int) -> None:
     lost: list[str] = []
 
@@ -628,18 +463,6 @@ def test_a_commit_whose_response_was_lost_is_asked_for_again_from_a_peer_of_ours
     pair.link.after = lose
     assert finish(pair.push()) is StepOutcome.SUCCESS
     assert pair.link.count("POST /transfers/lookup") == 0
-
-
-@pytest.mark.parametrize("way", ["push", "pull"])
-def test_an_instance_that_no_plugin_can_import_is_refused_by_name_before_a_byte_is_sent(
-    pair: PeerPair, way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(storage_limits, "MAX_INSTANCE", 5000)
-    (large,) = (pair.here if way == "push" else pair.there).store.put(file(77, 5001))
-    job = pair.push() if way == "push" else pair.pull()
-    assert finish(job) is StepOutcome.FAILURE
-    assert f"instance {large} has 5001 bytes" in (job.failure() or "")
-    assert pair.link.count(CREATION[2]) == pair.link.count("POST /transfers/v2/chunks") == 0
 
 
 def _as_answer(pair: PeerPair, fail: object) -> None:
