@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -29,16 +27,9 @@ from tests.receiver.memory_receiver import (
     identify,
     manifest_of,
     md5,
-    running_receiver,
 )
 
 FILES = [dicom(f"file-{number}", 3000 + 17 * number) for number in range(12)]
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
 
 
 # --- what Orthanc says

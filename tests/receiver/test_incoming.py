@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -21,16 +19,9 @@ from tests.receiver.memory_receiver import (
     fill,
     halves,
     identify,
-    running_receiver,
 )
 
 FILES = [dicom(f"file-{number}", 3000 + 17 * number) for number in range(12)]
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
 
 
 # --- all goes well

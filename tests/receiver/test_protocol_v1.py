@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -36,13 +35,6 @@ from tests.receiver.memory_receiver import (
     running_receiver,
 )
 from tests.receiver.push_client import FILES, put_all
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
-
 
 # --- version 1
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,16 +25,8 @@ from tests.receiver.memory_receiver import (
     creation2_of,
     hold_imports,
     identify,
-    running_receiver,
 )
 from tests.receiver.push_client import AREA, FILES, outcome, send
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
-
 
 # --- version 2
 

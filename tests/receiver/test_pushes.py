@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,13 +28,6 @@ from tests.receiver.memory_receiver import (
     wait_until,
 )
 from tests.receiver.push_client import AREA, FILES, create_any, outcome, put_all, send
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
-
 
 # --- version 2
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,16 +14,9 @@ from tests.receiver.memory_receiver import (
     creation2_of,
     creation_of,
     hold_imports,
-    running_receiver,
     wait_until,
 )
 from tests.receiver.push_client import FILES, create_any, outcome, put_all, send
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
 
 
 def set_read_only(receiver: Receiver, value: bool = True) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -25,17 +23,10 @@ from tests.receiver.memory_receiver import (
     hold_imports,
     hold_lookups,
     identify,
-    running_receiver,
     wait_until,
 )
 
 FILES = [dicom(f"file-{number}", 3000 + 17 * number) for number in range(12)]
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
 
 
 # --- stopping

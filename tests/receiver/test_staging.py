@@ -36,12 +36,6 @@ MANIFEST = manifest_of(FILES)
 BYTES = b"".join(FILES)
 
 
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    with running_receiver(tmp_path / "staging") as receiver:
-        yield receiver
-
-
 # --- one area
 
 
