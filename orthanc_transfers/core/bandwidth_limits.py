@@ -8,7 +8,7 @@ from typing import Any
 
 from orthanc_transfers.core.bandwidth_schedule import Schedule, limit_at, parse_kbs, parse_schedule
 from orthanc_transfers.core.errors import BadRequest
-from orthanc_transfers.core.json_fields import json_object, shown
+from orthanc_transfers.core.json_fields import json_object, known_keys, shown
 from orthanc_transfers.core.settings import Settings
 
 KB = 1024
@@ -41,9 +41,7 @@ class BandwidthLimits:
     def changed(self, value: Any) -> BandwidthLimits:
         """With the keys that a user gives. Raises ``BadRequest``, naming the key."""
         body = json_object(value, '"Bandwidth"')
-        unknown = [key for key in body if key not in _KEYS]
-        if unknown:
-            raise BadRequest(f'"Bandwidth" takes {", ".join(_KEYS)}, and not {shown(unknown[0])}')
+        known_keys(body, _KEYS, '"Bandwidth"')
         changes: dict[str, Any] = {}
         for key, name in (("LimitKBs", "limit_kbs"), ("PeerLimitKBs", "peer_limit_kbs")):
             if key in body:

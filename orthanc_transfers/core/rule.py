@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 from orthanc_transfers.core.anonymize import Anonymization
 from orthanc_transfers.core.errors import BadRequest
-from orthanc_transfers.core.json_fields import json_object, required_field, shown, string_field
+from orthanc_transfers.core.json_fields import json_object, known_keys, required_field, shown, string_field
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.model import Level, Resource
 from orthanc_transfers.core.rule_filter import RuleFilter
@@ -149,11 +148,7 @@ class Rule:
     def parse(cls, value: Any) -> Rule:
         """Raises ``BadRequest`` with a sentence that names the key."""
         body = json_object(value, "a rule")
-        for key in body:
-            if key not in _KEYS:
-                alike = difflib.get_close_matches(key, _KEYS, 1)
-                hint = f'did you mean "{alike[0]}"?' if alike else f"it may have {', '.join(_KEYS)}"
-                raise BadRequest(f"a rule has the unknown key {shown(key)}: {hint}")
+        known_keys(body, _KEYS, "a rule")
         name = string_field(body, "Name")
         if not _NAME.fullmatch(name):
             raise BadRequest(f'"Name" must be 1 to 64 letters, digits, "-", "_" or ".", and is {shown(name)}')

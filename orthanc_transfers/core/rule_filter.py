@@ -7,7 +7,6 @@ has several values (``\\\\``) is one text (tried on 1.10.1).
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orthanc_transfers.core.errors import BadFile, BadRequest
-from orthanc_transfers.core.json_fields import json_object, natural_number, shown, string_field
+from orthanc_transfers.core.json_fields import json_object, known_keys, natural_number, shown, string_field
 
 MAX_PATTERNS = 100
 """Maximum number of alternatives of one condition."""
@@ -102,11 +101,7 @@ class RuleFilter:
     def parse(cls, value: Any) -> RuleFilter:
         """Raises ``BadRequest`` with a sentence that names the key."""
         body = json_object(value, '"Filter"')
-        for key in body:
-            if key not in _KEYS:
-                alike = difflib.get_close_matches(key, _KEYS, 1)
-                hint = f'did you mean "{alike[0]}"?' if alike else f"it may have {', '.join(_KEYS)}"
-                raise BadRequest(f'"Filter" has the unknown key {shown(key)}: {hint}')
+        known_keys(body, _KEYS, '"Filter"')
         labels = _Labels.parse(body["Labels"]) if "Labels" in body else _Labels()
         parsed = cls(
             modality=_patterns(body, "Modality"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.json_fields import url_arguments
 from orthanc_transfers.core.rule_entry import EntryState
 from orthanc_transfers.core.transfer_query import DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET, parse_number
 
@@ -25,12 +25,7 @@ class RuleQuery:
     @classmethod
     def parse(cls, query: Mapping[str, str], allowed: Sequence[EntryState]) -> RuleQuery:
         """From the arguments of the URL, still encoded. Raises ``BadRequest``, naming the argument."""
-        query = {name: unquote_plus(value, errors="replace") for name, value in query.items()}
-        unknown = [name for name in query if name not in _KEYS]
-        if unknown:
-            raise BadRequest(
-                f"{unknown[0][:40]!r} is not an argument of this request: it takes {', '.join(_KEYS)}"
-            )
+        query = url_arguments(query, _KEYS)
         states = {state.value: state for state in allowed}
         wanted = [name for name in query.get("state", "").split(",") if name]
         for name in wanted:

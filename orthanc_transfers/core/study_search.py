@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core.errors import BadFile, BadRequest
-from orthanc_transfers.core.json_fields import array_field, json_array, json_object, shown, string_field
+from orthanc_transfers.core.json_fields import (
+    array_field,
+    json_array,
+    json_object,
+    known_keys,
+    shown,
+    string_field,
+)
 from orthanc_transfers.core.model import IDENTIFIER
 
 MAX_RESULTS = 200
@@ -67,6 +74,7 @@ class Search:
         if type(limit) is not int or not 1 <= limit <= MAX_RESULTS:
             raise BadRequest(f'"Limit" must be a whole number from 1 to {MAX_RESULTS}, and is {shown(limit)}')
         query = json_object(body.get("Query", {}), '"Query"')
+        known_keys(query, sorted(_KEYS), '"Query"')
         return cls(peer, level, {key: _pattern(query, key) for key in query}, limit)
 
     def to_find(self) -> dict[str, Any]:
@@ -80,8 +88,6 @@ class Search:
 
 
 def _pattern(query: Mapping[str, Any], key: str) -> str:
-    if key not in _KEYS:
-        raise BadRequest(f'"Query" may have the keys {", ".join(sorted(_KEYS))}, and has {shown(key)}')
     value = string_field(query, key)
     if len(value) > MAX_TEXT:
         raise BadRequest(f'"{key}" must have at most {MAX_TEXT} characters, and has {len(value)}')

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
 
 from orthanc_transfers.core.errors import BadRequest
+from orthanc_transfers.core.json_fields import url_arguments
 from orthanc_transfers.core.transfer_record import RECEIVE, SEND, TransferState
 
 MAX_LIMIT = 1000
@@ -50,16 +50,8 @@ class TransferQuery:
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> TransferQuery:
-        """From the arguments of the URL as Orthanc gives them to a plugin: still encoded (tried on 1.10.1 and 1.13.0).
-
-        Raises ``BadRequest``, naming the argument.
-        """
-        query = {name: unquote_plus(value, errors="replace") for name, value in query.items()}
-        unknown = [name for name in query if name not in _KEYS]
-        if unknown:
-            raise BadRequest(
-                f"{unknown[0][:40]!r} is not an argument of this request: it takes {', '.join(_KEYS)}"
-            )
+        """From the arguments of the URL. Raises ``BadRequest``, naming the argument."""
+        query = url_arguments(query, _KEYS)
         direction = query.get("direction") or None
         if direction not in (None, SEND, RECEIVE):
             raise BadRequest(f"direction must be {SEND} or {RECEIVE}, and is {direction[:40]!r}")

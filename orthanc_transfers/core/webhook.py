@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from orthanc_transfers.core.errors import BadRequest
-from orthanc_transfers.core.json_fields import json_object, shown, string_field
+from orthanc_transfers.core.json_fields import json_object, known_keys, shown, string_field
 
 SIGNATURE_HEADER = "transfers-signature"
 EVENT_HEADER = "transfers-event"
@@ -55,9 +55,7 @@ class Notify:
     def parse(cls, value: Any) -> Notify:
         """Raises ``BadRequest`` with a sentence that names the key."""
         body = json_object(value, '"Notify"')
-        unknown = [key for key in body if key not in _KEYS]
-        if unknown:
-            raise BadRequest(f'"Notify" may have the keys {", ".join(_KEYS)}, and has {shown(unknown[0])}')
+        known_keys(body, _KEYS, '"Notify"')
         secret = string_field(body, "Secret") if "Secret" in body else None
         if secret is not None and (secret == HIDDEN or not _MIN_SECRET <= len(secret) <= _MAX_SECRET):
             raise BadRequest(f'"Secret" must have {_MIN_SECRET} to {_MAX_SECRET} characters')

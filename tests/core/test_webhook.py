@@ -43,7 +43,7 @@ def test_all_events_by_default() -> None:
         ({"Url": URL, "Events": [{}]}, '"Events"'),
         ({"Url": URL, "WaitingMinutes": 0}, '"WaitingMinutes"'),
         ({"Url": URL, "WaitingMinutes": "1"}, '"WaitingMinutes"'),
-        ({"Url": URL, "Headers": {}}, '"Headers"' and "may have the keys"),
+        ({"Url": URL, "Headers": {}}, "\"Notify\" has the unknown key 'Headers': it may have Url"),
     ],
 )
 def test_a_bad_one_is_named(value: Any, named: str | None) -> None:
