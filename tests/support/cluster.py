@@ -15,7 +15,10 @@ from tests.support.recording_proxy import RecordingProxy
 
 
 class OrthancCluster:
-    """``size`` nodes below ``folder``. ``shared``: their staging is on shared storage, else each has its own."""
+    """``size`` nodes below ``folder``. ``shared``: their staging is on shared storage, else each has its own.
+
+    ``orthanc`` are further options of each of them, ``transfers`` those of the plugin.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,7 @@ class OrthancCluster:
         size: int = 3,
         shared: bool = True,
         transfers: Mapping[str, Any] | None = None,
+        orthanc: Mapping[str, Any] | None = None,
         script: Path = ENTRY,
         environment: Mapping[str, str] | None = None,
     ) -> None:
@@ -34,6 +38,7 @@ class OrthancCluster:
         self._shared = shared
         self._size = size
         self._transfers = dict(transfers or {})
+        self._orthanc = dict(orthanc or {})
         self._script, self._environment = script, environment
         self.proxy: RecordingProxy
 
@@ -47,6 +52,7 @@ class OrthancCluster:
             name,
             self.folder / name,
             configuration={
+                **self._orthanc,
                 "StorageDirectory": str(self.folder / "storage"),
                 "PostgreSQL": self.database.section,
                 "DatabaseServerIdentifier": name,

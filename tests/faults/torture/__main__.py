@@ -58,6 +58,7 @@ class Torture:
         self._tell = tell
         self._tally = Tally()
         self._leaks: LeakCheck | None = None
+        self._compared: list[str] = []
 
     def run(self, first: int, last: int, until: float) -> None:
         """The rounds from ``first`` on, before ``last`` and ``until`` (monotonic). Raises ``Violation``."""
@@ -81,9 +82,13 @@ class Torture:
             self._special(Round(number, kills=True, dice=random.Random(f"{self._seed}/{number}")), make)
             number += 1
 
-    def run_cluster(self, first: int, last: int, until: float) -> None:
+    def run_cluster(self, kind: str, first: int, last: int, until: float) -> None:
         """The same with a cluster."""
-        ClusterRounds(self._seed, self._folder, self._tally, self._tell).run(first, last, until)
+        rounds = ClusterRounds(self._seed, self._folder, self._tally, self._tell, kind)
+        try:
+            rounds.run(first, last, until)
+        finally:
+            self._compared += rounds.compared
 
     def summary(self) -> str:
         """What was tried, and what came of it."""
@@ -93,7 +98,7 @@ class Torture:
             f"{tally.ends.total()} transfers: {_counted(tally.ends)}",
             f"{tally.faults.total()} faults injected: {_counted(tally.faults)}",
         ]
-        return "\n".join([*lines, *(self._leaks.compared if self._leaks else ())])
+        return "\n".join([*lines, *self._compared, *(self._leaks.compared if self._leaks else ())])
 
     def _plain(self, world: World, this: Round, leaks: LeakCheck) -> None:
         if this.kills:
@@ -161,7 +166,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, metavar="ROUND")
     parser.add_argument("--rounds", type=int, default=sys.maxsize)
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--cluster", action="store_true", help="rounds with a cluster, and no others")
+    only.add_argument(
+        "--cluster",
+        nargs="?",
+        const="all",
+        choices=("all", "restarts"),
+        help="rounds with a cluster, and no others; restarts: nothing but restarts of its nodes, in turn",
+    )
     only.add_argument("--kind", choices=KINDS, help="rounds of that kind, and no others")
     options = parser.parse_args(arguments)
     # The Orthancs end with this process, however it is told to end.
@@ -174,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     tell(f"seed {options.seed}")
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     torture = Torture(options.seed, folder, tell)
-    run = torture.run_cluster if options.cluster else torture.run
+    run = partial(torture.run_cluster, options.cluster) if options.cluster else torture.run
     if options.kind is not None:
         run = partial(torture.run_kind, KINDS[options.kind])
     try:

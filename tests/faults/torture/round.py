@@ -26,6 +26,8 @@ class Wanted:
     transfer: Transfer | None = None
     job: str = ""
     """Of a transfer without ``transfer``."""
+    transaction: str = ""
+    """Of a push of such a job that has ended."""
     attempts: int = 0
     """How often it was begun: at first, and by resubmitting."""
     canceled: bool = False
