@@ -19,9 +19,11 @@ from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.single_server import SingleServer
 from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.rest.all_nodes import AllNodes
-from orthanc_transfers.rest.handing_on import HandingOn
+from orthanc_transfers.rest.handing_on import LAST, HandingOn
 from orthanc_transfers.rest.http import Handler, RouteTable
+from orthanc_transfers.rest.under_way import UnderWay
 from orthanc_transfers.runtime import files
+from orthanc_transfers.runtime.cancellation import Cancellation
 
 if TYPE_CHECKING:
     from orthanc_transfers.cluster.cluster import Cluster
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 
 _NUMBER = "node"
 """File with the number of this server's last start."""
+
+_OF_PEERS = (paths.LOOKUP, paths.CHUNKS_V1, paths.CHUNKS_V2, paths.PUSH_V1, paths.PUSH_V2)
+"""Beginnings of the routes to which any node responds."""
+
+_LAST = LAST + 2.0
+"""Seconds that requests may hold up the stop of a node: less than what supervisors wait before they kill it."""
 
 _CONNECTIONS = 16
 """Kept to each other node."""
@@ -49,6 +57,7 @@ class Clustering:
         self._keeper: JobKeeper | None = None
         self._cluster = _join(settings, configuration, clock) if settings.cluster.enabled else None
         self.ownership: Ownership = SingleServer() if self._cluster is None else self._cluster.ownership
+        self._under_way = UnderWay()
         self._ca_certificates = str(configuration.get("HttpsCACertificates", ""))
 
     @property
@@ -106,12 +115,16 @@ class Clustering:
         if self._keeper is not None:
             self._keeper.start()
 
-    def spread(self, table: RouteTable) -> RouteTable:
-        """The routes, of which those that name a transfer find it at whatever node it is."""
+    def spread(self, table: RouteTable, closing: Cancellation) -> RouteTable:
+        """The routes, of which those that name a transfer find it at whatever node it is.
+
+        ``closing``: this server stops; what it cannot respond to any more, another node does.
+        """
         if self._cluster is None:
             return table
         ownership = self._cluster.ownership
-        handing_on = HandingOn(ownership, Relay(_CONNECTIONS, self._ca_certificates), self._cluster.secret)
+        relay = Relay(_CONNECTIONS, self._ca_certificates)
+        handing_on = HandingOn(ownership, relay, self._cluster.secret, closing, ownership.known_others)
         nodes = AllNodes(handing_on, ownership.node.name, ownership.others)
         wrappers: dict[str, Callable[[Handler], Handler]] = {
             paths.STATUS: nodes.status,
@@ -120,18 +133,27 @@ class Clustering:
         spread = []
         for route in table:
             wrap = wrappers.get(route.pattern)
-            if wrap is None and route.pattern.startswith((paths.PUSH_V1, paths.PUSH_V2)):
+            if wrap is None and route.pattern.startswith(_OF_PEERS):
                 wrap = handing_on.wrap
-            methods = {name: wrap(handler) for name, handler in route.methods.items()} if wrap else None
-            spread.append(route if methods is None else replace(route, methods=methods))
+            if wrap is None:
+                spread.append(route)
+                continue
+            methods = {name: wrap(handler) for name, handler in route.methods.items()}
+            # What only asks may be repeated by anybody, and may wait for long.
+            waited = {
+                name: handler if name == "GET" else self._under_way.wrap(handler)
+                for name, handler in methods.items()
+            }
+            spread.append(replace(route, methods=waited))
         return tuple(spread)
 
     def close(self) -> None:
-        """Leave the cluster, once nothing is written any more."""
+        """Leave the cluster, once nothing is written any more; requests under way get the responses of other nodes."""
         if self._keeper is not None:
             self._keeper.close()
         if self._cluster is not None:
             self._cluster.close()
+            self._under_way.settle(_LAST)
 
 
 def _join(settings: Settings, configuration: Mapping[str, Any], clock: Clock) -> Cluster:

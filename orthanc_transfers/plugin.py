@@ -289,7 +289,7 @@ class Plugin:
             RuleRoutes(rules),
             ExtrasRoutes(self._extras, self._pushes, self._closing),
         )
-        Router(self._sdk).register(self._clustering.spread(table))
+        Router(self._sdk).register(self._clustering.spread(table, self._closing))
         log.warning("transfers accelerator %s is loaded", __version__)
 
     def _reload(self, kind: str, saved: dict[str, Any]) -> Job:

@@ -104,6 +104,8 @@ class Membership:
         self._seen: dict[int, tuple[float, float]] = {}
         """Other nodes -> the end of the lease, by the database's clock, and since when it is that, by ours."""
         self._dead: Sequence[Node] = ()
+        self.others: Sequence[Node] = ()
+        """Those that were alive when the lease was renewed last, or this node left."""
         self._heartbeat = Periodic("transfers-heartbeat", lambda: timing.heartbeat, self._beat)
         self._watch = Periodic("transfers-adopt", lambda: timing.heartbeat / 2, self._look)
 
@@ -170,12 +172,15 @@ class Membership:
             self._changed.notify_all()
         if self._node is not None:
             try:
-                self._database.query(
-                    "UPDATE orthanc_transfers.nodes SET released = true, expires = clock_timestamp()"
-                    " WHERE number = %s AND adopted_by IS NULL",
-                    (self.node.number,),
+                rows = self._database.query(
+                    "WITH gone AS (UPDATE orthanc_transfers.nodes SET released = true, expires = clock_timestamp()"
+                    " WHERE number = %s AND adopted_by IS NULL)"
+                    " SELECT number, name, address, folder FROM orthanc_transfers.nodes"
+                    " WHERE adopted_by IS NULL AND NOT released AND expires > clock_timestamp() AND number <> %s",
+                    (self.node.number, self.node.number),
                     patience=0.0,
                 )
+                self.others = [node_of(*row) for row in rows]
             except TransferError as error:
                 log.info("the lease of this node ends by itself: %s", error)
         self._database.close()
@@ -228,6 +233,7 @@ class Membership:
                     self._seen.clear()  # this node was stopped meanwhile
                 self._confirm(sent)
                 self._dead = [other.node for other in others if self._is_dead(other, sent)]
+                self.others = [other.node for other in others if not (other.expired or other.released)]
                 alive = frozenset(other.node.number for other in others if not other.released)
                 self._seen = {number: seen for number, seen in self._seen.items() if number in alive}
             elif self._lost == node.number:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from orthanc_transfers.cluster import nodes
@@ -76,6 +76,10 @@ class PostgresOwnership:
             log.info("the other nodes are not known now: %s", error)
             return []
         return [nodes.node_of(*row) for row in rows]
+
+    def known_others(self) -> Sequence[Node]:
+        """The other nodes that were alive a moment ago. Asks nothing."""
+        return self._members.others
 
     def on_adoption(self, adopt: Callable[[Adoption], None], fenced: Callable[[], None]) -> None:
         """``adopt`` may raise ``TransferError`` or ``OSError``: then it is called again."""

@@ -2,19 +2,26 @@
 
 All requests that name a transfer may be repeated, so one that gets no response is sent again, to whoever has the
 transfer then. The node that takes a request handed on answers 421 if it has not got the transfer: never a circle.
+
+A node that stops passes the requests that it cuts short to another node, as if they had come there: a sender of
+version 1 that repeats nothing, as C++ ones do, notices nothing of a rolling restart.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from orthanc_transfers.core.errors import Busy, PeerUnreachable
+from orthanc_transfers.core.errors import Busy, Canceled, PeerUnreachable
 from orthanc_transfers.net.relay import Relay
 from orthanc_transfers.receiver.ownership import Node, OwnedElsewhere, Ownership
 from orthanc_transfers.rest.http import Handler, Request, Response
+from orthanc_transfers.runtime.cancellation import Cancellation
+
+log = logging.getLogger(__name__)
 
 HANDED_ON = "transfers-handed-on"
 """Header of a request that comes from another node: when it was sent (seconds since the epoch) and a signature."""
@@ -26,21 +33,30 @@ _PATIENCE = 45.0
 _PAUSE = 0.25
 _TIMEOUT = 15.0
 """Seconds without a response after which it is looked whether the node is still alive."""
+LAST = 20.0
+"""Seconds that a node which stops waits for the response of another."""
 
 
 class HandingOn:
-    """Wraps handlers. ``secret`` is known to the nodes of the cluster only."""
+    """Wraps handlers. ``secret`` is known to the nodes of the cluster only.
+
+    ``closing``: this server stops. ``others`` tells the other nodes, without asking the database.
+    """
 
     def __init__(
         self,
         ownership: Ownership,
         relay: Relay,
         secret: bytes,
+        closing: Cancellation,
+        others: Callable[[], Sequence[Node]],
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._ownership = ownership
         self._relay = relay
         self._secret = secret
+        self._closing = closing
+        self._others = others
         self._pause = pause
 
     def wrap(self, handler: Handler) -> Handler:
@@ -53,6 +69,12 @@ class HandingOn:
                     return handler(request)
                 except OwnedElsewhere as elsewhere:
                     node = elsewhere.node
+                except (Busy, Canceled):
+                    if not self._closing.requested:
+                        raise
+                    if self.is_handed_on(request):
+                        return Response(status=_MISDIRECTED)
+                    return self._pass_on(request)
                 if self.is_handed_on(request):
                     return Response(status=_MISDIRECTED)
                 trouble = "it has just lost it"
@@ -76,16 +98,7 @@ class HandingOn:
         """The response of another node, after ``timeout`` seconds without one ``PeerUnreachable``."""
         sent = str(int(time.time()))
         mark = f"{sent}:{self._signature(sent, request)}"
-        relayed = self._relay.send(
-            node.address,
-            request.method,
-            request.path,
-            request.query,
-            {**request.headers, HANDED_ON: mark},
-            request.body,
-            timeout=timeout,
-        )
-        return Response(relayed.body, relayed.content_type, relayed.headers, relayed.status)
+        return self._relayed(node, request, {**request.headers, HANDED_ON: mark}, timeout)
 
     def is_handed_on(self, request: Request) -> bool:
         """Whether a request comes from another node of this cluster."""
@@ -94,6 +107,25 @@ class HandingOn:
             return False
         fresh = abs(time.time() - int(sent)) < _MAX_AGE
         return fresh and hmac.compare_digest(signature.encode(), self._signature(sent, request).encode())
+
+    def _pass_on(self, request: Request) -> Response:
+        """The response of any other node, which hands it on in turn. Raises ``Busy`` if none responds in time."""
+        deadline = time.monotonic() + LAST
+        while (left := deadline - time.monotonic()) > 0:
+            for node in self._others():
+                try:
+                    return self._relayed(node, request, request.headers, left)
+                except PeerUnreachable as error:
+                    log.info("a request cannot be passed to node %s: %s", node.name, error)
+            # One that has just started may not be known yet.
+            self._pause(_PAUSE)
+        raise Busy("this node of the cluster is stopping: repeat the request")
+
+    def _relayed(self, node: Node, request: Request, headers: Mapping[str, str], timeout: float) -> Response:
+        relayed = self._relay.send(
+            node.address, request.method, request.path, request.query, headers, request.body, timeout=timeout
+        )
+        return Response(relayed.body, relayed.content_type, relayed.headers, relayed.status)
 
     def _signature(self, sent: str, request: Request) -> str:
         text = f"{sent} {request.method} {request.path}".encode()

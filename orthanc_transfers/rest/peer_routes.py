@@ -192,7 +192,8 @@ class PeerRoutes:
 
     def commit_push_v1(self, request: Request) -> Response:
         """``POST /transfers/push/{push}/commit``: responds when all is imported."""
-        self._v1.commit(request.groups[0])
+        with busy_when_stopping():
+            self._v1.commit(request.groups[0])
         return json_response({})
 
     def drop_push(self, request: Request) -> Response:
