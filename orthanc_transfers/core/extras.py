@@ -216,6 +216,10 @@ class Accepted:
         return numbered and bool(self.single & {extra.name, str(extra.number)})
 
 
+_NONE: frozenset[Kind] = frozenset()
+"""One for all orders: each is kept with its job."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExtrasWanted:
     """``WithLabels``, ``WithMetadata``, ``WithAttachments`` and ``Overwrite`` of a request."""
@@ -230,8 +234,8 @@ class ExtrasWanted:
             kind: flag_field(body, f"With{kind.value}") for kind in CHOSEN if f"With{kind.value}" in body
         }
         return cls(
-            frozenset(kind for kind, wanted in named.items() if wanted),
-            frozenset(kind for kind, wanted in named.items() if not wanted),
+            frozenset(kind for kind, wanted in named.items() if wanted) or _NONE,
+            frozenset(kind for kind, wanted in named.items() if not wanted) or _NONE,
             flag_field(body, "Overwrite"),
         )
 

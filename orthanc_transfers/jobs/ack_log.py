@@ -34,9 +34,14 @@ class AckLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # A Path takes four times as much, and hundreds of jobs that have ended keep theirs.
+        self._file = str(path)
         self._lock = threading.Lock()
         self._warned = False
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._file)
 
     def read(self) -> dict[str, Any]:
         """The state of the push, empty if there is no valid file."""

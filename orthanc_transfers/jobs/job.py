@@ -84,6 +84,9 @@ class TransferJob(ABC):
         self._lock = threading.Lock()
         self._state = State.READY
         self._runner: Runner | None = None
+        """Only while its thread runs: Orthanc keeps hundreds of jobs that have ended."""
+        self._undoings: list[threading.Event] = []
+        """Of this and earlier attempts, those that go on; each is set at its end."""
         self._identifier: str | None = None
         ended = saved.get(_ENDED)
         self._ended: dict[str, Any] = ended if isinstance(ended, dict) else {}
@@ -168,10 +171,10 @@ class TransferJob(ABC):
             runner.hurry()
 
     def _unfinished(self) -> threading.Event | None:
-        """The end of the run, or of the undoing, that still goes on for this job."""
+        """The end of the run, or of an undoing, that still goes on for this job."""
         runner = self._runner
-        ends = [] if runner is None else [runner.ended, runner.attempt.undoing]
-        return next((end for end in ends if end is not None and not end.is_set()), None)
+        ends = [*([] if runner is None else [runner.ended]), *self._undoings]
+        return next((end for end in ends if not end.is_set()), None)
 
     def stop(self, reason: StopReason) -> None:
         with self._lock:
@@ -179,8 +182,10 @@ class TransferJob(ABC):
                 self._fire(_REASONS[reason])
             runner, attempt, state = self._runner, self._attempt, self._state
             undoing = None
-            if state is State.CANCELED or (state is State.FAILED and attempt.undoing is None):
-                undoing = attempt.undoing = threading.Event()
+            if state is State.CANCELED or (state is State.FAILED and not attempt.undone):
+                attempt.undone = True
+                undoing = threading.Event()
+                self._undoings.append(undoing)
         if state is not State.RUNNING and runner is not None:
             runner.cancel()
         if state is State.CANCELED:
@@ -272,6 +277,7 @@ class TransferJob(ABC):
         # Before a user sees the end, who may ask for the report then.
         self._alias_report(attempt)
         with self._lock:
+            self._runner = None
             # The end of an attempt that was canceled or resubmitted meanwhile changes nothing.
             counts = event is not None and self._attempt is attempt and self._state is not State.CANCELED
             if counts and event is not None:
@@ -320,6 +326,8 @@ class TransferJob(ABC):
             log.warning("what %s transferred could not be deleted: %s", self.type, error)
         finally:
             undone.set()
+            with self._lock:
+                self._undoings.remove(undone)
 
 
 def _moment(value: Any) -> float | None:

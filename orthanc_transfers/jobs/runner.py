@@ -34,8 +34,8 @@ class Attempt:
     resume: ResumeState
     progress: Progress
     status: TransferStatus = field(default_factory=TransferStatus)
-    undoing: threading.Event | None = None
-    """Set once what this attempt transferred is deleted, if it ever has to be."""
+    undone: bool = False
+    """Whether what this attempt transferred is, or is being, deleted."""
 
 
 class Runner:

@@ -22,7 +22,7 @@ class Progress:
     def __init__(self, clock: Clock, floor: float = 0.0) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._scheduled: Callable[[], int] = lambda: 0
+        self._scheduled: Callable[[], int] | int = 0
         self._completed = 0
         self._left = 0
         self._planned = False
@@ -32,7 +32,8 @@ class Progress:
         self._codecs: Counter[str] = Counter()
         self._running_since: float | None = None
         self._ran_for = 0.0
-        self._recent: deque[tuple[float, int, int]] = deque()
+        self._recent: deque[tuple[float, int, int]] | None = None
+        """While bytes are moved. Even an empty deque takes 600 bytes."""
 
     def plan(self, scheduled: Callable[[], int], completed: int, left: int) -> None:
         """Set the buckets of the whole transfer, how many of them are done already, and the bytes left to move.
@@ -57,14 +58,14 @@ class Progress:
         """Bytes are moved from now on, or have been ``since`` then, by the monotonic clock."""
         with self._lock:
             self._running_since = self._clock.monotonic() if since is None else since
-            self._recent.clear()
+            self._recent = deque()
 
     def stop(self) -> None:
         """No bytes are moved until the next ``start``: the speed becomes the mean so far; drops the plan."""
         with self._lock:
-            scheduled = self._scheduled()
             # Orthanc keeps jobs that have ended: they must not keep the instances of their plan.
-            self._scheduled = lambda: scheduled
+            self._scheduled = self._buckets()
+            self._recent = None
             if self._running_since is not None:
                 self._ran_for += self._clock.monotonic() - self._running_since
                 self._running_since = None
@@ -77,9 +78,10 @@ class Progress:
             self._size += size
             self._wire += wire
             self._codecs[codec.value] += 1
-            now = self._clock.monotonic()
-            self._recent.append((now, size, wire))
-            self._forget_before(now - WINDOW)
+            if self._recent is not None:
+                now = self._clock.monotonic()
+                self._recent.append((now, size, wire))
+                self._forget_before(self._recent, now - WINDOW)
 
     @property
     def planned(self) -> bool:
@@ -136,21 +138,26 @@ class Progress:
         if not self._planned:
             return self._floor
         # What is left may turn out to be more buckets than it seemed.
-        self._floor = max(self._floor, (1 + self._completed) / (2 + self._scheduled()))
+        self._floor = max(self._floor, (1 + self._completed) / (2 + self._buckets()))
         return self._floor
+
+    def _buckets(self) -> int:
+        return self._scheduled if isinstance(self._scheduled, int) else self._scheduled()
 
     def _rates(self) -> tuple[float, int, int]:
         """Seconds, and the bytes moved in them, before and after the codecs."""
-        if self._running_since is None:
+        recent = self._recent
+        if self._running_since is None or recent is None:
             return self._ran_for, self._size, self._wire
         now = self._clock.monotonic()
-        self._forget_before(now - WINDOW)
+        self._forget_before(recent, now - WINDOW)
         return (
             min(WINDOW, now - self._running_since),
-            sum(size for _, size, _ in self._recent),
-            sum(wire for _, _, wire in self._recent),
+            sum(size for _, size, _ in recent),
+            sum(wire for _, _, wire in recent),
         )
 
-    def _forget_before(self, moment: float) -> None:
-        while self._recent and self._recent[0][0] < moment:
-            self._recent.popleft()
+    @staticmethod
+    def _forget_before(recent: deque[tuple[float, int, int]], moment: float) -> None:
+        while recent and recent[0][0] < moment:
+            recent.popleft()

@@ -38,13 +38,17 @@ MANIFEST = "manifest"
 JOURNAL = "journal"
 _BLOCK = 1024 * 1024
 
+# Shared by all that have ended, of which there are thousands.
+_NO_INSTANCES = Manifest(())
+_NO_HISTORY = History()
+
 
 class Area:
     """The files of one incoming transfer. Thread-safe; every method may block on the disk."""
 
     def __init__(self, directory: Path, manifest: Manifest, meta: dict[str, Any], history: History) -> None:
         self.id = directory.name
-        self.directory = directory
+        self._folder = str(directory)  # a Path takes four times as much
         self.manifest = manifest
         self.meta = meta
         """What the owner of the transfer wants to find again, JSON."""
@@ -61,6 +65,11 @@ class Area:
         self._closing = False
         self._fd = -1
         self._journal: Journal | None = None
+
+    @property
+    def directory(self) -> Path:
+        """With its files."""
+        return Path(self._folder)
 
     @staticmethod
     def create(directory: Path, manifest: Manifest, meta: dict[str, Any]) -> Area:
@@ -131,8 +140,8 @@ class Area:
 
     def forget_instances(self) -> None:
         """Free everything in memory that grows with the manifest: only the outcome is of interest now."""
-        self.manifest = Manifest(())
-        self.history = History(outcome=self.history.outcome)
+        self.manifest = _NO_INSTANCES
+        self.history = _NO_HISTORY
         self.absent = None
 
     @property

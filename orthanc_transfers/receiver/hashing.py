@@ -47,10 +47,6 @@ class PrefixHasher:
         self._verified = verified
         self._prefixes: dict[int, _Prefix] = {}
 
-    def clear(self) -> None:
-        """Forget all digests. To be called with the lock held."""
-        self._prefixes.clear()
-
     def advance(self, index: int, item: Range, rounds: int | None) -> str | None:
         """Hash what is settled of an instance, whose bytes are ``item``; ``rounds`` is how often to look for more.
 

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from orthanc_transfers.core.errors import (
     Busy,
@@ -21,6 +20,7 @@ from orthanc_transfers.core.errors import (
 )
 from orthanc_transfers.core.model import Manifest, PushState
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.receiver.announced import GROWING, Announced
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
@@ -35,24 +35,21 @@ from orthanc_transfers.receiver.states import FINISHED, TRANSITIONS
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime.cancellation import Cancellation
 
-GROWING = "growing"
-"""Key in ``Area.meta``: whether further instances are still to be announced."""
 
-
-class IncomingTransfer:
+class IncomingTransfer(Announced):
     """One transfer being received, or its remembered outcome. Thread-safe."""
 
     def __init__(self, area: Area, services: ReceiverServices) -> None:
-        self._area = area
+        super().__init__(area)
         self._services = services
-        self._measure()
         self.growth = threading.Lock()
         """Held while it grows, or is compared with a manifest."""
         self._lock = threading.Lock()
         self._state = PushState.RECEIVING
-        self._commits = CommitRunner(
+        self._commits: CommitRunner | None = CommitRunner(
             self._lock, self._admit_commit, self._commit, closing=services.closing, ended=self.touch
         )
+        """Until it has ended."""
         self._running: Commit | None = None
         self.dropped = False
         """Whether it was discarded."""
@@ -62,7 +59,7 @@ class IncomingTransfer:
         """Duration of the commit, once it has ended."""
         self.wire_size = 0
         """Bytes of its buckets on the network, since this process opened it."""
-        self.codecs = Counter[str]()
+        self.codecs: Counter[str] = Counter()
         """Number of those buckets by codec."""
         self.last_used = services.clock.monotonic()
         """When a client last used it, by the monotonic clock."""
@@ -72,76 +69,14 @@ class IncomingTransfer:
             area.close()
         elif area.absent is not None:
             self._state = PushState.COMMITTING
-        self._writer = AreaWriter(area)
-        self.extras = ExtrasInbox(area, services.extras, services.reserve, self._admit_extras)
-        """What comes beside DICOM."""
+        self._writer: AreaWriter | None = AreaWriter(area)
+        """Until it has ended."""
+        self._already_stored = (0, 0)
+        """Once it has ended."""
+        self._extras: ExtrasInbox | None = self._new_inbox()
+        """Until it has ended."""
         if self._state in FINISHED:
-            self._forget_instances()
-
-    def _measure(self) -> None:
-        manifest = self._area.manifest
-        self.count, self.size = len(manifest), manifest.size
-        """Number of instances; bytes."""
-        self.fingerprint = manifest.fingerprint()
-        """Of the manifest."""
-        self.first = manifest.instances[0].id if self.count else None
-        """Identifier of its first instance."""
-
-    # --- what it is
-
-    @property
-    def id(self) -> str:
-        """32 random hex digits, chosen here."""
-        return self._area.id
-
-    @property
-    def kind(self) -> str:
-        """``push`` or ``pull``."""
-        return str(self._area.meta["kind"])
-
-    @property
-    def token(self) -> str:
-        """Chosen by the client, which finds the transfer again by it."""
-        return str(self._area.meta["token"])
-
-    @property
-    def peer(self) -> str | None:
-        """What its sender calls it; of a pull, the peer."""
-        peer: str | None = self._area.meta["peer"]
-        return peer
-
-    @property
-    def sender_name(self) -> str | None:
-        """The name that its sender gives itself, if it is a push."""
-        # What earlier releases left on disk has none.
-        name: str | None = self._area.meta.get("sender_name")
-        return name
-
-    @property
-    def remote_address(self) -> str | None:
-        """From where its sender sends, as the creation of a push told."""
-        address: str | None = self._area.meta.get("remote_address")
-        return address
-
-    @property
-    def created(self) -> float:
-        """When it was announced, in seconds since the epoch."""
-        return float(self._area.meta["created"])
-
-    def take_meta(self) -> dict[str, Any]:
-        """What its opener wanted to be kept, once: from then on it is kept on disk only."""
-        meta: dict[str, Any] = self._area.meta.pop("meta")
-        return meta
-
-    @property
-    def manifest(self) -> Manifest:
-        """What is to be received; empty once it has been."""
-        return self._area.manifest
-
-    @property
-    def growing(self) -> bool:
-        """Whether further instances are still to be announced; it cannot be committed before."""
-        return bool(self._area.meta.get(GROWING))
+            self._forget()
 
     # --- progress
 
@@ -171,7 +106,8 @@ class IncomingTransfer:
     @property
     def already_stored(self) -> tuple[int, int]:
         """Number and bytes of the instances that need not be sent."""
-        return self._writer.stored_count
+        writer = self._writer
+        return self._already_stored if writer is None else writer.stored_count
 
     @property
     def in_memory(self) -> bool:
@@ -192,7 +128,8 @@ class IncomingTransfer:
     def missing(self) -> list[Range]:
         """The ranges that are still to be sent, in order; none once the commit has begun."""
         self.touch()
-        return self._writer.missing() if self._state is PushState.RECEIVING else []
+        writer = self._writer
+        return [] if writer is None or self._state is not PushState.RECEIVING else writer.missing()
 
     def touch(self) -> None:
         """Postpone its expiry: a client is still interested."""
@@ -203,7 +140,7 @@ class IncomingTransfer:
     def skip(self, indices: frozenset[int]) -> None:
         """Mark instances that Orthanc has already, before anything is written: they are not missing."""
         if indices:
-            self._writer.skip(indices)
+            self._open_writer().skip(indices)
 
     def grow(self, manifest: Manifest, stored: frozenset[int], *, growing: bool) -> None:
         """Expect also the instances that ``manifest`` has behind those of its own.
@@ -214,7 +151,7 @@ class IncomingTransfer:
         self.touch()
         self._require_receiving()
         self._area.grow(manifest, {GROWING: growing})
-        self._writer.grow()
+        self._open_writer().grow()
         self.skip(stored)
         self._measure()
         # Last: from now on it can be committed.
@@ -226,7 +163,16 @@ class IncomingTransfer:
         Raises ``Conflict`` unless it is receiving, ``NoSpace``; ``Busy`` while the server stops.
         """
         self.touch()
-        self._writer.write(ranges, data, self._require_receiving)
+        self._open_writer().write(ranges, data, self._require_receiving)
+
+    @property
+    def extras(self) -> ExtrasInbox:
+        """What comes beside DICOM."""
+        return self._extras or self._new_inbox()
+
+    def _new_inbox(self) -> ExtrasInbox:
+        services = self._services
+        return ExtrasInbox(self._area, services.extras, services.reserve, self._admit_extras)
 
     def _admit_extras(self) -> None:
         self.touch()
@@ -235,9 +181,19 @@ class IncomingTransfer:
     def _require_receiving(self) -> None:
         self._require_not_dropped()
         if self._state is not PushState.RECEIVING:
-            raise Conflict(f"transfer {self.id} is {self._state.value}, it takes no more bytes")
+            raise self._takes_no_more()
         if self._services.closing.requested:
             raise Busy("this server stops; the transfer goes on when it has started again")
+
+    def _open_writer(self) -> AreaWriter:
+        writer = self._writer
+        if writer is None:
+            self._require_not_dropped()
+            raise self._takes_no_more()
+        return writer
+
+    def _takes_no_more(self) -> Conflict:
+        return Conflict(f"transfer {self.id} is {self._state.value}, it takes no more bytes")
 
     def _require_not_dropped(self) -> None:
         if self.dropped:
@@ -255,16 +211,29 @@ class IncomingTransfer:
         server stops, then the commit goes on at the next start.
         """
         self.touch()
-        return self._commits.run(cancellation)
+        commits = self._commits
+        return self._remembered().result() if commits is None else commits.run(cancellation)
 
     def commit_in_background(self) -> None:
         """Begin a commit, unless one is running or the transfer has ended; returns at once."""
         self.touch()
-        self._commits.start(f"transfers-commit-{self.id[:8]}")
+        commits = self._commits
+        if commits is None:
+            self._remembered()
+        else:
+            commits.start(f"transfers-commit-{self.id[:8]}")
 
     def await_commit(self, seconds: float) -> None:
         """Wait until the commit that is running, if any, has ended; for so many seconds at most."""
-        self._commits.wait(seconds)
+        commits = self._commits
+        if commits is not None:
+            commits.wait(seconds)
+
+    def _remembered(self) -> Future[CommitSummary]:
+        with self._lock:
+            outcome = self._admit_commit()
+        assert outcome is not None
+        return outcome
 
     def _admit_commit(self) -> Future[CommitSummary] | None:
         self._require_not_dropped()
@@ -286,7 +255,7 @@ class IncomingTransfer:
         kind = Commit if self._area.absent is None else InterruptedCommit
         commit = self._running = kind(
             self._area,
-            self._writer,
+            self._open_writer(),
             self._services.store,
             resumable=bool(self._area.meta["resumable"]),
             threads=self._services.threads,
@@ -333,7 +302,7 @@ class IncomingTransfer:
             self._outcome = outcome
             self._become(outcome.state)
         self.extras.delete()
-        self._forget_instances()
+        self._forget()
         self._services.ended(self)
         # Last: it may be corrected from now on.
         self._services.undo_retries.release(self.id)
@@ -347,9 +316,10 @@ class IncomingTransfer:
             # Not once it is dropped, or it would be remembered for good.
             self._area.journal_correction(self._outcome.to_json(finished))
 
-    def _forget_instances(self) -> None:
-        # It is remembered for a while, with many others: what was to be received is not.
-        self._writer.forget_instances()
+    def _forget(self) -> None:
+        # It is remembered for a while, with thousands of others: only for its outcome.
+        self._already_stored = self.already_stored
+        self._writer = self._commits = self._extras = None
         self._area.forget_instances()
 
     # --- the end
@@ -372,5 +342,5 @@ class IncomingTransfer:
 
     def close(self, deadline: float) -> None:
         """Close the files; everything stays on disk. Waits for a commit until then, by the monotonic clock."""
-        self._commits.wait(deadline - time.monotonic())
+        self.await_commit(deadline - time.monotonic())
         self._area.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orthanc_transfers.core.model import Manifest
-from orthanc_transfers.receiver.incoming import GROWING
+from orthanc_transfers.receiver.announced import GROWING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,6 @@ class AreaWriter:
         self._have = RangeSet(area.history.have)
         self._stored: set[int] = set()
         self._stored_size = 0
-        self._final_stored_count: tuple[int, int] | None = None
         self._good: set[int] = set()
         self._wrong: set[int] = set()
         self._hasher = PrefixHasher(
@@ -94,7 +93,7 @@ class AreaWriter:
     def stored_count(self) -> tuple[int, int]:
         """Number and bytes of those."""
         with self._lock:
-            return self._final_stored_count or (len(self._stored), self._stored_size)
+            return len(self._stored), self._stored_size
 
     def flaw(self) -> str | None:
         """What keeps the area from being committed, naming an instance; ``None``: every byte is there."""
@@ -113,16 +112,6 @@ class AreaWriter:
             return [index for index in indices if index not in self._good and index not in self._stored]
 
     # --- changes
-
-    def forget_instances(self) -> None:
-        """Free everything that grows with the manifest, but keep ``stored_count``; nothing is written any more."""
-        with self._lock:
-            self._final_stored_count = len(self._stored), self._stored_size
-            self._manifest = Manifest(())
-            self._have = RangeSet()
-            for indices in (self._stored, self._good, self._wrong):
-                indices.clear()
-            self._hasher.clear()
 
     def skip(self, indices: frozenset[int]) -> None:
         """Mark instances as stored already, before any of their bytes is written. Raises ``NoSpace``."""

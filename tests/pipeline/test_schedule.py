@@ -184,7 +184,7 @@ def test_each_bucket_counts_once_when_the_rest_is_known_in_time(pair: PeerPair, 
     pair.link.let_go()
     assert finish(job) is StepOutcome.SUCCESS
     progress = job._attempt.progress
-    assert progress.completed == progress._scheduled()
+    assert progress.completed == progress._buckets()
     is_whole(pair, way)
 
 
