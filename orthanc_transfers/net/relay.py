@@ -74,7 +74,8 @@ class Relay:
             response = self._pool.urlopen(
                 method,
                 url,
-                body=bytes(body),
+                # As it is in memory: no copy.
+                body=memoryview(body),
                 headers=kept,
                 retries=False,
                 redirect=False,

@@ -1,4 +1,4 @@
-"""What three nodes cost against one: small pushes at once, and a bucket that has to be handed on.
+"""What three nodes cost against one: small pushes at once, one large push, and a bucket that has to be handed on.
 
 `python -m tests.bench.cluster_throughput`: the medians of three runs, both sides in each, all on this machine.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import requests
 
+from tests.bench.measurement import cpu_seconds
 from tests.support.cluster import OrthancCluster
 from tests.support.dicom_data import ct_study
 from tests.support.orthanc_client import resource
@@ -20,6 +21,8 @@ from tests.support.orthanc_server import OrthancServer
 from tests.support.raw_push import RawPush
 
 STUDIES, SLICES, SIZE = 24, 5, 128
+LARGE = 952
+"""Slices of 525 KB: 500 MB."""
 RUNS = 3
 BUCKETS = 200
 
@@ -52,6 +55,7 @@ def main() -> None:
                 f"{STUDIES} pushes of {SLICES}: one node {seconds['one']:.2f} s, three {seconds['three']:.2f} s"
             )
         print(f"throughput of three nodes, of one: {statistics.median(ratios):.2f}")
+        large(a, one, three)
         owned, handed = buckets(three)
         print(f"a bucket of 4 KB: {owned:.2f} ms at its owner, {handed:.2f} ms handed on")
 
@@ -63,6 +67,35 @@ def small_pushes(a: OrthancServer, peer: str, studies: list[str]) -> float:
     for job in jobs:
         assert a.wait_for_job(job)["State"] == "Success"
     return time.monotonic() - began
+
+
+def large(a: OrthancServer, one: OrthancCluster, three: OrthancCluster) -> None:
+    """Print what a large push by turns takes: of time, and of the nodes' processor time for each MB."""
+    a.clear()
+    (study,) = {answer["ParentStudy"] for answer in a.upload_all(ct_study(LARGE))}
+    resources = [resource("Study", study)]
+    megabytes = int(a.get(f"studies/{study}/statistics")["DiskSize"]) / 1e6
+    took: dict[str, list[float]] = {"one": [], "three": []}
+    spent: dict[str, list[float]] = {"one": [], "three": []}
+    for _ in range(RUNS):
+        for name, cluster in (("one", one), ("three", three)):
+            before = sum(cpu_seconds(node.pid) for node in cluster.nodes)
+            began = time.monotonic()
+            assert a.wait_for_job(a.send(resources, name)["ID"], timeout=600)["State"] == "Success"
+            took[name].append(time.monotonic() - began)
+            spent[name].append(
+                1000 * (sum(cpu_seconds(node.pid) for node in cluster.nodes) - before) / megabytes
+            )
+            cluster.clear()
+        print(
+            f"{megabytes:.0f} MB: one node {took['one'][-1]:.1f} s, {spent['one'][-1]:.1f} ms a MB;"
+            f" three {took['three'][-1]:.1f} s, {spent['three'][-1]:.1f} ms a MB"
+        )
+    ratio = statistics.median(b / a for a, b in zip(took["three"], took["one"], strict=True))
+    more = statistics.median(b - a for a, b in zip(spent["one"], spent["three"], strict=True))
+    print(
+        f"throughput of three nodes, of one: {ratio:.2f}; the nodes' processor time: {more:.2f} ms a MB more"
+    )
 
 
 def buckets(cluster: OrthancCluster) -> tuple[float, float]:

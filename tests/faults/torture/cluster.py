@@ -37,6 +37,9 @@ LENGTH = 45.0
 _KILLS, _LASTING = 6, 9
 """Rounds on the same cluster: first those in which nodes end, then those in which none does."""
 
+_WARM = 900
+"""Transfers of three nodes, after which each has all that it will ever need."""
+
 
 class ClusterRounds:
     """``tell`` gets a line of text for each round. ``kind``: ``all`` or ``restarts``."""
@@ -55,7 +58,7 @@ class ClusterRounds:
             shared = number // (_KILLS + _LASTING) % 2 == 0
             end = number - number % (_KILLS + _LASTING) + _KILLS + _LASTING
             with start_site(self._folder / f"from-{number}", shared=shared) as site:
-                leaks = LeakCheck(site.servers, self._tell)
+                leaks = LeakCheck(site.cluster.nodes, self._tell, _WARM)
                 while number < min(last, end) and time.monotonic() < until:
                     self._play(site, number, leaks, until)
                     number += 1

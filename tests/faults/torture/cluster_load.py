@@ -121,7 +121,7 @@ class Load:
             if server not in self._nodes:
                 raise
             # There may be a job or not. Who drives it meets the same of a node that is not there.
-            wanted.state = "not started"
+            wanted.state = "refused by a node that was away"
             self._over.wait(0.3)
 
     def _cancel(self, server: OrthancServer, wanted: Wanted) -> None:

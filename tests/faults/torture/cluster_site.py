@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,11 +117,13 @@ class Site:
         ]
 
     def _staged(self) -> list[str]:
-        return [
-            str(path)
-            for folder in (self.cluster.folder, self.a.folder, self.b.folder)
-            for path in folder.rglob("area")
-        ]
+        found = []
+        for server in (self.cluster, self.a, self.b):
+            # Folders go while this looks at them, which os.walk passes over.
+            for path, folders, files in os.walk(server.folder):
+                folders[:] = [name for name in folders if len(name) > 2]  # none of Orthanc's storage
+                found += [str(Path(path, name)) for name in files if name == "area"]
+        return found
 
     def _files_are_right(self, stored: dict[str, str]) -> None:
         """Orthanc reads each file and compares it with its MD5."""

@@ -46,11 +46,17 @@ class Vitals:
 
 
 class LeakCheck:
-    """Compares what processes have with what they had when they were warm. ``tell`` gets each comparison."""
+    """Compares what processes have with what they had when they were warm. ``tell`` gets each comparison.
 
-    def __init__(self, servers: Sequence[OrthancServer], tell: Callable[[str], None]) -> None:
+    ``warm_after``: so many transfers of all of them.
+    """
+
+    def __init__(
+        self, servers: Sequence[OrthancServer], tell: Callable[[str], None], warm_after: int = WARM
+    ) -> None:
         self._servers = servers
         self._tell = tell
+        self._warm_after = warm_after
         self._warm: dict[str, Vitals] = {}
         self._recent = {server.name: deque[Vitals](maxlen=LOOKS) for server in servers}
         self._transfers = 0
@@ -70,7 +76,7 @@ class LeakCheck:
         self._transfers += transfers
         for server in self._servers:
             self._recent[server.name].append(_vitals(server))
-        if self._transfers >= WARM and not self._warm:
+        if self._transfers >= self._warm_after and not self._warm:
             self._warm = {name: _least(looks) for name, looks in self._recent.items()}
 
     def compare(self) -> None:
@@ -80,7 +86,9 @@ class LeakCheck:
         if not count:
             return
         if not warm:
-            self.compared.append(f"memory: not looked at, fewer than {WARM} transfers without a restart")
+            self.compared.append(
+                f"memory: not looked at, fewer than {self._warm_after} transfers without a restart"
+            )
             return
         for server in self._servers:
             before = warm[server.name]
@@ -92,7 +100,7 @@ class LeakCheck:
             with contextlib.suppress(TimeoutError):
                 wait_until(settled, "", timeout=30)
             now = _least([*self._recent[server.name], _vitals(server)])
-            told = f"{server.name}: after {WARM} transfers {before}; after {count} {now}"
+            told = f"{server.name}: after {self._warm_after} transfers {before}; after {count} {now}"
             self.compared.append(told)
             self._tell(told)
             if not settled() or now.memory > before.memory + MORE_MEMORY:
