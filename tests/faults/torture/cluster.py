@@ -31,11 +31,14 @@ from tests.faults.torture.round import Round, Violation
 from tests.faults.torture.world import Tally
 from tests.support.orthanc_client import OrthancError
 
-LENGTH = 45.0
+LENGTH = 60.0
 """Seconds of a round, but for its end."""
 
 _KILLS, _LASTING = 6, 9
 """Rounds on the same cluster: first those in which nodes end, then those in which none does."""
+
+_RESTARTS = 4
+"""Rounds on the same cluster where there are nothing but restarts."""
 
 _WARM = 900
 """Transfers of three nodes, after which each has all that it will ever need."""
@@ -55,8 +58,9 @@ class ClusterRounds:
         """The rounds from ``first`` on, before ``last`` and ``until`` (monotonic). Raises ``Violation``."""
         number = first
         while number < last and time.monotonic() < until:
-            shared = number // (_KILLS + _LASTING) % 2 == 0
-            end = number - number % (_KILLS + _LASTING) + _KILLS + _LASTING
+            each = _RESTARTS if self._kind == "restarts" else _KILLS + _LASTING
+            shared = number // each % 2 == 0
+            end = number - number % each + each
             with start_site(self._folder / f"from-{number}", shared=shared) as site:
                 leaks = LeakCheck(site.cluster.nodes, self._tell, _WARM)
                 while number < min(last, end) and time.monotonic() < until:
