@@ -9,11 +9,16 @@ from contextlib import suppress
 from orthanc_transfers.core.errors import Conflict
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.states import FINISHED
 
 log = logging.getLogger(__name__)
 
 PAUSED_PULL = 7 * 86400.0
 """Seconds that an unfinished pull is kept: its job may be paused, over the weekend say."""
+
+REMEMBERED = 10_000
+"""Outcomes that are remembered, some 5 KB each. A sender that asks for an older one begins anew, and finds all of it
+stored."""
 
 
 def drop_idle(transfers: Iterable[IncomingTransfer], timeout: float, now: float) -> None:
@@ -27,6 +32,15 @@ def drop_idle(transfers: Iterable[IncomingTransfer], timeout: float, now: float)
             log.info("transfer %s expired: it was idle for %d s", transfer.id, idle)
             with suppress(Conflict):
                 transfer.discard()
+
+
+def drop_oldest_outcomes(transfers: Iterable[IncomingTransfer]) -> None:
+    """Forget the outcomes that were asked for least lately, beyond ``REMEMBERED``."""
+    ended = [transfer for transfer in transfers if transfer.state in FINISHED]
+    if len(ended) > REMEMBERED:
+        ended.sort(key=lambda transfer: transfer.last_used)
+        for transfer in ended[:-REMEMBERED]:
+            transfer.discard()
 
 
 def drop_lost_pulls(transfers: Iterable[IncomingTransfer], tokens: Collection[str]) -> None:

@@ -17,7 +17,7 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
-from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls
+from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls, drop_oldest_outcomes
 from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
@@ -364,8 +364,9 @@ class Registry:
                 log.warning("the interrupted commit of transfer %s did not succeed: %s", transfer.id, error)
 
     def expire(self) -> None:
-        """Drop idle transfers; never one that is being committed."""
+        """Drop idle transfers, never one that is being committed; and the oldest outcomes, if they are many."""
         drop_idle(self.all(), self._settings.push_idle_timeout, self._clock.monotonic())
+        drop_oldest_outcomes(self.all())
 
     def close(self) -> None:
         """Stop commits between two instances; all stays on disk. Waits a second or so for them at most."""

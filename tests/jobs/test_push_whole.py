@@ -144,6 +144,24 @@ def test_a_receiver_that_was_restarted_meanwhile_remembers_the_outcome(pair: Pee
     assert job.content()["Report"] == {"Stored": 4, "AlreadyStored": 0, "FilteredOut": 0}
 
 
+def test_a_receiver_that_has_forgotten_the_outcome_finds_all_of_it_there(pair: PeerPair) -> None:
+    left = [1]
+
+    def forget(request: str, response: PeerResponse) -> PeerResponse:
+        if request == WHOLE and left[0]:
+            left[0] -= 1
+            for transfer in pair.there.registry.all():
+                transfer.discard()
+            raise PeerUnreachable("the connection was reset", "there")
+        return response
+
+    pair.link.after = forget
+    job = pair.push()
+    assert finish(job) is StepOutcome.SUCCESS
+    assert job.content()["Report"] == {"Stored": 0, "AlreadyStored": 4, "FilteredOut": 0}
+    assert pair.there.store.files == pair.here.store.files
+
+
 def test_damaged_bytes_are_sent_again(pair: PeerPair) -> None:
     left = [1]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from orthanc_transfers.core.errors import (
     UnknownTransaction,
 )
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.receiver import expiry
 from orthanc_transfers.runtime.cancellation import Cancellation
 from tests.receiver.memory_receiver import (
     PATIENCE,
@@ -163,3 +165,21 @@ def test_a_remembered_outcome_expires_too(receiver: Receiver) -> None:
     receiver.clock.seconds += receiver.settings.push_idle_timeout + 1
     receiver.registry.expire()
     assert receiver.leftovers() == set()
+
+
+def test_so_many_outcomes_are_remembered_and_no_more(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "REMEMBERED", 2)
+    pulls = []
+    for _ in range(4):
+        receiver.clock.seconds += 1
+        pulls.append(receiver.pull(FILES, token=secrets.token_hex(16)))
+    for pull in pulls[:3]:
+        receiver.clock.seconds += 1
+        fill(pull, FILES)
+        pull.commit()
+    receiver.registry.expire()
+    # What is being received is none.
+    assert [pull.dropped for pull in pulls] == [True, False, False, False]
+    assert pulls[1].commit().stored + pulls[1].commit().already_stored == len(FILES)

@@ -18,7 +18,7 @@ import requests
 
 from tests.faults.torture.cluster import ClusterRounds
 from tests.faults.torture.dead_peer import DeadPeer
-from tests.faults.torture.leak_check import LeakCheck
+from tests.faults.torture.leak_check import JOBS, LeakCheck
 from tests.faults.torture.plain import Plain
 from tests.faults.torture.poison import Poison
 from tests.faults.torture.recycling import Recycling
@@ -29,6 +29,7 @@ from tests.faults.torture.small_disk import SmallDiskRound
 from tests.faults.torture.small_studies import SmallStudies
 from tests.faults.torture.world import Tally, World, start_world
 from tests.support.orthanc_client import OrthancError
+from tests.support.orthanc_server import OrthancServer
 
 EACH = 3
 """Of so many rounds, the last is one of its own kind."""
@@ -62,7 +63,7 @@ class Torture:
 
     def run(self, first: int, last: int, until: float) -> None:
         """The rounds from ``first`` on, before ``last`` and ``until`` (monotonic). Raises ``Violation``."""
-        with start_world(self._folder / "lasting", self._tally) as lasting:
+        with start_world(self._folder / "lasting", self._tally, _remember_few_jobs) as lasting:
             self._leaks = LeakCheck(lasting.servers, self._tell)
             number = first
             while number < last and time.monotonic() < until:
@@ -152,6 +153,11 @@ class Torture:
         world.staging_empties()
         if self._leaks:
             self._leaks.compare()
+
+
+def _remember_few_jobs(a: OrthancServer, b: OrthancServer) -> None:
+    for server in (a, b):
+        server.configuration["JobsHistorySize"] = JOBS
 
 
 def _counted(counter: Counter[str]) -> str:
