@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from orthanc_transfers.runtime.files import sync
+from tests.faults.beside_dicom import TAKEN, Beside
 from tests.faults.failpoints import Failpoint, FaultPoint, Mode
 from tests.faults.rig import Rig, Transfer, staging, start_rig
 from tests.support import process
@@ -92,7 +93,7 @@ def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFa
             stack.callback(server.kill)
             return server
 
-        yield Machines(stack.enter_context(start_rig(make, folder)), disks)
+        yield Machines(stack.enter_context(start_rig(make, folder, AcceptMetadata=TAKEN)), disks)
 
 
 CUTS = [
@@ -195,6 +196,56 @@ def test_what_one_request_brought_and_was_reported_is_there_after_a_power_failur
     assert report["State"] == "committed"
     expected = ("whole" if mode == "push" else "lookup", "capabilities")
     assert all(seen.uri.endswith(expected) for seen in transfer.proxy.requests)
+
+
+EXTRAS_CUTS = [
+    FaultPoint("push", "receiver", "the list is staged", "ExtrasFolder.take after"),
+    FaultPoint("push", "receiver", "planned, none applied", "ExtrasFolder.keep_before after"),
+    FaultPoint("push", "receiver", "half is applied", "OrthancExtras.put after", 2),
+]
+
+
+@pytest.mark.parametrize("reached", ["nothing", "journal"])
+@pytest.mark.parametrize("cut", EXTRAS_CUTS, ids=str)
+def test_labels_metadata_and_attachments_are_all_there_after_a_power_failure(
+    machines: Machines, cut: FaultPoint, reached: Reached
+) -> None:
+    transfer = machines.transfer(cut.mode, size=SMALL)
+    beside = Beside(transfer)
+    machines.sync()
+    failpoint = Failpoint(transfer.target, cut.failpoint, f"stop {cut.nth}")
+    transfer.start_saved(machines.sync)
+    failpoint.wait_stopped()
+    machines.reach(transfer.target, reached)
+    machines.fail_power(transfer.target)
+    transfer.succeed()
+    transfer.is_whole()
+    beside.is_there()
+
+
+@pytest.mark.parametrize("reached", ["nothing", "journal"])
+def test_what_is_being_taken_back_of_them_is_as_it_was_or_all_there_after_a_power_failure(
+    machines: Machines, reached: Reached
+) -> None:
+    transfer = machines.rig.transfer("pull", slices=SMALL_SLICES, size=SMALL)
+    beside = Beside(transfer)
+    machines.sync()
+    taken_back = Failpoint(transfer.target, "OrthancStore.remove before", "stop 1")
+    with Failpoint(transfer.target, "OrthancExtras.put after", "wait") as applied:
+        job = transfer.start_saved(machines.sync)
+        applied.wait_reached()
+        machines.rig.a.post(f"jobs/{job}/cancel")
+        assert machines.rig.a.wait_for_job(job)["State"] == "Failure"
+    taken_back.wait_stopped()
+    machines.reach(transfer.target, reached)
+    machines.fail_power(transfer.target)
+    # It goes on if Orthanc had it in its database as it was before it was canceled.
+    transfer.target.wait_for_job(job)
+    transfer.leaves_nothing_behind()
+    if transfer.is_whole_or_not_there():
+        beside.is_there()
+    else:
+        beside.is_as_before()
 
 
 def test_an_import_of_version_1_whose_bytes_were_lost_fails_and_leaves_nothing(machines: Machines) -> None:
