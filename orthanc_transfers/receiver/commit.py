@@ -29,7 +29,7 @@ from orthanc_transfers.receiver.ownership import Fenced, Ownership
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
 from orthanc_transfers.receiver.undo_retries import UndoRetries
-from orthanc_transfers.receiver.unfinished_undo import told
+from orthanc_transfers.receiver.unfinished_undo import NO_EXTRAS, ExtrasLeft, told
 from orthanc_transfers.receiver.verdicts import CHANGED_HERE, VERDICT_TEXTS, Judge, Verdict
 from orthanc_transfers.receiver.writer import AreaWriter
 from orthanc_transfers.runtime import threads
@@ -102,6 +102,7 @@ class Commit:
         self._fenced = False
         self._blindly = False
         """Whether an undo cannot know what was imported."""
+        self._extras_left = NO_EXTRAS
         self.undo_known = True
         """Whether the disk knows what an undo had to leave, so that the outcome may be journalled."""
 
@@ -246,7 +247,7 @@ class Commit:
         if self._recycling is not None:
             self._recycling.require_kept(self._manifest, importer, cancellation)
         self._record_changes(importer, cancellation)
-        if self._extras.apply(self._manifest, cancellation):
+        if self._extras.apply(self._manifest, cancellation, self._undo_retries.keep_extras):
             self._store.sync()
         summary = summarize(self._area.id, self._manifest, importer.verdicts, importer.reasons)
         return summary.with_extras(self._extras.counts, self._extras.warnings)
@@ -337,7 +338,7 @@ class Commit:
 
     def _take_all_back(self, error: str | None) -> int:
         """Take back all that this commit did. Returns of how many instances that has to be tried again."""
-        self._extras.undo()
+        self._put_extras_back(error)
         if self._importer is None:
             return 0
         left = self._importer.undo(self._closing, blindly=self._blindly)
@@ -352,10 +353,18 @@ class Commit:
         with contextlib.suppress(TransferError):
             # Should a later transfer count on it: what this server made of it.
             self._record_changes(self._importer, self._closing)
-        count, self.undo_known = self._undo_retries.leave(
+        count, known = self._undo_retries.leave(
             self._area.id, self._claim, left, error, self._log.deaths_deleting
         )
+        self.undo_known = self.undo_known and known
         return count
+
+    def _put_extras_back(self, error: str | None) -> None:
+        left = self._extras_left = ExtrasLeft(*self._extras.undo())
+        if left.left:
+            self.undo_known = self._undo_retries.leave_extras(
+                self._area.id, len(self._manifest), error, left, self._extras.leave
+            )
 
     def _refusal(self, error: Exception) -> ImportRefused:
         # An error while everything is being closed is no outcome.
@@ -367,4 +376,4 @@ class Commit:
         left = self._take_all_back(text)
         if not isinstance(error, TransferError):
             log.error("the commit of transfer %s failed", self._area.id, exc_info=error)
-        return ImportRefused(told(text, left, len(self._manifest)))
+        return ImportRefused(told(text, left, len(self._manifest), extras=self._extras_left))

@@ -11,31 +11,25 @@ nothing that was changed since. Orthanc's index is fsynced with the rest of the 
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import logging
-import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.errors import Conflict, HostError, ImportRefused, TransferError
 from orthanc_transfers.core.extras import MAX_VALUE, Accepted, Extra, Kind
 from orthanc_transfers.core.model import Level, Manifest
-from orthanc_transfers.interfaces import ExtrasStore, Held
+from orthanc_transfers.interfaces import ExtrasStore
 from orthanc_transfers.receiver.extras_folder import ExtrasFolder
+from orthanc_transfers.receiver.extras_undo import Step, count, one_at_a_time, put_back, retried, same
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
 
-# Times that a value is read and written anew because another client wrote it meanwhile.
-_ATTEMPTS = 5
 _MAX_WARNINGS = 20
-
-# One commit at a time: what one finds there must not be what another will undo. (Each takes milliseconds an item.)
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +58,8 @@ class ExtrasCommit:
         self.counts: Counter[str] = Counter()
         """How many of each kind are there now; of how many another value stayed; how many were not taken."""
         self.warnings: list[str] = []
+        self._same: list[Extra] = []
+        """What was there already, as it is to be."""
 
     def verify(self) -> None:
         """Raise ``ImportRefused`` unless all attachments that were sent are as they were announced."""
@@ -101,46 +97,70 @@ class ExtrasCommit:
         message = None if self._folder is None else self._folder.message()
         return message is not None and message.overwrite
 
-    def apply(self, manifest: Manifest, cancellation: Cancellation) -> bool:
+    def apply(
+        self,
+        manifest: Manifest,
+        cancellation: Cancellation,
+        relied: Callable[[Collection[Extra]], None] = lambda _: None,
+    ) -> bool:
         """Apply all; goes on with what an earlier process began. Returns whether anything was changed.
 
-        ``manifest``: what the transfer brought; what belongs to other instances is not touched. Raises
-        ``TransferError``, ``Canceled``.
+        ``manifest``: what the transfer brought; what belongs to other instances is not touched. ``relied`` is called
+        with what was there already, as it is to be. Raises ``TransferError``, ``Canceled``.
         """
         folder, policy = self._folder, self._policy
         if folder is None or policy is None or folder.message() is None:
             return False
-        self.counts, self.warnings = Counter(), []
-        with _lock:
+        self.counts, self.warnings, self._same = Counter(), [], []
+        with one_at_a_time:
             planned = folder.before()
             if planned is None:
                 steps = self._plan(folder, policy, manifest, cancellation)
-                planned = {"Steps": steps, "Counts": self.counts, "Warnings": self.warnings}
+                planned = {
+                    "Steps": steps,
+                    "Same": [one.to_json() for one in self._same],
+                    "Counts": self.counts,
+                    "Warnings": self.warnings,
+                }
                 folder.keep_before(planned)
             else:
                 self.counts, self.warnings = Counter(planned["Counts"]), planned["Warnings"]
             for step in planned["Steps"]:
                 cancellation.check()
-                self._apply_one(folder, policy.store, _Step.parse(step))
+                self._apply_one(folder, policy.store, Step.parse(step))
+            # An earlier version kept no such list.
+            relied([Extra.parse(one) for one in planned.get("Same", ())])
         if self.warnings:
             log.warning("not all labels, metadata and attachments were taken: %s", "; ".join(self.warnings))
         self.counts = +self.counts
         return bool(planned["Steps"])
 
-    def undo(self) -> None:
-        """Put back what was there before. Never raises: what cannot be put back is in the log."""
+    def undo(self) -> tuple[int, int]:
+        """Put back what was there before. Returns of how many items that was refused, and of how many it had to be.
+
+        Never raises. What was refused is named in the log, and still in the plan: see ``leave``.
+        """
         folder, policy = self._folder, self._policy
         if folder is None or policy is None:
-            return
+            return 0, 0
+        total = 0
         try:
-            with _lock:
-                planned = folder.before()
-                if planned is not None:
-                    for step in reversed(planned["Steps"]):
-                        _undo_one(folder, policy.store, _Step.parse(step))
-                    folder.forget_before()
+            total = count(folder)
+            refused = put_back(folder, policy.store)
         except (TransferError, OSError, ValueError, KeyError) as error:
             log.error("labels, metadata or attachments of a transfer could not all be taken back: %s", error)
+            return total, total
+        if refused:
+            log.error(
+                "%d labels, metadata or attachments of a transfer could not be taken back: %s",
+                *(len(refused), "; ".join(refused[:_MAX_WARNINGS])),
+            )
+        return len(refused), total
+
+    def leave(self, directory: Path) -> None:
+        """Hand the plan of what is still to be put back over to another folder. Raises ``TransferError``."""
+        if self._folder is not None:
+            self._folder.hand_over(directory)
 
     # --- the steps
 
@@ -165,17 +185,18 @@ class ExtrasCommit:
                 self._skip(f"{extra.shown}: no instance of it is here by this transfer")
                 continue
             held = policy.store.held(extra)
-            if held is not None and not message.overwrite and not _same(extra, held):
+            if held is not None and not message.overwrite and not same(extra, held):
                 # Where a series came from first is no value of its users.
                 self.counts["ExtrasKept"] += sent.kind is not Kind.ORIGIN
                 continue
             if sent.kind is not Kind.ORIGIN:
                 self.counts[extra.kind.value] += 1
-            if held is not None and _same(extra, held):
+            if held is not None and same(extra, held):
+                self._same.append(extra)
                 continue
             if held is not None and extra.kind is Kind.ATTACHMENT:
                 folder.keep_before_attachment(index, held.data)
-            steps.append(_Step(index, extra, held).to_json())
+            steps.append(Step(index, extra, held).to_json())
         return steps
 
     def _resolved(self, policy: ExtrasPolicy, sent: Extra, sender: str) -> Extra | None:
@@ -196,85 +217,23 @@ class ExtrasCommit:
         if len(self.warnings) < _MAX_WARNINGS:
             self.warnings.append(why)
 
-    def _apply_one(self, folder: ExtrasFolder, store: ExtrasStore, step: _Step) -> None:
+    def _apply_one(self, folder: ExtrasFolder, store: ExtrasStore, step: Step) -> None:
         extra = step.extra
         data = folder.read(step.index) if extra.kind is Kind.ATTACHMENT else extra.value.encode()
 
         def attempt() -> None:
             held = store.held(extra)
-            if held is None or not _same(extra, held):
+            if held is None or not same(extra, held):
                 if not step.stands(held):
                     raise Conflict("another client changed it")  # since it was looked at: that is kept
                 store.put(extra, data, held)
 
         try:
-            _retried(attempt)
+            retried(attempt)
         except Conflict as error:
             self._skip(f"{extra.shown}: {error}")
         except HostError as error:
             raise ImportRefused(f"{extra.shown} cannot be stored: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One item to be applied, and what was there before."""
-
-    index: int
-    extra: Extra
-    before: Held | None
-
-    def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {"Index": self.index, "Item": self.extra.to_json()}
-        if self.before is not None:
-            data = b"" if self.extra.kind is Kind.ATTACHMENT else self.before.data
-            value["Before"] = {"MD5": self.before.md5, "Data": base64.b64encode(data).decode()}
-        return value
-
-    @classmethod
-    def parse(cls, value: Any) -> _Step:
-        held = value.get("Before")
-        before = None if held is None else Held(held["MD5"], base64.b64decode(held["Data"]))
-        return cls(value["Index"], Extra.parse(value["Item"]), before)
-
-    def stands(self, held: Held | None) -> bool:
-        """Whether what was there before still is."""
-        return (held is None) == (self.before is None) and (
-            held is None or self.before is None or held.md5 == self.before.md5
-        )
-
-
-def _undo_one(folder: ExtrasFolder, store: ExtrasStore, step: _Step) -> None:
-    extra = step.extra
-
-    def attempt() -> None:
-        held = store.held(extra)
-        if held is None or not _same(extra, held):
-            return  # not applied, gone with its resource, or changed since
-        if step.before is None:
-            store.remove(extra, held)
-        else:
-            attachment = extra.kind is Kind.ATTACHMENT
-            store.put(extra, folder.before_attachment(step.index) if attachment else step.before.data, held)
-
-    _retried(attempt)
-
-
-def _retried(attempt: Callable[[], None]) -> None:
-    """Another client may write the same value at the same moment: its revision is read anew then."""
-    for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(Conflict):
-            attempt()
-            return
-    attempt()
-
-
-def _same(extra: Extra, held: Held) -> bool:
-    match extra.kind:
-        case Kind.LABEL:
-            return True
-        case Kind.ATTACHMENT:
-            return held.md5 == extra.md5
-    return held.data == extra.value.encode()
 
 
 def _origin(sent: Extra, sender: str, number: int) -> Extra:

@@ -153,6 +153,16 @@ class ExtrasFolder:
                 path.unlink()
             files.sync(self._directory)
 
+    def hand_over(self, directory: Path) -> None:
+        """Move what ``keep_before`` wrote, and the attachments, to another folder. Survives a power failure."""
+        with disk_errors():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The plan last: without it the others mean nothing.
+            for path in [*self._directory.glob("before-*"), self._directory / _BEFORE]:
+                os.replace(path, directory / path.name)
+            for folder in (directory, directory.parent, self._directory):
+                files.sync(folder)
+
     def delete(self) -> None:
         """All files."""
         self._list = None

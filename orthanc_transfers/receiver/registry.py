@@ -99,6 +99,7 @@ class Registry:
             self._closing,
             self.ownership.leftovers,
             self._correct,
+            None if self._extras is None else self._extras.store,
         )
         fatal = FatalInstances(home / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(

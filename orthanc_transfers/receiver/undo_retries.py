@@ -20,13 +20,14 @@ from typing import Any
 
 from orthanc_transfers.core.backoff import Backoff
 from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.extras import Extra
 from orthanc_transfers.core.model import Manifest, PushState
-from orthanc_transfers.interfaces import InstanceStore
+from orthanc_transfers.interfaces import ExtrasStore, InstanceStore
 from orthanc_transfers.receiver.import_log import MAX_DEATHS, ImportLog
 from orthanc_transfers.receiver.leftovers import Fate, Leftovers
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
-from orthanc_transfers.receiver.unfinished_undo import GIVEN_UP, Leftover, Settled, UnfinishedUndo
+from orthanc_transfers.receiver.unfinished_undo import GIVEN_UP, ExtrasLeft, Leftover, Settled, UnfinishedUndo
 from orthanc_transfers.receiver.verdicts import VERDICT_TEXTS, Verdict
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -45,7 +46,7 @@ class UndoRetries:
     """The unfinished undos of this server, in a folder. Thread-safe. Reads what an earlier process left.
 
     ``closing``: the server stops. ``leftovers``: what the cluster knows of them. ``corrected`` is called with each
-    commit report that says something else now.
+    commit report that says something else now. ``extras``: where labels, metadata and attachments are.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class UndoRetries:
         closing: Cancellation,
         leftovers: Leftovers,
         corrected: Callable[[dict[str, Any]], None] = lambda report: None,
+        extras: ExtrasStore | None = None,
     ) -> None:
         self._corrected = corrected
+        self._extras = extras
         self._directory = directory
         self._store = store
         self._reports = reports
@@ -146,15 +149,49 @@ class UndoRetries:
         except TransferError:
             return None
 
+    def leave_extras(
+        self,
+        transfer: str,
+        total: int,
+        error: str | None,
+        left: ExtrasLeft,
+        hand_over: Callable[[Path], None],
+    ) -> bool:
+        """Take over labels, metadata and attachments that a commit could not put back.
+
+        ``hand_over`` moves their plan into a folder. Returns whether the disk knows of them.
+        """
+        with self._lock:
+            undo = self._held_undo(transfer, total, error)
+        durable = undo.extend_extras(error, left)
+        try:
+            hand_over(undo.beside.next_folder)
+        except (TransferError, OSError) as trouble:
+            log.error("what is to be put back of transfer %s stays in its folder: %s", transfer, trouble)
+            return False
+        return durable
+
+    def keep_extras(self, items: Collection[Extra]) -> None:
+        """Leave alone what another transfer is about to succeed with. To be called while no items are put back."""
+        for undo in self._all if items else ():
+            if undo.extras.left:
+                with contextlib.suppress(TransferError, OSError, ValueError, KeyError):
+                    undo.beside.leave_alone(items)
+
+    def _held_undo(self, transfer: str, total: int, error: str | None) -> UnfinishedUndo:
+        """That of a transfer, not to be tried before ``release``. Called with the lock held."""
+        self._held.add(transfer)
+        undo = self._undos.get(transfer)
+        if undo is None:
+            undo = self._undos[transfer] = UnfinishedUndo(
+                self._directory / transfer, total=total, error=error, left=[]
+            )
+        self._attempts = max(self._attempts, 1)
+        return undo
+
     def _take(self, transfer: str, total: int, error: str | None, left: Collection[Leftover]) -> bool:
         with self._lock:
-            self._held.add(transfer)
-            undo = self._undos.get(transfer)
-            if undo is None:
-                undo = self._undos[transfer] = UnfinishedUndo(
-                    self._directory / transfer, total=total, error=error, left=[]
-                )
-            self._attempts = max(self._attempts, 1)
+            undo = self._held_undo(transfer, total, error)
         durable = undo.extend(error, left)
         log.error(
             "%d instances of transfer %s, which is undone, could not be deleted: that is tried again until it"
@@ -206,15 +243,17 @@ class UndoRetries:
     def _try(self, undo: UnfinishedUndo) -> None:
         if not undo.durable:
             undo.save()
+        put_back, refused = self._put_back(undo)
         settled, trouble = self._delete(undo)
+        trouble = trouble or refused
         try:
-            if settled:
+            if settled or put_back:
                 self._store.sync()
         except TransferError as error:
             trouble = str(error)  # or a power failure would bring them back, and nothing would know of them
         else:
             undo.settle(settled)
-        if settled:
+        if settled or put_back:
             with self._lock:
                 self._attempts = 1
         if trouble is not None:
@@ -222,13 +261,26 @@ class UndoRetries:
             log.log(level, "the undo of transfer %s is not finished yet: %s", undo.id, trouble)
         self._report(undo)
         with self._lock:
-            over = not undo.left and undo.id not in self._held
+            over = undo.over and undo.id not in self._held
             if over:
                 del self._undos[undo.id]
         if over and not self._closing.requested:
             self._leftovers.forget(undo.id)
             undo.delete()
             log.warning("the undo of transfer %s is finished now: %s", undo.id, undo.text or "all is deleted")
+
+    def _put_back(self, undo: UnfinishedUndo) -> tuple[bool, str | None]:
+        """Put labels, metadata and attachments back. Returns whether any was settled, and why others were refused."""
+        before = undo.extras.left
+        if not before or self._extras is None:
+            return False, None
+        refused: str | None = None
+        try:
+            refused = next(iter(undo.beside.put_back(self._extras)), None)
+            undo.count_extras()
+        except (TransferError, OSError, ValueError, KeyError) as error:
+            refused = str(error)
+        return undo.extras.left < before, refused
 
     def _delete(self, undo: UnfinishedUndo) -> tuple[dict[str, Settled], str | None]:
         """Delete what is left, until something cannot be. Returns what is settled now, and why not all."""
@@ -292,7 +344,8 @@ class UndoRetries:
     def _report(self, undo: UnfinishedUndo) -> None:
         """Let the commit report say how it stands."""
         settled, text = undo.settled, undo.text
-        report = self._reports.read(undo.id) if settled and text is not None else None
+        told = text is not None and (settled or undo.extras.total)
+        report = self._reports.read(undo.id) if told else None
         if report is None or report.get("State") != PushState.FAILED.value:
             return
         before = json.dumps(report)

@@ -2,8 +2,9 @@
 
 undos/<transfer>/undo        JSON, replaced whenever something of it is settled
 undos/<transfer>/importing   what is being deleted at this moment (``import_log.py``)
+undos/<transfer>/beside-N    labels, metadata and attachments that are still to be put back (``extras_undo.py``)
 
-When all is settled, both are deleted. Who tries again is in ``undo_retries.py``.
+When all is settled, all of it is deleted. Who tries again is in ``undo_retries.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orthanc_transfers.core.model import Manifest
+from orthanc_transfers.receiver.extras_undo import UnfinishedExtras
 from orthanc_transfers.receiver.verdicts import VERDICT_TEXTS, Verdict
 from orthanc_transfers.runtime import files
 
@@ -30,8 +32,17 @@ GIVEN_UP = "Orthanc ended twice while it was being deleted again: it is not trie
 _FILE = "undo"
 
 
+class ExtrasLeft(NamedTuple):
+    """Labels, metadata and attachments that are not yet as they were before."""
+
+    left: int = 0
+    total: int = 0
+
+
+NO_EXTRAS = ExtrasLeft()
+
 _STATE = re.compile(
-    r"[0-9]+ of [0-9]+ instances (?:is|are) still here, on the receiving server,"
+    r"[0-9]+ of [0-9]+ (?:instances|labels, metadata and attachments) (?:is|are) still here, on the receiving server,"
     r" (?:and the undo goes on|for Orthanc ended while deleting: delete by hand)"
 )
 
@@ -42,12 +53,18 @@ def retold(error: str, now: str) -> str:
     return _STATE.sub(state[0] if state else NOTHING_KEPT, error, count=1)
 
 
-def told(error: str, left: int, total: int, *, given_up: bool = False) -> str:
-    """The sentence of a commit that failed, while ``left`` of ``total`` instances that it imported are still here."""
+def told(error: str, left: int, total: int, *, given_up: bool = False, extras: ExtrasLeft = NO_EXTRAS) -> str:
+    """The sentence of a commit that failed, while ``left`` of ``total`` instances that it imported are still here.
+
+    Of ``extras`` it tells once the instances are deleted.
+    """
+    what = "instances"
+    if not left:
+        left, total, given_up, what = *extras, False, "labels, metadata and attachments"
     if not left:
         return error
     state = (
-        f"{left} of {total} instances {'is' if left == 1 else 'are'} still here, on the receiving server, "
+        f"{left} of {total} {what} {'is' if left == 1 else 'are'} still here, on the receiving server, "
         + ("for Orthanc ended while deleting: delete by hand" if given_up else "and the undo goes on")
     )
     return error.replace(NOTHING_KEPT, state, 1) if NOTHING_KEPT in error else f"{error}; {state}"
@@ -87,6 +104,7 @@ class UnfinishedUndo:
         error: str | None,
         left: Iterable[Leftover],
         settled: Mapping[str, Settled] | None = None,
+        extras: ExtrasLeft = NO_EXTRAS,
     ) -> None:
         self.directory = directory
         self.id = directory.name
@@ -95,6 +113,8 @@ class UnfinishedUndo:
         self._lock = threading.Lock()
         self._left = {one.id: one for one in left}
         self._settled = dict(settled or {})
+        self._extras = extras
+        self.beside = UnfinishedExtras(directory)
         self.durable = False
         """Whether the disk has it as it is here."""
 
@@ -108,6 +128,7 @@ class UnfinishedUndo:
             error=content["Error"],
             left=[Leftover(*one) for one in content["Left"]],
             settled={key: Settled(*value) for key, value in content["Settled"].items()},
+            extras=ExtrasLeft(*content.get("Extras", ())),
         )
         undo.durable = True
         return undo
@@ -131,7 +152,19 @@ class UnfinishedUndo:
                 return None
             stuck = sum(one.reason == GIVEN_UP for one in self._settled.values())
             left = len(self._left) + stuck
-            return told(self.error, left, self.total, given_up=not self._left)
+            return told(self.error, left, self.total, given_up=not self._left, extras=self._extras)
+
+    @property
+    def extras(self) -> ExtrasLeft:
+        """What is not as it was before, besides instances."""
+        with self._lock:
+            return self._extras
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left."""
+        with self._lock:
+            return not self._left and not self._extras.left
 
     @property
     def settled(self) -> dict[str, Settled]:
@@ -147,6 +180,21 @@ class UnfinishedUndo:
                 self._settled.pop(one.id, None)
                 self._left[one.id] = one
             return self._save()
+
+    def extend_extras(self, error: str | None, more: ExtrasLeft) -> bool:
+        """So many more of them are about to be left. Returns whether the disk has it."""
+        with self._lock:
+            self.error = error
+            self._extras = ExtrasLeft(self._extras.left + more.left, self._extras.total + more.total)
+            return self._save()
+
+    def count_extras(self) -> None:
+        """So many of them are left as the plans say. Raises ``TransferError``, ``OSError``, ``ValueError``."""
+        with self._lock:
+            left = ExtrasLeft(self.beside.left, self._extras.total)
+            if left != self._extras:
+                self._extras = left
+                self._save()
 
     def postpone(self, item: Leftover) -> None:
         """Try the others before this one from now on."""
@@ -185,6 +233,7 @@ class UnfinishedUndo:
             "Error": self.error,
             "Left": [[one.index, one.id, one.received, one.deaths] for one in self._left.values()],
             "Settled": self._settled,
+            "Extras": self._extras,
         }
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -44,13 +44,13 @@ class Failed:
         return server.get(f"transfers/reports/{self.push.path.rpartition('/')[2]}")
 
 
-def receiver(make_server: MakeServer, disk: SmallDisk) -> OrthancServer:
-    """Its index is on a disk of its own."""
+def receiver(make_server: MakeServer, disk: SmallDisk, **transfers: Any) -> OrthancServer:
+    """Its index is on a disk of its own. ``transfers``: its section ``Transfers``."""
     b = make_server(
         "b",
         script=SCRIPT,
         environment=script_environment(),
-        configuration={"IndexDirectory": str(disk.path / "index")},
+        configuration={"IndexDirectory": str(disk.path / "index"), "Transfers": transfers},
     )
     (b.folder / FOLDER).mkdir(parents=True)
     b.start()
@@ -163,6 +163,45 @@ def test_a_transfer_that_is_sent_again_keeps_what_an_unfinished_undo_had_left(
     wait_until(lambda: not undos.exists(), "the undo is over")
     assert b.md5s() == complete
     assert "still here" not in failed.report(b)["Error"]
+
+
+OLD, NEW = b"of before", b"of the sender"
+
+
+@pytest.mark.parametrize("then", ["goes on", "is killed"])
+def test_metadata_that_cannot_be_put_back_while_the_index_is_full_is_put_back_once_there_is_room(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path, then: str
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20 * MB)
+    a, b = make_server("a"), receiver(make_server, disk, AcceptMetadata=["Metadata"])
+    a.add_peer("b", b)
+    a.start()
+    files = list(ct_study(2, size=64))
+    study = a.upload_all(files)[0]["ParentStudy"]
+    b.upload_all(files)
+    paths = [f"studies/{study}/metadata/{number}" for number in (1050, 1051, 1052)]
+    for path in paths:
+        for server, value in ((a, NEW * 2000), (b, OLD)):
+            assert server.request("PUT", path, data=value).status_code == 200
+    with Failpoint(b, "OrthancExtras.put after", "wait") as one_is_written:
+        job = a.send([resource("Study", study)], "b", Overwrite=True)["ID"]
+        one_is_written.wait_reached()
+        disk.fill()
+    ended = a.wait_for_job(job)
+    assert ended["State"] == "Failure"
+    told = "labels, metadata and attachments"
+    assert told in ended["Content"]["Error"], ended
+    assert told in error_of(a, "send")
+    assert told in error_of(b, "receive")
+    if then == "is killed":
+        b.kill()
+    disk.make_room()
+    if then == "is killed":
+        b.start()
+    wait_until(lambda: [b.request("GET", path).content for path in paths] == [OLD] * 3, "all is put back")
+    wait_until(lambda: told not in error_of(b, "receive"), "the receiver says so")
+    assert told not in json.dumps(a.get(f"transfers/reports/{job}"))
+    assert len(b.instances()) == 2
 
 
 def test_what_orthanc_dies_of_twice_while_it_deletes_it_is_left_alone_and_named(
