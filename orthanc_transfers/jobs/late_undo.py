@@ -13,7 +13,7 @@ from orthanc_transfers.core.transfer_record import PUSH, SEND
 from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.jobs.push_report import limit_of, rows_of
 from orthanc_transfers.jobs.services import Services
-from orthanc_transfers.receiver.unfinished_undo import retold
+from orthanc_transfers.receiver.unfinished_undo import retold, tells_of_rest
 from orthanc_transfers.receiver.verdicts import VERDICT_TEXTS, Verdict
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,12 @@ class LateUndos:
         self._corrected = corrected
 
     def refreshed(self, report: dict[str, Any]) -> dict[str, Any]:
-        """A report, after its receiver was asked if it says that instances are still there. Never raises."""
+        """A report, after its receiver was asked if it says that something is still there. Never raises."""
         rows = report.get("Instances")
         if (report.get("Kind"), report.get("Direction")) != (PUSH, SEND) or not isinstance(rows, list):
             return report
-        if not any(row.get("Outcome") == _LEFT for row in rows) or report.get("Error") is None:
+        error = report.get("Error")
+        if error is None or not (any(row.get("Outcome") == _LEFT for row in rows) or tells_of_rest(error)):
             return report
         try:
             told = self._ask(str(report["Peer"]), report["ID"], len(rows))

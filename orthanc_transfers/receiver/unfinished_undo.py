@@ -47,8 +47,13 @@ _STATE = re.compile(
 )
 
 
+def tells_of_rest(error: str) -> bool:
+    """Whether what a failed commit says, or quotes, is that something is still here."""
+    return _STATE.search(error) is not None
+
+
 def retold(error: str, now: str) -> str:
-    """``error``, which quotes what a failed commit said, with what it says ``now`` of the instances still here."""
+    """``error``, which quotes what a failed commit said, with what it says ``now`` of what is still here."""
     state = _STATE.search(now)
     return _STATE.sub(state[0] if state else NOTHING_KEPT, error, count=1)
 
