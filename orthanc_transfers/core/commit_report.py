@@ -18,6 +18,8 @@ class InstanceOutcome:
     """``stored``, ``already there``, ``filtered``, ``refused``, …"""
     reason: str | None = None
     """One sentence, if there is one to tell."""
+    original: str | None = None
+    """The instance that this one was made of, if that has another identifier."""
 
     def to_json(self) -> dict[str, Any]:
         """One row of ``Instances``."""
@@ -29,6 +31,8 @@ class InstanceOutcome:
         }
         if self.reason is not None:
             row["Reason"] = self.reason
+        if self.original is not None:
+            row["Original"] = self.original
         return row
 
 

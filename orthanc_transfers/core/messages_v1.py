@@ -31,7 +31,7 @@ from orthanc_transfers.core.json_fields import (
 )
 from orthanc_transfers.core.model import Chunk, Instance, Level, Manifest, Resource
 from orthanc_transfers.core.safe_json import MAX_NESTING
-from orthanc_transfers.core.transfer_syntaxes import transcode_field
+from orthanc_transfers.core.transfer_syntaxes import transcode_field, transcode_to_json
 
 SENDER_TRANSFER_ID = "sender-transfer-id"
 """Header: what the sender calls its transfer."""
@@ -88,9 +88,7 @@ class TransferRequest:
             value["SenderTransferID"] = self.sender_transfer_id
         if self.originator is not None:
             value["Originator"] = self.originator
-        if self.transcode is not None:
-            value["Transcode"] = self.transcode
-        return {**value, **self.extras.to_json()}
+        return {**value, **transcode_to_json(self.transcode), **self.extras.to_json()}
 
 
 def parse_resources(value: Any) -> tuple[Resource, ...]:

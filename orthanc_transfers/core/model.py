@@ -8,12 +8,21 @@ import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import sha1, sha256
 
 from orthanc_transfers.core.ranges import Range
 
 IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 """An Orthanc identifier (a SHA-1). Nothing else may go into a path of Orthanc's REST API."""
+
+
+def orthanc_identifier(*values: bytes) -> str:
+    """Orthanc's identifier of a resource: the SHA-1 of the values that name it, from the ``PatientID`` down.
+
+    They are without padding (DicomInstanceHasher.cpp of Orthanc; tried on 1.10.1).
+    """
+    digest = sha1(b"|".join(values), usedforsecurity=False).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
 class Level(enum.Enum):

@@ -62,6 +62,8 @@ _OF_REQUEST = (
     "WithAttachments",
     "Overwrite",
     "Transcode",
+    "AllowLossy",
+    "StrictMD5",
 )
 """Keys that a rule hands on to its requests as they are."""
 
@@ -178,6 +180,7 @@ class Rule:
             raise BadRequest('"After" cannot both mark what was sent and delete it')
         _check_copies(rule)
         _check_mirror(rule)
+        _check_transcoded(rule)
         return rule
 
     def request(self, resources: Sequence[Resource], peer: str, transfer: str) -> dict[str, Any]:
@@ -217,6 +220,17 @@ def _check_copies(rule: Rule) -> None:
         )
     if rule.compare is not None or rule.mirror_deletes:
         raise BadRequest(f'"{key}" makes copies with other identifiers: nothing can be compared')
+
+
+def _check_transcoded(rule: Rule) -> None:
+    if "Transcode" not in rule.body:
+        return
+    if rule.after.delete:
+        raise BadRequest(
+            '"After" cannot delete with "Transcode": the receiver confirms other bytes than are here'
+        )
+    if rule.compare is not None:
+        raise BadRequest('"Compare" is by MD5, and with "Transcode" the receiver has others')
 
 
 def _check_mirror(rule: Rule) -> None:

@@ -62,6 +62,8 @@ class TransferStatus:
     """Instances that are sent in another transfer syntax than they are stored in."""
     untranscoded: int | None = None
     """Those that cannot be, and are sent as they are."""
+    originals: dict[str, str] = field(default_factory=dict)
+    """Of those that are other instances for that: identifier -> that of the instance it was made of."""
     not_transferred: list[str] = field(default_factory=list)
     """What was asked for, or found, and cannot travel: sentences."""
 
@@ -109,6 +111,7 @@ def describe(
         "Extras": status.extras,
         "TranscodedInstances": status.transcoded,
         "NotTranscodedInstances": status.untranscoded or None,
+        "ChangedIdentifiers": len(status.originals) or None,
         "NotTransferred": list(status.not_transferred) or None,
     }
     content.update((key, value) for key, value in ours.items() if value is not None)

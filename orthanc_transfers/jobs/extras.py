@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from orthanc_transfers.core.extras import CHOSEN, Accepted, Kind
+from orthanc_transfers.core.extras import CHOSEN, Accepted, Extra, Kind
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.jobs.context import RunContext
 
@@ -26,6 +27,17 @@ def receiver_takes(context: RunContext, capabilities: Capabilities | None, *, se
 def kinds(context: RunContext, capabilities: Capabilities | None, *, sends: bool) -> frozenset[Kind]:
     """What travels."""
     return context.order.extras.kinds(receiver_takes(context, capabilities, sends=sends))
+
+
+def as_received(context: RunContext, items: Iterable[Extra]) -> tuple[Extra, ...]:
+    """Items of instances that are other ones at the receiver, since they are transcoded: there they belong to these."""
+    renamed = {original: sent for sent, original in context.status.originals.items()}
+    return tuple(
+        replace(one, resource=replace(one.resource, id=renamed.get(one.resource.id, one.resource.id)))
+        if renamed
+        else one
+        for one in items
+    )
 
 
 def say_untransferable(context: RunContext, capabilities: Capabilities | None, *, sends: bool) -> None:

@@ -8,7 +8,7 @@ from orthanc_transfers.core.extras import check_sizes, counts
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.jobs.context import RunContext
-from orthanc_transfers.jobs.extras import kinds, receiver_takes, say
+from orthanc_transfers.jobs.extras import as_received, kinds, receiver_takes, say
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 
 _PIECE = 16 * 1024 * 1024
@@ -29,7 +29,7 @@ def fetch_extras(context: RunContext, capabilities: Capabilities, incoming: Inco
         return
     message = replace(
         listed.message,
-        items=items,
+        items=as_received(context, items),
         sender=context.order.peer,
         overwrite=context.order.extras.overwrite,
         before=0,

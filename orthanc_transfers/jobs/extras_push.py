@@ -9,7 +9,7 @@ from orthanc_transfers.core.errors import BodyRefused, PeerError
 from orthanc_transfers.core.extras import Extra, ExtrasMessage, check_sizes, counts
 from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.jobs.context import RunContext
-from orthanc_transfers.jobs.extras import kinds, receiver_takes, say, say_untransferable
+from orthanc_transfers.jobs.extras import as_received, kinds, receiver_takes, say, say_untransferable
 
 _MAX_PIECE = 16 * 1024 * 1024
 _MANY = 10_000
@@ -64,10 +64,11 @@ class OutgoingExtras:
         peer, limit = self._context.peer, self._context.body_limit()
         compress = Codec.ZSTD in self._capabilities.codecs
         overwrite = self._context.order.extras.overwrite
+        items = as_received(self._context, self.items)
         before, step = 0, _MANY
         while True:
-            part = self.items[before : before + step]
-            more = before + len(part) < len(self.items)
+            part = items[before : before + step]
+            more = before + len(part) < len(items)
             try:
                 message = ExtrasMessage(part, sender, overwrite, before, more)
                 needed = peer.send_extras(push, message, compress=compress)

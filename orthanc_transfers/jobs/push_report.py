@@ -51,7 +51,10 @@ def keep_report(
         peer=context.order.peer,
         created=began,
         ending={**outcome, **_untold(context), "Finished": services.clock.now()},
-        instances=[InstanceOutcome(one, *rows.get(one.id, (untold, None))) for one in manifest],
+        instances=[
+            InstanceOutcome(one, *rows.get(one.id, (untold, None)), context.status.originals.get(one.id))
+            for one in manifest
+        ],
     )
     try:
         services.reports.write(report.to_json(), [context.order.sender_transfer_id or identifier])

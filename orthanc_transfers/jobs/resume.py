@@ -12,6 +12,7 @@ from typing import Any
 
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.core.ranges import Range, RangeSet
+from orthanc_transfers.core.transfer_syntaxes import transcode_to_json
 from orthanc_transfers.jobs.ack_log import AckLogs
 
 _TOKEN = re.compile("[0-9a-f]{32}")
@@ -166,9 +167,7 @@ def order_to_json(order: TransferRequest) -> dict[str, Any]:
     }
     if order.originator is not None:
         value["Originator"] = order.originator
-    if order.transcode is not None:
-        value["Transcode"] = order.transcode
-    return {**value, **order.extras.to_json()}
+    return {**value, **transcode_to_json(order.transcode), **order.extras.to_json()}
 
 
 def _parse_set(value: Any) -> RangeSet:

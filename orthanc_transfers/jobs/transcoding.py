@@ -1,7 +1,8 @@
 """Sends what is stored here in another transfer syntax: the store that such a push reads from.
 
 What is announced, sizes and MD5s, is that of the transcoded files. They are made when they are listed and, beyond what
-fits in memory, once more when they are sent: no disk is needed, and the same file comes out each time.
+fits in memory, once more when they are sent: no disk is needed, and the same file comes out each time. A lossy one is
+another instance (``core/copies.py``).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import replace
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import md5
+from orthanc_transfers.core.copies import Copy, lossy_copy, sop_instance_uid
 from orthanc_transfers.core.dicom import transfer_syntax
 from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
+from orthanc_transfers.core.transfer_syntaxes import LOSSY
 from orthanc_transfers.interfaces import Imported, InstanceStore
 from orthanc_transfers.jobs.content import TransferStatus
 from orthanc_transfers.jobs.context import RunContext
@@ -47,8 +50,9 @@ def transcoding(context: RunContext) -> RunContext:
 class TranscodedStore:
     """Implements ``interfaces.InstanceStore`` for a sender. Thread-safe.
 
-    What is in the transfer syntax ``wanted`` already, or cannot be transcoded (a report, say), is read as it is, and
-    counted in ``status``.
+    Instances have the identifiers under which they are sent; ``read`` takes those of the originals, too. What is in the
+    transfer syntax ``wanted`` already, or cannot be transcoded (a report, say), is read as it is, and counted in
+    ``status``.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class TranscodedStore:
         self._status = status
         self._lock = threading.Lock()
         self._listed: dict[str, Instance] = {}
-        """As they are sent."""
+        """As they are sent, by the identifiers of the originals."""
         self._plain: set[str] = set()
         """Those that are sent as they are."""
         self._kept: OrderedDict[str, memoryview] = OrderedDict()
@@ -79,41 +83,62 @@ class TranscodedStore:
         return replace(listed, manifest=self._converted(listed.manifest, cancellation))
 
     def _converted(self, manifest: Manifest, cancellation: Cancellation | None) -> Manifest:
+        def work(instance: Instance) -> None:
+            self._list(instance)
+
         new = [one for one in manifest if one.id not in self._listed]
-        threads.run_all("transfers-transcode", _THREADS, new, self._list, cancellation or Cancellation())
+        threads.run_all("transfers-transcode", _THREADS, new, work, cancellation or Cancellation())
         return Manifest(self._listed[one.id] for one in manifest)
 
-    def _list(self, instance: Instance) -> None:
-        original = self._store.read(instance.id)
-        wanted = transfer_syntax(original) != self._wanted
-        data = self._make(original) if wanted else None
-        found = instance if data is None else Instance(instance.id, len(data), md5(data))
-        with self._lock:
-            self._listed[instance.id] = found
-            self._transcoded += data is not None
-            self._untranscoded += wanted and data is None
-            self._status.transcoded, self._status.untranscoded = self._transcoded, self._untranscoded
-            if data is None:
-                self._plain.add(instance.id)
-            elif self._kept_size + len(data) <= _KEPT:
-                self._kept[instance.id] = data
-                self._kept_size += len(data)
+    def sent(self, original: str) -> Instance:
+        """An instance as it is sent, by the identifier of the original. Raises ``UnknownResource``."""
+        found = self._listed.get(original)
+        return self._list(self._store.instance(original)) if found is None else found
 
-    def _make(self, original: Buffer) -> memoryview | None:
+    def _list(self, instance: Instance) -> Instance:
+        identifier = instance.id
+        original = self._store.read(identifier)
+        wanted = transfer_syntax(original) != self._wanted
+        copy = self._make(identifier, original) if wanted else None
+        found = instance if copy is None else _described(copy)
+        with self._lock:
+            self._listed[identifier] = found
+            self._transcoded += copy is not None
+            self._untranscoded += wanted and copy is None
+            self._status.transcoded, self._status.untranscoded = self._transcoded, self._untranscoded
+            if copy is None:
+                self._plain.add(identifier)
+                return found
+            if copy.id != identifier:
+                self._status.originals[copy.id] = identifier
+            if self._kept_size + len(copy.data) <= _KEPT:
+                self._kept[identifier] = copy.data
+                self._kept_size += len(copy.data)
+        return found
+
+    def _make(self, identifier: str, original: Buffer) -> Copy | None:
         """The transcoded file; ``None`` if it cannot be made."""
         if transfer_syntax(original) is None:
             return None
         try:
-            return self._transcode(original, self._wanted)
+            made = self._transcode(original, self._wanted)
         except HostError:
             return None
+        if self._wanted not in LOSSY or sop_instance_uid(made) == sop_instance_uid(original):
+            return Copy(identifier, made)
+        return lossy_copy(original, identifier, made)
 
     # --- reading
 
+    def _original(self, identifier: str) -> str:
+        return self._status.originals.get(identifier, identifier)
+
     def instance(self, identifier: str) -> Instance:
-        return self._listed.get(identifier) or self._store.instance(identifier)
+        original = self._original(identifier)
+        return self._listed.get(original) or self._store.instance(original)
 
     def read(self, identifier: str) -> memoryview:
+        identifier = self._original(identifier)
         if identifier in self._plain:
             return self._store.read(identifier)
         with self._lock:
@@ -122,8 +147,8 @@ class TranscodedStore:
                 self._kept_size -= len(kept)
                 return kept
         original = self._store.read(identifier)
-        made = self._make(original)
-        return original if made is None else made
+        copy = self._make(identifier, original)
+        return original if copy is None else copy.data
 
     def read_into(self, view: memoryview, identifier: str, offset: int) -> bool:
         return identifier in self._plain and self._store.read_into(view, identifier, offset)
@@ -131,7 +156,8 @@ class TranscodedStore:
     def md5s(
         self, identifiers: Iterable[str], cancellation: Cancellation | None = None
     ) -> dict[str, str | None]:
-        return {one: self._listed[one].md5 for one in identifiers if one in self._listed}
+        known = {one: self._listed.get(self._original(one)) for one in identifiers}
+        return {one: found.md5 for one, found in known.items() if found is not None}
 
     # --- as it is
 
@@ -158,3 +184,7 @@ class TranscodedStore:
 
     def transfer_syntax(self, identifier: str) -> str | None:
         return self._store.transfer_syntax(identifier)
+
+
+def _described(copy: Copy) -> Instance:
+    return Instance(copy.id, len(copy.data), md5(copy.data))

@@ -1,4 +1,4 @@
-"""A request may have what it sends transcoded on the way, to a lossless transfer syntax."""
+"""A request may have what it sends transcoded on the way: without loss, unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pydicom
 import pytest
 
-from orthanc_transfers.core.transfer_syntaxes import LOSSLESS
+from orthanc_transfers.core.transfer_syntaxes import LOSSLESS, LOSSY
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
@@ -18,12 +18,14 @@ pytestmark = pytest.mark.orthanc
 
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 COUNT = 5
 
 
 @pytest.fixture(scope="module")
 def shared(make_shared_server: MakeServer) -> tuple[OrthancServer, OrthancServer]:
-    a, b = make_shared_server("a"), make_shared_server("b")
+    configuration = {"Transfers": {"AcceptMetadata": ["Metadata"]}}
+    a, b = (make_shared_server(name, configuration=configuration) for name in ("a", "b"))
     a.add_peer("b", b)
     a.add_peer("pulling", b, RemoteSelf="a")
     b.add_peer("a", a)
@@ -99,8 +101,48 @@ def test_what_cannot_be_transcoded_goes_as_it_is_and_is_counted(a: OrthancServer
     assert report in b.instances()
 
 
-@pytest.mark.parametrize("lossy", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91", "nonsense"])
-def test_a_lossy_transfer_syntax_is_refused(a: OrthancServer, lossy: str) -> None:
+def eight_bits(server: OrthancServer) -> None:
+    """Instead of all that it has: what JPEG Baseline can encode."""
+    files = []
+    for instance in server.instances():
+        dataset = read(server, instance)
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit, dataset.PixelRepresentation = 7, 0
+        dataset.PixelData = dataset.PixelData[::2]
+        file = io.BytesIO()
+        dataset.save_as(file)
+        files.append(file.getvalue())
+    server.clear()
+    server.upload_all(files)
+
+
+def test_with_a_loss_they_are_other_instances_and_the_job_and_the_report_say_which(
+    a: OrthancServer, b: OrthancServer
+) -> None:
+    syntax = JPEG_BASELINE
+    eight_bits(a)
+    (noted,) = a.instances()[:1]
+    assert a.request("PUT", f"instances/{noted}/metadata/1050", data="text").status_code == 200
+    content = send(a, Transcode=syntax, AllowLossy=True)
+    assert (content["TranscodedInstances"], content["ChangedIdentifiers"]) == (COUNT, COUNT)
+    report = a.get(f"transfers/reports/{content['Transaction']}")
+    originals = {row["ID"]: row["Original"] for row in report["Instances"]}
+    assert sorted(originals) == sorted(b.instances())
+    assert sorted(originals.values()) == sorted(a.instances())
+    for instance, original in originals.items():
+        copy = read(b, instance)
+        assert copy.file_meta.TransferSyntaxUID == syntax
+        assert copy.file_meta.MediaStorageSOPInstanceUID == copy.SOPInstanceUID
+        assert copy.SOPInstanceUID != read(a, original).SOPInstanceUID
+        assert copy.SeriesInstanceUID == read(a, original).SeriesInstanceUID
+    (there,) = (instance for instance, original in originals.items() if original == noted)
+    assert b.request("GET", f"instances/{there}/metadata/1050").text == "text"
+    # The same instances come out each time.
+    assert send(a, Transcode=syntax, AllowLossy=True)["Report"]["AlreadyStored"] == COUNT
+
+
+@pytest.mark.parametrize("lossy", [JPEG_BASELINE, "1.2.840.10008.1.2.4.91", "nonsense"])
+def test_a_lossy_transfer_syntax_is_refused_without_a_word_for_it(a: OrthancServer, lossy: str) -> None:
     body = {"Resources": [resource("Study", a.get("studies")[0])], "Peer": "b", "Transcode": lossy}
     answer = a.request("POST", "transfers/send", json=body)
     assert answer.status_code == 400
@@ -115,6 +157,14 @@ def test_a_pull_cannot_ask_for_it(a: OrthancServer, b: OrthancServer) -> None:
         assert "Transcode" in answer.text
 
 
-def test_each_of_them_is_known_to_pydicom_as_lossless() -> None:
-    for uid in LOSSLESS:
+def test_who_wants_the_bytes_of_the_sender_does_not_want_others(a: OrthancServer) -> None:
+    resources = [resource("Study", a.get("studies")[0])]
+    body = {"Resources": resources, "Peer": "b", "Transcode": JPEG_LOSSLESS, "StrictMD5": True}
+    answer = a.request("POST", "transfers/send", json=body)
+    assert answer.status_code == 400
+    assert "StrictMD5" in answer.text
+
+
+def test_each_of_them_is_known_to_pydicom() -> None:
+    for uid in (*LOSSLESS, *LOSSY):
         assert pydicom.uid.UID(uid).is_transfer_syntax
