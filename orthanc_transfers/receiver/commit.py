@@ -360,7 +360,7 @@ class Commit:
         return count
 
     def _put_extras_back(self, error: str | None) -> None:
-        left = self._extras_left = ExtrasLeft(*self._extras.undo())
+        left = self._extras_left = ExtrasLeft(*self._extras.undo(self._store.sync))
         if left.left:
             self.undo_known = self._undo_retries.leave_extras(
                 self._area.id, len(self._manifest), error, left, self._extras.leave

@@ -135,8 +135,8 @@ class ExtrasCommit:
         self.counts = +self.counts
         return bool(planned["Steps"])
 
-    def undo(self) -> tuple[int, int]:
-        """Put back what was there before. Returns of how many items that was refused, and of how many it had to be.
+    def undo(self, sync: Callable[[], None] = lambda: None) -> tuple[int, int]:
+        """Put back what was there before, and ``sync``. Returns of how many items it was refused, and how many there were.
 
         Never raises. What was refused is named in the log, and still in the plan: see ``leave``.
         """
@@ -146,7 +146,7 @@ class ExtrasCommit:
         total = 0
         try:
             total = count(folder)
-            refused = put_back(folder, policy.store)
+            refused = put_back(folder, policy.store, sync)
         except (TransferError, OSError, ValueError, KeyError) as error:
             log.error("labels, metadata or attachments of a transfer could not all be taken back: %s", error)
             return total, total

@@ -57,8 +57,8 @@ class Step:
         )
 
 
-def put_back(folder: ExtrasFolder, store: ExtrasStore) -> list[str]:
-    """Put back what the plan in a folder says was there before, and forget what is settled.
+def put_back(folder: ExtrasFolder, store: ExtrasStore, sync: Callable[[], None]) -> list[str]:
+    """Put back what the plan in a folder says was there before, and forget what is settled, once it is synced.
 
     Returns why the others were refused, one sentence each: they stay in the plan. Raises ``TransferError``,
     ``OSError``, ``ValueError``, ``KeyError`` if that cannot be read or written.
@@ -75,7 +75,9 @@ def put_back(folder: ExtrasFolder, store: ExtrasStore) -> list[str]:
             except TransferError as error:
                 left.insert(0, step)
                 refused.append(f"{Extra.parse(step['Item']).shown}: {error}")
-        _keep(folder, planned, left)
+        if len(left) < len(planned["Steps"]):
+            sync()
+            _keep(folder, planned, left)
         return refused
 
 
@@ -104,9 +106,9 @@ class UnfinishedExtras:
         """How many items."""
         return sum(count(folder) for folder in self._folders())
 
-    def put_back(self, store: ExtrasStore) -> list[str]:
+    def put_back(self, store: ExtrasStore, sync: Callable[[], None]) -> list[str]:
         """Put back what Orthanc lets. Returns why it refused the others, one sentence each."""
-        return [why for folder in self._folders() for why in put_back(folder, store)]
+        return [why for folder in self._folders() for why in put_back(folder, store, sync)]
 
     def leave_alone(self, items: Collection[Extra]) -> None:
         """Forget what another transfer succeeds with. To be called with ``one_at_a_time`` held."""

@@ -247,7 +247,7 @@ class UndoRetries:
         settled, trouble = self._delete(undo)
         trouble = trouble or refused
         try:
-            if settled or put_back:
+            if settled:
                 self._store.sync()
         except TransferError as error:
             trouble = str(error)  # or a power failure would bring them back, and nothing would know of them
@@ -276,7 +276,7 @@ class UndoRetries:
             return False, None
         refused: str | None = None
         try:
-            refused = next(iter(undo.beside.put_back(self._extras)), None)
+            refused = next(iter(undo.beside.put_back(self._extras, self._store.sync)), None)
             undo.count_extras()
         except (TransferError, OSError, ValueError, KeyError) as error:
             refused = str(error)
