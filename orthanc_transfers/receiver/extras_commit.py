@@ -136,7 +136,7 @@ class ExtrasCommit:
         return bool(planned["Steps"])
 
     def undo(self, sync: Callable[[], None] = lambda: None) -> tuple[int, int]:
-        """Put back what was there before, and ``sync``. Returns of how many items it was refused, and how many there were.
+        """Put back what was there before, and ``sync``. Returns how many items were refused, and how many there were.
 
         Never raises. What was refused is named in the log, and still in the plan: see ``leave``.
         """
