@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import uuid
 from dataclasses import dataclass
 
 from orthanc_transfers.core.buffers import Buffer
@@ -52,11 +51,15 @@ def lossy_copy(original: Buffer, identifier: str, made: Buffer) -> Copy | None:
     neutral = _renamed(made, before[_SOP_INSTANCE].text)
     if neutral is None:
         return None
-    digest = hashlib.sha256(neutral).digest()
-    # PS3.5, B.2: a UID derived from a UUID.
-    uid = f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}".encode()
+    uid = _uid_of(hashlib.sha256(neutral).digest())
     data = _renamed(neutral, uid)
     return None if data is None else Copy(orthanc_identifier(*levels, uid), memoryview(data))
+
+
+def _uid_of(digest: bytes) -> bytes:
+    """A UID derived from a UUID (PS3.5, B.2), of version 8 (RFC 9562, 5.8)."""
+    number = int.from_bytes(digest[:16]) & ~(0xF << 76) & ~(0x3 << 62)
+    return f"2.25.{number | 0x8 << 76 | 0x2 << 62}".encode()
 
 
 def _renamed(data: Buffer, uid: bytes) -> bytes | None:
