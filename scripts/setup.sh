@@ -15,7 +15,7 @@ plugin=${ORTHANC_PYTHON_PLUGIN:-/usr/share/orthanc/plugins/libOrthancPython.so}
 run_packages=(orthanc orthanc-python python3-venv ca-certificates)
 test_packages=(curl chromium chromium-driver nginx-light dcmtk debootstrap iproute2 docker-compose faketime e2fsprogs mount
     postgresql orthanc-postgresql)
-bench_packages=(orthanc-dicomweb iproute2 iperf3 gcc libc6-dev)
+bench_packages=(orthanc-dicomweb iproute2 iperf3 gcc libc6-dev nginx-light)
 # Servers whose packages start a service; none of them is wanted here but by the tests, which start their own.
 services=(orthanc nginx postgresql)
 

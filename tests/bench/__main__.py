@@ -26,7 +26,7 @@ from tests.bench.datasets import DATA, Jobs, files
 from tests.bench.import_baseline import import_locally
 from tests.bench.link_profile import LinkProfile
 from tests.bench.measurement import Measurement, measure
-from tests.bench.server_pair import DICOMWEB, NGINX, STAND_IN, Pair
+from tests.bench.server_pair import DICOMWEB, ITSELF, NGINX, STAND_IN, Pair
 from tests.bench.transfer_methods import LOCAL, METHODS, STORE, Resources
 from tests.support.orthanc_server import CHECKOUT, ENTRY
 from tests.support.wan_link import WanLink
@@ -105,8 +105,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--https",
-        choices=[NGINX],
-        help="with TLS, by nginx in front of each Orthanc",
+        choices=[NGINX, ITSELF],
+        help="with TLS, by nginx in front of each Orthanc, or by Orthanc itself",
     )
     parser.add_argument(
         "--preloaded", type=int, default=0, help="instances that the receiver has already: others, small ones"

@@ -32,6 +32,7 @@ class Measurement:
     wall: float
     """From the request to the success of the job; of several, from the first request to the last success."""
     cpu: tuple[float, float]
+    """Of each Orthanc, with the proxy in front of it."""
     memory: tuple[int, int] = (0, 0)
     """Peak above what was in use before."""
     phases: dict[str, float] = field(default_factory=dict)
@@ -57,7 +58,7 @@ def measure(side: Method, where: Pair, wanted: Sequence[Resources], *, in_turn: 
     for server in (a, b):
         forget_peak(server.pid)
     used = [memory(server.pid) for server in (a, b)]
-    cpu, stolen, carried = [cpu_seconds(server.pid) for server in (a, b)], steal(), _carried(where)
+    cpu, stolen, carried = [_work(where, server) for server in (a, b)], steal(), _carried(where)
     owner = b if side.pulls else a
     phases: dict[str, float] = {}
     first = None
@@ -87,7 +88,7 @@ def measure(side: Method, where: Pair, wanted: Sequence[Resources], *, in_turn: 
             ended.append(seen)
     return Measurement(
         wall=now - began,
-        cpu=(cpu_seconds(a.pid) - cpu[0], cpu_seconds(b.pid) - cpu[1]),
+        cpu=(_work(where, a) - cpu[0], _work(where, b) - cpu[1]),
         memory=(peak_memory(a.pid) - used[0], peak_memory(b.pid) - used[1]),
         phases=phases,
         first=first,
@@ -102,6 +103,10 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _work(where: Pair, server: OrthancServer) -> float:
+    return sum(map(cpu_seconds, where.processes(server)))
 
 
 def steal() -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.bench.archive import lay
 from tests.bench.transfer_methods import Resources
+from tests.support import orthanc_tls
 from tests.support.certificates import make_certificate
 from tests.support.nginx import Nginx
 from tests.support.orthanc_client import resource
@@ -20,8 +21,8 @@ STAND_IN = Path(__file__).with_name("zlib_level_6_script.py")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
-NGINX = "nginx"
-"""In front of each Orthanc, for TLS: Orthanc's own cannot be used on Debian 12, which dies of it."""
+NGINX, ITSELF = "nginx", "orthanc"
+"""Who speaks TLS: nginx in front of each Orthanc, or Orthanc itself (``tests/support/orthanc_tls.py``)."""
 
 
 class Pair:
@@ -42,7 +43,9 @@ class Pair:
         self._lab = at
         self._archive = archive
         self._certificate = make_certificate(folder) if https is not None else None
-        self._proxies = ExitStack()
+        self._itself = https == ITSELF
+        self._proxies: dict[str, Nginx] = {}
+        self._started = ExitStack()
         self.a, self.b = (self._server(name, folder, script) for name in ("a", "b"))
         pair(self.a, self.b)
         if https == NGINX:
@@ -70,8 +73,9 @@ class Pair:
             plugins=[DICOMWEB] if DICOMWEB.exists() else [],
             host="127.0.0.1" if self._lab is None else HOSTS[name],
             launcher=() if self._lab is None else self._lab.inside(name),
+            certificate=self._certificate if self._itself else None,
             # Of DCMTK. Without it each C-STORE waits twice for a delayed acknowledgement, 90 ms on loopback.
-            environment={"TCP_NODELAY": "1"},
+            environment={"TCP_NODELAY": "1", **(orthanc_tls.environment(folder) if self._itself else {})},
         )
 
     def _put_behind_nginx(self, folder: Path) -> None:
@@ -80,7 +84,7 @@ class Pair:
             proxy = Nginx(
                 folder / f"nginx-{there.name}", "orthanc", certificate=self._certificate, http=upstream
             )
-            self._proxies.enter_context(proxy)
+            self._proxies[there.name] = self._started.enter_context(proxy)
             here.add_peer(there.name, there, Url=proxy.url)
             here.configuration["HttpsCACertificates"] = str(self._certificate)
 
@@ -121,11 +125,16 @@ class Pair:
         with self.near(server):
             return int(server.get("statistics")["CountInstances"])
 
+    def processes(self, server: OrthancServer) -> list[int]:
+        """A server, and what is in front of it."""
+        proxy = self._proxies.get(server.name)
+        return [server.pid, *(proxy.processes() if proxy is not None else ())]
+
     def remove(self) -> None:
         """End both."""
         for server in (self.a, self.b):
             server.remove()
-        self._proxies.close()
+        self._started.close()
 
 
 def empty(server: OrthancServer) -> None:

@@ -67,11 +67,12 @@ def test_each_study_of_the_routing_data_is_a_job_of_its_own(tmp_path: Path) -> N
 
 
 @pytest.mark.orthanc
-def test_a_receiver_may_have_others_already_and_be_behind_https(tmp_path: Path) -> None:
+@pytest.mark.parametrize("https", ["nginx", "orthanc"])
+def test_a_receiver_may_have_others_already_and_be_behind_https(tmp_path: Path, https: str) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tests.bench", "--folder", tmp_path, "--data", "b", "--share", "0.004"),
-            *("--runs", "1", "--sides", "push auto", "--again", "--preloaded", "500", "--https", "nginx"),
+            *("--runs", "1", "--sides", "push auto", "--again", "--preloaded", "500", "--https", https),
         ],
         cwd=CHECKOUT,
         capture_output=True,
@@ -81,7 +82,9 @@ def test_a_receiver_may_have_others_already_and_be_behind_https(tmp_path: Path) 
 
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {row["Side"]: row for row in json.loads((tmp_path / "runs.json").read_text())}
-    assert {row["Profile"] for row in rows.values()} == {"loopback, HTTPS by nginx, receiver with 500 others"}
+    assert {row["Profile"] for row in rows.values()} == {
+        f"loopback, HTTPS by {https}, receiver with 500 others"
+    }
     assert rows["push auto"]["content"]["Report"]["Stored"] == 20
     assert rows["push auto, nothing new"]["content"]["AlreadyStoredInstances"] == 20
 

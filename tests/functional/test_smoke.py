@@ -73,11 +73,16 @@ def test_with_remote_self_what_is_sent_is_pulled_by_the_peer(make_server: MakeSe
     assert b.md5s() == a.md5s()
 
 
+# How nginx tells of each request: the number of its connection, and "r" if that resumed a session, else ".".
+HANDSHAKES = "log_format handshakes '$connection $ssl_session_reused';"
+
+
 def test_over_https_with_a_certificate_that_is_checked(make_server: MakeServer, tmp_path: Path) -> None:
-    certificate = make_certificate(tmp_path)
+    certificate, log = make_certificate(tmp_path), tmp_path / "handshakes.log"
     a, b = make_server("a"), make_server("b", user="alice", password="wonder")
     a.configuration["HttpsCACertificates"] = str(certificate)
-    with Nginx(tmp_path / "nginx", b, certificate=certificate) as nginx:
+    few = f"access_log {log} handshakes; keepalive_requests 2;"
+    with Nginx(tmp_path / "nginx", b, certificate=certificate, http=HANDSHAKES, server=few) as nginx:
         a.add_peer("b", b, Url=nginx.url)
         start_together(a, b)
         resources = fill(a)
@@ -89,6 +94,9 @@ def test_over_https_with_a_certificate_that_is_checked(make_server: MakeServer, 
         job = a.wait_for_job(a.pull(resources, "b")["ID"])
         assert job["State"] == "Success", job
         assert a.md5s() == b.md5s()
+    connections = dict(line.split() for line in log.read_text().splitlines())
+    assert sorted(set(connections.values())) == [".", "r"], connections
+    assert list(connections.values()).count(".") == 1, connections
 
 
 def test_an_untrusted_certificate_is_refused(make_server: MakeServer, tmp_path: Path) -> None:

@@ -97,6 +97,13 @@ class Nginx:
         """One line for each request that it has answered."""
         return (self.folder / "access.log").read_text()
 
+    def processes(self) -> list[int]:
+        """The master and its worker."""
+        assert self._process is not None
+        master = self._process.pid
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [master, *map(int, children.split())]
+
     def __enter__(self) -> Self:
         with (self.folder / "stderr.log").open("wb") as log:
             self._process = subprocess.Popen(

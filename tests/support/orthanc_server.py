@@ -105,7 +105,7 @@ class OrthancServer(OrthancClient):
     ``configuration`` is laid over what the harness sets itself (ports, folders, plugins). ``script`` is
     the one that ``PythonScript`` names, ``None`` for an Orthanc without Python. ``user`` and ``password``
     switch authentication on; ``certificate`` is a PEM file with key and certificate, and switches HTTPS on
-    (Debian 12's Orthanc 1.10.1 crashes at the first HTTPS request: there, put ``Nginx`` in front).
+    (Debian's crashes at the first connection: see ``orthanc_tls.py``, or put ``Nginx`` in front).
     ``launcher`` is what starts it, ``ip netns exec NAME`` say; then ``host`` is its address, seen from here.
     """
 
