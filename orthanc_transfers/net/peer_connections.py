@@ -21,14 +21,11 @@ from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.net.adapter import Adapter, Session
 from orthanc_transfers.net.connections import MAX_IDLE
 from orthanc_transfers.net.sockets import SocketFactory
-from orthanc_transfers.net.tls import tls_context
+from orthanc_transfers.net.tls import MAX_AGE, SharedContexts
 from orthanc_transfers.runtime.threads import Periodic
 
 KEPT = 1
 """Idle connections that are kept: no peer announces fewer, but 0, and then each is closed after its response."""
-
-MAX_AGE = 60.0
-"""Seconds after which they are not used by another job: certificates may have been renewed, links change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +42,10 @@ class Way:
 class PeerConnections:
     """Connections to a peer, used by one transport at a time. Raises ``ConfigurationError``."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, contexts: SharedContexts) -> None:
         self.way = way
         self.made = time.monotonic()
+        """When; with TLS, when its certificates were read from the disk."""
         self.own_cookie = ""
         """The one of the configuration."""
         self.sockets = SocketFactory(way.congestion_control)
@@ -60,7 +58,9 @@ class PeerConnections:
             self.address = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
             self._set_up(way.peer, way.proxy)
             self.template = self.session.prepare_request(requests.Request("GET", way.peer.url))
-            tls = tls_context(way.peer, way.verify) if address.scheme == "https" else None
+            tls = contexts.of(way.peer, way.verify) if address.scheme == "https" else None
+            if tls is not None:
+                self.made = tls.made
             # urllib3 writes this into the context at each connection.
             self.session.verify = bool(way.verify)
             self._adapter = Adapter(way.connections, self.sockets, tls)
@@ -112,6 +112,7 @@ class KeptConnections:
         self._now = now
         self._lock = threading.Lock()
         self._kept: list[tuple[float, PeerConnections]] = []
+        self._contexts = SharedContexts()
         self._closing = Periodic("transfers-idle-connections", self._delay, self.close_idle)
 
     def take(self, way: Way) -> PeerConnections:
@@ -127,7 +128,7 @@ class KeptConnections:
             return found
         if found is not None:
             found.close()
-        return PeerConnections(way)
+        return PeerConnections(way, self._contexts)
 
     def give_back(self, connections: PeerConnections) -> None:
         """Its transport uses them no more."""

@@ -25,6 +25,7 @@ from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, any_l
 from orthanc_transfers.net.error_response import error_of, last_headers
 from orthanc_transfers.net.error_text import FOREIGN, reason_of
 from orthanc_transfers.net.peer_connections import KeptConnections, PeerConnections, Way
+from orthanc_transfers.net.tls import SharedContexts
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 # Bytes handed to the system at once: each has the whole timeout for itself, so that a slow link that
@@ -93,7 +94,7 @@ class RequestsTransport:
         self._kept = kept
         self._closed = False
         way = Way(peer, connections, verify, proxy, congestion_control)
-        self._connections = PeerConnections(way) if kept is None else kept.take(way)
+        self._connections = PeerConnections(way, SharedContexts()) if kept is None else kept.take(way)
         self._sockets, self._session = self._connections.sockets, self._connections.session
         self._template, self._address = self._connections.template, self._connections.address
         self._own_cookie, self.url = self._connections.own_cookie, self._connections.url

@@ -1,9 +1,11 @@
-"""``SSLContext`` for a peer from Orthanc's configuration: trusted CAs, client certificate."""
+"""``SSLContext`` for a peer from Orthanc's configuration: trusted CAs, client certificate; shared by its jobs."""
 
 from __future__ import annotations
 
 import os
 import ssl
+import threading
+import time
 
 import requests.utils
 
@@ -12,8 +14,35 @@ from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.net.error_text import words
 from orthanc_transfers.net.tls_sessions import ResumingContext
 
+MAX_AGE = 60.0
+"""Seconds after which certificates are read anew from the disk, where they may have been renewed."""
 
-def tls_context(peer: Peer, verify: bool | str) -> ssl.SSLContext:
+
+class SharedContexts:
+    """The contexts for all peers, with their sessions: jobs at once and one after the other use the same.
+
+    Else each would read all CAs, and shake hands in full. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: list[tuple[Peer, bool | str, ResumingContext]] = []
+
+    def of(self, peer: Peer, verify: bool | str) -> ResumingContext:
+        """As ``tls_context``."""
+        with self._lock:
+            limit = time.monotonic() - MAX_AGE
+            self._known = [known for known in self._known if known[2].made > limit]
+            for *way, context in self._known:
+                if way == [peer, verify]:
+                    return context
+        context = tls_context(peer, verify)
+        with self._lock:
+            self._known.append((peer, verify, context))
+        return context
+
+
+def tls_context(peer: Peer, verify: bool | str) -> ResumingContext:
     """``verify`` as of ``RequestsTransport``. Raises ``ConfigurationError`` for a file that cannot be used."""
     # ``create_default_context`` refuses, since Python 3.13, certificates that Orthanc takes.
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)

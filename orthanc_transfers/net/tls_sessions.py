@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 
 
 class ResumingContext(ssl.SSLContext):
@@ -18,6 +19,7 @@ class ResumingContext(ssl.SSLContext):
     (``SSL_CTX_set_session_id_context``), refuses a resumed one then, and the connection with it."""
 
     def __init__(self, *_: object) -> None:
+        self.made = time.monotonic()
         self._sessions: dict[str | bytes | None, ssl.SSLSession] = {}
 
     def wrap_socket(

@@ -11,7 +11,8 @@ import pytest
 from orthanc_transfers.core.errors import Canceled
 from orthanc_transfers.interfaces import PeerRequest
 from orthanc_transfers.net import connections, peer_connections
-from orthanc_transfers.net.peer_connections import MAX_AGE, KeptConnections
+from orthanc_transfers.net.peer_connections import KeptConnections
+from orthanc_transfers.net.tls import MAX_AGE
 from tests.net.peers import Connect
 from tests.net.scripted import OK, Connection, well
 from tests.support.waiting import wait_until

@@ -16,6 +16,9 @@ from orthanc_transfers.core.errors import (
     PeerUntrusted,
 )
 from orthanc_transfers.interfaces import PeerRequest
+from orthanc_transfers.net import tls as peer_tls
+from orthanc_transfers.net.peer_connections import KeptConnections
+from orthanc_transfers.net.requests_transport import RequestsTransport
 from tests.net.peers import Connect, server_tls
 from tests.support.certificates import make_certificate
 
@@ -154,6 +157,40 @@ def test_a_second_connection_resumes_the_session_of_the_first(
     # Another peer's trust is its own.
     with pytest.raises(PeerUntrusted):
         connect(server.url, verify=True).send(PeerRequest("GET", "/"))
+
+
+def test_jobs_share_the_sessions_with_a_peer_also_once_no_connection_is_left(
+    serve: Any, connect: Connect, certificate: Path
+) -> None:
+    tls, kept = server_tls(certificate), KeptConnections()
+    server = serve(tls=tls)
+
+    def job() -> RequestsTransport:
+        return connect(server.url, verify=str(certificate), kept=kept)
+
+    first, beside = job(), job()
+    for transport in (first, beside):
+        assert transport.send(CLOSING).body == b"{}"
+        transport.close()
+    # Both are taken away: nothing that was left is found by the last one.
+    for transport in [job() for _ in range(3)]:
+        assert transport.send(CLOSING).body == b"{}"
+    stats = tls.session_stats()
+    assert (stats["accept_good"], stats["hits"]) == (5, 4)
+
+
+def test_certificates_that_were_renewed_are_read_a_minute_later(
+    serve: Any, connect: Connect, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, authorities = KeptConnections(), certificate.with_name("authorities.pem")
+    authorities.write_bytes(certificate.read_bytes())
+    server = serve(tls=server_tls(certificate))
+    connect(server.url, verify=str(authorities), kept=kept).send(CLOSING)
+    authorities.write_bytes(make_certificate(certificate.parent, "other").read_bytes())
+    connect(server.url, verify=str(authorities), kept=kept).send(CLOSING)
+    monkeypatch.setattr(peer_tls, "MAX_AGE", 0.0)
+    with pytest.raises(PeerUntrusted):
+        connect(server.url, verify=str(authorities), kept=kept).send(CLOSING)
 
 
 def test_no_session_is_resumed_where_a_client_certificate_is_shown(
