@@ -38,8 +38,6 @@ from orthanc_transfers.core.ranges import Range
 
 CODEC_HEADER = "transfers-codec"
 """Name of a bucket's codec."""
-CONNECTIONS_HEADER = "transfers-connections"
-"""Of a response: how many connections the transfer may have at once; 0: one, closed after each response."""
 FIRST_HEADER = "transfers-first"
 """In a lookup: only so many instances are asked for, the first ones."""
 PATIENTS_HEADER = "transfers-patients"
@@ -84,7 +82,7 @@ class Capabilities:
     extras: Accepted | None = None
     """What it takes besides DICOM; ``None``: it does not know of that."""
     max_connections: int | None = None
-    """Connections that it can spare for all transfers together; 0: as ``CONNECTIONS_HEADER``; ``None``: unknown."""
+    """Connections that it can spare for all transfers together; 0: one, not kept alive; ``None``: unknown."""
 
     @property
     def max_bucket_target(self) -> int:
@@ -312,11 +310,6 @@ def parse_seconds(text: str | None) -> float:
     if text is None or not _SECONDS.fullmatch(text):
         return 0.0
     return float(text)
-
-
-def parse_connections(text: str | None) -> int | None:
-    """The value of ``CONNECTIONS_HEADER``; ``None`` if it is absent or invalid."""
-    return int(text) if text is not None and re.fullmatch("[0-9]{1,6}", text) else None
 
 
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?")

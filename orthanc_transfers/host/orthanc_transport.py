@@ -14,6 +14,7 @@ from orthanc_transfers.host.native.structures import Code, HttpMethod
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import Bandwidth, acquire_all
+from orthanc_transfers.net.connection_limit import ConnectionLimit, Holder, asking
 from orthanc_transfers.net.error_text import reason_of
 from orthanc_transfers.net.sockets import CONNECT_TIMEOUT, SocketFactory
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -41,6 +42,7 @@ class OrthancTransport:
         default_timeout: float = 0.0,
         proxied: bool = False,
         bandwidth: Sequence[Bandwidth] = (),
+        limit: ConnectionLimit | None = None,
     ) -> None:
         self.name = name
         self.url = without_credentials(peers.url(name))
@@ -53,6 +55,8 @@ class OrthancTransport:
         self._stopped = Cancellation()
         self._sockets = SocketFactory("system")
         self._stopped.on_cancel(self._sockets.abort)
+        self._limit = limit or ConnectionLimit()
+        self._holder = Holder(lambda count: None, lambda: self._sockets.silence, keeps=False)
         self._proxied = proxied
         self._connects_ahead = not proxied
 
@@ -62,13 +66,17 @@ class OrthancTransport:
     @property
     def silence(self) -> str | None:
         """See ``PeerTransport``."""
-        return self._sockets.silence
+        return self._sockets.silence or self._limit.silence(self._holder)
 
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``."""
+        with self._limit.connection(self._holder, self._stopped.check, asking(request, self._exchange)):
+            return self._exchange(request)
+
+    def _exchange(self, request: PeerRequest) -> PeerResponse:
         body, timeout, limit = request.body, request.timeout, request.limit
         content = body[0] if len(body) == 1 else b"".join(body)
-        sent = dict(request.headers)
+        sent = {**request.headers, **self._limit.request_headers(request.path)}
         if len(content) and not any(name.lower() == "content-type" for name in sent):
             sent["Content-Type"] = "application/octet-stream"
         acquire_all(self._bandwidths, len(content), self._stopped)
@@ -95,13 +103,14 @@ class OrthancTransport:
                 self.name,
             )
         if call.status != 200 or call.code != Code.SUCCESS:
+            self._limit.refused()
             raise self._refused(request, call.status)
         if limit is not None and len(call.body) > limit:
             raise PeerInvalidResponse(
                 f"peer {self.name!r} answered {request.method} {request.path[:100]} with more than {limit} bytes",
                 self.name,
             )
-        return PeerResponse(call.body, call.headers)
+        return PeerResponse(call.body, self._limit.response_headers(request.path, call.headers))
 
     def prepare(self) -> None:
         """Orthanc's client keeps no connections."""
@@ -112,6 +121,7 @@ class OrthancTransport:
 
     def close(self) -> None:
         """Orthanc's client keeps no connections."""
+        self._limit.rest(self._holder, 0)
 
     def _connect(self) -> None:
         address = parse_url(self.url)

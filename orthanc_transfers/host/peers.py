@@ -96,6 +96,7 @@ class OrthancPeers:
                 default_timeout=timeout,
                 bandwidth=bandwidth,
                 proxied=self._proxy is not None,
+                limit=self._kept.limits.of(peers.url(name)),
             )
         return RequestsTransport(
             peer,

@@ -19,7 +19,8 @@ MAX_AGE = 600.0
 TIMEOUT = 5.0
 """Seconds. Every peer responds to this at once, be it with 404; one that does not is unreachable, not old."""
 
-_MAX_RESPONSE = 64 * 1024
+MAX_RESPONSE = 64 * 1024
+"""Bytes of that response."""
 
 
 class CapabilitiesCache:
@@ -63,7 +64,7 @@ class CapabilitiesCache:
 def _ask(transport: PeerTransport) -> Capabilities | None:
     try:
         response = transport.send(
-            PeerRequest("GET", CAPABILITIES, headers=PROBE_HEADERS, timeout=TIMEOUT, limit=_MAX_RESPONSE)
+            PeerRequest("GET", CAPABILITIES, headers=PROBE_HEADERS, timeout=TIMEOUT, limit=MAX_RESPONSE)
         )
         found = Capabilities.parse(parse_json(response.body))
     except PeerStatus as error:

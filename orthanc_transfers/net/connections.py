@@ -17,7 +17,7 @@ import urllib3.connection
 import urllib3.connectionpool
 from urllib3.exceptions import NewConnectionError, ProtocolError
 
-from orthanc_transfers.core.messages_v2 import CONNECTIONS_HEADER
+from orthanc_transfers.core.connection_share import CONNECTIONS_HEADER
 from orthanc_transfers.net.sockets import SocketFactory
 from orthanc_transfers.net.tls_sessions import ResumingContext
 from orthanc_transfers.net.urllib3_internals import ConnectsThroughFactory, new_connection

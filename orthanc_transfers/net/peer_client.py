@@ -13,6 +13,7 @@ from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer, size_of
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, content_type
+from orthanc_transfers.core.connection_share import CONNECTIONS_HEADER, parse_connections
 from orthanc_transfers.core.content_encoding import (
     ACCEPT_ENCODING,
     CONTENT_ENCODING,
@@ -34,7 +35,6 @@ from orthanc_transfers.core.framing import frame_head
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, LookupResponse, PushCreated, PushCreationV1
 from orthanc_transfers.core.messages_v2 import (
     CODEC_HEADER,
-    CONNECTIONS_HEADER,
     FIRST_HEADER,
     PATIENTS_HEADER,
     STORED_HEADER,
@@ -44,7 +44,6 @@ from orthanc_transfers.core.messages_v2 import (
     PushCreationV2,
     PushStatus,
     WholePull,
-    parse_connections,
 )
 from orthanc_transfers.core.model import Bucket
 from orthanc_transfers.core.ranges import Range, RangeSet

@@ -19,6 +19,7 @@ from urllib3.util import parse_url
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.peers import Peer
 from orthanc_transfers.net.adapter import Adapter, Session
+from orthanc_transfers.net.connection_limit import ConnectionLimit, ConnectionLimits, Holder
 from orthanc_transfers.net.connections import MAX_IDLE
 from orthanc_transfers.net.sockets import SocketFactory
 from orthanc_transfers.net.tls import MAX_AGE, SharedContexts
@@ -42,8 +43,12 @@ class Way:
 class PeerConnections:
     """Connections to a peer, used by one transport at a time. Raises ``ConfigurationError``."""
 
-    def __init__(self, way: Way, contexts: SharedContexts) -> None:
+    def __init__(
+        self, way: Way, contexts: SharedContexts, limit: ConnectionLimit | None = None
+    ) -> None:
         self.way = way
+        self.limit = limit or ConnectionLimit()
+        """Of all transfers with that peer."""
         self.made = time.monotonic()
         """When; with TLS, when its certificates were read from the disk."""
         self.own_cookie = ""
@@ -66,6 +71,7 @@ class PeerConnections:
             self._adapter = Adapter(way.connections, self.sockets, tls)
             self.session.mount("http://", self._adapter)
             self.session.mount("https://", self._adapter)
+            self.holder = Holder(self._adapter.trim, lambda: self.sockets.silence)
         except (requests.RequestException, ValueError):
             # Without the foreign text, which may quote a header or a password.
             raise ConfigurationError(
@@ -96,12 +102,13 @@ class PeerConnections:
         if not self.session.proxies:
             self._adapter.open(self.template, bool(self.session.verify), timeout)
 
-    def trim(self, count: int) -> None:
+    def rest(self, count: int) -> None:
         """Close the idle connections, but for the last ``count``."""
-        self._adapter.trim(count)
+        self.limit.rest(self.holder, count)
 
     def close(self) -> None:
         """Close the idle connections. Requests in progress end by themselves."""
+        self.rest(0)
         self.session.close()
 
 
@@ -109,6 +116,7 @@ class KeptConnections:
     """The connections to all peers that no job uses at the moment, for ``MAX_IDLE`` seconds. Thread-safe."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.limits = ConnectionLimits()
         self._now = now
         self._lock = threading.Lock()
         self._kept: list[tuple[float, PeerConnections]] = []
@@ -128,14 +136,14 @@ class KeptConnections:
             return found
         if found is not None:
             found.close()
-        return PeerConnections(way, self._contexts)
+        return PeerConnections(way, self._contexts, self.limits.of(way.peer.url))
 
     def give_back(self, connections: PeerConnections) -> None:
         """Its transport uses them no more."""
         if not connections.sockets.renew():
             connections.close()  # a request is still being cut
             return
-        connections.trim(KEPT)
+        connections.rest(KEPT)
         with self._lock:
             self._kept.append((self._now(), connections))
         self._closing.start()

@@ -22,6 +22,7 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.peers import Peer, join
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, any_limited, blocks
+from orthanc_transfers.net.connection_limit import asking
 from orthanc_transfers.net.error_response import error_of, last_headers
 from orthanc_transfers.net.error_text import FOREIGN, reason_of
 from orthanc_transfers.net.peer_connections import KeptConnections, PeerConnections, Way
@@ -97,6 +98,7 @@ class RequestsTransport:
         self._connections = PeerConnections(way, SharedContexts()) if kept is None else kept.take(way)
         self._sockets, self._session = self._connections.sockets, self._connections.session
         self._template, self._address = self._connections.template, self._connections.address
+        self._limit, self._holder = self._connections.limit, self._connections.holder
         self._own_cookie, self.url = self._connections.own_cookie, self._connections.url
         self._lease = self._sockets.lease
         self._stopped.on_cancel(lambda: self._sockets.abort(self._lease))
@@ -112,10 +114,14 @@ class RequestsTransport:
     @property
     def silence(self) -> str | None:
         """See ``PeerTransport``."""
-        return self._sockets.silence
+        return self._sockets.silence or self._limit.silence(self._holder)
 
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``. A stale connection causes no error: see ``connections.py``."""
+        with self._limit.connection(self._holder, self._stopped.check, asking(request, self._exchange)):
+            return self._exchange(request)
+
+    def _exchange(self, request: PeerRequest) -> PeerResponse:
         seconds = self._timeout if request.timeout is None else request.timeout
         prepared = self._prepared(request)
         try:
@@ -124,6 +130,7 @@ class RequestsTransport:
                 self._session.send(prepared, stream=True, timeout=seconds or None) as response,
             ):
                 if response.status_code != 200:
+                    self._limit.refused()
                     raise error_of(self.name, _shown(request), response)
                 self._keep_cookies(response)
                 size = DEFAULT_LIMIT if request.limit is None else request.limit
@@ -136,15 +143,17 @@ class RequestsTransport:
             raise PeerInvalidResponse(
                 f"peer {self.name!r} answered {_shown(request)} with more than {size} bytes", self.name
             )
-        return PeerResponse(received, last_headers(response))
+        return PeerResponse(received, self._limit.response_headers(request.path, last_headers(response)))
 
     def prepare(self) -> None:
         """See ``PeerTransport``. Nothing is opened through a proxy."""
         with (
+            self._limit.early_connection(self._holder) as allowed,
             contextlib.suppress(*FOREIGN, Canceled),
             self._sockets.request(repeatable=True, lease=self._lease),
         ):
-            self._connections.open(self._timeout or None)
+            if allowed:
+                self._connections.open(self._timeout or None)
 
     def _prepared(self, request: PeerRequest) -> requests.PreparedRequest:
         # What is the same for all requests was prepared once: that takes longer than sending a small one.
@@ -154,6 +163,7 @@ class RequestsTransport:
         prepared.hooks = {}
         prepared.headers = self._template.headers.copy()
         prepared.headers.update(request.headers)
+        prepared.headers.update(self._limit.request_headers(request.path))
         content = Body(request.body, self._bandwidths, self._stopped)
         if len(content):
             # An iterable is sent item by item, and not in chunks where the length is given.

@@ -13,6 +13,7 @@ from orthanc_transfers.core import paths
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
+from orthanc_transfers.core.connection_share import SENDER_HEADER, Sender
 from orthanc_transfers.core.content_encoding import ACCEPT_ENCODING, accepts
 from orthanc_transfers.core.errors import BadFile, BadRequest, Busy, Canceled, Corrupted, NotFound, TooLarge
 from orthanc_transfers.core.extras import Accepted
@@ -67,7 +68,10 @@ MAX_WAIT = 5
 WHOLE_WAIT = 1
 """The same for the commit of a push that is one request: from then on its sender asks how far it is."""
 
-# The same for a server that has but one thread for all its clients.
+# The same for a server that has few connections to spare: others wait for that one. ...
+MAX_WAIT_OF_FEW_THREADS = 0.25
+
+# ... And for one that has but one thread for all its clients.
 MAX_WAIT_OF_ONE_THREAD = 0.05
 
 
@@ -128,10 +132,8 @@ class PeerRoutes:
             self._tune()
             carrying = self._whole_pulls.answer(whole, listed.manifest, found)
             if carrying is not None:
-                carrying = self._announcing(carrying, request)
                 # Most often it asks for nothing more.
-                self._budget.leave(_transfer(request))
-                return carrying
+                return self._announcing(carrying, request, ended=True)
         response = compact_json_response(request, found)
         if accepts(request.headers.get(ACCEPT_ENCODING)):
             # A client of ours.
@@ -221,7 +223,8 @@ class PeerRoutes:
             extras=self._extras,
             max_connections=self._budget.total,
         )
-        return self._announcing(replace(json_response(found.to_json()), headers=PROBE_HEADERS))
+        response = replace(json_response(found.to_json()), headers=PROBE_HEADERS)
+        return self._announcing(response, request, of_transfer=False)
 
     def create_push_v2(self, request: Request) -> Response:
         """``POST /transfers/v2/push``."""
@@ -259,7 +262,9 @@ class PeerRoutes:
 
     @property
     def _longest_wait(self) -> float:
-        return MAX_WAIT if self._budget.total else MAX_WAIT_OF_ONE_THREAD
+        if not self._budget.total:
+            return MAX_WAIT_OF_ONE_THREAD
+        return MAX_WAIT_OF_FEW_THREADS if self._budget.crowded else MAX_WAIT
 
     def put_ranges(self, request: Request) -> Response:
         """``PUT /transfers/v2/push/{push}/{offset}/{size}``, the last two again for each further range."""
@@ -306,14 +311,16 @@ class PeerRoutes:
         return self._announcing(Response(body, content_type(codec), headers), request)
 
     def _of_push(self, request: Request, status: PushStatus) -> Response:
-        response = self._announcing(json_response(status.to_json()), request)
-        if status.state in FINISHED:
-            self._budget.leave(_transfer(request))
-        return response
+        return self._announcing(json_response(status.to_json()), request, ended=status.state in FINISHED)
 
-    def _announcing(self, response: Response, request: Request | None = None) -> Response:
-        """The response, with the number of connections that its transfer (or without a request, all) may have."""
-        headers = self._budget.headers(None if request is None else _transfer(request))
+    def _announcing(
+        self, response: Response, request: Request, *, of_transfer: bool = True, ended: bool = False
+    ) -> Response:
+        """The response, with the number of connections that its sender may have, or its transfer, or else all."""
+        transfer = request.headers.get(SENDER_TRANSFER_ID, "") if of_transfer else None
+        headers = self._budget.headers(
+            Sender.parse(request.headers.get(SENDER_HEADER)), transfer, ended=ended
+        )
         return replace(response, headers={**response.headers, **headers})
 
     def report(self, request: Request) -> Response:
@@ -333,10 +340,6 @@ class PeerRoutes:
             named = {"Content-Disposition": f'attachment; filename="report-{name}.{form}"'}
             response = replace(response, headers=named)
         return response
-
-
-def _transfer(request: Request) -> str:
-    return request.headers.get(SENDER_TRANSFER_ID, "")
 
 
 def _whole_pull(header: str | None) -> WholePull | None:
