@@ -17,6 +17,9 @@ WAIT_HEADER = "transfers-wait"
 
 _MAX_TRANSFERS = 1000
 
+# Seconds.
+_MIN_WAIT = 0.1
+
 
 def parse_connections(text: str | None) -> int | None:
     """The value of ``CONNECTIONS_HEADER``; ``None`` if it is absent or invalid."""
@@ -63,7 +66,12 @@ class Share:
         wait = re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", headers.get(WAIT_HEADER, ""))
         if connections is None or lease is None:
             return None
-        return cls(connections, float(lease[1]), int(lease[2]), None if wait is None else float(wait[0]))
+        return cls(
+            connections,
+            float(lease[1]),
+            int(lease[2]),
+            None if wait is None else max(_MIN_WAIT, float(wait[0])),
+        )
 
     def headers(self) -> dict[str, str]:
         """The headers that say so."""

@@ -14,7 +14,7 @@ from orthanc_transfers.host.native.structures import Code, HttpMethod
 from orthanc_transfers.host.peer_list import PeerList
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import Bandwidth, acquire_all
-from orthanc_transfers.net.connection_limit import ConnectionLimit, Holder, asking
+from orthanc_transfers.net.connection_limit import ConnectionLimit, Holder
 from orthanc_transfers.net.error_text import reason_of
 from orthanc_transfers.net.sockets import CONNECT_TIMEOUT, SocketFactory
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -70,7 +70,9 @@ class OrthancTransport:
 
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``."""
-        with self._limit.connection(self._holder, self._stopped.check, asking(request, self._exchange)):
+        with self._limit.connection(
+            self._holder, self._stopped.check, self._limit.asking(request, self._exchange)
+        ):
             return self._exchange(request)
 
     def _exchange(self, request: PeerRequest) -> PeerResponse:

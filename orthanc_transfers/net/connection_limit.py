@@ -11,7 +11,6 @@ together, for how long that holds, and when another server has its turn: see ``d
 
 from __future__ import annotations
 
-import contextlib
 import math
 import secrets
 import threading
@@ -102,7 +101,28 @@ class ConnectionLimit:
         try:
             yield
         finally:
+            if ask is None:
+                self._asking = False
             self._give_back(holder, since)
+
+    def asking(
+        self, request: PeerRequest, exchange: Callable[[PeerRequest], PeerResponse]
+    ) -> Callable[[], None] | None:
+        """The ``ask`` of ``connection`` before such a request, by what sends a request at once."""
+        if request.path == CAPABILITIES:
+            return None
+
+        def ask() -> None:
+            headers = {**PROBE_HEADERS, "connection": "close"}
+            wanted = PeerRequest("GET", CAPABILITIES, headers=headers, timeout=TIMEOUT, limit=MAX_RESPONSE)
+            try:
+                exchange(wanted)
+            except PeerStatus as error:
+                if error.outage:
+                    raise
+                self.response_headers(CAPABILITIES, {})  # it is not what it was
+
+        return ask
 
     @contextmanager
     def early_connection(self, holder: Holder) -> Iterator[bool]:
@@ -163,7 +183,7 @@ class ConnectionLimit:
             self._changed.notify_all()
 
     def _take(self, holder: Holder, check: Callable[[], None], ask: Callable[[], None] | None) -> float:
-        ticket: object = object()
+        ticket, asked = object(), False
         with self._changed:
             began = holder.seen = self._now()
             self._holders.add(holder)
@@ -180,10 +200,15 @@ class ConnectionLimit:
                 with self._changed:
                     now = holder.seen = self._now()
                     first = self._line[0] is ticket
-                    must_ask = first and self._must_ask(now) and not self._asking
+                    # One that has just asked goes on, however short its lease.
+                    due = self._must_ask(now) and not (asked and self._allowed(now) != 0)
+                    must_ask = first and due and not self._asking
                     unknown = not self._heard and now - began >= _PATIENCE
+                    if first and not due and holder.idle:
+                        holder.active += 1
+                        return holder.idle.pop()
                     # Threads of a peer that is away are not missed by others.
-                    if silent or (first and not self._must_ask(now) and (unknown or self._free(now))):
+                    if silent or (first and not due and (unknown or self._free(now))):
                         return self._hold(holder, now)
                     self._asking = self._asking or must_ask
                     if must_ask and ask is None:
@@ -191,6 +216,7 @@ class ConnectionLimit:
                     if not must_ask:
                         self._changed.wait(_PERIOD)
                 if must_ask and ask is not None:
+                    asked = True
                     try:
                         ask()
                     finally:
@@ -234,7 +260,7 @@ class ConnectionLimit:
         if share.wait is not None:
             return 0
         most = max(1, share.connections)
-        return most if now < self._told + share.lease else min(most, share.unasked)
+        return most if now < self._told + share.lease else min(most, max(1, share.unasked))
 
     def _must_ask(self, now: float) -> bool:
         share = self._share
@@ -295,18 +321,3 @@ class ConnectionLimits:
         """The same one for the same address."""
         with self._lock:
             return self._known.setdefault(address, ConnectionLimit(self._sender))
-
-
-def asking(
-    request: PeerRequest, exchange: Callable[[PeerRequest], PeerResponse]
-) -> Callable[[], None] | None:
-    """The ``ask`` of ``ConnectionLimit.connection`` before such a request, by what sends requests at once."""
-    if request.path == CAPABILITIES:
-        return None
-
-    def ask() -> None:
-        headers = {**PROBE_HEADERS, "connection": "close"}
-        with contextlib.suppress(PeerStatus):
-            exchange(PeerRequest("GET", CAPABILITIES, headers=headers, timeout=TIMEOUT, limit=MAX_RESPONSE))
-
-    return ask

@@ -43,9 +43,7 @@ class Way:
 class PeerConnections:
     """Connections to a peer, used by one transport at a time. Raises ``ConfigurationError``."""
 
-    def __init__(
-        self, way: Way, contexts: SharedContexts, limit: ConnectionLimit | None = None
-    ) -> None:
+    def __init__(self, way: Way, contexts: SharedContexts, limit: ConnectionLimit | None = None) -> None:
         self.way = way
         self.limit = limit or ConnectionLimit()
         """Of all transfers with that peer."""

@@ -22,7 +22,6 @@ from orthanc_transfers.core.errors import (
 from orthanc_transfers.core.peers import Peer, join
 from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.bandwidth import BLOCK, Bandwidth, acquire_all, any_limited, blocks
-from orthanc_transfers.net.connection_limit import asking
 from orthanc_transfers.net.error_response import error_of, last_headers
 from orthanc_transfers.net.error_text import FOREIGN, reason_of
 from orthanc_transfers.net.peer_connections import KeptConnections, PeerConnections, Way
@@ -118,7 +117,9 @@ class RequestsTransport:
 
     def send(self, request: PeerRequest) -> PeerResponse:
         """See ``PeerTransport``. A stale connection causes no error: see ``connections.py``."""
-        with self._limit.connection(self._holder, self._stopped.check, asking(request, self._exchange)):
+        with self._limit.connection(
+            self._holder, self._stopped.check, self._limit.asking(request, self._exchange)
+        ):
             return self._exchange(request)
 
     def _exchange(self, request: PeerRequest) -> PeerResponse:

@@ -9,8 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from orthanc_transfers.core.connection_share import Share
-from orthanc_transfers.core.errors import Canceled, PeerUnreachable
+from orthanc_transfers.core.errors import Canceled, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.paths import CAPABILITIES
+from orthanc_transfers.interfaces import PeerRequest, PeerResponse
 from orthanc_transfers.net.connection_limit import ACTIVE, QUANTUM, ConnectionLimit, ConnectionLimits, Holder
 from tests.support.waiting import wait_until
 
@@ -185,6 +186,30 @@ def test_where_there_are_many_a_few_need_no_question(peer: Peer) -> None:
     for one in begun:
         one.result(PATIENCE)
     assert peer.asked == 0
+
+
+def test_a_lease_of_no_time_is_asked_for_once_each_time(peer: Peer) -> None:
+    peer.share = Share(1, 0.0, 0)
+    peer.told(peer.share)
+    holder = peer.transfer()
+    peer.request(holder)
+    peer.request(holder)
+    assert peer.asked == 2
+
+
+def test_a_peer_that_has_become_another_is_not_asked_for_a_turn(peer: Peer) -> None:
+    def gone(request: PeerRequest) -> PeerResponse:
+        peer.asked += 1
+        raise PeerStatus("404", "b", 404)
+
+    peer.told(Share(0, 4.0, 0, wait=0.3))
+    peer.time += 0.3
+    ask = peer.limit.asking(PeerRequest("POST", OTHER), gone)
+    for _ in range(3):
+        peer.ends.release()
+        peer.begin(peer.transfer(), ask=ask).result(PATIENCE)
+    assert peer.asked == 1
+    assert peer.limit.asking(PeerRequest("GET", CAPABILITIES), gone) is None
 
 
 def test_what_asking_raises_ends_the_request(peer: Peer) -> None:

@@ -170,6 +170,7 @@ def test_only_one_of_several_connections_is_kept(
         ended.append(1)
 
     server = script(serve)
+    kept.limits.of(server.url).refused()  # it has responded before
     transport = connect(server.url, kept=kept)
     for _ in range(3):
         transport.prepare()
