@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orthanc_transfers.core.connection_share import SENDER_HEADER
 from orthanc_transfers.core.messages_v2 import PROBE_HEADERS
 from tests.faults.rig import is_saved
 from tests.support.cpp_peer import Asked, CppPeer
@@ -151,7 +152,7 @@ def test_the_headers_of_a_push_are_those_of_version_1(a: OrthancServer, peer: Cp
     succeeded(a, a.send(study(a), "cpp", SenderTransferID="by-name", Compression="gzip")["ID"])
     (capabilities,) = peer.of("GET", "/transfers/capabilities")
     # The C++ plugin has no such route. It is asked there whether our headers come through, and nowhere else.
-    assert_headers(capabilities, set(PROBE_HEADERS))
+    assert_headers(capabilities, {*PROBE_HEADERS, SENDER_HEADER})
     (creation,) = peer.of("POST", "/transfers/push")
     assert_headers(creation, OF_A_BODY | OF_A_TRANSFER)
     assert creation.headers["content-type"] == "application/json"
