@@ -9,13 +9,14 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.core.errors import TransferError
+from orthanc_transfers.core.model import Resource
 from orthanc_transfers.core.transfer_query import TransferQuery
 from orthanc_transfers.core.transfer_record import PUSH, TransferRecord
 from orthanc_transfers.interfaces import Clock
@@ -96,7 +97,8 @@ class Ledger:
         self._next_expiry = 0.0
         self._past = PastTransfers(lambda: folder() / "transfers.sqlite")
         self._events: deque[_Event] = deque(maxlen=_MAX_QUEUED)
-        self._textless: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MAX_QUEUED)
+        self._textless: deque[tuple[str, Resource]] = deque(maxlen=_MAX_QUEUED)
+        """Transfers whose texts are still to be asked for, by what stands for them: many, if they end faster."""
         self._texts_from = 0.0
         """When texts may be asked for again, by the monotonic clock."""
         self._writing = threading.Lock()
@@ -193,8 +195,7 @@ class Ledger:
         for _ in range(TEXTS_AT_ONCE):
             if self._closed or not self._textless:
                 return
-            identifier, shown = self._textless.popleft()
-            self._add_text(identifier, shown)
+            self._add_text(*self._textless.popleft())
             spent = self._clock.monotonic() - began
             if spent > BATCH * TEXTS_SHARE:
                 self._texts_from = began + spent / TEXTS_SHARE
@@ -233,7 +234,13 @@ class Ledger:
         except BaseException:
             self._events.extendleft(reversed(events))
             raise
-        self._textless.extend((row.id, dict(row.shown)) for row in rows if row.shown["Patient"] is None)
+        self._queue_texts(row.shown for row in rows)
+
+    def _queue_texts(self, shown: Iterable[Mapping[str, Any]]) -> None:
+        for one in shown:
+            resource = first_resource(one)
+            if one["Patient"] is None and resource is not None:
+                self._textless.append((one["ID"], resource))
 
     def _remember(self, corrections: Mapping[str, str]) -> None:
         self._corrections |= corrections
@@ -252,10 +259,7 @@ class Ledger:
         ended = self._clock.now() if record.ended is None else record.ended
         return PastTransfer(record.id, ended, shown, record.transaction, record.order)
 
-    def _add_text(self, identifier: str, shown: dict[str, Any]) -> None:
-        resource = first_resource(shown)
-        if resource is None:
-            return
+    def _add_text(self, identifier: str, resource: Resource) -> None:
         with suppress(TransferError):
             text = self._texts.ask(resource)
             if text is not None:
@@ -279,14 +283,14 @@ class Ledger:
         since = self._past.newest() - REPORT_AGE
         # An earlier process may have had no time to ask for these.
         recent = self._past.since(since, _MAX_TEXTLESS)
-        self._textless.extend((one["ID"], one) for one in recent if one["Patient"] is None)
+        self._queue_texts(recent)
         for report in self._reports.all(since, self._past.reports_since(since - REPORT_AGE)):
             row = from_report(report)
             if self._closed or row is None:
                 continue
             with self._writing:
                 self._past.write([row])
-            self._textless.append((row.id, dict(row.shown)))
+            self._queue_texts([row.shown])
 
     def _begin(self) -> None:
         """After a start: what was not written before a kill, or with a lost index, is in the reports."""
