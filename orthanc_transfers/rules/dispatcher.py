@@ -320,7 +320,6 @@ class Dispatcher:
     # --- now and then
 
     def _look_after_jobs(self) -> None:
-        self._running.find_lost()
         self._running.look()
         minute = self.minute()
 

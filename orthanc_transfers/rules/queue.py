@@ -27,6 +27,11 @@ _COLUMNS = frozenset(
 _ACTIVE = tuple(state.value for state in ACTIVE)
 _ENDED = tuple(state.value for state in ENDED)
 
+_UNCHECKED = f"state = '{EntryState.WAITING.value}' AND checked = 0"
+
+SCHEMA = f"CREATE INDEX IF NOT EXISTS unchecked ON entries (id) WHERE {_UNCHECKED};"
+"""Each turn asks for these, however many wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -125,9 +130,7 @@ class Queue:
 
     def unchecked(self, limit: int) -> list[Entry]:
         """Entries whose filter was not asked yet, the oldest first."""
-        return self._entries(
-            "state = ? AND checked = 0 ORDER BY id LIMIT ?", (EntryState.WAITING.value, limit)
-        )
+        return self._entries(f"{_UNCHECKED} ORDER BY id LIMIT ?", (limit,))
 
     def due(self, rule: str, destination: str, limit: int) -> list[Entry]:
         """Entries of a rule, and of one of its destinations, that may be sent now, the oldest first."""

@@ -48,6 +48,8 @@ class RunningJob:
     left_alone: bool = False
     """A user resumed it outside its window."""
     recalled: bool = False
+    submitting: bool = False
+    """A thread hands it to Orthanc: its end is told once its identifier is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,11 @@ class EndedJob:
 
 
 class RunningJobs:
-    """By the name of the transfer. Used by one thread, but for ``ended``. ``now`` is the queue time."""
+    """By the name of the transfer. Used by one thread, but for ``ended``. ``now`` is the queue time.
+
+    Jobs are submitted in threads of ``start``: Orthanc asks for the Python interpreter several times at each, which it
+    gets late while transfers run.
+    """
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class RunningJobs:
         wake: Callable[[], None],
         copies: AnonymizedCopies,
         is_there: Callable[[str, Resource], bool],
+        start: Callable[[str, Callable[[], None]], object] = threads.start,
     ) -> None:
         self._submission = submission
         self._jobs = jobs
@@ -79,8 +86,10 @@ class RunningJobs:
         self._wake = wake
         self._copies = copies
         self._is_there = is_there
+        self._start = start
         self._lock = threading.Lock()
         self._running: dict[str, RunningJob] = {}
+        self._seen: list[tuple[RunningJob, QueuedJob]] = []
         self._ends: deque[tuple[str, JobEnd]] = deque()
         self._answering: deque[str] = deque(maxlen=1000)
 
@@ -122,13 +131,18 @@ class RunningJobs:
 
     def take_ends(self) -> list[EndedJob]:
         """Those jobs that have ended since the last call."""
-        found = []
+        found, early = [], []
         while self._ends:
             transfer, end = self._ends.popleft()
             with self._lock:
-                known = self._running.pop(transfer, None)
+                known = self._running.get(transfer)
+                if known is not None and known.submitting:
+                    early.append((transfer, end))
+                    continue
+                self._running.pop(transfer, None)
             if known is not None:
                 found.append(EndedJob(transfer, known, end))
+        self._ends.extend(early)
         return found
 
     def take_answering(self) -> set[str]:
@@ -151,19 +165,33 @@ class RunningJobs:
         with self._lock:
             self._running[transfer] = job
 
-    def submit(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> str | None:
-        """Hand the job to Orthanc, and return its identifier.
-
-        ``None``: it failed, which is told as its end; or something that takes long comes first, in a thread of its own.
-        """
+    def submit(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> None:
+        """Hand the job to Orthanc, in a thread; if that fails, it is told as its end."""
         if rule.anonymization is not None:
-            later = partial(self._submit_copy, transfer, rule, entry, peer, rule.anonymization)
-            threads.start("transfers-rules-copy", later)
+            submit = partial(self._submit_copy, transfer, rule, entry, peer, rule.anonymization)
         elif rule.compare is not None:
-            threads.start("transfers-rules-mirror", partial(self._mirror, transfer, rule, entry, peer))
+            submit = partial(self._mirror, transfer, rule, entry, peer)
         else:
-            return self._submit(transfer, rule, [entry.resource], peer)
-        return None
+            submit = partial(self._submit, transfer, rule, [entry.resource], peer)
+        with self._lock:
+            self._running[transfer].submitting = True
+        self._start("transfers-rules-submit", partial(self._submitting, transfer, submit))
+
+    def _submitting(self, transfer: str, submit: Callable[[], None]) -> None:
+        try:
+            submit()
+        except TransferError as error:
+            self._tell(transfer, JobEnd(peer_failed=error.concerns_peer, error=str(error)))
+        except Exception:
+            log.exception("a job of a rule cannot be submitted")
+            self._tell(transfer, JobEnd(error="an internal error, see Orthanc's log"))
+        finally:
+            with self._lock:
+                known = self._running.get(transfer)
+                if known is not None:
+                    known.submitting = False
+            if self._ends:
+                self._wake()
 
     def _mirror(self, transfer: str, rule: Rule, entry: Entry, peer: str) -> None:
         # What came from there need not go back.
@@ -182,25 +210,20 @@ class RunningJobs:
         else:
             self._submit(transfer, rule, copy, peer)
 
-    def _submit(self, transfer: str, rule: Rule, resources: Sequence[Resource], peer: str) -> str | None:
-        try:
-            wanted = TransferRequest.parse(rule.request(resources, peer, transfer))
-            # The queue knows what is to be sent, should a power failure take the job.
-            job = str(self._submission.send(wanted, follow=True, durable=False)["ID"])
-        except TransferError as error:
-            self._tell(transfer, JobEnd(peer_failed=error.concerns_peer, error=str(error)))
-            return None
+    def _submit(self, transfer: str, rule: Rule, resources: Sequence[Resource], peer: str) -> None:
+        wanted = TransferRequest.parse(rule.request(resources, peer, transfer))
+        # The queue knows what is to be sent, should a power failure take the job.
+        job = str(self._submission.send(wanted, follow=True, durable=False)["ID"])
         with self._lock:
             known = self._running.get(transfer)
             if known is not None:
                 known.job = job
-        return job
 
     def recover(self, entry: Entry) -> None:
         """After a restart: go on with the job of an entry, or tell how it ended."""
         transfer = entry.transfer or ""
         self.track(transfer, RunningJob(entry.id, entry.rule, entry.peer or "", entry.job))
-        live = self._live().get(transfer)
+        live = next((one for one in self._jobs.jobs() if _transfer_of(one) == transfer), None)
         if live is not None:
             with self._lock:
                 known = self._running[transfer]
@@ -221,11 +244,22 @@ class RunningJobs:
             return sum(not one.paused for one in self._running.values())
 
     def look(self) -> None:
-        """Look which of them are paused, by a user or by us."""
-        paused = {one.identifier for one in self._jobs.jobs() if one.paused}
+        """Look at them: which are there, which are paused, by a user or by us. The methods below know what this saw.
+
+        Tells of jobs that are not there any more, and whose end was not told.
+        """
+        self._seen = []
+        # In this order: what is submitted meanwhile is not taken for lost.
         with self._lock:
-            for one in self._running.values():
-                one.paused = one.job in paused
+            running = [(name, one) for name, one in self._running.items() if one.job is not None]
+        jobs = {one.identifier: one for one in self._jobs.jobs()} if running else {}
+        for transfer, one in running:
+            queued = jobs.get(one.job or "")
+            one.paused = queued is not None and queued.paused
+            if queued is None:
+                self._tell(transfer, JobEnd(lost=True, error="its job is not there any more"))
+            elif _transfer_of(queued) == transfer:
+                self._seen.append((one, queued))
 
     def to(self, peer: str) -> int:
         """How many go to a peer."""
@@ -235,30 +269,13 @@ class RunningJobs:
     def __len__(self) -> int:
         return len(self._running)
 
-    def find_lost(self) -> None:
-        """Tell of jobs that are not there any more, and whose end was not told."""
-        live = self._live()
-        with self._lock:
-            gone = [name for name, one in self._running.items() if one.job is not None and name not in live]
-        known = {one.identifier for one in self._jobs.jobs()}
-        for name in gone:
-            job = self._running[name].job
-            if job not in known:
-                self._tell(name, JobEnd(lost=True, error="its job is not there any more"))
-
     def hold(self, is_open: Callable[[str], bool]) -> list[tuple[int, bool]]:
         """Pause what runs outside the window of its rule, and resume it within: by us alone, never a user's pause.
 
         Returns entries, each with whether it is held by us now, where that changed.
         """
         changed = []
-        live = self._live()
-        with self._lock:
-            running = list(self._running.items())
-        for transfer, one in running:
-            queued = live.get(transfer)
-            if queued is None or one.job is None:
-                continue
+        for one, queued in self._seen:
             if is_open(one.rule):
                 one.left_alone = False
                 if one.held_since is not None and (not queued.paused or self._command(queued, _RESUME)):
@@ -275,23 +292,9 @@ class RunningJobs:
 
     def recall(self, wanted: Callable[[RunningJob, QueuedJob], bool]) -> None:
         """Cancel jobs that wait for their peer, so that their entries go another way, or another entry goes."""
-        live = self._live()
-        with self._lock:
-            running = list(self._running.items())
-        for transfer, one in running:
-            queued = live.get(transfer)
-            if queued is not None and not one.recalled and wanted(one, queued):
+        for one, queued in self._seen:
+            if not one.recalled and wanted(one, queued):
                 one.recalled = self._command(queued, _CANCEL)
-
-    def _live(self) -> dict[str, QueuedJob]:
-        found = {}
-        for queued in self._jobs.jobs():
-            record = queued.job.record()
-            if record is not None and record.state not in ENDED_STATES:
-                transfer = (record.order or {}).get("SenderTransferID")
-                if isinstance(transfer, str):
-                    found[transfer] = queued
-        return found
 
     def _command(self, queued: QueuedJob, name: str) -> bool:
         try:
@@ -300,3 +303,12 @@ class RunningJobs:
             log.info("job %s of a rule: %s failed: %s", queued.identifier, name, error)
             return False
         return True
+
+
+def _transfer_of(queued: QueuedJob) -> str | None:
+    """The name of a transfer that has not ended."""
+    record = queued.job.record()
+    if record is None or record.state in ENDED_STATES:
+        return None
+    transfer = (record.order or {}).get("SenderTransferID")
+    return transfer if isinstance(transfer, str) else None

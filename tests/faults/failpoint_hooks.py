@@ -68,7 +68,7 @@ METHODS = {
     "net.requests_transport": ["RequestsTransport.send"],
     "rules.intake": ["Intake.catch_up"],
     "rules.queue": ["Queue.add"],
-    "rules.running": ["RunningJobs.new_transfer", "RunningJobs.submit"],
+    "rules.running": ["RunningJobs.new_transfer", "RunningJobs.submit", "RunningJobs._submit"],
     "rules.outcomes": ["Outcomes.record"],
     "rules.finishing": ["Finishing.finish"],
 }

@@ -71,7 +71,7 @@ KILLS = {
     "queued": "Intake.catch_up after",
     "about to be begun": "RunningJobs.new_transfer before",
     "begun, no job": "RunningJobs.submit before",
-    "job submitted": "RunningJobs.submit after",
+    "job submitted": "RunningJobs._submit after",
     "ended, not written": "Outcomes.record before",
     "ended, not synced": "Outcomes.record after",
 }
@@ -114,7 +114,7 @@ def test_what_was_sent_is_deleted_after_a_kill(machine: Machine, failpoint: str,
 CUTS = {
     "queued": "Intake.catch_up after",
     "begun, no job": "RunningJobs.submit before",
-    "job submitted": "RunningJobs.submit after",
+    "job submitted": "RunningJobs._submit after",
     "ended, not synced": "Outcomes.record after",
 }
 

@@ -111,6 +111,7 @@ class World:
                 wake,
                 Mock(),
                 Mock(),
+                start=lambda _, target: target(),
             ),
             Matching(facts),
             orthanc,
