@@ -247,13 +247,3 @@ def _with(one: KnownRule, *, since: int | None = None, fired: float | None = Non
 
 def _text(body: Any) -> str:
     return json.dumps(body, sort_keys=True)
-
-
-def unknown_peers(rule: Rule, peers: Sequence[str]) -> str | None:
-    """What is wrong with the destinations of a rule, given all names of peers; ``None`` if nothing is."""
-    missing = [name for name in rule.destinations if name not in peers]
-    if not missing:
-        return None
-    return (
-        f'"Destinations" names {missing[0]!r}, which is no peer of this Orthanc: add it, or change the rule'
-    )

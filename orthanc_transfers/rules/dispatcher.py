@@ -164,6 +164,7 @@ class Dispatcher:
         if due:
             self._next_look = now + LOOK
             self._look_after_jobs()
+            self._events.long_waiting()
         if now >= self._next_housekeeping:
             self._next_housekeeping = now + HOUSEKEEPING
             self._keep_house()
@@ -352,4 +353,3 @@ class Dispatcher:
     def _keep_house(self) -> None:
         with self._queue.changing() as changes:
             changes.expire(self._clock.now() - self._retention)
-        self._events.long_waiting()

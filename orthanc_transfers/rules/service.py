@@ -25,7 +25,7 @@ from orthanc_transfers.jobs.submission import Submission
 from orthanc_transfers.net.webhook_post import post
 from orthanc_transfers.rules import anonymized, comparison_runs, mirror_records, queue, webhooks
 from orthanc_transfers.rules.anonymized import AnonymizedCopies
-from orthanc_transfers.rules.book import KnownRule, RuleBook, unknown_peers
+from orthanc_transfers.rules.book import KnownRule, RuleBook
 from orthanc_transfers.rules.by_hand import ByHand
 from orthanc_transfers.rules.database import RuleDatabase
 from orthanc_transfers.rules.dispatcher import Dispatcher
@@ -37,6 +37,7 @@ from orthanc_transfers.rules.matching import Matching
 from orthanc_transfers.rules.metrics import metrics_of
 from orthanc_transfers.rules.mirrors import Mirrors
 from orthanc_transfers.rules.orthanc import LocalOrthanc
+from orthanc_transfers.rules.problems import Problems
 from orthanc_transfers.rules.queue import Queue
 from orthanc_transfers.rules.running import RunningJobs
 from orthanc_transfers.rules.scans import Scans
@@ -65,7 +66,6 @@ class RuleService:
         stable_age: int,
     ) -> None:
         settings, clock = services.settings, services.clock
-        self._services = services
         self._orthanc = orthanc
         schemas = (
             queue.SCHEMA,
@@ -81,6 +81,7 @@ class RuleService:
             self._database, services.store, clock, orthanc.get, orthanc.post, orthanc.delete
         )
         self._matching = Matching(facts, self._copies.is_copy)
+        self._problems = Problems(self._matching, services.peers.names, clock)
         self._intake = Intake(
             self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)
         )
@@ -200,6 +201,7 @@ class RuleService:
         self._intake.settle()
         self._copies.sweep_later()
         self._mirrors.look()
+        self._problems.look(self._book.all())
         return self._scans.look()
 
     def _mirrored(self, entry: Entry) -> str | None:
@@ -227,6 +229,7 @@ class RuleService:
         if not triggers:
             self._intake.skip()
         self._listen(triggers, self._changed)
+        self._problems.name_in_log(self._book.all())
         self._dispatcher.rules_changed()
 
     # --- for users
@@ -311,16 +314,11 @@ class RuleService:
             return {}
 
     def _shown(self, known: KnownRule, counts: dict[str, int], oldest: float | None) -> dict[str, Any]:
-        problem = known.problem
-        if problem is None and known.rule is not None:
-            problem = self._matching.why_unusable(known.rule) or unknown_peers(
-                known.rule, self._services.peers.names()
-            )
         return {
             "Name": known.name,
             "Source": known.source,
             "Rule": hide_secrets(known.body) if isinstance(known.body, dict) else known.body,
-            "Problem": problem,
+            "Problem": self._problems.of(known),
             "Counts": {state.value: counts.get(state.value, 0) for state in EntryState},
             "OldestSeconds": None if oldest is None else round(oldest),
             "Comparisons": self._mirrors.listing(known.name) if self._begun else [],

@@ -166,6 +166,7 @@ def test_a_rule_that_cannot_work_is_named_and_the_others_run(servers: Servers) -
     shown = {one["Name"]: one for one in a.get("transfers/rules")["Rules"]}
     assert shown["all"]["Problem"] is None
     assert "'nobody'" in shown["lost"]["Problem"]
+    assert "rule lost cannot work, the others do: \"Destinations\" names 'nobody'" in a.log
     # What it would have sent is sent once the peer is there.
     wait_until(lambda: shown_counts(a, "lost")["Waiting"] == 1, "it waits for its peer")
     a.put("peers/nobody", {"Url": b.url})
