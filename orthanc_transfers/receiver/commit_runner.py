@@ -58,6 +58,14 @@ class CommitRunner:
         if mine:
             threads.start(thread_name, lambda: self._run(attempt, Cancellation()))
 
+    def run_within(self, seconds: float, thread_name: str) -> CommitSummary | None:
+        """The same, in a thread of its own; ``None`` if the outcome is not there after so many seconds."""
+        attempt, mine = self._claim()
+        if mine:
+            threads.start(thread_name, lambda: self._run(attempt, Cancellation()))
+        wait([attempt], seconds)
+        return attempt.result() if attempt.done() else None
+
     def wait(self, seconds: float) -> None:
         """Wait until the commit that is running, if any, has ended; for so many seconds at most."""
         with self._lock:

@@ -214,6 +214,16 @@ class IncomingTransfer(Announced):
         commits = self._commits
         return self._remembered().result() if commits is None else commits.run(cancellation)
 
+    def commit_within(self, seconds: float) -> CommitSummary | None:
+        """The same; ``None`` if it goes on, in the background, after so many seconds."""
+        self.touch()
+        commits = self._commits
+        return (
+            self._remembered().result()
+            if commits is None
+            else commits.run_within(seconds, self._commit_thread)
+        )
+
     def commit_in_background(self) -> None:
         """Begin a commit, unless one is running or the transfer has ended; returns at once."""
         self.touch()
@@ -221,7 +231,11 @@ class IncomingTransfer(Announced):
         if commits is None:
             self._remembered()
         else:
-            commits.start(f"transfers-commit-{self.id[:8]}")
+            commits.start(self._commit_thread)
+
+    @property
+    def _commit_thread(self) -> str:
+        return f"transfers-commit-{self.id[:8]}"
 
     def await_commit(self, seconds: float) -> None:
         """Wait until the commit that is running, if any, has ended; for so many seconds at most."""

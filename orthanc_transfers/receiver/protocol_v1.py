@@ -98,15 +98,19 @@ class PushV1:
             transfer.write(ranges, codec.decode(body, push.codec, size))
         transfer.carried(push.codec.value, len(body))
 
-    def commit(self, identifier: str) -> None:
+    def commit(self, identifier: str, patience: float | None = None) -> bool:
         """Verify and import; returns when done. A repeated request gets the same outcome.
 
+        After ``patience`` seconds, ``False``: it goes on meanwhile.
         Raises ``UnknownTransaction``; ``Corrupted``, naming an instance: the push stays, and buckets may be
         sent again; ``ImportRefused``: nothing was kept.
         """
         push = self._pushes.find(identifier, 1)
         self._pushes.in_use(push)
+        if patience is not None:
+            return push.transfer.commit_within(patience) is not None
         push.transfer.commit()
+        return True
 
 
 def _range(manifest: Manifest, chunk: Chunk) -> Range:

@@ -14,6 +14,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from orthanc_transfers.core.errors import Busy, Canceled, PeerUnreachable
 from orthanc_transfers.net.relay import Relay
@@ -25,6 +26,12 @@ log = logging.getLogger(__name__)
 
 HANDED_ON = "transfers-handed-on"
 """Header of a request that comes from another node: when it was sent (seconds since the epoch) and a signature."""
+
+GOES_ON = 202
+"""Status of a response to the node that has handed a request on: it takes its time, and is to be sent again."""
+
+GOES_ON_AFTER = 10.0
+"""Seconds after which it is given, less than ``_TIMEOUT``."""
 
 _MISDIRECTED = 421
 _MAX_AGE = 300.0
@@ -63,6 +70,7 @@ class HandingOn:
         """The same handler, for transfers of all nodes."""
 
         def handle(request: Request) -> Response:
+            request = replace(request, handed_on=self.is_handed_on(request))
             deadline = time.monotonic() + _PATIENCE
             while True:
                 try:
@@ -72,14 +80,17 @@ class HandingOn:
                 except (Busy, Canceled):
                     if not self._closing.requested:
                         raise
-                    if self.is_handed_on(request):
+                    if request.handed_on:
                         return Response(status=_MISDIRECTED)
                     return self._pass_on(request)
-                if self.is_handed_on(request):
+                if request.handed_on:
                     return Response(status=_MISDIRECTED)
                 trouble = "it has just lost it"
                 try:
                     response = self.send(node, request)
+                    if response.status == GOES_ON:
+                        deadline = time.monotonic() + _PATIENCE
+                        continue
                     if response.status != _MISDIRECTED:
                         return response
                 except PeerUnreachable as error:

@@ -26,7 +26,8 @@ class Request:
     """One request.
 
     ``groups`` are the groups of the route's pattern, ``query`` the arguments behind ``?`` (the last one
-    wins), ``headers`` have lower-case names. ``body`` is valid until the handler returns, not longer.
+    wins), ``headers`` have lower-case names. ``body`` is valid until the handler returns, not longer. ``handed_on``: it
+    comes from another node of this cluster.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: memoryview = field(default_factory=lambda: memoryview(b""))
+    handed_on: bool = False
 
     def json(self, max_values: int = MAX_VALUES) -> Any:
         """The body as JSON. Raises ``BadFile`` (400) if it is not, ``TooLarge`` (413) if there is more in it."""

@@ -51,6 +51,7 @@ from orthanc_transfers.receiver.pushes import PushService
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.states import FINISHED
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
+from orthanc_transfers.rest.handing_on import GOES_ON, GOES_ON_AFTER
 from orthanc_transfers.rest.http import MAX_VALUES, Request, Response, compact_json_response, json_response
 from orthanc_transfers.rest.remote_address import remote_address
 from orthanc_transfers.rest.whole_pull import WholePulls
@@ -193,10 +194,13 @@ class PeerRoutes:
         return json_response({})
 
     def commit_push_v1(self, request: Request) -> Response:
-        """``POST /transfers/push/{push}/commit``: responds when all is imported."""
+        """``POST /transfers/push/{push}/commit``: responds when all is imported.
+
+        The node that has handed it on is told now and then that it goes on.
+        """
         with busy_when_stopping():
-            self._v1.commit(request.groups[0])
-        return json_response({})
+            done = self._v1.commit(request.groups[0], GOES_ON_AFTER if request.handed_on else None)
+        return json_response({}) if done else Response(status=GOES_ON)
 
     def drop_push(self, request: Request) -> Response:
         """``DELETE`` of a push, of either version."""

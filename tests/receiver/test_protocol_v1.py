@@ -268,3 +268,16 @@ def test_a_stop_in_the_middle_of_a_commit_is_quick_and_told_to_version_1(
         with pytest.raises(Canceled):
             commit.result(PATIENCE)
         go_on.set()
+
+
+def test_a_commit_that_takes_its_time_goes_on_and_can_be_asked_for_again(receiver: Receiver) -> None:
+    identifier = receiver.v1.create(creation_of(FILES))
+    for index, data in enumerate(FILES):
+        receiver.v1.put(identifier, index, memoryview(data))
+    _, go_on = hold_imports(receiver)
+    assert not receiver.v1.commit(identifier, 0.05)
+    assert not receiver.v1.commit(identifier, 0.05)
+    go_on.set()
+    assert receiver.v1.commit(identifier, PATIENCE)
+    assert receiver.v1.commit(identifier)
+    assert set(receiver.store.files) == {identify(data) for data in FILES}
