@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.adoption import Successor
 from orthanc_transfers.receiver.memory_area import MemoryArea
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
-from orthanc_transfers.receiver.ownership import Adoption, Inherited, Node
+from orthanc_transfers.receiver.ownership import Adoption, Fenced, Inherited, Node
+from orthanc_transfers.receiver.single_server import SingleServer
 from tests.receiver.memory_receiver import (
     PATIENCE,
     MemoryStore,
@@ -157,6 +159,37 @@ def test_who_has_lost_all_imports_nothing_more_and_undoes_nothing(cluster: Clust
     # It takes part again.
     other = first.v2.create(creation2_of(FILES, "c" * 32))
     assert first.v2.status(other.id).state is PushState.RECEIVING
+
+
+class StoppedAfterItsClaim(SingleServer):
+    """Another node has taken over before anything was laid down."""
+
+    lost = False
+
+    def claim(self, *arguments: Any, **options: Any) -> None:
+        self.lost = True
+
+    def check(self) -> None:
+        if self.lost:
+            raise Fenced
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_who_has_lost_a_transfer_before_it_was_laid_down_leaves_nothing_of_it(
+    tmp_path: Path, in_memory: bool
+) -> None:
+    ownership = StoppedAfterItsClaim()
+    receiver = Receiver(tmp_path / "staging", ownership=ownership)
+    try:
+        with pytest.raises(Fenced):
+            receiver.pull(FILES, in_memory=in_memory)
+        assert receiver.registry.all() == []
+        assert list(receiver.root.rglob("area")) == []
+        ownership.lost = False
+        ownership.claim = lambda *arguments, **options: None  # type: ignore[method-assign]
+        assert receiver.pull(FILES, in_memory=in_memory).state is PushState.RECEIVING
+    finally:
+        receiver.stop()
 
 
 def test_what_is_adopted_shares_no_import_log_with_what_arrives_meanwhile(
