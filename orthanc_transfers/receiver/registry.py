@@ -304,8 +304,7 @@ class Registry:
         try:
             area = self._staging.create(identifier, manifest, meta, needed, in_memory=request.in_memory)
             try:
-                # Who was stopped since the claim has lost it, and nobody would find what is laid down only now.
-                self.ownership.check()
+                self.ownership.check()  # who was stopped since the claim has lost it: nobody would find it
                 transfer = IncomingTransfer(area, self._services)
                 transfer.take_meta()  # its client has it
                 transfer.skip(stored)
