@@ -90,16 +90,10 @@ class Registry:
         store, reports, clock = self._store, self._reports, self._clock
         home, settings = self._staging.home, self._settings
         changed = ChangedInstances(home / CHANGED)
-        shared = SharedInstances()
+        shared, closing, leftovers = SharedInstances(), self._closing, self.ownership.leftovers
+        beside = None if self._extras is None else self._extras.store
         self._undo_retries = UndoRetries(
-            self._staging.root / UNDOS,
-            store,
-            reports,
-            shared,
-            self._closing,
-            self.ownership.leftovers,
-            self._correct,
-            None if self._extras is None else self._extras.store,
+            self._staging.root / UNDOS, store, reports, shared, closing, leftovers, self._correct, beside
         )
         fatal = FatalInstances(home / FATAL, settings.fatal_instance_retention, clock)
         self._growth = Growth(
