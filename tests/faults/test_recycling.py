@@ -140,6 +140,27 @@ def test_what_recycling_deletes_while_it_is_imported_fails_the_transfer(
     assert matrix.a.md5s().items() <= matrix.b.md5s().items()
 
 
+@pytest.mark.parametrize("variant", ["push-2", "pull-2"])
+def test_what_recycling_deletes_for_its_bytes_while_it_is_imported_fails_the_transfer(
+    five_megabytes: ProtocolMatrix, variant: str
+) -> None:
+    matrix = five_megabytes
+    matrix.clear()
+    # Slices of half a megabyte: those of the old patient go first, and all would fit.
+    old = list(ct_study(2, name="Old^Patient"))
+    store(matrix.b, old)
+    store(matrix.b, list(ct_study(5, name="Other^One")))
+    ours = store(matrix.a, old, list(ct_study(4, name="New^One")))
+    transfer = matrix.start(variant, ours)
+    said = transfer.failure()
+    assert "2 of 6 instances" in said
+    assert "MaximumStorageSize is 5 MB" in said
+    assert not set(matrix.a.instances()) & set(matrix.b.instances())
+    matrix.nothing_is_left()
+    transfer.again().succeed()
+    assert matrix.a.md5s().items() <= matrix.b.md5s().items()
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_protected_patients_are_counted(three_patients: ProtocolMatrix, variant: str) -> None:
     matrix = three_patients
