@@ -260,7 +260,7 @@ class ConnectionLimit:
         if share.wait is not None:
             return 0
         most = max(1, share.connections)
-        return most if now < self._told + share.lease else min(most, max(1, share.unasked))
+        return most if now < self._told + share.lease else share.unasked or most
 
     def _must_ask(self, now: float) -> bool:
         share = self._share

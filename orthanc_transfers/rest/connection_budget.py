@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orthanc_transfers.core.connection_share import CONNECTIONS_HEADER, Sender, Share
 from orthanc_transfers.interfaces import Clock
@@ -130,15 +130,13 @@ class ConnectionBudget:
             self._shares.pop(transfer, None)
 
     def last_of(self, sender: Sender) -> Share:
-        """As ``share_of``, in the response to the last request of a transfer, after which a connection may be kept."""
+        """As ``share_of``, in the response to the last request of a transfer: if it is the last, another may follow."""
         share = self.share_of(sender)
         if sender.transfers > 1 or share.wait is not None:
             return share
         with self._lock:
-            mine = self._shares[sender.identifier]
-            mine.change(1, self._clock.monotonic())
-            mine.seen += SETTLING - ACTIVE
-        return self._told(1, SHORT_LEASE)
+            self._shares[sender.identifier].seen += SETTLING - ACTIVE
+        return replace(share, lease=SHORT_LEASE)
 
     def headers(self, sender: Sender | None, transfer: str | None, *, ended: bool = False) -> dict[str, str]:
         """Those that tell a client, of a transfer that may have ended now; without either, what there is in all."""

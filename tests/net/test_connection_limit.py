@@ -176,7 +176,7 @@ def test_it_asks_once_its_lease_is_over(peer: Peer) -> None:
 
 
 def test_where_there_are_many_a_few_need_no_question(peer: Peer) -> None:
-    peer.told(Share(16, 4.0, 3))
+    peer.told(Share(2, 4.0, 3))
     peer.time += 4
     begun = [peer.begin(peer.transfer()) for _ in range(6)]
     peer.until(3)

@@ -115,7 +115,8 @@ def test_a_sender_whose_last_transfer_has_ended_makes_way() -> None:
     clock = Clock()
     budget = ConnectionBudget(4, clock)
     assert budget.share_of(sender("a")).connections == 2
-    assert budget.last_of(sender("a")).connections == 1
+    assert (last := budget.last_of(sender("a"))).connections == 2
+    assert last.lease < SETTLING
     assert budget.share_of(sender("b")).wait is not None
     clock.time = SETTLING
     assert budget.share_of(sender("b")).connections == 2
