@@ -482,7 +482,14 @@ def test_chunks_beyond_everything_are_refused(server: OrthancServer, chunk: list
 def test_headers_with_anything_in_them_do_no_harm(server: OrthancServer, staging: Path, value: bytes) -> None:
     push = RawPush(server, 2, list(small_instances(1)))
     body = json.dumps(push.creation()).encode()
-    for name in ("sender-transfer-id", "transfers-codec", "transfers-xxh3", "Cookie", "Content-Type"):
+    for name in (
+        "sender-transfer-id",
+        "transfers-codec",
+        "transfers-xxh3",
+        "transfers-sender",
+        "Cookie",
+        "Content-Type",
+    ):
         with watched(server, staging):
             status, said = raw_request(server, "POST", "/transfers/v2/push", body, {name: value})
             assert status in (0, 200, 400, 413, 414, 431), said
