@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 from orthanc_transfers.core.errors import (
     Busy,
+    Canceled,
     Conflict,
     Corrupted,
     NoSpace,
@@ -14,6 +16,7 @@ from orthanc_transfers.core.errors import (
     PeerInvalidResponse,
     PeerMismatch,
     PeerStatus,
+    TransferError,
     UnknownTransaction,
 )
 from orthanc_transfers.core.messages_v1 import TransferRequest
@@ -43,6 +46,9 @@ KIND = "pull"
 
 _AGAIN = 2.0
 """Seconds between questions whether this node may receive."""
+_LOOK = 0.2
+_SETTLED = 30.0
+"""Seconds after an error within which this node lets go of what another has, if that is what the error came from."""
 
 T = TypeVar("T")
 
@@ -75,15 +81,19 @@ class PullJob(TransferJob):
         if not len(beginning.manifest):
             return
         say_untransferable(context, capabilities, sends=False)
-        try:
-            _transfer(context, beginning, capabilities, executor, carried)
-        except (Conflict, UnknownTransaction, Fenced):
-            taken_over = context.services.registry.find(KIND, context.resume.token) is None
-            if beginning.whole and not taken_over:
-                raise
-            # The peer lists other instances than it did a moment ago; or another node of the cluster took over what was
-            # received, while this one was silent.
-            _transfer(context, _list(context, capabilities)[0], capabilities, executor)
+        for begun_anew in itertools.count():
+            try:
+                _transfer(context, beginning, capabilities, executor, carried)
+                return
+            except (Conflict, UnknownTransaction, Busy, Canceled) as error:
+                # The peer lists other instances than it did a moment ago; or another node of the cluster took over what
+                # was received, while this one was silent.
+                changed = isinstance(error, Conflict | UnknownTransaction)
+                if (changed and begun_anew) or not (
+                    (changed and not beginning.whole) or _is_lost(context, error)
+                ):
+                    raise
+            (beginning, _), carried = _list(context, capabilities), None
 
     def reset(self) -> None:
         # Only who resubmits the job begins anew. One that Orthanc reloads is told of the failure: its import may be
@@ -151,6 +161,21 @@ def _list(
     if listed.whole and len(listed.manifest):
         context.status.set_totals(listed.manifest)
     return listed, None if fetched is None else Carried(fetched, began)
+
+
+def _is_lost(context: RunContext, error: TransferError) -> bool:
+    """Whether another node of the cluster has what was received, as far as ``error`` may mean that; once this node has
+    let go of it. Raises ``Canceled``."""
+    registry, clock = context.services.registry, context.services.clock
+    mine, deadline = registry.find(KIND, context.resume.token), clock.monotonic() + _SETTLED
+    while mine is not None and registry.find(KIND, context.resume.token) is mine:
+        if isinstance(error, Conflict | UnknownTransaction):
+            return False
+        if not isinstance(error, Fenced) and clock.monotonic() > deadline:
+            return False
+        context.cancellation.wait(_LOOK)
+    context.cancellation.check()
+    return True
 
 
 def _open(context: RunContext, listed: Beginning, *, in_memory: bool) -> IncomingTransfer:

@@ -27,6 +27,10 @@ from orthanc_transfers.pipeline.executor import Moved
 KNOWN_CODECS = frozenset({Codec.NONE, Codec.GZIP})
 
 _MAX_TRANSACTIONS = 2
+
+# A C++ receiver also loses a push to others that are begun meanwhile: not too often.
+_MAX_LOSSES = 5
+
 _SAMPLES = 4
 _SAMPLE_SIZE = 256 * 1024
 
@@ -41,13 +45,15 @@ class Push:
         self._limit = context.body_limit()
         self._plan(self._max_target())
         self._codec = Codec.NONE
+        self._taken = False
+        """Whether the receiver has taken a bucket since it lost the push, if it has."""
         self._sent_before = False
         """Whether all buckets had arrived before a pause or a restart: the commit may have begun then."""
         self._began = context.services.clock.now()
 
     def run(self) -> None:
         """Send every bucket that the receiver does not have from before a pause, then commit."""
-        left = _MAX_TRANSACTIONS
+        left, losses = _MAX_TRANSACTIONS, 0
         while True:
             path = self._resume() or self._create()
             try:
@@ -60,8 +66,12 @@ class Push:
                 self._context.resume.end()
                 self._plan(self._max_target())
             except PeerStatus as error:
-                left -= 1
                 corrupted = orthanc_code(error) == Corrupted.code
+                if error.peer_status == 404 and self._taken and losses < _MAX_LOSSES:
+                    losses += 1
+                else:
+                    left -= 1
+                self._taken = False
                 if corrupted:
                     # Version 1 does not say which instance has a wrong MD5, in a way that can be relied on.
                     check_files(self._context, self._manifest, self._manifest)
@@ -173,6 +183,7 @@ class Push:
         def move(bucket: Bucket) -> Moved:
             body = encode(context.services.reader.read(bucket.chunks, self._manifest), self._codec)
             context.peer.put_bucket(path, bucket.index, body)
+            self._taken = True
             return Moved(bucket.size, size_of(body), self._codec)
 
         context.executor("push", None, sends=True).run(

@@ -25,7 +25,7 @@ from orthanc_transfers.jobs.own_files import check_ranges
 from orthanc_transfers.jobs.push_report import keep_report
 from orthanc_transfers.jobs.push_whole import WholePush, fits
 from orthanc_transfers.pipeline.executor import Moved
-from orthanc_transfers.pipeline.schedule import MAX_ROUNDS, Listing, Plan, Schedule
+from orthanc_transfers.pipeline.schedule import MAX_LOSSES, MAX_ROUNDS, Listing, Plan, Schedule
 from orthanc_transfers.runtime.threads import Later
 
 T = TypeVar("T")
@@ -52,6 +52,8 @@ class Push:
         self._began = context.services.clock.now()
         self._executor = context.executor("push", capabilities, sends=True)
         self._extras = OutgoingExtras(context, capabilities)
+        self._taken = False
+        """Whether the receiver has taken a bucket since it lost the push, if it has."""
 
     def run(self) -> None:
         """Send what is missing until the receiver has imported it. Raises ``PeerError`` and its subclasses."""
@@ -66,18 +68,27 @@ class Push:
         self._context.status.resumed = (
             self._manifest.size - push.already_stored_size - sum(item.size for item in push.missing)
         )
-        for _ in range(MAX_ROUNDS):
+        rounds = losses = 0
+        while rounds < MAX_ROUNDS:
+            rounds += 1
             try:
                 push = self._finish(self._send(push))
             except PeerStatus as error:
                 # The receiver lost the push, or is already further than this side knew.
                 if error.peer_status not in (404, 409):
                     raise
-                if error.peer_status == 404:
+                lost = error.peer_status == 404
+                if lost:
                     check_one_server(self._context.peer)
                 # Or the list is not what it was when it was begun.
                 self._await_whole()
                 push = self._create()
+                if lost and self._taken and losses < MAX_LOSSES and push.state is PushState.RECEIVING:
+                    # It was restarted: that says nothing against these bytes.
+                    losses += 1
+                    rounds -= 1
+                    self._taken = False
+                    continue
             if push.state is PushState.COMMITTED:
                 self._succeed(push)
                 return
@@ -185,6 +196,7 @@ class Push:
         if size < 2 or self._body_limit.allows(wire):
             try:
                 context.peer.put_ranges(path, bucket, body, codec)
+                self._taken = True
                 return Moved(size, wire, codec, seconds)
             except BodyRefused as error:
                 self._body_limit.refused(error)

@@ -21,6 +21,10 @@ FIRST_INSTANCES = 128
 MAX_ROUNDS = 4
 """Times that bytes are moved: once, and again if some are missing, or damaged, in spite of that."""
 
+MAX_LOSSES = 20
+"""Times that a receiver may lose a push of which it had taken bytes: each restart of a node of a cluster that has them
+on its own disk is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan(Generic[T]):

@@ -1,7 +1,7 @@
 """Hands requests on to the node of the cluster that has the transfer: any node takes any request.
 
 All requests that name a transfer may be repeated, so one that gets no response is sent again, to whoever has the
-transfer then. The node that takes a request handed on answers 421 if it has not got the transfer: never a circle.
+transfer then. The node that takes a request handed on answers 424 if it has not got the transfer: never a circle.
 
 A node that stops passes the requests that it cuts short to another node, as if they had come there: a sender of
 version 1 that repeats nothing, as C++ ones do, notices nothing of a rolling restart.
@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from orthanc_transfers.core.errors import Busy, Canceled, PeerUnreachable
 from orthanc_transfers.net.relay import Relay
-from orthanc_transfers.receiver.ownership import Node, OwnedElsewhere, Ownership
+from orthanc_transfers.receiver.ownership import Fenced, Node, OwnedElsewhere, Ownership
 from orthanc_transfers.rest.http import Handler, Request, Response
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -33,7 +33,8 @@ GOES_ON = 202
 GOES_ON_AFTER = 10.0
 """Seconds after which it is given, less than ``_TIMEOUT``."""
 
-_MISDIRECTED = 421
+_MISDIRECTED = 424
+"""421 would say it, but Orthanc sends no status that it does not know: the connection would just end (1.10.1)."""
 _MAX_AGE = 300.0
 _PATIENCE = 45.0
 """Seconds after which the client is told to come again: longer than it takes another node to take over."""
@@ -77,6 +78,14 @@ class HandingOn:
                     return handler(request)
                 except OwnedElsewhere as elsewhere:
                     node = elsewhere.node
+                except Fenced:
+                    if self.is_handed_on(request):
+                        return Response(status=_MISDIRECTED)
+                    if time.monotonic() > deadline:
+                        raise
+                    # In a moment this node takes part again, and knows who has the transfer.
+                    self._pause(_PAUSE)
+                    continue
                 except (Busy, Canceled):
                     if not self._closing.requested:
                         raise

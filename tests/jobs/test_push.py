@@ -364,6 +364,23 @@ def test_a_push_that_the_receiver_lost_is_made_anew_once(pair: PeerPair, version
     assert pair.there.store.files == pair.here.store.files
 
 
+def test_a_push_that_the_receiver_loses_with_each_restart_goes_on(pair: PeerPair, version: int) -> None:
+    lost: list[str] = []
+
+    def lose(request: str, body: bytes) -> bytes:
+        if request.endswith("/commit") and len(lost) < 5:
+            lost.append(request)
+            path = request.removeprefix("POST ").removesuffix("/commit")
+            pair.there.serve("DELETE", path, b"", {})
+            raise UnknownTransaction("there is no such push")
+        return body
+
+    _as_answer(pair, lose)
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert pair.link.count(CREATION[version]) == 6
+    assert pair.there.store.files == pair.here.store.files
+
+
 def test_a_push_that_the_receiver_loses_again_and_again_fails(pair: PeerPair, version: int) -> None:
     def lose(request: str, body: bytes) -> bytes:
         if request.startswith("PUT"):

@@ -40,7 +40,7 @@ _KILLS, _LASTING = 6, 9
 _RESTARTS = 4
 """Rounds on the same cluster where there are nothing but restarts."""
 
-_WARM = 900
+_WARM = 400
 """Transfers of three nodes, after which each has all that it will ever need."""
 
 

@@ -24,7 +24,7 @@ _KILLING = (
 )
 """Of which each node may end."""
 
-_LASTING = ("stop", "database")
+_LASTING = ("stop", "stop", "database")
 """Which no process ends of, but the database's."""
 
 
@@ -70,7 +70,7 @@ class Troubles:
             node.start()
 
     def _stop(self) -> None:
-        seconds = self._dice.choice((1.0, 4.0, 8.0, 8.0, 16.0, 16.0, 60.0))
+        seconds = self._dice.choice((1.0, 1.0, 4.0, 4.0, 8.0, 8.0, 16.0, 16.0, 60.0))
         node = self._dice.choice(self._cluster.nodes)
         self._note("stop", f"{node.name}, for {seconds:g} s")
         self._cluster.freeze(node)
@@ -78,7 +78,7 @@ class Troubles:
         self._cluster.go_on(node)
 
     def _restart_database(self) -> None:
-        seconds = self._dice.choice((0.0, 0.0, 3.0, 10.0, 30.0))
+        seconds = self._dice.choice((0.0, 0.0, 0.0, 0.0, 3.0, 3.0, 10.0, 30.0))
         self._note("database away", f"for {seconds:g} s")
         self._cluster.database.stop()
         time.sleep(seconds)
