@@ -78,20 +78,19 @@ class HandingOn:
                     return handler(request)
                 except OwnedElsewhere as elsewhere:
                     node = elsewhere.node
-                except Fenced:
-                    if self.is_handed_on(request):
+                except (Busy, Canceled) as error:
+                    closing = self._closing.requested
+                    if not closing and not isinstance(error, Fenced):
+                        raise
+                    if request.handed_on:
                         return Response(status=_MISDIRECTED)
+                    if closing:
+                        return self._pass_on(request)
                     if time.monotonic() > deadline:
                         raise
                     # In a moment this node takes part again, and knows who has the transfer.
                     self._pause(_PAUSE)
                     continue
-                except (Busy, Canceled):
-                    if not self._closing.requested:
-                        raise
-                    if request.handed_on:
-                        return Response(status=_MISDIRECTED)
-                    return self._pass_on(request)
                 if request.handed_on:
                     return Response(status=_MISDIRECTED)
                 trouble = "it has just lost it"
