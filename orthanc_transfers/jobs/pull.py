@@ -16,7 +16,6 @@ from orthanc_transfers.core.errors import (
     PeerInvalidResponse,
     PeerMismatch,
     PeerStatus,
-    TransferError,
     UnknownTransaction,
 )
 from orthanc_transfers.core.messages_v1 import TransferRequest
@@ -30,6 +29,7 @@ from orthanc_transfers.jobs.fetcher import Fetcher
 from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.one_server import check_one_server
+from orthanc_transfers.jobs.pull_receiver import KIND, is_lost, open_incoming
 from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
 from orthanc_transfers.jobs.pull_whole import Carried, whole_pull
@@ -39,16 +39,6 @@ from orthanc_transfers.net.bucket_response import Fetched
 from orthanc_transfers.pipeline.executor import BucketExecutor, Moved
 from orthanc_transfers.pipeline.schedule import FIRST_INSTANCES, MAX_ROUNDS, Listing, Schedule
 from orthanc_transfers.receiver.incoming import IncomingTransfer
-from orthanc_transfers.receiver.open_request import OpenRequest
-from orthanc_transfers.receiver.ownership import Fenced, OwnedElsewhere
-
-KIND = "pull"
-
-_AGAIN = 2.0
-"""Seconds between questions whether this node may receive."""
-_LOOK = 0.2
-_SETTLED = 30.0
-"""Seconds after an error within which this node lets go of what another has, if that is what the error came from."""
 
 T = TypeVar("T")
 
@@ -90,7 +80,7 @@ class PullJob(TransferJob):
                 # was received, while this one was silent.
                 changed = isinstance(error, Conflict | UnknownTransaction)
                 if (changed and begun_anew) or not (
-                    (changed and not beginning.whole) or _is_lost(context, error)
+                    (changed and not beginning.whole) or is_lost(context, error)
                 ):
                     raise
             (beginning, _), carried = _list(context, capabilities), None
@@ -163,45 +153,6 @@ def _list(
     return listed, None if fetched is None else Carried(fetched, began)
 
 
-def _is_lost(context: RunContext, error: TransferError) -> bool:
-    """Whether another node of the cluster has what was received, as far as ``error`` may mean that; once this node has
-    let go of it. Raises ``Canceled``."""
-    registry, clock = context.services.registry, context.services.clock
-    mine, deadline = registry.find(KIND, context.resume.token), clock.monotonic() + _SETTLED
-    while mine is not None and registry.find(KIND, context.resume.token) is mine:
-        if isinstance(error, Conflict | UnknownTransaction):
-            return False
-        if not isinstance(error, Fenced) and clock.monotonic() > deadline:
-            return False
-        context.cancellation.wait(_LOOK)
-    context.cancellation.check()
-    return True
-
-
-def _open(context: RunContext, listed: Beginning, *, in_memory: bool) -> IncomingTransfer:
-    request = OpenRequest(
-        token=context.resume.token,
-        manifest=listed.manifest,
-        kind=KIND,
-        # The commit looks; and nothing of what comes with its list was here.
-        check_stored=not in_memory,
-        in_memory=in_memory,
-        more=listed.more,
-        patients=listed.patients,
-        peer=context.order.peer,
-        aliases=[context.order.sender_transfer_id or ""],
-    )
-    while True:
-        try:
-            return context.services.registry.open(request, context.cancellation)
-        except (Busy, OwnedElsewhere) as error:
-            # Another node of the cluster ends what it took over, or the cluster's database is away.
-            context.status.waiting = str(error)
-        context.cancellation.wait(_AGAIN)
-        context.cancellation.check()
-        context.status.waiting = None
-
-
 def _transfer(
     context: RunContext,
     listed: Beginning,
@@ -210,7 +161,7 @@ def _transfer(
     carried: Carried | None = None,
 ) -> None:
     """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
-    incoming = _open(context, listed, in_memory=carried is not None)
+    incoming = open_incoming(context, listed, in_memory=carried is not None)
     context.on_transaction(incoming.id)
     try:
         if capabilities is None:
