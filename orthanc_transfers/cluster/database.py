@@ -50,6 +50,8 @@ class Database:
         self._closed = threading.Event()
         self._lost = -_AFTERMATH
         """When a connection was lost, or could not be made, for the last time (monotonic)."""
+        self.losses = 0
+        """How often it was not there when it was asked."""
         self.requests = 0
         """Statements sent, for measurements."""
 
@@ -87,6 +89,7 @@ class Database:
                 return self._once(statement, values)
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
                 self._lost = time.monotonic()
+                self.losses += 1
                 # A connection that was kept may have died long ago.
                 if time.monotonic() + delay >= deadline and not (kept and not delay):
                     raise Busy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import pytest
@@ -22,6 +22,14 @@ class FailingStore:
     def __init__(self, *errors: TransferError) -> None:
         self.errors = list(errors)
         self.calls = 0
+
+    def md5s(self, identifiers: Iterable[str]) -> dict[str, str | None]:
+        self.calls += 1
+        wanted = list(identifiers)
+        if self.errors:
+            self.errors.pop(0)
+            return {}
+        return dict.fromkeys(wanted[:1], "")
 
     def received(self, identifier: str) -> str | None:
         self.calls += 1
@@ -53,10 +61,29 @@ def test_an_error_is_an_error_otherwise(database: Database) -> None:
     assert store.calls == 1
 
 
-def test_what_is_not_there_is_not_looked_for_again(database: Database, postgresql: PostgreSQL) -> None:
-    store = FailingStore(UnknownResource("no"))
+def test_what_is_not_there_is_looked_for_again_only_if_the_database_was_away(
+    database: Database, postgresql: PostgreSQL
+) -> None:
+    store = FailingStore(UnknownResource("no"), UnknownResource("no"))
+    with pytest.raises(UnknownResource):
+        waiting_store(cast(InstanceStore, store), database).received("x")
+    assert store.calls == 1
     database.query("SELECT 1")
     postgresql.stop()
     postgresql.start()
-    with pytest.raises(UnknownResource):
-        waiting_store(cast(InstanceStore, store), database).received("x")
+    assert waiting_store(cast(InstanceStore, store), database).received("x") == "x"
+    assert store.calls == 3
+
+
+def test_nothing_is_taken_for_absent_while_the_database_went_away(
+    database: Database, postgresql: PostgreSQL
+) -> None:
+    store = FailingStore(UnknownResource("not raised"))
+    database.query("SELECT 1")
+    postgresql.stop()
+    postgresql.start()
+    found = waiting_store(cast(InstanceStore, store), database).md5s(iter(["here", "not here"]))
+    assert found == {"here": ""}
+    assert store.calls == 2
+    assert waiting_store(cast(InstanceStore, store), database).md5s(iter(["here", "not here"])) == found
+    assert store.calls == 3, "what is really absent is not asked for again"
