@@ -92,6 +92,6 @@ def test_several_servers_take_turns(make_server: MakeServer) -> None:
         ]
         for sender, job in jobs:
             assert sender.wait_for_job(job)["State"] == "Success"
-        # Who has no turn asks from time to time, over a connection that it closes: the last thread is always free.
-        assert proxy.most <= threads // 2 + 1
+        # Who has no turn asks from time to time, over a connection that it closes at once.
+        assert proxy.most <= threads // 2 + len(senders) - 1
     assert len(receiver.instances()) == 12 * transfers * len(senders)
