@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 import requests
 
+from orthanc_transfers.cluster.database import Database
+from orthanc_transfers.cluster.schema import identity
+from orthanc_transfers.rest.handing_on import HANDED_ON
 from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import Failpoint
 from tests.faults.rig import SCRIPT, script_environment
@@ -81,6 +87,21 @@ def test_a_commit_of_version_1_gets_its_response_though_the_node_that_runs_it_st
     assert other.md5s() == {one["ID"]: one["MD5"] for one in push.instances}
     owner.start()
     assert owner.md5s() == other.md5s()
+
+
+def test_a_node_says_so_at_once_if_it_has_not_got_what_is_handed_on_to_it(cluster: OrthancCluster) -> None:
+    owner, other = cluster.nodes
+    push = RawPush(owner, 2, list(small_instances(1)))
+    push.create()
+    database = Database(cluster.database.uri)
+    _, secret = identity(database)
+    database.close()
+    path = f"/{push.path.lstrip('/')}"
+    sent = str(int(time.time()))
+    mark = hmac.new(secret.encode(), f"{sent} GET {path}".encode(), hashlib.sha256).hexdigest()
+    answer = other.request("GET", path, headers={HANDED_ON: f"{sent}:{mark}"})
+    assert answer.status_code == 424
+    push.drop()
 
 
 @pytest.mark.parametrize("version", [1, 2])
