@@ -71,6 +71,11 @@ CREATE TABLE scans (
 CREATE TABLE facts (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 """
 
+_LATER = """
+CREATE INDEX IF NOT EXISTS unchecked ON entries (id) WHERE state = 'Waiting' AND checked = 0
+"""
+"""Each turn asks for these, however many wait."""
+
 _QUEUE_TIME = "QueueTime"
 
 _SET_ASIDE = "damaged.sqlite"
@@ -85,7 +90,9 @@ class RuleDatabase:
     """
 
     def __init__(self, path: Callable[[], Path], clock: Clock, more: Iterable[str] = ()) -> None:
-        self._file = SqliteFile(path, _SCHEMA, SCHEMA_VERSION, synced=True, set_aside=_SET_ASIDE)
+        self._file = SqliteFile(
+            path, _SCHEMA, SCHEMA_VERSION, synced=True, set_aside=_SET_ASIDE, later=_LATER
+        )
         self._more = tuple(more)
         self._clock = clock
         self._began = clock.monotonic()

@@ -27,11 +27,6 @@ _COLUMNS = frozenset(
 _ACTIVE = tuple(state.value for state in ACTIVE)
 _ENDED = tuple(state.value for state in ENDED)
 
-_UNCHECKED = f"state = '{EntryState.WAITING.value}' AND checked = 0"
-
-SCHEMA = f"CREATE INDEX IF NOT EXISTS unchecked ON entries (id) WHERE {_UNCHECKED};"
-"""Each turn asks for these, however many wait."""
-
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -130,13 +125,14 @@ class Queue:
 
     def unchecked(self, limit: int) -> list[Entry]:
         """Entries whose filter was not asked yet, the oldest first."""
-        return self._entries(f"{_UNCHECKED} ORDER BY id LIMIT ?", (limit,))
+        return self._entries("state = 'Waiting' AND checked = 0 ORDER BY id LIMIT ?", (limit,), "unchecked")
 
     def due(self, rule: str, destination: str, limit: int) -> list[Entry]:
         """Entries of a rule, and of one of its destinations, that may be sent now, the oldest first."""
         return self._entries(
             "state = ? AND rule = ? AND destination = ? AND checked = 1 AND next_try <= ? ORDER BY id LIMIT ?",
             (EntryState.WAITING.value, rule, destination, self._database.now, limit),
+            "due",
         )
 
     def was_sent(self, rule: str, resource: Resource, stamp: str) -> bool:
@@ -244,9 +240,11 @@ class Queue:
             ).fetchall()
         return [rule for (rule,) in rows]
 
-    def _entries(self, where: str, values: Sequence[Any]) -> list[Entry]:
+    def _entries(self, where: str, values: Sequence[Any], index: str | None = None) -> list[Entry]:
+        """``index``: the one to use, where SQLite would choose another and look at all that wait."""
+        table = "entries" if index is None else f"entries INDEXED BY {index}"
         with self._database.reading() as reader:
-            return [_entry(row) for row in reader.execute(f"SELECT * FROM entries WHERE {where}", values)]  # noqa: S608
+            return [_entry(row) for row in reader.execute(f"SELECT * FROM {table} WHERE {where}", values)]  # noqa: S608
 
 
 class Changes:

@@ -23,7 +23,7 @@ from orthanc_transfers.interfaces import JobQueue, ResourceFacts
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.submission import Submission
 from orthanc_transfers.net.webhook_post import post
-from orthanc_transfers.rules import anonymized, comparison_runs, mirror_records, queue, webhooks
+from orthanc_transfers.rules import anonymized, comparison_runs, mirror_records, webhooks
 from orthanc_transfers.rules.anonymized import AnonymizedCopies
 from orthanc_transfers.rules.book import KnownRule, RuleBook
 from orthanc_transfers.rules.by_hand import ByHand
@@ -67,13 +67,7 @@ class RuleService:
     ) -> None:
         settings, clock = services.settings, services.clock
         self._orthanc = orthanc
-        schemas = (
-            queue.SCHEMA,
-            webhooks.SCHEMA,
-            anonymized.SCHEMA,
-            mirror_records.SCHEMA,
-            comparison_runs.SCHEMA,
-        )
+        schemas = (webhooks.SCHEMA, anonymized.SCHEMA, mirror_records.SCHEMA, comparison_runs.SCHEMA)
         self._database = RuleDatabase(path, clock, schemas)
         self._book = RuleBook(settings.rules, self._database, clock.now)
         self._queue = Queue(self._database, clock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,41 @@ def test_ten_thousand_wait_and_pages_are_quick(queue: Queue) -> None:
     assert (total, [one.resource.id for one in page]) == (10_000, ["5000", "5001", "5002"])
     assert [one.resource.id for one in queue.due("all", "", 2)] == ["0", "1"]
     assert queue.counts() == {"all": {"Waiting": 10_000}}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda queue: queue.unchecked(50), lambda queue: queue.due("all", "", 2)],
+    ids=["unchecked", "due"],
+)
+def test_what_each_turn_asks_looks_at_no_entry_that_it_does_not_want(
+    queue: Queue, database: RuleDatabase, ask: Callable[[Queue], list[Entry]]
+) -> None:
+    def steps() -> int:
+        """Of SQLite's virtual machine, in tens."""
+        counted = [0]
+
+        def count() -> int:
+            counted[0] += 1
+            return 0
+
+        with database.reading() as reader:
+            reader.set_progress_handler(count, 10)
+        ask(queue)
+        with database.reading() as reader:
+            reader.set_progress_handler(None, 0)
+        return counted[0]
+
+    def add(numbers: range) -> None:
+        with queue.changing() as changes:
+            for number in numbers:
+                queue.add(changes.writer, rule(), Resource(Level.STUDY, f"{number}"), "Time", stamp="then")
+
+    add(range(10))
+    few = steps()
+    assert few
+    add(range(10, 2000))
+    assert steps() <= few + 2
 
 
 def test_queue_time_goes_on_over_restarts_and_knows_no_clock_of_the_wall(
