@@ -127,6 +127,10 @@ class Dispatcher:
         if self._started:
             self._running.ended(record)
 
+    def job(self, entry: Entry) -> str | None:
+        """The job of an entry, also of one that runs."""
+        return self._running.job(entry)
+
     def held_peers(self) -> list[str]:
         """Peers that are known not to be there."""
         return self._holds.names()

@@ -261,6 +261,12 @@ class RunningJobs:
             elif _transfer_of(queued) == transfer:
                 self._seen.append((one, queued))
 
+    def job(self, entry: Entry) -> str | None:
+        """The job of an entry: of one that runs, it is written down with its end. Thread-safe."""
+        with self._lock:
+            known = self._running.get(entry.transfer or "")
+        return entry.job if known is None else known.job
+
     def to(self, peer: str) -> int:
         """How many go to a peer."""
         with self._lock:

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,8 @@ class RuleService:
         if not self._begun:
             return 0, []
         with _usable():
-            return self._queue.page(states, rule, limit, offset)
+            total, entries = self._queue.page(states, rule, limit, offset)
+        return total, [replace(one, job=self._dispatcher.job(one)) for one in entries]
 
     @property
     def obstacle(self) -> str | None:

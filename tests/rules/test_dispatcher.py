@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -83,7 +84,13 @@ class Engine:
 class World:
     """All that a dispatcher works with."""
 
-    def __init__(self, folder: Path, **keys: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        start: Callable[[str, Callable[[], None]], object] = lambda _, target: target(),
+        **keys: Any,
+    ) -> None:
         self.clock = FakeClock()
         self.database = RuleDatabase(lambda: folder / "rules" / "rules.sqlite", self.clock)
         self.database.open()
@@ -111,7 +118,7 @@ class World:
                 wake,
                 Mock(),
                 Mock(),
-                start=lambda _, target: target(),
+                start=start,
             ),
             Matching(facts),
             orthanc,
@@ -274,3 +281,52 @@ def test_a_job_that_is_gone_is_submitted_again(world: World) -> None:
     world.turn()
     assert world.states() == ["Running"]
     assert list(world.engine.sent) != before
+
+
+def test_the_job_of_what_runs_is_known_before_its_end(world: World) -> None:
+    world.add("1")
+    world.turn()
+    (entry,) = world.queue.in_state(EntryState.RUNNING)
+    (transfer,) = world.engine.sent
+    assert entry.job is None
+    assert world.dispatcher.job(entry) == f"job {transfer}"
+    world.end(transfer)
+    world.turn()
+    (ended,) = world.queue.page([*ENDED, *ACTIVE], None, 10, 0)[1]
+    assert world.dispatcher.job(ended) == ended.job == f"job {transfer}"
+
+
+def test_the_end_of_a_job_is_told_once_its_identifier_is_known(tmp_path: Path) -> None:
+    started: list[Callable[[], None]] = []
+    world = World(tmp_path, start=lambda _, target: started.append(target))
+    world.add("1")
+    world.turn()
+    (submit,) = started
+    send = world.engine.send
+
+    def send_and_end(wanted: TransferRequest, **keys: Any) -> dict[str, str]:
+        answer = send(wanted, **keys)
+        # So quick that it ends before its submission has returned.
+        world.end(str(wanted.sender_transfer_id))
+        world.turn()
+        assert world.states() == ["Running"]
+        return answer
+
+    world.engine.send = send_and_end  # type: ignore[method-assign]
+    submit()
+    world.turn()
+    (ended,) = world.queue.page([*ENDED, *ACTIVE], None, 10, 0)[1]
+    assert (ended.state, ended.job) == (EntryState.DONE, f"job {ended.transfer}")
+
+
+def test_what_cannot_be_submitted_is_tried_again(world: World) -> None:
+    def refuse(*_: Any, **__: Any) -> dict[str, str]:
+        raise RuntimeError("a mistake")
+
+    world.engine.send = refuse  # type: ignore[method-assign]
+    world.add("1")
+    world.turn()
+    world.turn()
+    (entry,) = world.queue.in_state(EntryState.WAITING)
+    assert entry.said == "an internal error, see Orthanc's log"
+    assert entry.refusals == 1
