@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.dicom import UidOf
 from orthanc_transfers.core.disk_room import OrthancDisks
 from orthanc_transfers.core.extras import Extra, Kind
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
@@ -52,13 +53,14 @@ class InstanceStore(Protocol):
         """The first ``count`` instances of ``manifest``, much faster where it has many more. Raises the same."""
 
     def md5s(
-        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+        self,
+        identifiers: Iterable[str],
+        cancellation: Cancellation | None = None,
+        uid_of: UidOf | None = None,
     ) -> dict[str, str | None]:
-        """The MD5s of those that are stored here, from the index; files are read where it has none.
+        """The MD5s of those that are stored here, from the index, or of the file; ``None`` if it cannot be read.
 
-        ``None`` where the file cannot be read either. An identifier that is missing from the result is not stored
-        here. Raises ``Canceled``.
-        """
+        ``uid_of`` tells SOP Instance UIDs, by which a large archive finds them sooner. Raises ``Canceled``."""
 
     def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
         """Read the file of a stored instance: whether its MD5 is that in the index; where that has none, ``md5``.

@@ -1,8 +1,10 @@
-"""Reads the transfer syntax of a DICOM file."""
+"""Reads the transfer syntax of a DICOM file, and the UID of its instance, at its beginning."""
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Callable
 
 from orthanc_transfers.core.buffers import Buffer
 
@@ -10,9 +12,14 @@ from orthanc_transfers.core.buffers import Buffer
 _PREAMBLE = 128
 _MAGIC = b"DICM"
 _META_GROUP = 0x0002
-_TRANSFER_SYNTAX = 0x0010
+_INSTANCE, _TRANSFER_SYNTAX = 0x0003, 0x0010
 # PS3.5, 7.1.2: these have two reserved bytes and a length of 32 bits; group 0002 holds no others of that form.
 _LONG_FORM = {b"OB", b"OW", b"UN", b"UT", b"SQ"}
+
+_UID = re.compile(r"[0-9.]{1,64}")
+
+UidOf = Callable[[str], str | None]
+"""The SOP Instance UID of an instance, by its identifier in Orthanc; ``None`` if it is unknown."""
 
 
 def transfer_syntax(data: Buffer) -> str | None:
@@ -20,6 +27,16 @@ def transfer_syntax(data: Buffer) -> str | None:
 
     ``None`` if this is no such file, or if the element does not lie within ``data``. Never raises.
     """
+    return _meta_uid(data, _TRANSFER_SYNTAX)
+
+
+def instance_uid(data: Buffer) -> str | None:
+    """The SOP Instance UID in (0002,0003), likewise; ``None`` also for what is no UID."""
+    uid = _meta_uid(data, _INSTANCE)
+    return uid if uid is not None and _UID.fullmatch(uid) else None
+
+
+def _meta_uid(data: Buffer, wanted: int) -> str | None:
     view = memoryview(data)
     position = _PREAMBLE + len(_MAGIC)
     if view[_PREAMBLE:position] != _MAGIC:
@@ -33,7 +50,7 @@ def transfer_syntax(data: Buffer) -> str | None:
             if representation in _LONG_FORM:
                 (size,) = struct.unpack_from("<I", view, position)
                 position += 4
-            if element == _TRANSFER_SYNTAX:
+            if element == wanted:
                 break
             position += size
     except struct.error:

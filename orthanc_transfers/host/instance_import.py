@@ -23,8 +23,8 @@ _REASONS: dict[int, str] = {
 _ATTEMPTS = 3
 
 
-def import_instance(sdk: Sdk, data: Buffer) -> tuple[Imported, str | None]:
-    """Import one DICOM file, without copying it on its way. Returns also its series, if Orthanc says which.
+def import_instance(sdk: Sdk, data: Buffer) -> Imported:
+    """Import one DICOM file, without copying it on its way.
 
     Raises ``ImportRefused`` with the reason.
     """
@@ -33,7 +33,7 @@ def import_instance(sdk: Sdk, data: Buffer) -> tuple[Imported, str | None]:
         raise ImportRefused("it is a ZIP archive, not a DICOM file")
     try:
         answer = json.loads(_post(sdk, data))
-        return Imported(ImportStatus(answer["Status"]), str(answer["ID"])), answer.get("ParentSeries")
+        return Imported(ImportStatus(answer["Status"]), str(answer["ID"]))
     except HostError as error:
         reason = _REASONS.get(error.code) or f"Orthanc reports {sdk.describe(error.code)!r}"
         raise ImportRefused(f"{reason} (error {error.code})") from None

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from orthanc_transfers.core.checksum import MD5_OF_NOTHING
+from orthanc_transfers.core.dicom import UidOf
 from orthanc_transfers.core.errors import HostError, UnknownResource
 from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
 from orthanc_transfers.core.paths import COLLECTIONS, resource_path
@@ -34,8 +35,12 @@ _DICOM = 1
 # Instances that are cheaper to ask for one by one.
 _FEW = 16
 
-# Instances imported lately whose series are remembered.
+# Instances imported lately whose UIDs are remembered.
 _MAX_IMPORTED = 10_000
+
+# UIDs of instances to search for at once. Up to some 50 are found by an index of Orthanc's (3 ms with 80,000 instances
+# stored on 1.13.0), of 200 each takes a millisecond.
+_UIDS = 32
 
 # Of a series, to find a few instances among them.
 _SOME = 256
@@ -72,11 +77,11 @@ class InstanceIndex:
         # Needs no lock: each use is a single operation of a dict.
         self._imported: dict[str, str] = {}
 
-    def imported(self, identifier: str, series: str) -> None:
-        """An instance was imported into that series just now; to be asked about it later costs less then."""
+    def imported(self, identifier: str, uid: str) -> None:
+        """An instance with that SOP Instance UID was imported just now; to be asked about it later costs less then."""
         if len(self._imported) >= _MAX_IMPORTED:
             self._imported = {}
-        self._imported[identifier] = series
+        self._imported[identifier] = uid
 
     def exists(self, resource: Resource) -> bool:
         """Whether it is stored."""
@@ -91,12 +96,44 @@ class InstanceIndex:
         info = self.get(f"/instances/{identifier}/attachments/dicom/info")
         return None if info is None else _parse(json.loads(info))
 
-    def files(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, IndexedFile]:
+    def files(
+        self, wanted: Sequence[str], cancellation: Cancellation, uid_of: UidOf | None = None
+    ) -> dict[str, IndexedFile]:
         """The files of those instances that are stored, out of any number.
 
         Orthanc 1.12 and 1.13 look one instance up by walking through all that they have (2 ms each of 10,000, 40 ms
-        of 100,000), stored or not, and even 1.10 takes 0.1 ms. So many are asked for at once, which is quick for those
-        that are not stored; and one that is stored leads to its whole series, which costs what one does.
+        of 100,000), stored or not, and even 1.10 takes 0.1 ms. So those whose SOP Instance UIDs are known, because
+        they were imported lately or by ``uid_of``, are searched for by these, which takes 3 ms whatever there is.
+        """
+        found: dict[str, IndexedFile] = {}
+        if self.has_extended_find and wanted:
+            imported = self._imported
+            uids = {one: imported[one] for one in wanted if one in imported}
+            if not uids and uid_of is not None:
+                if not self.patients_of(wanted, cancellation):
+                    return {}  # nothing that they are of is stored
+                uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
+            found = self._search(uids, cancellation)
+        others = [one for one in wanted if one not in found]
+        found.update(self._looked_up(others, cancellation))
+        return {identifier: found[identifier] for identifier in wanted if identifier in found}
+
+    def _search(self, uids: Mapping[str, str], cancellation: Cancellation) -> dict[str, IndexedFile]:
+        """The files of those instances, by their identifiers, that are found by their SOP Instance UIDs."""
+        found: dict[str, IndexedFile] = {}
+        waiting = iter(uids.items())
+        while batch := dict(itertools.islice(waiting, _UIDS)):
+            cancellation.check()
+            # Others, of another patient say, may have the same.
+            files = self._ask({"Query": {"SOPInstanceUID": "\\".join(dict.fromkeys(batch.values()))}})
+            found.update((one, file) for one, file in files.items() if one in batch)
+        return found
+
+    def _looked_up(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, IndexedFile]:
+        """The files of those that are stored, and maybe of others.
+
+        Many are asked for at once, which is quick for those that are not stored; and one that is stored leads to its
+        whole series, which costs what one does.
         """
         found: dict[str, IndexedFile] = {}
         first, few = (1, 0) if self.has_extended_find else (_FIRST_BATCH, _FEW)
@@ -115,7 +152,7 @@ class InstanceIndex:
                 break
             self._add_each((one for one in stored if one not in found), found, cancellation)
         self._add_each(asked, found, cancellation)
-        return {identifier: found[identifier] for identifier in wanted if identifier in found}
+        return found
 
     def _files_of_series(
         self, series: str, wanted: int, cancellation: Cancellation
@@ -212,33 +249,29 @@ class InstanceIndex:
         Or, if ``enough`` will do, of one page at most.
         """
         page = _PAGE if enough is None else min(enough, _PAGE)
-        query = {
-            "Level": "Instance",
-            "Query": {},
-            f"Parent{resource.level.value}": resource.id,
-            "ResponseContent": ["Attachments"],
-            "Limit": page,
-        }
+        query = {"Query": {}, f"Parent{resource.level.value}": resource.id, "Limit": page}
         found: dict[str, IndexedFile] = {}
         for since in itertools.count(0, page):
             cancellation.check()
-            body = json.dumps({**query, "Since": since}).encode()
-            items = json.loads(self._sdk.rest_post("/tools/find", body))
-            for item in items:
-                for attachment in item["Attachments"]:
-                    if attachment["ContentType"] == _DICOM:
-                        found[item["ID"]] = _parse(attachment)
-            if len(items) < page or enough is not None:
+            some = self._ask({**query, "Since": since})
+            found.update(some)
+            if len(some) < page or enough is not None:
                 break
         return found
 
+    def _ask(self, query: Mapping[str, Any]) -> dict[str, IndexedFile]:
+        """The files of the instances that a search finds."""
+        body = json.dumps({"Level": "Instance", "ResponseContent": ["Attachments"], **query}).encode()
+        items = json.loads(self._sdk.rest_post("/tools/find", body))
+        return {
+            item["ID"]: _parse(attachment)
+            for item in items
+            for attachment in item["Attachments"]
+            if attachment["ContentType"] == _DICOM
+        }
+
     def _series_of(self, instances: Sequence[str]) -> dict[str, str]:
         """Those instances that are stored, each with its series; maybe also some that were deleted lately."""
-        if self.has_extended_find:
-            imported = self._imported
-            known = {one: imported[one] for one in instances if one in imported}
-            if len(known) == len(instances):
-                return known
         query = {"Resources": instances, "Level": "Instance", "Metadata": False}
         items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
         return {item["ID"]: item["ParentSeries"] for item in items}

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.dicom import UidOf, instance_uid
 from orthanc_transfers.core.errors import ABSENT, Canceled, HostError, LostFile, TransferError
 from orthanc_transfers.core.model import IDENTIFIER, Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
@@ -105,12 +106,15 @@ class OrthancStore:
         return Beginning(self._manifest_of(files, cancellation), len(below) - len(wanted))
 
     def md5s(
-        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+        self,
+        identifiers: Iterable[str],
+        cancellation: Cancellation | None = None,
+        uid_of: UidOf | None = None,
     ) -> dict[str, str | None]:
         """The MD5s in Orthanc's index, of those instances that are stored, or of their files."""
         cancellation = cancellation or Cancellation()
         wanted = [identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier)]
-        files = self._index.files(wanted, cancellation)
+        files = self._index.files(wanted, cancellation, uid_of)
         md5s = {identifier: file.md5 for identifier, file in files.items()}
 
         def work(identifier: str) -> None:
@@ -229,9 +233,9 @@ class OrthancStore:
         """Import one file, without copying it on its way."""
         if self._storage_check is not None:
             self._storage_check.require()
-        imported, series = import_instance(self._sdk, data)
-        if series is not None:
-            self._index.imported(imported.id, series)
+        imported = import_instance(self._sdk, data)
+        if (uid := instance_uid(data)) is not None:
+            self._index.imported(imported.id, uid)
         return imported
 
     def remove(self, identifier: str) -> None:

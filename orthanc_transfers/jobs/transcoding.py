@@ -15,7 +15,7 @@ from dataclasses import replace
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import md5
 from orthanc_transfers.core.copies import Copy, lossy_copy, sop_instance_uid
-from orthanc_transfers.core.dicom import transfer_syntax
+from orthanc_transfers.core.dicom import UidOf, transfer_syntax
 from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.core.model import Beginning, Instance, Manifest, Resource
 from orthanc_transfers.core.transfer_syntaxes import LOSSY
@@ -154,7 +154,10 @@ class TranscodedStore:
         return identifier in self._plain and self._store.read_into(view, identifier, offset)
 
     def md5s(
-        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+        self,
+        identifiers: Iterable[str],
+        cancellation: Cancellation | None = None,
+        uid_of: UidOf | None = None,
     ) -> dict[str, str | None]:
         known = {one: self._listed.get(self._original(one)) for one in identifiers}
         return {one: found.md5 for one, found in known.items() if found is not None}

@@ -14,9 +14,11 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 
+from orthanc_transfers.core import dicom
 from orthanc_transfers.core.commit_report import InstanceOutcome
 from orthanc_transfers.core.errors import Canceled, Corrupted, ImportRefused, TransferError
 from orthanc_transfers.core.model import Instance
+from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
@@ -36,6 +38,9 @@ from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
+
+_BEGINNING = 1024
+"""Bytes of a file that have its UID."""
 
 
 def same_indices(
@@ -289,10 +294,18 @@ class Commit:
         # Claimed before the look: what is deleted from now on is known to be.
         self._claim = self._shared.claim(self._manifest)
         self._ownership.begin_commit(self._area.id, self._manifest)
-        stored = self._store.md5s([instance.id for instance in self._manifest], cancellation)
+        at_hand = self._area.in_memory and not self._area.bytes_lost
+        stored = self._store.md5s(
+            [one.id for one in self._manifest], cancellation, self._uid_of if at_hand else None
+        )
         sent = self._changed.announced_md5s(self._manifest, stored)
         self._changed_before = frozenset(sent)
         return stored | sent
+
+    def _uid_of(self, identifier: str) -> str | None:
+        item = self._manifest.range_of(identifier)
+        beginning = Range(item.start, min(item.stop, item.start + _BEGINNING))
+        return dicom.instance_uid(self._area.read(beginning, memoryview(bytearray(beginning.size))))
 
     def _record_changes(self, importer: Importer, cancellation: Cancellation) -> None:
         """Remember what this server made of what it has stored now, where that is something else."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_transfers.core.dicom import transfer_syntax
+from orthanc_transfers.core.dicom import instance_uid, transfer_syntax
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -33,8 +33,15 @@ SYNTAX = element(0x10, b"UI", EXPLICIT.encode() + b"\0")
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "rtplan.dcm"])
 def test_it_says_what_pydicom_says_from_the_first_kilobyte(name: str) -> None:
     path = Path(str(pydicom.data.get_testdata_file(name)))
-    expected = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
-    assert transfer_syntax(path.read_bytes()[:1024]) == str(expected)
+    meta = pydicom.dcmread(path, stop_before_pixels=True).file_meta
+    beginning = path.read_bytes()[:1024]
+    assert transfer_syntax(beginning) == str(meta.TransferSyntaxUID)
+    assert instance_uid(beginning) == str(meta.MediaStorageSOPInstanceUID)
+
+
+@pytest.mark.parametrize("value", [b"", b"1.2*", b"1.2\\1.3", b"1" * 65, b"1.2 3", "\u0661.2".encode()])
+def test_what_is_no_uid_names_no_instance(value: bytes) -> None:
+    assert instance_uid(file(element(3, b"UI", value) + SYNTAX)) is None
 
 
 def test_elements_of_either_form_before_it_are_passed_over() -> None:

@@ -40,17 +40,26 @@ class CountingSdk(Sdk):
     looks = 0
     asked: int = 0
     """How often Orthanc was asked for anything."""
+    kinds: list[str]
+    """Of these questions, since this was last emptied: the path, and what is searched for."""
     after: Callable[[], None] = staticmethod(lambda: None)
     """Called after each time."""
 
     def rest_get(self, uri: str) -> bytes:
         answer = super().rest_get(uri)
         self.looks += uri.startswith("/jobs/")
+        self.kinds.append("/".join(uri.split("/")[:2] + uri.split("/")[3:]))
         self._count()
         return answer
 
     def rest_post(self, uri: str, body: bytes) -> bytes:
         answer = super().rest_post(uri, body)
+        if uri.startswith("/tools/"):
+            asked = json.loads(body)
+            keys = sorted(
+                key for key in (*asked, *asked.get("Query", ())) if key.startswith(("Parent", "SOP"))
+            )
+            self.kinds.append(" by ".join([f"{uri} {asked['Level']}", *keys]))
         self._count()
         return answer
 
@@ -60,6 +69,7 @@ class CountingSdk(Sdk):
 
 
 sdk = CountingSdk(context.find_context())
+sdk.kinds = []
 log = logs.install(sdk)
 storage = Path(sdk.configuration()["StorageDirectory"])
 store = OrthancStore(sdk, StorageArea(storage), Durability(storage, storage, files_synced=True))
@@ -189,10 +199,13 @@ def beginning(request: Request) -> Response:
 
 
 def md5s(request: Request) -> Response:
+    """Of instances; their SOP Instance UIDs may be given."""
     wanted = request.json()
+    sdk.kinds.clear()
     started = time.perf_counter()
-    found = store.md5s(wanted)
-    return json_response({"md5s": found, "seconds": time.perf_counter() - started})
+    found = store.md5s(wanted, None, wanted.get if isinstance(wanted, dict) else None)
+    seconds = time.perf_counter() - started
+    return json_response({"md5s": found, "seconds": seconds, "kinds": sdk.kinds})
 
 
 def intact(request: Request) -> Response:

@@ -135,6 +135,37 @@ def test_what_was_imported_just_now_needs_one_question_and_none_is_believed_that
     assert host.post("host/md5s", added)["md5s"] == {}
 
 
+def test_what_was_imported_or_is_at_hand_is_asked_for_by_what_a_large_archive_answers_at_once(
+    make_host: MakeHost,
+) -> None:
+    """Orthanc 1.12.5 and later: what names an instance, a series or a study walks through all instances there."""
+    host = make_host("by-uid").start()
+    if not host.get("system").get("Capabilities", {}).get("HasExtendedFind", False):
+        pytest.skip("each question is quick here")
+    host.post("host/md5s", [])
+    files = list(dicom_data.ct_study(40, size=16))
+    expected = {
+        host.post("host/add/bytes", file)[1]: (
+            hashlib.md5(file).hexdigest(),
+            str(pydicom.dcmread(io.BytesIO(file)).SOPInstanceUID),
+        )
+        for file in files
+    }
+    md5s = {one: md5 for one, (md5, _) in expected.items()}
+    by_uid, by_patient = "/tools/find Instance by SOPInstanceUID", "/tools/bulk-content Patient"
+    found = host.post("host/md5s", list(expected))
+    assert (found["md5s"], set(found["kinds"]), len(found["kinds"])) == (md5s, {by_uid}, 2)
+    host.restart()
+    host.post("host/md5s", [])
+    found = host.post("host/md5s", {one: uid for one, (_, uid) in expected.items()})
+    assert (found["md5s"], found["kinds"]) == (md5s, [by_patient, by_uid, by_uid])
+    found = host.post("host/md5s", {ABSENT: "1.2.3"})
+    assert (found["md5s"], found["kinds"]) == ({}, [by_patient])
+    # A wrong UID, which came from a network, hides nothing.
+    one = next(iter(expected))
+    assert host.post("host/md5s", {one: "1.2.3"})["md5s"] == {one: md5s[one]}
+
+
 def beginning(host: OrthancServer, count: int, *resources: tuple[str, str]) -> dict[str, Any]:
     wanted = [{"Level": level, "ID": identifier} for level, identifier in resources]
     answer: dict[str, Any] = host.post(f"host/beginning/{count}", wanted)

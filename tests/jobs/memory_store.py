@@ -9,6 +9,7 @@ from functools import cache
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.checksum import md5
+from orthanc_transfers.core.dicom import UidOf
 from orthanc_transfers.core.errors import (
     ImportRefused,
     UnknownResource,
@@ -88,7 +89,10 @@ class MemoryStore:
         return self.listed.get(identifier) or md5(self.files[identifier])
 
     def md5s(
-        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+        self,
+        identifiers: Iterable[str],
+        cancellation: Cancellation | None = None,
+        uid_of: UidOf | None = None,
     ) -> dict[str, str | None]:
         self.before_md5s(cancellation or Cancellation())
         return {name: self._md5(name) for name in identifiers if name in self.files}

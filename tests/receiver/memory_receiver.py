@@ -15,7 +15,7 @@ import pytest
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.codec import Compression
-from orthanc_transfers.core.dicom import transfer_syntax
+from orthanc_transfers.core.dicom import UidOf, transfer_syntax
 from orthanc_transfers.core.errors import Canceled, ImportRefused, UnknownResource
 from orthanc_transfers.core.messages_v1 import PushCreationV1
 from orthanc_transfers.core.messages_v2 import PushCreationV2
@@ -99,7 +99,10 @@ class MemoryStore:
         raise NotImplementedError
 
     def md5s(
-        self, identifiers: Iterable[str], cancellation: Cancellation | None = None
+        self,
+        identifiers: Iterable[str],
+        cancellation: Cancellation | None = None,
+        uid_of: UidOf | None = None,
     ) -> dict[str, str | None]:
         self.before_md5s(cancellation or Cancellation())
         return {

@@ -142,7 +142,7 @@ def test_what_a_power_failure_damaged_in_orthanc_is_imported_again(receiver: Rec
     damaged = next(iter(receiver.store.files))
     index = receiver.store.md5s([identify(data) for data in FILES])
     receiver.store.files[damaged] = b""
-    receiver.store.md5s = lambda identifiers, _=None: {one: index[one] for one in identifiers if one in index}  # type: ignore[method-assign]
+    receiver.store.md5s = lambda identifiers, *_: {one: index[one] for one in identifiers if one in index}  # type: ignore[method-assign]
     receiver.start()
     (again,) = receiver.registry.all()
     assert again.commit().stored == 12
