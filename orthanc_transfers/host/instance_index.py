@@ -105,15 +105,14 @@ class InstanceIndex:
         of 100,000), stored or not, and even 1.10 takes 0.1 ms. So those whose SOP Instance UIDs are known, because
         they were imported lately or by ``uid_of``, are searched for by these, which takes 3 ms whatever there is.
         """
-        found: dict[str, IndexedFile] = {}
-        if self.has_extended_find and wanted:
-            imported = self._imported
-            uids = {one: imported[one] for one in wanted if one in imported}
-            if not uids and uid_of is not None:
-                if not self.patients_of(wanted, cancellation):
-                    return {}  # nothing that they are of is stored
-                uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
-            found = self._search(uids, cancellation)
+        imported = self._imported
+        uids = {one: imported[one] for one in wanted if one in imported}
+        if not uids and uid_of is not None:
+            # Who has them at hand is about to store them: as a rule, none is there. One question says so.
+            if not self.patients_of(wanted, cancellation):
+                return {}
+            uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
+        found = self._search(uids, cancellation) if uids and self.has_extended_find else {}
         others = [one for one in wanted if one not in found]
         found.update(self._looked_up(others, cancellation))
         return {identifier: found[identifier] for identifier in wanted if identifier in found}

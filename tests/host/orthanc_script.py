@@ -27,6 +27,7 @@ from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.rule_facts import OrthancFacts
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.host.store import OrthancStore
+from orthanc_transfers.host.study_texts import OrthancTexts
 from orthanc_transfers.interfaces import PeerRequest, StepOutcome, StopReason
 from orthanc_transfers.rest.http import Request, Response, Route, json_response
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -208,6 +209,15 @@ def md5s(request: Request) -> Response:
     return json_response({"md5s": found, "seconds": seconds, "kinds": sdk.kinds})
 
 
+def study_text(request: Request) -> Response:
+    level, identifier = request.groups
+    texts = OrthancTexts(sdk)
+    texts.text(Resource(Level(level), identifier))  # which version this is, is asked once
+    sdk.kinds.clear()
+    text = texts.text(Resource(Level(level), identifier))
+    return json_response({"text": None if text is None else asdict(text), "kinds": sdk.kinds})
+
+
 def intact(request: Request) -> Response:
     """Whether the file of an instance is as the index says, or else has that MD5."""
     return json_response({"intact": store.is_intact(request.groups[0], request.groups[1])})
@@ -360,6 +370,7 @@ Router(sdk).register(
         Route("/host/jobs", {"POST": submit}),
         Route("/host/manifest", {"POST": manifest}),
         Route("/host/beginning/([0-9]*)", {"POST": beginning}),
+        Route("/host/text/([A-Za-z]*)/(.*)", {"GET": study_text}),
         Route("/host/md5s", {"POST": md5s}),
         Route("/host/intact/(.*)/(.*)", {"POST": intact}),
         Route("/host/interrupted/([a-z0-9]*)/([0-9]*)", {"POST": interrupted}),
