@@ -159,6 +159,10 @@ class Area:
         """Whether its bytes were in the memory of a process that has ended."""
         return False
 
+    def lending(self, data: memoryview) -> contextlib.AbstractContextManager[None]:
+        """During it, what is written may stay in the memory ``data``, which has all bytes."""
+        return contextlib.nullcontext()
+
     def write(self, pieces: Sequence[tuple[Range, int]], data: memoryview) -> None:
         """Write ranges of the area, each with the offset of its bytes in ``data``. Raises ``NoSpace``."""
         with self._use(), disk_errors():

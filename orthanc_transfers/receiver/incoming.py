@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 
 from orthanc_transfers.core.errors import (
     Busy,
@@ -173,6 +174,10 @@ class IncomingTransfer(Announced):
     def _new_inbox(self) -> ExtrasInbox:
         services = self._services
         return ExtrasInbox(self._area, services.extras, services.reserve, self._admit_extras)
+
+    def lending(self, data: memoryview) -> AbstractContextManager[None]:
+        """``data``, all bytes, may be read from during it although they were written: they need not be copied."""
+        return self._area.lending(data)
 
     def _admit_extras(self) -> None:
         self.touch()

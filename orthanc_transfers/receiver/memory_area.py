@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ class MemoryArea(Area):
         self._opened = opened
         self._release: Callable[[], None] | None = release
         self._bytes: memoryview | None = None
+        self._offered: memoryview | None = None
+        """Memory of a request, of all bytes, until that is over."""
+        self._lent = False
+        """Whether that is what ``_bytes`` is."""
+        self._readers = 0
+        """Threads that read from it just now, or let Orthanc do so."""
+        self._unread = threading.Condition(self._lock)
 
     in_memory = True
 
@@ -68,44 +76,74 @@ class MemoryArea(Area):
         return self._bytes is None and self.manifest.size > 0
 
     def write(self, pieces: Sequence[tuple[Range, int]], data: memoryview) -> None:
-        """``data`` is kept instead of copied if it is the whole area, and ``bytes`` that nothing can change.
-
-        Other memory may be that of a request, which is freed when it has been answered.
-        """
+        """``data`` is kept instead of copied if it is the whole area, and nothing can change it or it was lent."""
         with self._lock:
             if self._closing:
                 raise UnknownTransaction(f"transfer {self.id} has ended")
             whole = self.manifest.area
             if self._bytes is None and list(pieces) == [(whole, 0)] and len(data) == whole.size:
-                self._bytes = data if isinstance(data.obj, bytes) else memoryview(bytes(data))
+                self._lent = data is self._offered
+                kept = self._lent or isinstance(data.obj, bytes)
+                self._bytes = data if kept else memoryview(bytes(data))
                 return
-            if self._bytes is None or self._bytes.readonly:
-                self._bytes = memoryview(bytearray(self._bytes or whole.size))
+            if self._bytes is None or self._bytes.readonly or self._lent:
+                self._bytes, self._lent = memoryview(bytearray(self._bytes or whole.size)), False
             target = self._bytes
         for item, offset in pieces:
             target[item.start : item.stop] = data[offset : offset + item.size]
 
-    def _view(self, item: Range) -> memoryview:
-        kept = self._bytes
-        if kept is None:
-            if not item.size:
-                return memoryview(b"")
-            raise Corrupted(
-                f"the bytes of transfer {self.id} were lost with the process that had received them"
-            )
-        return kept[item.start : item.stop]
+    @contextlib.contextmanager
+    def lending(self, data: memoryview) -> Iterator[None]:
+        """All bytes, in memory that lives until the end of the block: a copy of it is made then, if it still matters.
 
-    def read(self, item: Range, buffer: memoryview) -> memoryview:
-        """The bytes themselves; ``buffer`` is left alone."""
-        return self._view(item)
+        Waits for those who read from it, of which an import is one.
+        """
+        self._offered = data
+        try:
+            yield
+        finally:
+            with self._unread:
+                self._offered = None
+                if self._lent and self._bytes is not None:
+                    self._bytes = memoryview(bytes(self._bytes))
+                self._lent = False
+                self._unread.wait_for(lambda: not self._readers)
 
-    def blocks(self, item: Range, buffer: memoryview) -> Iterator[memoryview]:
-        if item.size:
-            yield self._view(item)
+    @contextlib.contextmanager
+    def _held(self, item: Range) -> Iterator[tuple[memoryview, bool]]:
+        """The bytes themselves, and whether they are lent, so that none may be used after the block."""
+        with self._lock:
+            kept, lent = self._bytes, self._lent
+            self._readers += lent
+        try:
+            if kept is None and item.size:
+                raise Corrupted(
+                    f"the bytes of transfer {self.id} were lost with the process that had received them"
+                )
+            yield memoryview(b"") if kept is None else kept[item.start : item.stop], lent
+        finally:
+            if lent:
+                with self._unread:
+                    self._readers -= 1
+                    self._unread.notify_all()
 
     @contextlib.contextmanager
     def mapped(self, item: Range) -> Iterator[memoryview]:
-        yield self._view(item)
+        with self._held(item) as (view, _):
+            yield view
+
+    def read(self, item: Range, buffer: memoryview) -> memoryview:
+        """The bytes themselves, and ``buffer`` is left alone, unless they are lent."""
+        with self._held(item) as (view, lent):
+            if not lent:
+                return view
+            buffer[: item.size] = view
+            return buffer[: item.size]
+
+    def blocks(self, item: Range, buffer: memoryview) -> Iterator[memoryview]:
+        if item.size:
+            with self._held(item) as (view, _):
+                yield view
 
     def give_back(self) -> None:
         """It takes no room on disk."""

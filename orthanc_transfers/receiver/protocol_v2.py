@@ -70,13 +70,13 @@ class PushV2:
             transfer.await_commit(wait)
         if transfer.state is PushState.RECEIVING:
             # What was not encoded lies in the memory of the request.
-            kept = memoryview(bytes(data)) if encoding is Codec.NONE else data
-            # The same request may be just as far.
-            with contextlib.suppress(Conflict):
-                transfer.write([Range(0, creation.manifest.size)], kept)
-                transfer.carried(encoding.value, received)
-            self._commit_if_complete(transfer)
-            transfer.await_commit(wait)
+            with transfer.lending(data):
+                # The same request may be just as far.
+                with contextlib.suppress(Conflict):
+                    transfer.write([Range(0, creation.manifest.size)], data)
+                    transfer.carried(encoding.value, received)
+                self._commit_if_complete(transfer)
+                transfer.await_commit(wait)
         return _status(transfer)
 
     def _open(

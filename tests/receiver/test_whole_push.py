@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from orthanc_transfers.core.messages_v2 import PushStatus
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.receiver import memory_staging
+from orthanc_transfers.receiver.memory_staging import MemoryStaging
 from tests.receiver.memory_receiver import (
     PATIENCE,
     Receiver,
@@ -30,6 +32,7 @@ from tests.receiver.memory_receiver import (
     dicom,
     hold_imports,
     identify,
+    manifest_of,
     running_receiver,
     wait_until,
 )
@@ -91,6 +94,51 @@ def test_its_bytes_are_in_no_file(receiver: Receiver) -> None:
     go_on.set()
     assert carry(receiver).state is PushState.COMMITTED
     assert receiver.leftovers() == {"in-memory"}
+
+
+def test_large_instances_are_imported_from_the_memory_of_the_request(receiver: Receiver) -> None:
+    """``carry`` overwrites it as soon as it is answered, as Orthanc frees it."""
+    files = [dicom(f"large {number}", 5 * 1024 * 1024) for number in range(3)]
+    assert carry(receiver, files).state is PushState.COMMITTED
+    assert has(receiver, files)
+    carry(receiver, FILES, token="c" * 32, wait=0)
+    assert carry(receiver, FILES, token="c" * 32).state is PushState.COMMITTED
+    assert has(receiver, [*files, *FILES])
+
+
+def test_memory_that_is_lent_is_not_given_back_while_it_is_read_from(tmp_path: Path) -> None:
+    manifest = manifest_of(FILES)
+    area = MemoryStaging(tmp_path / "in-memory").create("0" * 32, manifest, {})
+    assert area is not None
+    body = b"".join(FILES)
+    memory = bytearray(body)
+    second = manifest.range_of(manifest.instances[1].id)
+    reading, go_on, found = threading.Event(), threading.Event(), []
+
+    def read() -> None:
+        with area.mapped(second) as view:
+            reading.set()
+            go_on.wait(PATIENCE)
+            found.append(bytes(view))
+
+    def lend() -> None:
+        with area.lending(data := memoryview(memory)):
+            area.write([(manifest.area, 0)], data)
+            pool.submit(read)
+            reading.wait(PATIENCE)
+        memory[:] = bytes(len(memory))
+
+    with ThreadPoolExecutor(2) as pool:
+        lent = pool.submit(lend)
+        assert reading.wait(PATIENCE)
+        assert area.read(second, memoryview(bytearray(second.size))) == body[second.start : second.stop]
+        assert not lent.done()
+        go_on.set()
+        lent.result(PATIENCE)
+    assert found == [body[second.start : second.stop]]
+    # What is read later is a copy.
+    assert area.read(manifest.area, memoryview(b"")) == body
+    area.discard()
 
 
 def test_the_same_request_again_does_nothing(receiver: Receiver) -> None:
