@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 _DAY = 86400.0
 _SWEEP_EVERY = 3600.0
 
+# Reports written lately that are kept for who reads them next, and how many instances these have at most.
+_WRITTEN = 8
+_FEW = 100
+
 # What a file system without hard links says, or one whose file has too many.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -40,8 +44,12 @@ class Reports:
         self._clock = clock
         self._lock = threading.Lock()
         self._next_sweep = 0.0
+        self._folder = os.fspath(directory)
+        # Needs no lock: each use is a single operation of a dict.
+        self._written: dict[str, dict[str, Any]] = {}
+        """Written lately, and not read since."""
 
-    def write(self, report: Mapping[str, Any], aliases: Iterable[str] = ()) -> None:
+    def write(self, report: dict[str, Any], aliases: Iterable[str] = ()) -> None:
         """Keep a report (``core/commit_report.py``) under its ``ID``, and let it be found by other identifiers too.
 
         Survives a power failure. Raises ``OSError``.
@@ -53,19 +61,29 @@ class Reports:
         # Once for the content and all names: they are not relied on before. (On ext4, XFS and btrfs, the fsync of a
         # new file takes its names along.)
         files.sync(path)
+        if len(report["Instances"]) <= _FEW:
+            self._keep(report)
         self.expire()
+
+    def _keep(self, report: dict[str, Any]) -> None:
+        """Who waited for the end of a small transfer reads its report at once."""
+        self._written[report["ID"]] = report
+        while len(self._written) > _WRITTEN:
+            with contextlib.suppress(KeyError, RuntimeError, StopIteration):  # another thread did
+                del self._written[next(iter(self._written))]
 
     def correct(self, report: Mapping[str, Any]) -> None:
         """Replace what is kept of a report, by whatever identifier it is found. Raises ``OSError``."""
         path = self._path(report["ID"])
+        self._written.pop(report["ID"], None)
         try:
-            inode = path.stat().st_ino
+            inode = os.stat(path).st_ino
             names = [entry.name for entry in os.scandir(self._directory) if entry.inode() == inode]
         except FileNotFoundError:
             names = []
         self._replace(path, report)
         for name in names:
-            if name != path.name:
+            if name != os.path.basename(path):
                 # A rename is atomic; a link cannot replace a name.
                 temporary = self._directory / f".{uuid.uuid4().hex}"
                 os.link(path, temporary)
@@ -78,12 +96,14 @@ class Reports:
         An alias may come from the network: it never hides the report of another transfer. Raises ``OSError``.
         """
         path, other = self._path(identifier), self._path(alias)
-        if path == other or not path.exists():
+        if path == other:
             return
         try:
             os.link(path, other)
+        except FileNotFoundError:
+            return
         except FileExistsError:
-            if not path.samefile(other) and not self._is_own(alias):
+            if not os.path.samefile(path, other) and not self._is_own(alias):
                 self._replace(other, {"See": identifier})
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -98,21 +118,22 @@ class Reports:
 
     def read(self, identifier: str) -> dict[str, Any] | None:
         """A report by its ``ID`` or an alias; ``None`` if there is none (any more)."""
-        content = self._read(identifier)
+        written = self._written.pop(identifier, None)
+        content = self._read(identifier) if written is None else written
         if content is not None and "See" in content:
             content = self._read(content["See"])
         return content
 
     def exists(self, identifier: str) -> bool:
         """Whether there is a file for it."""
-        return self._path(identifier).exists()
+        return os.path.exists(self._path(identifier))
 
     def all(self, since: float, known: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
         """Each report that was written since then (seconds since the epoch), once. Reads one file after the other.
 
         Those whose ``ID`` is ``known`` are left out, and not read.
         """
-        names = {self._path(identifier).name for identifier in known}
+        names = {os.path.basename(self._path(identifier)) for identifier in known}
         seen: set[int] = set()
         if names:
             with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
@@ -141,10 +162,12 @@ class Reports:
                     if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < oldest:
                         os.unlink(entry.path)
 
-    def _path(self, identifier: str) -> Path:
-        return self._directory / f"{hashlib.sha256(identifier.encode('utf-8', 'replace')).hexdigest()}.json"
+    def _path(self, identifier: str) -> str:
+        # A Path costs more than the hash.
+        name = hashlib.sha256(identifier.encode("utf-8", "replace")).hexdigest()
+        return f"{self._folder}/{name}.json"
 
-    def _replace(self, path: Path, content: Mapping[str, Any]) -> None:
+    def _replace(self, path: str, content: Mapping[str, Any]) -> None:
         text = json.dumps(content).encode()
         # The age of a file is measured by the clock that will judge it.
         now = self._clock.now()
@@ -158,7 +181,8 @@ class Reports:
 
     def _read(self, identifier: str) -> dict[str, Any] | None:
         try:
-            content = json.loads(self._path(identifier).read_bytes())
+            with open(self._path(identifier), "rb") as file:
+                content = json.loads(file.read())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -73,11 +73,20 @@ def json_response(value: Any) -> Response:
     return Response(json.dumps(value, indent=1).encode() + b"\n")
 
 
+def terse_json_response(value: Any) -> Response:
+    """A response for another of ours: without indentation, which Python writes ten times as slowly."""
+    return Response(_terse(value))
+
+
 def compact_json_response(request: Request, value: Any) -> Response:
     """A response that may name many instances: without indentation, which takes long, and compressed if accepted."""
-    text = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    text = _terse(value)
     body, headers = shrink(text) if accepts(request.headers.get(ACCEPT_ENCODING)) else (text, {})
     return Response(body, headers=headers)
+
+
+def _terse(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 RouteTable = Sequence[Route]

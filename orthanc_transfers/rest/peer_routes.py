@@ -52,7 +52,14 @@ from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.receiver.states import FINISHED
 from orthanc_transfers.rest.connection_budget import ConnectionBudget
 from orthanc_transfers.rest.handing_on import GOES_ON, GOES_ON_AFTER
-from orthanc_transfers.rest.http import MAX_VALUES, Request, Response, compact_json_response, json_response
+from orthanc_transfers.rest.http import (
+    MAX_VALUES,
+    Request,
+    Response,
+    compact_json_response,
+    json_response,
+    terse_json_response,
+)
 from orthanc_transfers.rest.remote_address import remote_address
 from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -236,7 +243,7 @@ class PeerRoutes:
         creation = PushCreationV2.parse(request.json(self._pushes.settings.max_values))
         with busy_when_stopping():
             status = self._v2.create(creation, sender, remote_address(request.headers))
-            return self._announcing(json_response(status.to_json()), request)
+            return self._announcing(terse_json_response(status.to_json()), request)
 
     def whole_push(self, request: Request) -> Response:
         """``POST /transfers/v2/push/whole``: responds when its commit ends, or after a while."""
@@ -286,7 +293,7 @@ class PeerRoutes:
             request.headers.get(XXH3_HEADER),
             request.body,
         )
-        return self._announcing(json_response({}), request)
+        return self._announcing(terse_json_response({}), request)
 
     def push_status(self, request: Request) -> Response:
         """``GET /transfers/v2/push/{push}?wait=``: responds when its commit ends, or after ``wait`` seconds."""
@@ -315,7 +322,9 @@ class PeerRoutes:
         return self._announcing(Response(body, content_type(codec), headers), request)
 
     def _of_push(self, request: Request, status: PushStatus) -> Response:
-        return self._announcing(json_response(status.to_json()), request, ended=status.state in FINISHED)
+        return self._announcing(
+            terse_json_response(status.to_json()), request, ended=status.state in FINISHED
+        )
 
     def _announcing(
         self, response: Response, request: Request, *, of_transfer: bool = True, ended: bool = False

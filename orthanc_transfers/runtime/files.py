@@ -24,20 +24,20 @@ def disk_of(path: Path) -> Disk:
     return Disk(os.stat(path).st_dev, free, found.f_frsize)
 
 
-def sync(path: Path) -> None:
+def sync(path: Path | str) -> None:
     """Fsync a file, or the names in a directory, so that it survives a power failure. Raises ``OSError``."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     except OSError as error:
         # Some network file systems keep names safe by themselves, and refuse this for directories.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not os.path.isdir(path):
             raise
     finally:
         os.close(fd)
 
 
-def create(path: Path, content: bytes, *, synced: bool) -> None:
+def create(path: Path | str, content: bytes, *, synced: bool) -> None:
     """Write a new file, readable by its owner only; ``synced``: fsync its content. Raises ``OSError``."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
@@ -47,7 +47,7 @@ def create(path: Path, content: bytes, *, synced: bool) -> None:
             os.fsync(fd)
 
 
-def replace(path: Path, content: bytes, *, synced: bool, modified: float | None = None) -> None:
+def replace(path: Path | str, content: bytes, *, synced: bool, modified: float | None = None) -> None:
     """Write a file under a temporary name, then rename it: a reader sees the old content or the new, never a part.
 
     ``synced``: the content is fsynced before the rename, so that a power failure cannot leave the name
@@ -55,7 +55,7 @@ def replace(path: Path, content: bytes, *, synced: bool, modified: float | None 
     ``modified`` is the modification time of the new file, in seconds since the epoch; now by default.
     Raises ``OSError``, and leaves no temporary file then.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}")
+    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}")
     try:
         create(temporary, content, synced=synced)
         if modified is not None:
