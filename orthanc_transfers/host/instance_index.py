@@ -190,6 +190,18 @@ class InstanceIndex:
                 raise unknown(Level.INSTANCE, identifier)
             yield identifier, file
 
+    def all_files_below(
+        self, resource: Resource, fewer_than: int, cancellation: Cancellation
+    ) -> dict[str, IndexedFile] | None:
+        """The files of all instances below a resource, in one question; ``None`` where that cannot be told.
+
+        To ask for a study and each of its series takes Orthanc 1.13 three to ten times as long.
+        """
+        if not self.has_extended_find or resource.level is Level.INSTANCE or fewer_than < 1:
+            return None
+        found = self._find(resource, cancellation, fewer_than)
+        return found if 0 < len(found) < min(fewer_than, self._limit or fewer_than) else None
+
     def some_files_below(
         self, resources: Sequence[Resource], count: int, cancellation: Cancellation
     ) -> dict[str, IndexedFile]:
@@ -239,6 +251,12 @@ class InstanceIndex:
         """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
         system = json.loads(self._sdk.rest_get("/system"))
         return bool(system.get("Capabilities", {}).get("HasExtendedFind"))
+
+    @cached_property
+    def _limit(self) -> int:
+        """Instances that a search finds at most; 0: any number."""
+        limit = self._sdk.configuration().get("LimitFindInstances", 0)
+        return limit if isinstance(limit, int) else 1
 
     def _find(
         self, resource: Resource, cancellation: Cancellation, enough: int | None = None

@@ -89,6 +89,9 @@ class OrthancStore:
     ) -> Beginning:
         """The first instances, each asked for by itself unless Orthanc lists some at once."""
         cancellation = cancellation or Cancellation()
+        whole = self._few_below(resources, count, cancellation)
+        if whole is not None:
+            return Beginning(self._manifest_of(whole, cancellation), 0)
         below: set[str] = set()
         for resource in resources:
             check_identifier(resource.level, resource.id)
@@ -104,6 +107,19 @@ class OrthancStore:
                 raise unknown(Level.INSTANCE, identifier)
             files[identifier] = file
         return Beginning(self._manifest_of(files, cancellation), len(below) - len(wanted))
+
+    def _few_below(
+        self, resources: Sequence[Resource], count: int, cancellation: Cancellation
+    ) -> dict[str, IndexedFile] | None:
+        """All files below the resources, if these are ``count`` at most and Orthanc lists each resource's at once."""
+        files: dict[str, IndexedFile] = {}
+        for resource in resources:
+            check_identifier(resource.level, resource.id)
+            some = self._index.all_files_below(resource, count - len(files) + 1, cancellation)
+            if some is None:
+                return None
+            files.update(some)
+        return files if len(files) <= count else None
 
     def md5s(
         self,

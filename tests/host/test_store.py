@@ -194,6 +194,17 @@ def test_a_beginning_of_what_does_not_exist_names_it(host: OrthancServer, level:
         beginning(host, 5, (level, ABSENT))
 
 
+def test_a_small_study_is_listed_in_one_question(host: OrthancServer, stored: Stored) -> None:
+    if not host.get("system").get("Capabilities", {}).get("HasExtendedFind", False):
+        pytest.skip("each question is quick here")
+    study = stored[0]["ParentStudy"]
+    beginning(host, 50, ("Study", study))
+    host.post("host/md5s", [])
+    found = beginning(host, 50, ("Study", study))
+    assert (found["asked"], found["more"]) == (1, 0)
+    assert len(found["instances"]) == len([one for one in stored if one["ParentStudy"] == study])
+
+
 def test_no_resources_are_an_empty_manifest(host: OrthancServer) -> None:
     assert manifest(host) == {}
 
@@ -233,6 +244,9 @@ def test_a_manifest_is_of_the_files_as_sent_whatever_the_options(
     assert manifest(host, *(("Instance", answer["ID"]) for answer in stored)) == expected
     first = beginning(host, 4, *{("Study", answer["ParentStudy"]) for answer in stored})["instances"]
     assert {one["id"]: (one["size"], one["md5"]) for one in first} == dict(sorted(expected.items())[:4])
+    # A limit of Orthanc's on what a search finds is not taken for the end.
+    all_of_them = beginning(host, 50, *{("Study", answer["ParentStudy"]) for answer in stored})
+    assert (len(all_of_them["instances"]), all_of_them["more"]) == (len(expected), 0)
 
 
 def test_md5s_are_given_for_what_is_stored_and_nothing_else(
