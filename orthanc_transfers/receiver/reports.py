@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _DAY = 86400.0
 _SWEEP_EVERY = 3600.0
 
-# Reports written lately that are kept for who reads them next, and how many instances these have at most.
+# Reports that ``take`` need not read, and how many instances these have at most.
 _WRITTEN = 8
 _FEW = 100
 
@@ -47,7 +47,7 @@ class Reports:
         self._folder = os.fspath(directory)
         # Needs no lock: each use is a single operation of a dict.
         self._written: dict[str, dict[str, Any]] = {}
-        """Written lately, and not read since."""
+        """Written lately, and not taken yet."""
 
     def write(self, report: dict[str, Any], aliases: Iterable[str] = ()) -> None:
         """Keep a report (``core/commit_report.py``) under its ``ID``, and let it be found by other identifiers too.
@@ -61,12 +61,12 @@ class Reports:
         # Once for the content and all names: they are not relied on before. (On ext4, XFS and btrfs, the fsync of a
         # new file takes its names along.)
         files.sync(path)
-        if len(report["Instances"]) <= _FEW:
+        if len(report.get("Instances", ())) <= _FEW:
             self._keep(report)
         self.expire()
 
     def _keep(self, report: dict[str, Any]) -> None:
-        """Who waited for the end of a small transfer reads its report at once."""
+        """For ``take``."""
         self._written[report["ID"]] = report
         while len(self._written) > _WRITTEN:
             with contextlib.suppress(KeyError, RuntimeError, StopIteration):  # another thread did
@@ -118,11 +118,15 @@ class Reports:
 
     def read(self, identifier: str) -> dict[str, Any] | None:
         """A report by its ``ID`` or an alias; ``None`` if there is none (any more)."""
-        written = self._written.pop(identifier, None)
-        content = self._read(identifier) if written is None else written
+        content = self._read(identifier)
         if content is not None and "See" in content:
             content = self._read(content["See"])
         return content
+
+    def take(self, identifier: str) -> dict[str, Any] | None:
+        """A report by its ``ID``, for the one who waited until it was written: a small one need not be read."""
+        written = self._written.pop(identifier, None)
+        return self.read(identifier) if written is None else written
 
     def exists(self, identifier: str) -> bool:
         """Whether there is a file for it."""

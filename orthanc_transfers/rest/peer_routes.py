@@ -266,7 +266,7 @@ class PeerRoutes:
                 wait=min(WHOLE_WAIT, self._longest_wait),
                 address=remote_address(request.headers),
             )
-        report = self._reports.read(status.id) if status.state in FINISHED else None
+        report = self._reports.take(status.id) if status.state in FINISHED else None
         if report is not None:
             status = replace(status, rows=tuple(report["Instances"]))
         return self._of_push(request, status)

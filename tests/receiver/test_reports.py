@@ -120,6 +120,21 @@ def test_reports_are_deleted_when_they_are_old(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_who_waited_for_a_small_report_takes_it_without_reading(tmp_path: Path) -> None:
+    reports = Reports(tmp_path, 30, TestClock())
+    for number in range(20):
+        reports.write({"ID": str(number), "Instances": []})
+    reports.write({"ID": "large", "Instances": [{}] * 1000})
+    assert len(reports._written) == 8
+    for number in range(20):
+        assert reports.take(str(number)) == {"ID": str(number), "Instances": []}
+    assert len(reports._written) == 0
+    reports.write({"ID": "corrected", "Instances": []})
+    reports.correct({"ID": "corrected", "Instances": [{}]})
+    assert reports.take("corrected") == {"ID": "corrected", "Instances": [{}]}
+    assert reports.take("absent") is None
+
+
 def test_a_damaged_report_is_no_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     reports = Reports(tmp_path, 30, TestClock())
     reports.write({"ID": "one"})
