@@ -39,6 +39,10 @@ test-orthanc: setup-test ## the tests on real Orthancs and in a real browser: ab
 test-faults: setup-test ## real Orthancs, with things broken on purpose: about 20 min on two cores
 	$(python) -m pytest $(parallel) -m faults $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup-test ## a node of a cluster killed, stopped and cut off at every point of a transfer: about an hour on two cores
+	EVERY_POINT=1 $(python) -m pytest tests/faults/test_cluster*.py $(ARGS)
+
 .PHONY: test-trixie
 test-trixie: ## the tests with real Orthancs, on those of Debian 13, in a tree of its own
 	scripts/debian-tree.sh trixie $(ARGS)

@@ -5,7 +5,9 @@ The plugin itself is the real one; some of its methods are wrapped. A failpoint 
 
     kill N       the process dies of SIGKILL at the N-th call from now
     stop N       the process is stopped (SIGSTOP) at the N-th call from now
+    kill N FOLDER, stop N FOLDER    the same for the first of several processes that makes this folder
     wait         every thread that gets there waits until the file is gone
+    wait N       the same, from the N-th call from now on
     slow S       every thread that gets there takes S seconds longer
 
 and the file ``failpoints/.<name> … reached`` says that a thread got there.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import re
 import signal
 import threading
@@ -66,6 +69,8 @@ METHODS = {
     "pipeline.chunk_reader": ["ChunkReader.read"],
     "receiver.staging": ["Staging.create"],
     "net.requests_transport": ["RequestsTransport.send"],
+    "cluster.ownership": ["PostgresOwnership.claim", "PostgresOwnership.end"],
+    "rest.handing_on": ["HandingOn.send"],
     "rules.intake": ["Intake.catch_up"],
     "rules.queue": ["Queue.add"],
     "rules.running": ["RunningJobs.new_transfer", "RunningJobs.submit", "RunningJobs._submit"],
@@ -131,21 +136,30 @@ def _hit(name: str) -> None:
         order = file.read_text()
     except FileNotFoundError:
         return
-    (FOLDER / f".{name} reached").touch()
-    action, _, value = order.partition(" ")
+    action, value, claimed = (*order.split(" ", 2), "", "")[:3]
+    reached = FOLDER / f".{name} reached"
     if action == "slow":
+        reached.touch()
         time.sleep(float(value))
-    elif action == "wait":
-        while file.exists():
-            time.sleep(0.01)
-    else:
+        return
+    try:
         with _lock:
             # The same order given again is another one: its file has another time.
             key = f"{name} {file.stat().st_mtime_ns}"
             _calls[key] += 1
-            if _calls[key] == int(value):
+            calls = _calls[key]
+            if action != "wait" and calls == int(value):
+                reached.touch()
                 file.unlink()
+                if claimed:
+                    os.mkdir(claimed)
                 # Sent to this very thread, so that it does not get any further.
                 signal.pthread_kill(
                     threading.get_ident(), signal.SIGSTOP if action == "stop" else signal.SIGKILL
                 )
+    except (FileNotFoundError, FileExistsError):
+        return  # disarmed just now, or it is another one's turn
+    if action == "wait" and calls >= int(value or 1):
+        reached.touch()
+        while file.exists():
+            time.sleep(0.01)

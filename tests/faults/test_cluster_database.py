@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.faults.cluster_rig import EVERY, PATIENCE
 from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import Failpoint, check_name
 from tests.faults.rig import SCRIPT, script_environment
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not postgresql_is_installed(), reason="orthanc-postgresql is not installed"),
 ]
 
-AWAY = 10.0
+AWAY = 30.0 if EVERY else 10.0
 """Seconds: longer than a lease."""
 
 PHASES = {
@@ -54,6 +55,17 @@ def site(
         yield a, cluster
 
 
+def be_away(cluster: OrthancCluster, points: Sequence[Failpoint]) -> None:
+    """Without its database all goes on from there, for a while."""
+    cluster.database.stop()
+    try:
+        for point in points:
+            point.disarm()
+        time.sleep(AWAY)  # it is about time that passes
+    finally:
+        cluster.database.start()
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_push_goes_on_when_the_database_is_back(
     site: tuple[OrthancServer, OrthancCluster], phase: str
@@ -66,16 +78,38 @@ def test_a_push_goes_on_when_the_database_is_back(
     points = [Failpoint(node, name, "wait") for node in cluster.nodes]
     job = a.send([resource("Study", study)], "c")["ID"]
     wait_until(lambda: any(point.reached for point in points), f"a node gets to {name}", 60)
-    cluster.database.stop()
-    try:
-        for point in points:
-            point.disarm()
-        time.sleep(AWAY)  # it is about time that passes
-    finally:
-        cluster.database.start()
+    be_away(cluster, points)
     known = a.wait_for_job(job, timeout=240)
     assert known["State"] == "Success", known
     for node in cluster.nodes:
         assert node.running
         assert node.md5s() == a.md5s()
     wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", 60)
+
+
+def test_pulls_from_the_cluster_and_of_a_node_go_on_when_the_database_is_back(
+    site: tuple[OrthancServer, OrthancCluster],
+) -> None:
+    a, cluster = site
+    a.clear()
+    cluster.clear()
+    node = cluster.nodes[0]
+    node.put("peers/a", {"Url": a.url})
+    (theirs,) = {one["ParentStudy"] for one in node.upload_all(ct_study(16, size=192))}
+    (ours,) = {one["ParentStudy"] for one in a.upload_all(ct_study(16, size=192))}
+    asked = [Failpoint(one, "PeerRoutes.post_chunks before", "wait") for one in cluster.nodes]
+    fetched = Failpoint(node, "RequestsTransport.send POST chunks after", "wait 4")
+    jobs = [
+        (a, a.pull([resource("Study", theirs)], "c", Compression="none")["ID"]),
+        (node, node.pull([resource("Study", ours)], "a", Compression="none")["ID"]),
+    ]
+    wait_until(lambda: any(one.reached for one in asked), "the cluster is asked", 60)
+    fetched.wait_reached()
+    be_away(cluster, [*asked, fetched])
+    for server, job in jobs:
+        known = server.wait_for_job(job, timeout=240)
+        assert known["State"] == "Success", known
+    assert len(a.instances()) == 32
+    for one in cluster.nodes:
+        assert one.md5s() == a.md5s()
+    wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", PATIENCE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import OrthancCluster
+from tests.support.cpp_client import CppClient
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
@@ -47,7 +49,8 @@ def shared(
     folder = tmp_path_factory.mktemp("cluster")
     with OrthancCluster(folder, shared=request.param) as cluster:
         a = make_shared_server(f"a-{request.param}", configuration={"Transfers": {"BucketSize": 64}})
-        with cluster.proxy_of_version_1() as first:
+        # A commit of version 1 is one request.
+        with cluster.proxy_of_version_1(timeout=300) as first:
             a.add_peer("c2", a, Url=cluster.url)
             a.add_peer("c1", a, Url=first.url)
             a.start()
@@ -105,6 +108,46 @@ def test_a_small_push_is_one_request_whatever_node_it_reaches(site: Site) -> Non
     assert {seen.uri for seen in pushes} == {"/transfers/v2/push/whole"}
     assert len(pushes) == len(set(studies))
     assert site.cluster.any_node().md5s() == site.a.md5s()
+
+
+def test_a_strict_cpp_peer_sends_and_fetches_a_thousand_instances(
+    site: Site, request: pytest.FixtureRequest
+) -> None:
+    # Both compressions, one for each kind of staging.
+    compression = "none" if "shared" in request.node.name else "gzip"
+    # The last two are large: cut, and in front of the others.
+    data = [*small_instances(998), *ct_study(2, size=256)]
+    files = {stored["ID"]: one for stored, one in zip(site.a.upload_all(data), data, strict=True)}
+    peer = CppClient(site.proxies[1].url)
+    node = site.cluster.any_node()
+    before = node.get("changes", params={"last": ""})["Last"]
+    peer.push(files, compression)
+    assert max(len(nodes) for nodes in nodes_of(site.proxies[1]).values()) == 3
+    md5s = {one: hashlib.md5(data).hexdigest() for one, data in files.items()}
+    assert node.md5s() == md5s
+    changes = node.get("changes", params={"since": before, "limit": 100_000})["Changes"]
+    stored = Counter(one["ID"] for one in changes if one["ChangeType"] == "NewInstance")
+    assert stored == Counter(files.keys())
+    patients = [resource("Patient", one) for one in node.get("patients")]
+    assert peer.pull(patients, compression) == files
+    lookups_and_chunks = [seen for seen in site.proxies[1].requests if "/push" not in seen.uri]
+    assert {seen.status for seen in lookups_and_chunks} == {200}
+    assert len({seen.upstream for seen in lookups_and_chunks}) == 3
+
+
+def test_a_pull_by_the_cluster_knows_its_originator_at_any_node(site: Site) -> None:
+    """A node asks ``a`` to fetch, and ``a`` reaches other nodes: they are all who asked."""
+    (study,) = {one["ParentStudy"] for one in site.cluster.any_node().upload_all(ct_study(3, size=64))}
+    for node in site.cluster.nodes:
+        node.put("peers/a", {"Url": site.a.url, "RemoteSelf": "c2"})
+        answer = node.post(
+            "transfers/send", {"Resources": [resource("Study", study)], "Peer": "a", "Compression": "gzip"}
+        )
+        known = site.a.wait_for_job(answer["RemoteJob"])
+        assert known["State"] == "Success", known
+        assert known["Content"]["Originator"]
+        assert site.a.md5s() == node.md5s()
+        site.a.clear()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -78,6 +78,20 @@ def test_what_had_arrived_is_not_sent_again(cluster: Cluster) -> None:
     assert not (cluster.root / "node-1").exists()
 
 
+def test_what_was_taken_over_expires_once_nobody_goes_on_with_it(cluster: Cluster) -> None:
+    push = cluster.first.v2.create(creation2_of(FILES))
+    cluster.first.stop()
+    cluster.adopt(push.id)
+    second = cluster.second
+    second.clock.seconds += second.settings.push_idle_timeout - 1
+    second.pushes.expire()
+    assert [one.id for one in second.registry.all()] == [push.id]
+    second.clock.seconds += 2
+    second.pushes.expire()
+    assert second.registry.all() == []
+    assert list(cluster.root.rglob("area")) == []
+
+
 def test_an_interrupted_import_is_rolled_forward(cluster: Cluster) -> None:
     identifier = crash_while_importing(cluster.first, FILES)
     assert 0 < len(cluster.store.files) < len(FILES)

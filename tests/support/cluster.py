@@ -12,12 +12,15 @@ from typing import Any, Self
 from tests.support.orthanc_server import ENTRY, OrthancServer
 from tests.support.postgresql import PostgreSQL, index_plugin
 from tests.support.recording_proxy import RecordingProxy
+from tests.support.switched_network import SwitchedNetwork
 
 
 class OrthancCluster:
     """``size`` nodes below ``folder``. ``shared``: their staging is on shared storage, else each has its own.
 
     ``orthanc`` are further options of each of them, ``transfers`` those of the plugin.
+    ``network``: each node is at a host of it, and all else is at its hub, where this thread must be.
+    ``peers`` are known to each node, by their names; ``options`` are further ones of ``Cluster``.
     """
 
     def __init__(
@@ -30,9 +33,17 @@ class OrthancCluster:
         orthanc: Mapping[str, Any] | None = None,
         script: Path = ENTRY,
         environment: Mapping[str, str] | None = None,
+        network: SwitchedNetwork | None = None,
+        peers: Mapping[str, OrthancServer] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
-        self.database = PostgreSQL()
+        self.network = network
+        self.database = (
+            PostgreSQL()
+            if network is None
+            else PostgreSQL(address=network.hub_address, clients=network.subnet)
+        )
         self._stack = contextlib.ExitStack()
         self.nodes: list[OrthancServer] = []
         self._shared = shared
@@ -40,19 +51,24 @@ class OrthancCluster:
         self._transfers = dict(transfers or {})
         self._orthanc = dict(orthanc or {})
         self._script, self._environment = script, environment
+        self._peers, self._options = dict(peers or {}), dict(options or {})
         self.proxy: RecordingProxy
 
     def _node(self, number: int) -> OrthancServer:
         name = f"node{number}"
-        cluster: dict[str, Any] = {"NodeName": name, "SharedStaging": self._shared}
+        cluster: dict[str, Any] = {"NodeName": name, "SharedStaging": self._shared, **self._options}
         transfers = {"Cluster": cluster, **self._transfers}
         if not self._shared:
             transfers["StagingDirectory"] = str(self.folder / name / "staging")
+        network = self.network
         server = OrthancServer(
             name,
             self.folder / name,
+            host="127.0.0.1" if network is None else network.address(number),
+            launcher=() if network is None else network.inside(number),
             configuration={
                 **self._orthanc,
+                "RemoteAccessAllowed": network is not None,
                 "StorageDirectory": str(self.folder / "storage"),
                 "PostgreSQL": self.database.section,
                 "DatabaseServerIdentifier": name,
@@ -63,6 +79,8 @@ class OrthancCluster:
             environment=self._environment,
         )
         cluster["Address"] = server.url.rstrip("/")
+        for known, peer in self._peers.items():
+            server.add_peer(known, peer)
         return server
 
     def __enter__(self) -> Self:
@@ -77,19 +95,25 @@ class OrthancCluster:
         self.proxy = self._stack.enter_context(self._proxy(2))
         return self
 
-    def proxy_of_version_1(self) -> RecordingProxy:
-        """Another way to it, on which it looks like the C++ plugin."""
-        return self._proxy(1)
+    def proxy_of_version_1(self, timeout: int = 10) -> RecordingProxy:
+        """Another way to it, on which it looks like the C++ plugin; a response takes ``timeout`` seconds at most."""
+        return self._proxy(1, timeout)
 
-    def _proxy(self, version: int) -> RecordingProxy:
+    def _proxy(self, version: int, timeout: int = 10) -> RecordingProxy:
         servers = " ".join(
-            f"server 127.0.0.1:{node.http_port} max_fails=1 fail_timeout=10s;" for node in self.nodes
+            f"server {node.host}:{node.http_port} max_fails=1 fail_timeout=10s;" for node in self.nodes
         )
         # A node that is dead, or does not respond, is passed over.
         upstream = f"upstream nodes {{ {servers} }}"
-        location = "proxy_next_upstream error timeout; proxy_connect_timeout 2s; proxy_read_timeout 10s;"
+        location = (
+            f"proxy_next_upstream error timeout; proxy_connect_timeout 2s; proxy_read_timeout {timeout}s;"
+        )
         return RecordingProxy(
-            self.folder / f"nginx-{version}", "nodes", version=version, http=upstream, location=location
+            self.folder / f"nginx-{version}-{timeout}",
+            "nodes",
+            version=version,
+            http=upstream,
+            location=location,
         )
 
     def __exit__(self, *_: object) -> None:
@@ -110,6 +134,16 @@ class OrthancCluster:
     def go_on(self, node: OrthancServer) -> None:
         """Let a node go on that was stopped (SIGCONT)."""
         os.killpg(node.pid, signal.SIGCONT)
+
+    def cut_off(self, node: OrthancServer) -> None:
+        """Lose all that a node sends, and all that is sent to it."""
+        assert self.network is not None
+        self.network.cut(self.nodes.index(node) + 1)
+
+    def heal(self, node: OrthancServer) -> None:
+        """Put it back into the network."""
+        assert self.network is not None
+        self.network.heal(self.nodes.index(node) + 1)
 
     def any_node(self) -> OrthancServer:
         """One that runs."""

@@ -34,11 +34,15 @@ def index_plugin() -> Path:
 class PostgreSQL:
     """A server with an empty database, on a free port of this machine; without authentication unless ``password``.
 
-    ``durable``: it fsyncs, as a real one does.
+    ``durable``: it fsyncs, as a real one does. ``address``: where it listens; ``clients``: the network that it lets in.
     """
 
-    def __init__(self, password: str = "", *, durable: bool = False) -> None:
+    def __init__(
+        self, password: str = "", *, durable: bool = False, address: str = "127.0.0.1", clients: str = ""
+    ) -> None:
         self.password = password
+        self.address = address
+        self._clients = clients
         self._durable = durable
         self.port = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
@@ -50,7 +54,7 @@ class PostgreSQL:
         return {
             "EnableIndex": True,
             "EnableStorage": False,
-            "Host": "127.0.0.1",
+            "Host": self.address,
             "Port": self.port,
             "Database": "postgres",
             "Username": _USER,
@@ -62,7 +66,7 @@ class PostgreSQL:
     @property
     def uri(self) -> str:
         """As libpq takes it."""
-        return f"postgresql://{_USER}:{self.password}@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://{_USER}:{self.password}@{self.address}:{self.port}/postgres"
 
     def __enter__(self) -> PostgreSQL:
         programs = _programs()
@@ -83,6 +87,9 @@ class PostgreSQL:
         )
         if made.returncode:
             raise OrthancError(f"initdb failed: {made.stdout}{made.stderr}")
+        if self._clients:
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write(f"host all all {self._clients} trust\n")
         self.start()
         return self
 
@@ -98,7 +105,12 @@ class PostgreSQL:
                     *(() if self._durable else ("-F",)),
                     # A node that is stopped in the middle of a transaction holds its locks until then.
                     *("-c", "idle_in_transaction_session_timeout=10s"),
-                    *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"),
+                    *(
+                        "-c",
+                        f"listen_addresses={self.address}",
+                        "-c",
+                        f"unix_socket_directories={self._folder}",
+                    ),
                 ],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -135,7 +147,7 @@ class PostgreSQL:
         if self._process is not None and self._process.poll() is not None:
             raise OrthancError(f"PostgreSQL ended: {log}")
         with socket.socket() as probe:
-            listens = probe.connect_ex(("127.0.0.1", self.port)) == 0
+            listens = probe.connect_ex((self.address, self.port)) == 0
         return listens and "ready to accept connections" in log
 
 

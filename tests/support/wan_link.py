@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-_WANLAB = Path(__file__).resolve().parents[1] / "wanlab" / "wanlab"
+from tests.support import namespaces
 
-_CLONE_NEWNET = 0x40000000
+_WANLAB = Path(__file__).resolve().parents[1] / "wanlab" / "wanlab"
 
 HOSTS = {"a": "10.77.0.1", "b": "10.77.0.2"}
 """The addresses of the two ends."""
@@ -37,25 +36,11 @@ class WanLink:
         self.name = name
 
     def inside(self, end: str) -> tuple[str, ...]:
-        return ("ip", "netns", "exec", f"{self.name}-{end}")
+        return namespaces.inside(f"{self.name}-{end}")
 
-    @contextmanager
-    def entered(self, end: str) -> Iterator[None]:
+    def entered(self, end: str) -> AbstractContextManager[None]:
         """This thread, and those it starts, are at that end meanwhile."""
-        # Python has ``os.setns`` since 3.12 only.
-        libc = ctypes.CDLL(None, use_errno=True)
-
-        def enter(path: str) -> None:
-            with open(path) as namespace:
-                if libc.setns(namespace.fileno(), _CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), f"this thread cannot enter {path}")
-
-        with open("/proc/thread-self/ns/net") as before:
-            enter(f"/run/netns/{self.name}-{end}")
-            try:
-                yield
-            finally:
-                enter(f"/proc/self/fd/{before.fileno()}")
+        return namespaces.entered(f"{self.name}-{end}")
 
     def stats(self) -> str:
         """The counters of the link."""
