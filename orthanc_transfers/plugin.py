@@ -53,6 +53,7 @@ from orthanc_transfers.jobs.late_undo import LateUndos
 from orthanc_transfers.jobs.restore import reload
 from orthanc_transfers.jobs.services import Services
 from orthanc_transfers.jobs.submission import Submission
+from orthanc_transfers.jobs.transcoded_files import TranscodedFiles
 from orthanc_transfers.ledger.active import ActiveTransfers
 from orthanc_transfers.ledger.ledger import Ledger
 from orthanc_transfers.ledger.listing import Listing
@@ -81,6 +82,7 @@ from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
+from orthanc_transfers.rest.transcoding_routes import TranscodingRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.rules.orthanc import LocalOrthanc
@@ -229,6 +231,7 @@ class Plugin:
         )
 
         # Routes
+        self._transcoded = TranscodedFiles(store, sdk.transcode, settings.cache_size // 4)
         sockets = ServerSockets(int(configuration.get("HttpPort", 8042)), settings.congestion_control)
         budget = ConnectionBudget(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), clock)
         self._peer_routes = PeerRoutes(
@@ -243,6 +246,7 @@ class Plugin:
             WholePulls(self._chunk_reader, bucket_size=settings.bucket_size, max_at_once=budget.total),
             LateUndos(self._services, self._ledger.correct).refreshed,
             self._extras.announced,
+            self._transcoded,
         )
         self._plugin_routes = PluginRoutes(sdk.rest_get, javascript())
         self._page_routes = PageRoutes(
@@ -288,6 +292,7 @@ class Plugin:
             ActionRoutes(Steering(jobs, self._services, self._ledger, active)),
             RuleRoutes(rules),
             ExtrasRoutes(self._extras, self._pushes, self._closing),
+            TranscodingRoutes(self._transcoded, self._closing),
         )
         Router(self._sdk).register(self._clustering.spread(table, self._closing))
         log.warning("transfers accelerator %s is loaded", __version__)

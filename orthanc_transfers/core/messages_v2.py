@@ -35,6 +35,7 @@ from orthanc_transfers.core.json_fields import (
 from orthanc_transfers.core.model import Chunk, Manifest, PushState
 from orthanc_transfers.core.paths import push_v2
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.core.transfer_syntaxes import transcode_field, transcode_to_json
 
 CODEC_HEADER = "transfers-codec"
 """Name of a bucket's codec."""
@@ -81,6 +82,8 @@ class Capabilities:
     """Whether it has the routes that measure the link: ``paths.MEASURE``."""
     extras: Accepted | None = None
     """What it takes besides DICOM; ``None``: it does not know of that."""
+    transcodes: bool = False
+    """Whether what is fetched from it may be transcoded on the way: ``paths.TRANSCODED``."""
     max_connections: int | None = None
     """Connections that it can spare for all transfers together; 0: one, not kept alive; ``None``: unknown."""
 
@@ -107,6 +110,7 @@ class Capabilities:
             flag_field(body, "WholePulls"),
             flag_field(body, "Measurable"),
             _accepted(body),
+            flag_field(body, "Transcodes"),
             natural_number(body["MaxConnections"], '"MaxConnections"') if "MaxConnections" in body else None,
         )
 
@@ -129,6 +133,8 @@ class Capabilities:
             value["WholePulls"] = True
         if self.measurable:
             value["Measurable"] = True
+        if self.transcodes:
+            value["Transcodes"] = True
         if self.extras is not None:
             value["Extras"] = self.extras.names()
         return {**value, "PatientsWanted": True} if self.patients_wanted else value
@@ -250,13 +256,14 @@ class PushStatus:
 class ChunksRequest:
     """``POST /transfers/v2/chunks``. ``codecs`` are the accepted ones, without unknown ones.
 
-    ``level`` is of zstd.
+    ``level`` is of zstd. ``transcode``: UID of the transfer syntax in which the chunks are counted, not as stored.
     """
 
     chunks: tuple[Chunk, ...]
     codecs: tuple[Codec, ...]
     compression: Compression = Compression.AUTO
     level: int = LEVEL
+    transcode: str | None = None
 
     @classmethod
     def parse(cls, value: Any) -> ChunksRequest:
@@ -267,10 +274,11 @@ class ChunksRequest:
                 raise BadFile(f'each of "Chunks" must be [id, offset, size], and one is {shown(item)}')
             offset, size = (natural_number(number, 'each offset and size of "Chunks"') for number in item[1:])
             chunks.append(Chunk(item[0], offset, size))
-        return cls(tuple(chunks), _codecs(body), compression_field(body), _level(body))
+        return cls(tuple(chunks), _codecs(body), compression_field(body), _level(body), transcode_field(body))
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **transcode_to_json(self.transcode),
             "Chunks": [[chunk.id, chunk.offset, chunk.size] for chunk in self.chunks],
             "Codecs": [codec.value for codec in self.codecs],
             "Compression": self.compression.value,

@@ -52,6 +52,7 @@ PUSH_V1 = "/transfers/push"
 PUSH_V2 = "/transfers/v2/push"
 WHOLE_PUSH = "/transfers/v2/push/whole"
 EXTRAS = "/transfers/v2/extras"
+TRANSCODED = "/transfers/v2/transcoded"
 ATTACHMENTS = "/transfers/v2/attachments"
 MEASURE = "/transfers/v2/measure"
 

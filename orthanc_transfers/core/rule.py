@@ -193,6 +193,11 @@ class Rule:
         }
 
     @property
+    def transcodes(self) -> bool:
+        """Whether other bytes are sent than are stored here."""
+        return "Transcode" in self.body
+
+    @property
     def finishes(self) -> bool:
         """Whether something is to be done after it has sent something."""
         return bool(self.after) or self.compare is not None
@@ -223,7 +228,7 @@ def _check_copies(rule: Rule) -> None:
 
 
 def _check_transcoded(rule: Rule) -> None:
-    if "Transcode" not in rule.body:
+    if not rule.transcodes:
         return
     if rule.after.delete:
         raise BadRequest(

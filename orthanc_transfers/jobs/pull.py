@@ -30,6 +30,7 @@ from orthanc_transfers.jobs.handshake import Handshake
 from orthanc_transfers.jobs.job import TransferJob
 from orthanc_transfers.jobs.one_server import check_one_server
 from orthanc_transfers.jobs.pull_receiver import KIND, is_lost, open_incoming
+from orthanc_transfers.jobs.pull_transcoded import as_transcoded, check_transcodes
 from orthanc_transfers.jobs.pull_v1 import Fetcher1
 from orthanc_transfers.jobs.pull_v2 import Fetcher2
 from orthanc_transfers.jobs.pull_whole import Carried, whole_pull
@@ -56,15 +57,17 @@ class PullJob(TransferJob):
         handshake = Handshake(context)
         # Only a peer of version 2 can be asked for the first instances, and responds at once.
         capabilities = handshake.capabilities()
+        check_transcodes(context, capabilities)
+        transcode = context.order.transcode is not None
         # A transfer that was begun before is compared with all that the peer lists now.
         begun = context.services.registry.find(KIND, context.resume.token) is not None
         # Where Orthanc has limits, what does not fit is refused before a byte is kept.
         limited = context.services.registry.limited
-        growing = capabilities is not None and capabilities.growing and not (begun or limited)
+        growing = capabilities is not None and capabilities.growing and not (begun or limited or transcode)
         executor = context.executor(KIND, capabilities, sends=False)
         # What travels beside DICOM needs a folder.
         beside = kinds(context, capabilities, sends=False)
-        whole = None if begun or beside else whole_pull(context, capabilities, executor)
+        whole = None if begun or beside or transcode else whole_pull(context, capabilities, executor)
         handshake.open_connections()
         first = FIRST_INSTANCES if growing else None
         beginning, carried = _list(context, capabilities, first, whole)
@@ -146,6 +149,7 @@ def _list(
         context.resume.originator_verified = True
     try:
         listed = Beginning(Manifest(answer.instances), answer.more, answer.patients)
+        listed = as_transcoded(context, listed)
     except ValueError as error:
         raise PeerInvalidResponse(f"peer {peer} sent an invalid list of instances: {error}", peer) from error
     if listed.whole and len(listed.manifest):

@@ -31,6 +31,8 @@ class Fetcher2:
         self._limit = context.body_limit()
         self._progress = context.progress
         self._incoming = incoming
+        self._transcode = context.order.transcode
+        self._originals = context.status.originals
         self._executor = executor
         self._compress = Codec.ZSTD in codecs
 
@@ -45,11 +47,14 @@ class Fetcher2:
         return bucket
 
     def fetch(self, bucket: tuple[Range, ...]) -> Fetched:
+        chunks = (chunk for item in bucket for chunk in self._incoming.manifest.chunks(item))
+        originals = self._originals
         wanted = ChunksRequest(
-            tuple(chunk for item in bucket for chunk in self._incoming.manifest.chunks(item)),
+            tuple(replace(one, id=originals[one.id]) if one.id in originals else one for one in chunks),
             usable(),
             self._executor.compression(),
             level_for(self._progress.speed()),
+            self._transcode,
         )
         try:
             return self._client.fetch_chunks(wanted, compress=self._compress)

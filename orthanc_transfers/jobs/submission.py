@@ -14,6 +14,7 @@ from orthanc_transfers.core.errors import BadFile, BadRequest, PeerInvalidRespon
 from orthanc_transfers.core.messages_v1 import SENDER_TRANSFER_ID, TransferRequest
 from orthanc_transfers.core.peers import join
 from orthanc_transfers.core.safe_json import parse_json
+from orthanc_transfers.core.transfer_syntaxes import transcode_to_json
 from orthanc_transfers.interfaces import Job, JobQueue, PeerRequest
 from orthanc_transfers.jobs.follow import new_follow
 from orthanc_transfers.jobs.pull import new_pull
@@ -33,9 +34,6 @@ class Submission:
         remote_self = self._services.peers.remote_self(wanted.peer)
         _check_not_empty(wanted)
         if remote_self is not None:
-            _check_sends(
-                wanted, f"peer {wanted.peer} has RemoteSelf, so it pulls: name it once more without that"
-            )
             return self._ask_to_pull(wanted, remote_self, follow=follow)
         return self._submit(wanted, new_push, durable=durable)
 
@@ -44,7 +42,6 @@ class Submission:
         # Reported now, not by the job: an unknown peer, and that nothing may be received.
         self._services.peers.remote_self(wanted.peer)
         _check_not_empty(wanted)
-        _check_sends(wanted, "call POST /transfers/send on the peer")
         self._services.registry.check_writable()
         return self._submit(wanted, new_pull)
 
@@ -62,6 +59,13 @@ class Submission:
         services = self._services
         transport = services.peers.connect(wanted.peer, 1)
         try:
+            if wanted.transcode is not None:
+                found = services.capabilities.capabilities(transport)
+                if found is None or not found.transcodes:
+                    raise BadRequest(
+                        f"peer {wanted.peer} has RemoteSelf, so it pulls, and it cannot ask for Transcode: name it once"
+                        " more without that"
+                    )
             compression = wanted.compression
             if (
                 compression in (Compression.AUTO, Compression.ZSTD)
@@ -73,6 +77,7 @@ class Submission:
                 "Compression": compression.value,
                 "Originator": services.originator,
                 "Peer": remote_self,
+                **transcode_to_json(wanted.transcode),
                 **wanted.extras.to_json(),
             }
             response = transport.send(
@@ -94,11 +99,6 @@ class Submission:
             return {"ID": here, "Path": paths.job(here), **told}
         finally:
             transport.close()
-
-
-def _check_sends(wanted: TransferRequest, instead: str) -> None:
-    if wanted.transcode is not None:
-        raise BadRequest(f'"Transcode" is done by an Orthanc that pushes; {instead}')
 
 
 def _check_not_empty(wanted: TransferRequest) -> None:

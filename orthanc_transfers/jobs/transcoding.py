@@ -65,8 +65,8 @@ class TranscodedStore:
         self._lock = threading.Lock()
         self._listed: dict[str, Instance] = {}
         """As they are sent, by the identifiers of the originals."""
-        self._plain: set[str] = set()
-        """Those that are sent as they are."""
+        self._plain: dict[str, bool] = {}
+        """Those that are sent as they are, and whether for want of a codec."""
         self._kept: OrderedDict[str, memoryview] = OrderedDict()
         self._kept_size = 0
         self._transcoded = self._untranscoded = 0
@@ -95,6 +95,16 @@ class TranscodedStore:
         found = self._listed.get(original)
         return self._list(self._store.instance(original)) if found is None else found
 
+    @property
+    def known(self) -> int:
+        """Number of instances whose transcoded files are known."""
+        return len(self._listed)
+
+    def counts(self, originals: Iterable[str]) -> tuple[int, int]:
+        """How many of them are transcoded, and how many cannot be."""
+        plain = [self._plain.get(one) for one in originals]
+        return plain.count(None), plain.count(True)
+
     def _list(self, instance: Instance) -> Instance:
         identifier = instance.id
         original = self._store.read(identifier)
@@ -107,7 +117,7 @@ class TranscodedStore:
             self._untranscoded += wanted and copy is None
             self._status.transcoded, self._status.untranscoded = self._transcoded, self._untranscoded
             if copy is None:
-                self._plain.add(identifier)
+                self._plain[identifier] = wanted
                 return found
             if copy.id != identifier:
                 self._status.originals[copy.id] = identifier

@@ -16,7 +16,7 @@ from orthanc_transfers.core.extras import Extra, ExtrasMessage, Kind
 from orthanc_transfers.core.json_fields import array_field, json_object, natural_number, string_items
 from orthanc_transfers.core.messages_v2 import CODEC_HEADER, XXH3_HEADER
 from orthanc_transfers.interfaces import PeerRequest
-from orthanc_transfers.net.peer_client import PeerClient
+from orthanc_transfers.net.transcoding_client import TranscodingClient
 
 _MAX_NOTES = 100
 
@@ -29,7 +29,7 @@ class ListedExtras:
     notes: tuple[str, ...]
 
 
-class ExtrasClient(PeerClient):
+class ExtrasClient(TranscodingClient):
     """A ``PeerClient`` with these requests, of version 2."""
 
     def send_extras(self, push: str, part: ExtrasMessage, *, compress: bool) -> list[int]:

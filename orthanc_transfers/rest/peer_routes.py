@@ -44,6 +44,7 @@ from orthanc_transfers.core.model import Beginning, Chunk, Instance, Manifest
 from orthanc_transfers.core.report_csv import report_to_csv
 from orthanc_transfers.core.safe_json import parse_json
 from orthanc_transfers.interfaces import InstanceStore
+from orthanc_transfers.jobs.transcoded_files import TranscodedFiles
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.receiver.protocol_v1 import PushV1
 from orthanc_transfers.receiver.protocol_v2 import PushV2
@@ -99,6 +100,7 @@ class PeerRoutes:
         whole_pulls: WholePulls,
         refreshed: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: report,
         extras: Accepted | None = None,
+        transcoded: TranscodedFiles | None = None,
     ) -> None:
         self._refreshed = refreshed
         """A report as it is now."""
@@ -115,6 +117,7 @@ class PeerRoutes:
         self._closing = closing
         self._extras = extras
         """What is taken beside DICOM."""
+        self._transcoded = transcoded
 
     def lookup(self, request: Request) -> Response:
         """``POST /transfers/lookup``: the instances below some resources, or the first so many of them.
@@ -232,6 +235,7 @@ class PeerRoutes:
             patients_wanted=limited,
             measurable=True,
             extras=self._extras,
+            transcodes=self._transcoded is not None,
             max_connections=self._budget.total,
         )
         response = replace(json_response(found.to_json()), headers=PROBE_HEADERS)
@@ -309,7 +313,10 @@ class PeerRoutes:
         wanted = ChunksRequest.parse(request.json())
         if sum(chunk.size for chunk in wanted.chunks) > MAX_BODY_SIZE:
             raise BadRequest(f"more than {MAX_BODY_SIZE} bytes asked for in one request")
-        pieces = self._reader.read(wanted.chunks)
+        if wanted.transcode is None or self._transcoded is None:
+            pieces = self._reader.read(wanted.chunks)
+        else:
+            pieces = self._transcoded.read(wanted.transcode, wanted.chunks)
         self._tune()
         began = time.monotonic()
         codec = choose(wanted.compression, pieces, wanted.codecs)

@@ -17,6 +17,7 @@ from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
+from orthanc_transfers.rest.transcoding_routes import TranscodingRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 
 # Identifiers of instances, pushes and jobs: no character that means something to a file system.
@@ -39,6 +40,7 @@ def routes(
     actions: ActionRoutes,
     rules: RuleRoutes,
     extras: ExtrasRoutes,
+    transcoding: TranscodingRoutes,
 ) -> RouteTable:
     """All routes of the plugin; patterns match whole paths."""
     return (
@@ -93,6 +95,7 @@ def routes(
             f"{paths.ATTACHMENTS}/(patients|studies|series|instances)/{_ID}/{_NUMBER}/{_NUMBER}/{_NUMBER}",
             {"GET": extras.attachment},
         ),
+        Route(paths.TRANSCODED, {"POST": transcoding.listed}),
         Route(paths.CHUNKS_V2, {"POST": peer.post_chunks}),
         Route(paths.MEASURE, {"POST": measure.take_bytes}),
         Route(paths.measured_bytes("([0-9]{1,9})"), {"GET": measure.send_bytes}),

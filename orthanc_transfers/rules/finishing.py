@@ -1,7 +1,7 @@
 """What a rule wants done with a resource that was sent: a label, metadata, or that it is deleted here.
 
-It is deleted only once each destination's commit report names every instance that is here as stored or already there,
-with the bytes that are here now. Deleted are these instances, one by one: what arrives meanwhile stays.
+Only once each destination's commit report names every instance that is here as stored or already there, with the bytes
+that are here now. Deleted are these instances, one by one: what arrives meanwhile stays.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from orthanc_transfers.rules.orthanc import LocalOrthanc
 
 _SAFE = ("stored", "already there")
 """Outcomes in a commit report after which the receiver has the very bytes."""
+
+_MARKED_TOO = (*_SAFE, "accepted")
+"""A peer of version 1 has no report: it says that it has imported all. That is enough to mark, not to delete."""
 
 _HAS_IT = (EntryState.DONE, EntryState.FINISHING)
 
@@ -61,6 +64,24 @@ class Finishing:
         )
         if missing or any(one.state not in _HAS_IT for one in sent):
             return None  # the last one does it
+        if not rule.after:
+            return there
+        try:
+            here = self._store.manifest([entry.resource])
+        except UnknownResource:
+            return "deleted here" if rule.after.delete else "it was deleted here meanwhile"
+        for one in sent:
+            reason = self._unconfirmed(rule, here, one)
+            if reason is not None:
+                what = "deleted here" if rule.after.delete else "marked"
+                log.warning(
+                    "rule %s: %s %s is not %s: %s",
+                    *(entry.rule, entry.resource.level.value.lower(), entry.resource.id, what, reason),
+                )
+                return f"sent, but not {what}: {reason}"
+        return self._delete(here, going_on) if rule.after.delete else self._mark(rule, entry) or there
+
+    def _mark(self, rule: Rule, entry: Entry) -> str | None:
         try:
             if rule.after.label is not None:
                 self._orthanc.add_label(entry.resource, rule.after.label)
@@ -70,41 +91,34 @@ class Finishing:
             if self._orthanc.described(entry.resource) is None:
                 return "it was deleted here meanwhile"
             return f"sent, but not marked: {error}"
-        return self._delete(entry, sent, going_on) if rule.after.delete else there
+        return None
 
-    def _delete(self, entry: Entry, sent: Sequence[Entry], going_on: Callable[[], bool]) -> str | None:
-        try:
-            here = self._store.manifest([entry.resource])
-        except UnknownResource:
-            return "deleted here"
-        for one in sent:
-            reason = self._unsafe(here, one)
-            if reason is not None:
-                log.warning(
-                    "rule %s: %s %s is not deleted here: %s",
-                    *(entry.rule, entry.resource.level.value.lower(), entry.resource.id, reason),
-                )
-                return f"sent, but not deleted here: {reason}"
+    def _delete(self, here: Manifest, going_on: Callable[[], bool]) -> str:
         for instance in here:
             if not going_on():
                 raise TransferError("Orthanc stops")
             self._store.remove(instance.id)
         return f"deleted here, {len(here)} instances"
 
-    def _unsafe(self, here: Manifest, sent: Entry) -> str | None:
-        """Why what is here must not be deleted; ``None``: the receiver has it all."""
+    def _unconfirmed(self, rule: Rule, here: Manifest, sent: Entry) -> str | None:
+        """Why what is here must be left alone; ``None``: the receiver has it all."""
         report = (self._reports.read(sent.job) if sent.job else None) or self._reports.read(
             sent.transfer or ""
         )
         if report is None:
             return f"there is no report of what peer {sent.peer} stored"
-        rows = {row["ID"]: row for row in report.get("Instances", ())}
+        enough = _SAFE if rule.after.delete else _MARKED_TOO
+        for row in report.get("Instances", ()):
+            if row["Outcome"] not in enough:
+                return f"peer {sent.peer} does not confirm that it stored instance {row['ID']} ({row['Outcome']})"
+        rows = {row.get("Original", row["ID"]): row for row in report.get("Instances", ())}
+        if rule.anonymization is not None:
+            # The report names the instances of the copy.
+            return "instances were added after it was sent" if len(rows) < len(here) else None
         for instance in here:
             row = rows.get(instance.id)
             if row is None:
                 return f"instance {instance.id} was added after it was sent"
-            if row["MD5"] != instance.md5:
+            if row["MD5"] != instance.md5 and not rule.transcodes:
                 return f"instance {instance.id} has changed after it was sent"
-            if row["Outcome"] not in _SAFE:
-                return f"peer {sent.peer} does not confirm that it stored instance {instance.id} ({row['Outcome']})"
         return None

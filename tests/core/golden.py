@@ -10,6 +10,7 @@ import pytest
 from orthanc_transfers.core.codec import Codec, Compression
 from orthanc_transfers.core.errors import BadRequest
 from orthanc_transfers.core.extras import Accepted, Kind
+from orthanc_transfers.core.messages_transcoding import TranscodedList, TranscodedRequest
 from orthanc_transfers.core.messages_v1 import (
     LookupResponse,
     PushCreated,
@@ -116,6 +117,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "MaxConnections": 25,
             "WholePulls": True,
             "Measurable": True,
+            "Transcodes": True,
             "Extras": ["Labels", "report"],
         },
         Capabilities(
@@ -130,6 +132,7 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             whole_pulls=True,
             headers=frozenset({"transfers-codec", "transfers-first"}),
             measurable=True,
+            transcodes=True,
             extras=Accepted(frozenset({Kind.LABEL}), frozenset({"report"})),
             max_connections=25,
         ),
@@ -249,6 +252,29 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
             "Level": 1,
         },
         ChunksRequest((Chunk(A, 0, 525016), Chunk(B, 0, 8)), (Codec.NONE, Codec.ZSTD), Compression.AUTO),
+    ),
+    "chunks2, transcoded": (
+        {
+            "Transcode": "1.2.840.10008.1.2.4.50",
+            "AllowLossy": True,
+            "Chunks": [[A, 0, 525016]],
+            "Codecs": ["none"],
+            "Compression": "auto",
+            "Level": 1,
+        },
+        ChunksRequest((Chunk(A, 0, 525016),), (Codec.NONE,), transcode="1.2.840.10008.1.2.4.50"),
+    ),
+    "transcoded?": (
+        {"Transcode": "1.2.840.10008.1.2.4.80", "Instances": [A, B]},
+        TranscodedRequest("1.2.840.10008.1.2.4.80", (A, B)),
+    ),
+    "transcoded": (
+        {
+            "Instances": [{**INSTANCES_JSON[0], "Original": B}, INSTANCES_JSON[1]],
+            "Transcoded": 1,
+            "NotTranscoded": 1,
+        },
+        TranscodedList(INSTANCES, (B, B), 1, 1),
     ),
     "whole pull": (
         {"MaxSize": 4194304, "Codecs": ["none", "zstd"], "Compression": "zstd", "Level": 3},

@@ -21,13 +21,16 @@ OPTIONAL = {
     "Compression", "Priority", "SenderTransferID", "Originator", "CountInstances", "TotalSize", "TotalSizeMB",
     "Path", "Imported", "Total", "AlreadyStored", "AlreadyStoredSize", "Error", "Report", "Type", "Level",
     "More", "Growing", "Parts", "Whole", "Before", "MaxConnections", "Patients", "PatientsWanted", "Headers",
-    "Measurable", "WholePulls", "SenderName",
+    "Measurable", "WholePulls", "Transcodes", "SenderName", "Transcode",
     "Extras", "WithLabels", "WithMetadata", "WithAttachments", "Overwrite",
 }  # fmt: skip
-# … but not here.
+FLAGS = {
+    "Growing", "Parts", "Whole", "PatientsWanted", "Measurable", "WholePulls", "Transcodes", "AllowLossy",
+}  # fmt: skip
+# What must be there although it may be left out elsewhere.
 REQUIRED = {
     ("lookup", "Originator"), ("push", "Compression"), ("pushed", "Path"), ("capabilities", "Originator"),
-    ("lookup, with patients", "Originator"), ("capabilities, limited", "Originator"),
+    ("transcoded?", "Transcode"), ("lookup, with patients", "Originator"), ("capabilities, limited", "Originator"),
 }  # fmt: skip
 
 each_message = pytest.mark.parametrize("name", GOLDEN)
@@ -82,7 +85,20 @@ def test_a_value_of_a_wrong_type_is_refused_by_the_name_of_its_key(name: str, ke
     if key == "Priority" and wrong == -1:
         assert parse(name, changed(name, Priority=-1)).priority == -1
         return
-    if key in ("Growing", "Parts", "Whole", "PatientsWanted", "Measurable", "WholePulls") and wrong is True:
+    if (
+        key
+        in (
+            "Growing",
+            "Parts",
+            "Whole",
+            "PatientsWanted",
+            "Measurable",
+            "WholePulls",
+            "Transcodes",
+            "AllowLossy",
+        )
+        and wrong is True
+    ):
         return
     assert f'"{key}"' in refused(name, changed(name, **{key: wrong}))
 

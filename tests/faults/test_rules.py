@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from tests.faults.failpoint_hooks import FOLDER
 from tests.faults.failpoints import Failpoint
 from tests.faults.rig import SCRIPT, script_environment
+from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer, pair, start_together
 from tests.support.power_failure import PowerFailureDisk
-from tests.support.rules import STABLE, has, queue, remove_rules, set_rule, states, study, wait_ended
+from tests.support.rules import STABLE, has, history, queue, remove_rules, set_rule, states, study, wait_ended
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -109,6 +111,29 @@ def test_what_was_sent_is_deleted_after_a_kill(machine: Machine, failpoint: str,
     wait_ended(a, arrived)
     assert b.md5s() == before
     assert a.md5s() == {}
+
+
+@pytest.mark.parametrize(
+    "after", [{"SetMetadata": {"1030": "sent"}}, {"Delete": True}], ids=["mark", "delete"]
+)
+def test_what_has_changed_since_it_was_sent_is_left_alone_until_it_was_sent_too(
+    machine: Machine, after: dict[str, Any]
+) -> None:
+    a, b = machine.server, machine.peer
+    set_rule(a, After=after)
+    first, second, third = small_instances(3)
+    with Failpoint(a, "Finishing.finish before", "wait") as sent:
+        arrived = a.upload_all([first, second])[0]["ParentStudy"]
+        sent.wait_reached()
+        added = a.upload(third)["ID"]
+    wait_until(lambda: states(a, arrived) == ["Done", "Done"], "the difference is sent as well")
+    _, earlier = (one for one in history(a) if one["Resource"]["ID"] == arrived)
+    assert f"instance {added} was added after it was sent" in earlier["Said"]
+    assert len(b.instances()) == 3
+    if "Delete" in after:
+        assert a.instances() == []
+    else:
+        assert a.download(f"studies/{arrived}/metadata/1030") == b"sent"
 
 
 CUTS = {

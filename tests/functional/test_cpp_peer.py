@@ -44,6 +44,7 @@ LISTED = {"TotalInstances", "TotalSizeMB"}
 CARRIED = {"CompletedHttpQueries", "NetworkSpeedKBs"}
 OURS = {
     "AlreadyStoredInstances",
+    "ChangedIdentifiers",
     "Codecs",
     "CompressionRatio",
     "CompressionUsed",

@@ -102,6 +102,7 @@ def test_capabilities_say_what_is_spoken(server: OrthancServer) -> None:
         "Whole": True,
         "WholePulls": True,
         "Measurable": True,
+        "Transcodes": True,
         "Headers": [],
         "Extras": [],
         "MaxConnections": 25,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.support.cpp_peer import CppPeer
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
@@ -253,6 +254,21 @@ def test_what_was_sent_gets_a_label(servers: Servers) -> None:
         assert a.get(f"studies/{arrived}/labels") == ["sent"]
     else:
         assert "not marked" in ended["Said"]  # before Orthanc 1.12
+
+
+def test_what_a_c_plus_plus_peer_took_is_marked_and_not_deleted(servers: Servers) -> None:
+    a, _, _ = servers
+    with CppPeer() as peer:
+        a.put("peers/cpp", {"Url": peer.url})
+        set_rule(a, to="cpp", After={"SetMetadata": {"1030": "sent"}})
+        marked = study(a)
+        wait_ended(a, marked)
+        set_rule(a, to="cpp", After={"Delete": True})
+        kept = study(a)
+        ended = wait_ended(a, kept)
+    assert a.download(f"studies/{marked}/metadata/1030") == b"sent"
+    assert "does not confirm" in ended["Said"]
+    assert has(a, [kept])
 
 
 def test_rules_are_kept_over_a_restart(servers: Servers) -> None:

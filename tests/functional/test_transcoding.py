@@ -9,6 +9,7 @@ import pydicom
 import pytest
 
 from orthanc_transfers.core.transfer_syntaxes import LOSSLESS, LOSSY
+from tests.support.cpp_peer import CppPeer
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
@@ -149,12 +150,60 @@ def test_a_lossy_transfer_syntax_is_refused_without_a_word_for_it(a: OrthancServ
     assert "lossless" in answer.text
 
 
-def test_a_pull_cannot_ask_for_it(a: OrthancServer, b: OrthancServer) -> None:
-    body = {"Resources": [resource("Study", a.get("studies")[0])], "Transcode": JPEG_LOSSLESS}
-    for server, route, peer in ((b, "pull", "a"), (a, "send", "pulling")):
-        answer = server.request("POST", f"transfers/{route}", json={**body, "Peer": peer})
-        assert answer.status_code == 400
-        assert "Transcode" in answer.text
+def fetch(server: OrthancServer, source: OrthancServer, **options: Any) -> dict[str, Any]:
+    """What ``server`` pulls from ``source``, all of it."""
+    (study,) = source.get("studies")
+    job = server.pull([resource("Study", study)], "a", **options)["ID"]
+    known = server.wait_for_job(job)
+    assert known["State"] == "Success", known
+    content: dict[str, Any] = known["Content"]
+    return content
+
+
+def test_a_pull_gets_it_so_from_a_peer_that_transcodes(a: OrthancServer, b: OrthancServer) -> None:
+    content = fetch(b, a, Transcode=JPEG_LOSSLESS)
+    assert content["TranscodedInstances"] == COUNT
+    assert sorted(b.instances()) == sorted(a.instances())
+    for instance in a.instances():
+        assert read(b, instance).file_meta.TransferSyntaxUID == JPEG_LOSSLESS
+        pixels = [server.download(f"instances/{instance}/frames/0/image-uint16") for server in (a, b)]
+        assert pixels[0] == pixels[1]
+    # The bytes are those that a push brings.
+    pulled = b.md5s()
+    b.clear()
+    send(a, Transcode=JPEG_LOSSLESS)
+    assert b.md5s() == pulled
+
+
+def test_a_pull_with_a_loss_gets_other_instances(a: OrthancServer, b: OrthancServer) -> None:
+    eight_bits(a)
+    (noted,) = a.instances()[:1]
+    assert a.request("PUT", f"instances/{noted}/metadata/1050", data="text").status_code == 200
+    content = fetch(b, a, Transcode=JPEG_BASELINE, AllowLossy=True)
+    assert (content["TranscodedInstances"], content["ChangedIdentifiers"]) == (COUNT, COUNT)
+    assert not set(a.instances()) & set(b.instances())
+    there = [b.request("GET", f"instances/{instance}/metadata/1050") for instance in b.instances()]
+    assert [one.text for one in there if one.status_code == 200] == ["text"]
+    pulled = b.md5s()
+    b.clear()
+    send(a, Transcode=JPEG_BASELINE, AllowLossy=True)
+    assert b.md5s() == pulled
+
+
+def test_a_peer_with_remote_self_asks_for_it(a: OrthancServer, b: OrthancServer) -> None:
+    (study,) = a.get("studies")
+    told = a.send([resource("Study", study)], "pulling", Transcode=JPEG_LOSSLESS)
+    assert b.wait_for_job(told["RemoteJob"])["Content"]["TranscodedInstances"] == COUNT
+    assert {read(b, one).file_meta.TransferSyntaxUID for one in b.instances()} == {JPEG_LOSSLESS}
+
+
+def test_a_pull_from_a_peer_that_does_not_says_so(b: OrthancServer) -> None:
+    with CppPeer() as peer:
+        b.put("peers/cpp", {"Url": peer.url})
+        job = b.pull([resource("Study", "0" * 8 + "-00000000" * 4)], "cpp", Transcode=JPEG_LOSSLESS)["ID"]
+        known = b.wait_for_job(job)
+    assert known["State"] == "Failure"
+    assert "cannot transcode" in known["Content"]["Error"]
 
 
 def test_who_wants_the_bytes_of_the_sender_does_not_want_others(a: OrthancServer) -> None:

@@ -36,6 +36,7 @@ from orthanc_transfers.rest.rule_routes import RuleRoutes
 from orthanc_transfers.rest.search_routes import SearchRoutes
 from orthanc_transfers.rest.settings_routes import SettingsRoutes
 from orthanc_transfers.rest.status_routes import StatusRoutes
+from orthanc_transfers.rest.transcoding_routes import TranscodingRoutes
 from orthanc_transfers.rest.user_routes import UserRoutes
 from orthanc_transfers.rest.whole_pull import WholePulls
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -99,6 +100,7 @@ class Server:
             object.__new__(ActionRoutes),
             object.__new__(RuleRoutes),
             object.__new__(ExtrasRoutes),
+            object.__new__(TranscodingRoutes),
         )
 
     def close(self) -> None:
