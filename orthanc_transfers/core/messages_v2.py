@@ -146,7 +146,8 @@ class PushCreationV2:
 
     ``more`` instances will be announced by a later creation with all of them, or, of a receiver that takes parts,
     with those from index ``before`` on. ``patients`` are
-    their identifiers, if the receiver wants to know. ``sender_name`` is the ``Name`` of the sender's Orthanc.
+    their identifiers, if the receiver wants to know. ``sender_name`` is the ``Name`` of the sender's Orthanc,
+    ``originator`` its process, as in its capabilities.
     """
 
     token: str
@@ -155,6 +156,7 @@ class PushCreationV2:
     before: int = 0
     patients: frozenset[str] | None = None
     sender_name: str | None = None
+    originator: str | None = None
 
     @classmethod
     def parse(cls, value: Any) -> PushCreationV2:
@@ -170,6 +172,7 @@ class PushCreationV2:
             before,
             patients_field(body),
             name_field(body, "SenderName"),
+            name_field(body, "Originator"),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -182,6 +185,8 @@ class PushCreationV2:
             value["Patients"] = sorted(self.patients)
         if self.sender_name is not None:
             value["SenderName"] = self.sender_name
+        if self.originator is not None:
+            value["Originator"] = self.originator
         return value
 
 

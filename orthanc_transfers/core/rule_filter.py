@@ -68,8 +68,9 @@ class Facts:
     labels: frozenset[str] = frozenset()
     aets: frozenset[str] = frozenset()
     """AETs that its instances were sent by."""
-    sources: frozenset[str | None] = frozenset()
-    """Peers that its instances came from; ``None`` for those that came from elsewhere, or from no one knows where."""
+    sources: frozenset[frozenset[str]] = frozenset()
+    """Where its instances came from: all that each of these is known by. Empty for those that came from elsewhere, or
+    from no one knows where."""
     size: int = 0
     """Bytes."""
     instances: int = 0
@@ -183,7 +184,8 @@ _KEYS = (
 
 def came_from(facts: Facts, peers: Iterable[str]) -> bool:
     """Whether all of it came from these peers, as far as is known: then there is no need to send it there."""
-    return bool(facts.sources) and facts.sources <= frozenset(peers)
+    wanted = frozenset(peers)
+    return bool(facts.sources) and all(wanted & known for known in facts.sources)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from orthanc_transfers.host.native.sdk import Sdk
 _LABELS = (1, 12, 0)
 """The first version of Orthanc that has labels."""
 
-_Source = Callable[[str], str | None]
-"""Where an instance came from, by its identifier, if that is known."""
+_Source = Callable[[str], frozenset[str]]
+"""What is known of where an instance came from, by its identifier."""
 
 
 class OrthancFacts:
@@ -75,7 +75,7 @@ class OrthancFacts:
             instances=count,
         )
 
-    def _sources(self, resource: Resource, instances: list[dict[str, Any]]) -> frozenset[str | None]:
+    def _sources(self, resource: Resource, instances: list[dict[str, Any]]) -> frozenset[frozenset[str]]:
         kept: dict[str, str] = {}
         for series in self._around(resource, Level.SERIES, metadata=True) if self._origin else ():
             metadata = _object(series, "Metadata")
@@ -84,7 +84,8 @@ class OrthancFacts:
                     kept[series["ID"]] = _text(json.loads(str(metadata.get(name))), "Peer")
         # What this server received itself is known instance by instance.
         return frozenset(
-            self._source(one["ID"]) or kept.get(one["ParentSeries"]) or None for one in instances
+            self._source(one["ID"]) or frozenset({kept.get(one["ParentSeries"], "")} - {""})
+            for one in instances
         )
 
     def _totals(

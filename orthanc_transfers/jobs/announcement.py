@@ -58,6 +58,7 @@ class Announcer:
             more,
             patients=self.patients,
             sender_name=self.context.services.name,
+            originator=self.context.services.originator,
         )
         part = whole
         if (before, stop) != (0, len(manifest)):

@@ -165,7 +165,7 @@ def _transfer(
     carried: Carried | None = None,
 ) -> None:
     """Raises ``ImportRefused``, ``PeerError``…; ``Conflict`` if what the peer lists changes meanwhile."""
-    incoming = open_incoming(context, listed, in_memory=carried is not None)
+    incoming = open_incoming(context, listed, capabilities, in_memory=carried is not None)
     context.on_transaction(incoming.id)
     try:
         if capabilities is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orthanc_transfers.core.errors import Busy, Conflict, TransferError, UnknownTransaction
+from orthanc_transfers.core.messages_v2 import Capabilities
 from orthanc_transfers.core.model import Beginning
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.receiver.incoming import IncomingTransfer
@@ -35,7 +36,9 @@ def is_lost(context: RunContext, error: TransferError) -> bool:
     return True
 
 
-def open_incoming(context: RunContext, listed: Beginning, *, in_memory: bool) -> IncomingTransfer:
+def open_incoming(
+    context: RunContext, listed: Beginning, capabilities: Capabilities | None, *, in_memory: bool
+) -> IncomingTransfer:
     """The transfer of that list, once this server may receive it. Raises what ``Registry.open`` does, ``Canceled``."""
     request = OpenRequest(
         token=context.resume.token,
@@ -47,6 +50,7 @@ def open_incoming(context: RunContext, listed: Beginning, *, in_memory: bool) ->
         more=listed.more,
         patients=listed.patients,
         peer=context.order.peer,
+        originator=None if capabilities is None else capabilities.originator,
         aliases=[context.order.sender_transfer_id or ""],
     )
     while True:

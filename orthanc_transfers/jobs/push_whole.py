@@ -72,7 +72,11 @@ class WholePush:
         del pieces
         patients = None if self.patients is None else frozenset(self.patients)
         creation = PushCreationV2(
-            context.resume.token, manifest, patients=patients, sender_name=context.services.name
+            context.resume.token,
+            manifest,
+            patients=patients,
+            sender_name=context.services.name,
+            originator=context.services.originator,
         )
         context.progress.plan(lambda: 1, 0, size)
         context.progress.start()

@@ -56,6 +56,12 @@ class Announced:
         return name
 
     @property
+    def originator(self) -> str | None:
+        """The process of its sender, as the capabilities of that tell, if it is known."""
+        originator: str | None = self._area.meta.get("originator")
+        return originator
+
+    @property
     def remote_address(self) -> str | None:
         """From where its sender sends, as the creation of a push told."""
         address: str | None = self._area.meta.get("remote_address")

@@ -36,6 +36,8 @@ class OpenRequest:
     """Who sends, for the commit report."""
     sender_name: str | None = None
     """The name that the sender gives itself."""
+    originator: str | None = None
+    """The process of the sender, as its capabilities have it."""
     remote_address: str | None = None
     """From where it sends, if known."""
     aliases: Sequence[str] = ()
@@ -52,6 +54,7 @@ class OpenRequest:
             GROWING: bool(self.more),
             "peer": self.peer,
             "sender_name": self.sender_name,
+            "originator": self.originator,
             "remote_address": self.remote_address,
             "created": created,
             "aliases": [self.token, *filter(None, self.aliases)],

@@ -107,6 +107,7 @@ class PushV2:
                     meta={"version": 2, "codec": Codec.NONE.value, "buckets": []},
                     peer=sender,
                     sender_name=creation.sender_name,
+                    originator=creation.originator,
                     remote_address=address,
                     aliases=[sender or ""],
                 )

@@ -39,6 +39,7 @@ from orthanc_transfers.rules.metrics import metrics_of
 from orthanc_transfers.rules.mirrors import Mirrors
 from orthanc_transfers.rules.orthanc import LocalOrthanc
 from orthanc_transfers.rules.problems import Problems
+from orthanc_transfers.rules.processes import PeerProcesses
 from orthanc_transfers.rules.queue import Queue
 from orthanc_transfers.rules.running import RunningJobs
 from orthanc_transfers.rules.scans import Scans
@@ -75,7 +76,9 @@ class RuleService:
         self._copies = AnonymizedCopies(
             self._database, services.store, clock, orthanc.get, orthanc.post, orthanc.delete
         )
-        self._matching = Matching(facts, self._copies.is_copy)
+        self._matching = Matching(
+            facts, self._copies.is_copy, PeerProcesses(services.peers, services.capabilities, clock).of
+        )
         self._problems = Problems(self._matching, services.peers.names, clock)
         self._intake = Intake(
             self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)

@@ -18,6 +18,9 @@ MAX_TRANSFERS = 10_000
 MAX_INSTANCES = 100_000
 """Each takes some 200 bytes."""
 
+Known = frozenset[str]
+"""What a source is known by: the name that it gives itself, or that of the peer here; and its process, if it told."""
+
 
 class Sources:
     """Thread-safe."""
@@ -25,25 +28,26 @@ class Sources:
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
         self._lock = threading.Lock()
-        self._unread: deque[tuple[str, str]] = deque(maxlen=MAX_TRANSFERS)
-        self._names: OrderedDict[str, str] = OrderedDict()
+        self._unread: deque[tuple[str, Known]] = deque(maxlen=MAX_TRANSFERS)
+        self._known: OrderedDict[str, Known] = OrderedDict()
 
     def received(self, transfer: IncomingTransfer) -> None:
         """A transfer has ended. Never blocks."""
         outcome = transfer.outcome
         name = transfer.sender_name if transfer.kind == PUSH else transfer.peer
-        if outcome is not None and outcome.error is None and name is not None:
-            self._unread.append((transfer.id, name))
+        known = frozenset(one for one in (name, transfer.originator) if one is not None)
+        if outcome is not None and outcome.error is None and known:
+            self._unread.append((transfer.id, known))
 
-    def of(self, instance: str) -> str | None:
-        """The ``Name`` of the Orthanc that sent an instance here, or the peer that it was fetched from."""
+    def of(self, instance: str) -> Known:
+        """What is known of the Orthanc that sent an instance here, or that it was fetched from; empty if nothing is."""
         with self._lock:
             while self._unread:
-                identifier, name = self._unread.popleft()
+                identifier, known = self._unread.popleft()
                 report = self._reports.read(identifier) or {}
                 for row in report.get("Instances", ()):
-                    self._names[row["ID"]] = name
-                    self._names.move_to_end(row["ID"])
-                while len(self._names) > MAX_INSTANCES:
-                    self._names.popitem(last=False)
-            return self._names.get(instance)
+                    self._known[row["ID"]] = known
+                    self._known.move_to_end(row["ID"])
+                while len(self._known) > MAX_INSTANCES:
+                    self._known.popitem(last=False)
+            return self._known.get(instance, frozenset())

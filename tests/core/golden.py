@@ -170,6 +170,10 @@ GOLDEN: dict[str, tuple[Any, Any]] = {
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "SenderName": "Köln <b>"},
         PushCreationV2(TOKEN, Manifest(INSTANCES), sender_name="Köln <b>"),
     ),
+    "push2, with a process": (
+        {"Token": TOKEN, "Instances": INSTANCES_JSON, "Originator": UUID},
+        PushCreationV2(TOKEN, Manifest(INSTANCES), originator=UUID),
+    ),
     "push2, the beginning": (
         {"Token": TOKEN, "Instances": INSTANCES_JSON, "More": 9872},
         PushCreationV2(TOKEN, Manifest(INSTANCES), 9872),

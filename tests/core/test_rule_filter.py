@@ -19,7 +19,7 @@ STUDY = Facts(
     },
     labels=frozenset({"research", "checked"}),
     aets=frozenset({"SCANNER-1"}),
-    sources=frozenset({"b", None}),
+    sources=frozenset({frozenset({"b"}), frozenset()}),
     size=10 * 1024 * 1024,
     instances=20,
 )
@@ -76,11 +76,14 @@ def test_what_does_not_fit_and_why(value: dict[str, Any]) -> None:
 
 def test_what_came_from_a_peer_alone_is_not_sent_back() -> None:
     back = RuleFilter.parse({"NotFrom": ["b", "c"]})
-    assert back.mismatch(Facts(sources=frozenset({"b"}))) == "NotFrom"
-    assert back.matches(Facts(sources=frozenset({None})))
-    assert back.matches(Facts(sources=frozenset({"b", "d"})))
+    b, c, d, unknown = (frozenset(names) for names in (["b", "its process"], ["c"], ["d"], []))
+    assert back.mismatch(Facts(sources=frozenset({b}))) == "NotFrom"
+    assert back.mismatch(Facts(sources=frozenset({b, c}))) == "NotFrom"
+    assert back.matches(Facts(sources=frozenset({unknown})))
+    assert back.matches(Facts(sources=frozenset({b, unknown})))
+    assert back.matches(Facts(sources=frozenset({b, d})))
     assert back.matches(Facts())
-    assert came_from(Facts(sources=frozenset({"b"})), ["b"])
+    assert came_from(Facts(sources=frozenset({b})), ["its process"])
     assert not came_from(Facts(), ["b"])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_client import StatusError
+from tests.support.orthanc_client import StatusError, resource
 from tests.support.orthanc_server import OrthancServer, pair, start_together
-from tests.support.rules import STABLE, history, queue, remove_rules, set_rule, study
+from tests.support.rules import STABLE, history, queue, remove_rules, set_rule, states, study, wait_ended
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
@@ -169,3 +169,28 @@ def test_what_came_from_there_is_not_sent_back(servers: Pair) -> None:
         "transfers/rules/back/run", {"DryRun": True, "Resources": [{"Level": "Study", "ID": from_a}]}
     )
     assert dry["Resources"][0]["Why"] == 'the "NotFrom" of the filter does not fit'
+
+
+def test_an_orthanc_that_has_another_name_here_or_two_is_known_all_the_same(servers: Pair) -> None:
+    a, b = servers
+    b.add_peer("elsewhere", a)
+    set_rule(b, "back", to="a", Trigger="Manual", Filter={"NotFrom": "elsewhere"})
+    pushed, fetched, own = study(a), study(a), study(b)
+    a.wait_for_job(a.send([resource("Study", pushed)], "b")["ID"])
+    b.wait_for_job(b.pull([resource("Study", fetched)], "a")["ID"])
+    asked = {"DryRun": True, "Resources": [resource("Study", one) for one in (pushed, fetched, own)]}
+    rows = b.post("transfers/rules/back/run", asked)["Resources"]
+    assert [one["Why"] and "NotFrom" in one["Why"] for one in rows] == [True, True, None]
+
+
+def test_rules_each_way_that_know_nothing_of_each_other_end_too(servers: Pair) -> None:
+    a, b = servers
+    set_rule(a, "there")
+    set_rule(b, "back", to="a")
+    first = study(a)
+    wait_ended(b, first)
+    # Had it gone on, that would have been before this one has come back.
+    second = study(a)
+    wait_ended(b, second)
+    wait_until(lambda: not queue(a) and not queue(b), "nothing is under way")
+    assert [states(server, first) for server in servers] == [["Done"], ["Done"]]

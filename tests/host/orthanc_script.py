@@ -280,7 +280,7 @@ def rule_facts(request: Request) -> Response:
     wanted = request.json()
     known = wanted.pop("known")
     wanted = Wanted(**{**wanted, "tags": frozenset(wanted.get("tags", ()))})
-    reader = OrthancFacts(sdk, lambda instance: known, ["1030"])
+    reader = OrthancFacts(sdk, lambda instance: frozenset(known or ()), ["1030"])
     before = sdk.asked
     found = reader.facts(Resource(Level(level), identifier), wanted)
     asked = sdk.asked - before

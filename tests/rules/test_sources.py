@@ -25,32 +25,39 @@ def known(tmp_path: Path) -> Sources:
 
 
 def ended(
-    number: int, kind: str = "push", name: str | None = "a", error: str | None = None
+    number: int,
+    kind: str = "push",
+    name: str | None = "a",
+    error: str | None = None,
+    process: str | None = None,
 ) -> IncomingTransfer:
     outcome: Any = SimpleNamespace(error=error)
-    found = SimpleNamespace(id=f"r{number}", kind=kind, sender_name=name, peer="peer", outcome=outcome)
+    found = SimpleNamespace(
+        id=f"r{number}", kind=kind, sender_name=name, peer="peer", originator=process, outcome=outcome
+    )
     return cast(IncomingTransfer, found)
 
 
 def test_pushes_are_known_by_the_name_of_their_sender_and_pulls_by_the_peer(known: Sources) -> None:
     known.received(ended(0))
     known.received(ended(1, kind="pull"))
-    assert (known.of("i0"), known.of("i1"), known.of("i2")) == ("a", "peer", None)
+    known.received(ended(3, process="one of a"))
+    assert (known.of("i0"), known.of("i1"), known.of("i2")) == ({"a"}, {"peer"}, set())
     # The last one counts.
-    assert known.of("both") == "peer"
+    assert known.of("both") == {"a", "one of a"}
 
 
 def test_what_failed_or_has_no_name_or_report_is_not_known(known: Sources) -> None:
     known.received(ended(0, error="refused"))
     known.received(ended(1, name=None))
     known.received(ended(7))
-    assert known.of("i0") is None
-    assert known.of("i1") is None
+    assert known.of("i0") == set()
+    assert known.of("i1") == set()
 
 
 def test_memory_is_bounded(known: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_INSTANCES", 2)
     for number in range(5):
         known.received(ended(number))
-    assert known.of("i0") is None
-    assert known.of("i4") == "a"
+    assert known.of("i0") == set()
+    assert known.of("i4") == {"a"}
