@@ -191,6 +191,19 @@ def test_the_content_of_a_push_has_the_keys_of_the_c_plugin(a: OrthancServer, pe
     assert all(type(content[key]) is int for key in LISTED | carried)
 
 
+def test_what_version_1_cannot_take_is_said_in_the_job(a: OrthancServer, peer: CppPeer) -> None:
+    study = a.upload_all(small_instances(2))[0]["ParentStudy"]
+    a.request("PUT", f"studies/{study}/metadata/1050", data="text")
+    wanted = {"WithLabels": True, "WithMetadata": True, "WithAttachments": True}
+    job = a.wait_for_job(a.send([resource("Study", study)], "cpp", **wanted)["ID"])
+    assert job["State"] == "Success", job
+    said = job["Content"]["NotTransferred"]
+    assert [one.partition(":")[0] for one in said] == ["labels", "metadata", "attachments"]
+    assert all("version 1" in one for one in said)
+    report = a.get(f"transfers/reports/{job['ID']}")
+    assert report["NotTransferred"] == said
+
+
 def test_a_commit_may_take_longer_than_any_other_request(a: OrthancServer, peer: CppPeer) -> None:
     began: list[float] = []
 

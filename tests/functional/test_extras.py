@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,7 +66,13 @@ class Pair:
 def shared(make_shared_server: MakeServer, request: pytest.FixtureRequest) -> Pair:
     name, revisions = ("r", {"CheckRevisions": True}) if request.param else ("u", {})
     a = make_shared_server(
-        f"a{name}", configuration={**USER, **revisions, "Transfers": {**TAKEN, "Rules": [RULE]}}
+        f"a{name}",
+        configuration={
+            **USER,
+            **revisions,
+            "DicomServerEnabled": True,
+            "Transfers": {**TAKEN, "Rules": [RULE]},
+        },
     )
     b = make_shared_server(f"b{name}", configuration={**OTHER, **revisions, "Transfers": TAKEN})
     a.add_peer("b", b)
@@ -180,6 +188,33 @@ def test_where_a_series_came_from_is_recorded(pair: Pair) -> None:
     assert pair.send()["State"] == "Success"
     origin = pair.b.get(f"series/{pair.series}/metadata/1090")
     assert origin == {"Peer": pair.a.name, "Origin": "RestApi", "RemoteIP": "127.0.0.1"}
+
+
+def test_where_the_sender_had_it_from_is_recorded_too_and_a_rule_may_ask_for_it(
+    pair: Pair, tmp_path: Path
+) -> None:
+    pair.a.clear()
+    file = tmp_path / "scanned.dcm"
+    file.write_bytes(next(small_instances(1)))
+    port = str(pair.a.dicom_port)
+    subprocess.run(
+        ["storescu", "-aet", "SCANNER-1", "-aec", "ORTHANC", "localhost", port, str(file)], check=True
+    )
+    (pair.study,), (series,) = pair.a.get("studies"), pair.a.get("series")
+    assert pair.send()["State"] == "Success"
+    assert pair.b.get(f"series/{series}/metadata/1090") == {
+        "Peer": pair.a.name,
+        "Origin": "DicomProtocol",
+        "RemoteAET": "SCANNER-1",
+        "RemoteIP": "127.0.0.1",
+    }
+    for pattern, fits in (("scanner*", True), ("other", False)):
+        rule = {**RULE, "Name": "scanned", "Filter": {"RemoteAET": pattern}}
+        pair.a.put("transfers/rules/scanned", rule)
+        asked = {"DryRun": True, "Resources": [resource("Study", pair.study)]}
+        (row,) = pair.a.post("transfers/rules/scanned/run", asked)["Resources"]
+        assert (row["Why"] is None) is fits
+    pair.a.delete("transfers/rules/scanned")
 
 
 def test_a_rule_says_the_same_of_all_that_it_sends(pair: Pair) -> None:

@@ -120,6 +120,31 @@ def test_only_what_the_filter_takes(servers: Servers) -> None:
     assert states(a, *left) == []
 
 
+def test_each_condition_of_a_filter_looks_at_what_is_stored(servers: Servers) -> None:
+    a, _, _ = servers
+    arrived = a.upload_all(ct_study(3, name="Ann^Lee", size=64))[0]["ParentStudy"]
+    conditions: list[tuple[dict[str, Any], bool]] = [
+        ({"Modality": ["MR", "CT"]}, True),
+        ({"Modality": "MR"}, False),
+        ({"RemoteAET": "SCANNER*"}, False),
+        ({"Tags": {"PatientName": "ann*", "0008,1030": "*"}}, True),
+        ({"Tags": {"PatientName": "*bob*"}}, False),
+        ({"MinInstances": 3, "MaxInstances": 3}, True),
+        ({"MinInstances": 4}, False),
+        ({"MaxSizeMB": 1}, True),
+        ({"MinSizeMB": 1}, False),
+        ({"NotFrom": "b"}, True),
+    ]
+    if a.get("system").get("HasLabels"):
+        a.put(f"studies/{arrived}/labels/research")
+        conditions += [({"Labels": "research"}, True), ({"Labels": {"None": ["research"]}}, False)]
+    for conditions_of_one, fits in conditions:
+        set_rule(a, Trigger="Manual", Filter=conditions_of_one)
+        asked = {"DryRun": True, "Resources": [resource("Study", arrived)]}
+        (row,) = a.post("transfers/rules/all/run", asked)["Resources"]
+        assert (row["Why"] is None) is fits, (conditions_of_one, row)
+
+
 def test_the_next_destination_takes_what_the_first_cannot(servers: Servers) -> None:
     a, b, _ = servers
     set_rule(a, to=["offline", "b"])
