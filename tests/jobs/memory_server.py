@@ -16,6 +16,8 @@ from orthanc_transfers.interfaces import (
     PeerResponse,
 )
 from orthanc_transfers.jobs.ack_log import AckLogs
+from orthanc_transfers.jobs.transcoded_files import TranscodedFiles
+from orthanc_transfers.jobs.transcoding import Transcode
 from orthanc_transfers.pipeline.chunk_reader import ChunkReader
 from orthanc_transfers.pipeline.instance_cache import InstanceCache
 from orthanc_transfers.receiver.metrics import PushMetrics
@@ -60,6 +62,8 @@ class Server:
         self.clock = SystemClock()
         self.http_threads = 50
         self.store = MemoryStore()
+        self.transcode: Transcode | None = None
+        """In place of Orthanc's transcoder, from the next ``start`` on: for peers that pull."""
         self.start()
 
     def start(self, *, max_size: int = 0) -> None:
@@ -76,6 +80,7 @@ class Server:
         self.pushes = PushService(self.registry, self.settings, self.clock, self.metrics)
         self.pushes.recover()
         budget = ConnectionBudget(self.http_threads, self.clock)
+        transcoded = None if self.transcode is None else TranscodedFiles(self.store, self.transcode, 10_000)
         peer_routes = PeerRoutes(
             self.store,
             self.reader,
@@ -86,6 +91,7 @@ class Server:
             Cancellation(),
             budget,
             WholePulls(self.reader, bucket_size=self.settings.bucket_size, max_at_once=budget.total),
+            transcoded=transcoded,
         )
         # What peers do not call is not called here.
         self.routes = routes(
@@ -100,7 +106,9 @@ class Server:
             object.__new__(ActionRoutes),
             object.__new__(RuleRoutes),
             object.__new__(ExtrasRoutes),
-            object.__new__(TranscodingRoutes),
+            object.__new__(TranscodingRoutes)
+            if transcoded is None
+            else TranscodingRoutes(transcoded, Cancellation()),
         )
 
     def close(self) -> None:

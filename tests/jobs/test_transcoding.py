@@ -89,3 +89,32 @@ def test_what_cannot_be_transcoded_or_need_not_goes_as_it_is(pair: PeerPair, tra
 def test_a_job_that_is_reloaded_still_knows_it(pair: PeerPair, transcoder: Transcoder) -> None:
     saved = pair.push(Transcode=JPEG).serialized()
     assert saved["Transcode"] == JPEG
+
+
+def test_a_pull_gets_what_a_peer_transcodes(pair: PeerPair, transcoder: Transcoder) -> None:
+    pair.there.transcode = transcoder
+    pair.there.restart()
+    pair.there.store.put(*pair.here.store.files.values(), dicom(77, EXPLICIT, b"a report"))
+    pair.here.store.files.clear()
+    job = pair.pull(Transcode=JPEG)
+    if pair.there.version == 1:
+        assert finish(job) is StepOutcome.FAILURE
+        assert "speaks version 1 of the protocol" in job.content()["Error"]
+        return
+    assert finish(job) is StepOutcome.SUCCESS
+    report = {one: data for one, data in pair.there.store.files.items() if data.endswith(b"a report")}
+    expected = {
+        one: bytes(Transcoder()(data, JPEG))
+        for one, data in pair.there.store.files.items()
+        if one not in report
+    }
+    assert pair.here.store.files == {**expected, **report}
+    content = job.content()
+    assert (content["TranscodedInstances"], content["NotTranscodedInstances"]) == (5, 1)
+
+
+def test_a_pull_from_an_earlier_release_says_that_it_cannot(pair: PeerPair) -> None:
+    pair.there.store.put(*pair.here.store.files.values())
+    job = pair.pull(Transcode=JPEG)
+    assert finish(job) is StepOutcome.FAILURE
+    assert "cannot transcode what is fetched from it" in job.content()["Error"]
