@@ -173,7 +173,7 @@ def test_what_came_from_there_is_not_sent_back(servers: Pair) -> None:
 
 def test_an_orthanc_that_has_another_name_here_or_two_is_known_all_the_same(servers: Pair) -> None:
     a, b = servers
-    b.add_peer("elsewhere", a)
+    b.put("peers/elsewhere", {"Url": a.url})
     set_rule(b, "back", to="a", Trigger="Manual", Filter={"NotFrom": "elsewhere"})
     pushed, fetched, own = study(a), study(a), study(b)
     a.wait_for_job(a.send([resource("Study", pushed)], "b")["ID"])
