@@ -38,7 +38,7 @@ class Successor:
         areas = self._areas(adoption)
         taken = self._registry.take_in(areas)
         self._pushes.take_in(taken)
-        self._registry.resume(taken)
+        self._registry.resume(taken, adopted=True)
         known = {transfer.id for transfer in self._registry.all()}
         for identifier in adoption.identifiers - known:
             self._registry.ownership.forget(identifier)

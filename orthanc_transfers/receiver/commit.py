@@ -350,7 +350,11 @@ class Commit:
         self._undo_retries.release(self._area.id)
 
     def _take_all_back(self, error: str | None) -> int:
-        """Take back all that this commit did. Returns of how many instances that has to be tried again."""
+        """Take back all that this commit did. Returns of how many instances that has to be tried again.
+
+        Raises ``Fenced``.
+        """
+        self._ownership.check()
         self._put_extras_back(error)
         if self._importer is None:
             return 0
@@ -380,8 +384,10 @@ class Commit:
             )
 
     def _refusal(self, error: Exception) -> ImportRefused:
-        # An error while everything is being closed is no outcome.
+        # An error while everything is being closed is no outcome; nor is one of a node that was stopped, whose
+        # successor works on these very bytes.
         self._closing.check()
+        self._ownership.check()
         text = str(error) or type(error).__name__
         if self._importer is not None:
             with contextlib.suppress(TransferError):

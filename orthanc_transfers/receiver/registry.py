@@ -340,8 +340,11 @@ class Registry:
             self._undo_retries.start()
         self.resume(self.all())
 
-    def resume(self, transfers: Iterable[IncomingTransfer]) -> None:
-        """Roll those of them forward whose commits were interrupted, in the background."""
+    def resume(self, transfers: Iterable[IncomingTransfer], *, adopted: bool = False) -> None:
+        """Roll those of them forward whose commits were interrupted, in the background.
+
+        ``adopted``: from another node, which has the jobs of those that are pulls.
+        """
         interrupted = [one for one in transfers if one.state is PushState.COMMITTING]
         if interrupted and self._read_only:
             log.warning(
@@ -349,15 +352,17 @@ class Registry:
                 len(interrupted),
             )
         elif interrupted:
-            threads.start("transfers-recover", lambda: self._recover(interrupted))
+            threads.start("transfers-recover", lambda: self._recover(interrupted, adopted))
 
-    def _recover(self, interrupted: Iterable[IncomingTransfer]) -> None:
+    def _recover(self, interrupted: Iterable[IncomingTransfer], adopted: bool) -> None:
         for transfer in interrupted:
             log.warning("the commit of transfer %s was interrupted, it is resumed now", transfer.id)
             try:
                 transfer.commit()
             except TransferError as error:
                 log.warning("the interrupted commit of transfer %s did not succeed: %s", transfer.id, error)
+                if adopted and transfer.kind == "pull" and transfer.state is PushState.RECEIVING:
+                    transfer.discard()  # nobody fetches the rest here, and its job waits for that
 
     def expire(self) -> None:
         """Drop idle transfers, never one that is being committed; and the oldest outcomes, if they are many."""
