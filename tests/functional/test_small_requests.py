@@ -42,7 +42,7 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
     a, b = make_shared_server("a"), make_shared_server("b")
     with ExitStack() as stack:
         proxies = {}
-        for size in ("1m", "300k", "50k"):
+        for size in ("1m", "300k", "50k", "4k"):
             for version in (1, 2):
                 # The default of nginx is 1m. What stands last counts.
                 proxy = stack.enter_context(
@@ -107,3 +107,20 @@ def test_a_list_of_instances_that_is_too_long_for_version_1_fails_and_says_what_
         job["Content"]["Error"],
     ), job
     assert shared.b.instances() == []
+
+
+def test_a_long_list_of_instances_is_announced_in_parts(shared: World, make_server: MakeServer) -> None:
+    shared.b.clear()
+    proxy = shared.proxies["4k-2"]
+    c = make_server("c", configuration={"Transfers": {"BucketSize": 2}})
+    c.add_peer("b", shared.b, Url=proxy.url)
+    c.start()
+    # Their identifiers and MD5s take more than 4 KB, however they are compressed.
+    study = c.upload_all(small_instances(200, size=8))[0]["ParentStudy"]
+    job = c.wait_for_job(c.send([resource("Study", study)], "b")["ID"])
+    assert job["State"] == "Success", job
+    assert shared.b.md5s() == c.md5s()
+    announced = [line for line in proxy.access_log.splitlines() if '"POST /transfers/v2/push HTTP' in line]
+    # In one request, or in two where the first are sent while the others are listed, if it had not been refused.
+    assert shared.refusals("4k-2") > 0
+    assert sum('" 200 ' in line for line in announced) > 2
