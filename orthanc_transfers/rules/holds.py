@@ -50,6 +50,12 @@ class Holds:
         if hold is not None:
             hold.trying = True
 
+    def untold(self, peer: str) -> None:
+        """What was sent there told nothing: another one may find out."""
+        hold = self._holds.get(peer)
+        if hold is not None:
+            hold.trying = False
+
     def failed(self, peer: str) -> None:
         """The peer was not there."""
         hold = self._holds.get(peer)

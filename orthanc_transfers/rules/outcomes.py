@@ -61,11 +61,12 @@ class Outcomes:
             changes.set(entry.id, state=EntryState.FINISHING.value, held=0, said=None)
             return Ended(EntryState.FINISHING)
         if end.canceled:
+            self._holds.untold(peer)
             return self._end(changes, entry, EntryState.DROPPED, f"job {entry.job} was canceled by a user")
         if end.peer_failed or end.recalled:
             self._holds.failed(peer)
         elif end.lost:
-            pass
+            self._holds.untold(peer)
         elif not stored:
             self._holds.there(peer)
             return self._end(changes, entry, EntryState.DROPPED, "it was deleted here before it was sent")

@@ -132,17 +132,17 @@ class RunningJobs:
     def take_ends(self) -> list[EndedJob]:
         """Those jobs that have ended since the last call."""
         found, early = [], []
-        while self._ends:
-            transfer, end = self._ends.popleft()
-            with self._lock:
+        # As a whole: a submission that is over meanwhile finds what was left for it, and wakes.
+        with self._lock:
+            while self._ends:
+                transfer, end = self._ends.popleft()
                 known = self._running.get(transfer)
                 if known is not None and known.submitting:
                     early.append((transfer, end))
-                    continue
-                self._running.pop(transfer, None)
-            if known is not None:
-                found.append(EndedJob(transfer, known, end))
-        self._ends.extend(early)
+                elif known is not None:
+                    del self._running[transfer]
+                    found.append(EndedJob(transfer, known, end))
+            self._ends.extend(early)
         return found
 
     def take_answering(self) -> set[str]:

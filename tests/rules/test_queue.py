@@ -205,6 +205,19 @@ def test_a_peer_that_is_away_is_tried_by_one_entry_and_ever_more_seldom(
     assert ending.holds.may_try("b")
 
 
+@pytest.mark.parametrize("end", [JobEnd(lost=True), JobEnd(canceled=True)], ids=["lost", "canceled"])
+def test_where_the_one_that_was_to_find_out_is_gone_another_one_does(
+    ending: Ending, clock: FakeClock, end: JobEnd
+) -> None:
+    ending.end(rule(), JobEnd(peer_failed=True, error="refused"))
+    clock.advance(5)
+    assert ending.holds.may_try("b")
+    ending.holds.trying("b")
+    assert not ending.holds.may_try("b")
+    ending.end(rule(), end)
+    assert ending.holds.may_try("b")
+
+
 def test_it_is_given_up_after_the_time_of_its_rule(ending: Ending, clock: FakeClock) -> None:
     away = JobEnd(peer_failed=True, error="refused")
     assert ending.end(rule(Retry="1h"), away) is EntryState.WAITING
