@@ -315,10 +315,12 @@ def hold_lookups(receiver: Receiver) -> threading.Event:
     return begun
 
 
-def crash_while_importing(receiver: Receiver, files: Sequence[bytes], *, resumable: bool = True) -> str:
+def crash_while_importing(
+    receiver: Receiver, files: Sequence[bytes], *, resumable: bool = True, kind: str = "push"
+) -> str:
     """A process that dies when some of the files are imported; returns the transfer's identifier."""
     begun, _ = hold_imports(receiver, after=3)
-    transfer = receiver.pull(files, kind="push", resumable=resumable, meta={"version": 0})
+    transfer = receiver.pull(files, kind=kind, resumable=resumable, meta={"version": 0})
     fill(transfer, files)
     with ThreadPoolExecutor(1) as pool:
         commit = pool.submit(transfer.commit)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from orthanc_transfers.core.codec import Codec
-from orthanc_transfers.core.errors import Canceled, UnknownTransaction
+from orthanc_transfers.core.errors import Canceled, ImportRefused, UnknownTransaction
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.core.ranges import Range
+from orthanc_transfers.interfaces import Imported
 from orthanc_transfers.receiver.adoption import Successor
 from orthanc_transfers.receiver.memory_area import MemoryArea
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
@@ -173,6 +174,47 @@ def test_who_has_lost_all_imports_nothing_more_and_undoes_nothing(cluster: Clust
     # It takes part again.
     other = first.v2.create(creation2_of(FILES, "c" * 32))
     assert first.v2.status(other.id).state is PushState.RECEIVING
+
+
+class StoppedWhileImporting(SingleServer):
+    """Another node has taken over, which this one learns when it asks."""
+
+    lost = False
+
+    def check(self) -> None:
+        if self.lost:
+            raise Fenced
+
+
+def test_who_was_stopped_and_fails_when_it_goes_on_takes_no_bytes_from_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ownership = MemoryStore(), StoppedWhileImporting()
+    receiver = Receiver(tmp_path, store, ownership=ownership)
+
+    def fail(data: object) -> Imported:
+        ownership.lost = True
+        raise ImportRefused("the database closed the connection meanwhile")
+
+    monkeypatch.setattr(store, "add", fail)
+    push = receiver.v2.create(creation2_of(FILES))
+    area = b"".join(FILES)
+    receiver.v2.put(push.id, [(0, len(area))], Codec.NONE, None, memoryview(area))
+    transfer = receiver.registry.find("push", "b" * 32)
+    assert transfer is not None
+    with pytest.raises(Fenced):
+        transfer.commit()
+    (file,) = tmp_path.rglob("area")
+    assert file.read_bytes() == area
+    receiver.stop()
+
+
+def test_a_pull_that_cannot_be_ended_here_is_left_to_its_job(cluster: Cluster) -> None:
+    identifier = crash_while_importing(cluster.first, FILES, kind="pull")
+    (file,) = cluster.root.rglob("area")
+    file.write_bytes(bytes(file.stat().st_size))
+    cluster.adopt(identifier)
+    wait_until(lambda: cluster.second.registry.all() == [])
 
 
 class StoppedAfterItsClaim(SingleServer):

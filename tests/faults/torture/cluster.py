@@ -6,7 +6,7 @@ What must be true, besides what the package says:
 
 - each transfer goes through by itself, whatever happens to a node that is not the one whose job it is, or to the
   database. A push of version 1 may fail if nodes are killed or stopped, says why, and goes through once it is
-  resubmitted. With rolling restarts alone (``restarts``) none fails;
+  resubmitted. With rolling restarts alone (``restarts``) none fails, but for such ones without shared staging;
 - each file is in the storage with its MD5, and the nodes' reports say of each push what became of it;
 - nothing is staged at any node, and no node has ended by itself;
 - in rounds in which no node ends, none gains threads, file descriptors, memory or connections to the database.
@@ -79,7 +79,10 @@ class ClusterRounds:
         began = time.monotonic()
         with self._told(site, (into, out)):
             studies = site.begin(into, out)
-            load = Load(site.a, site.b, site.cluster.nodes, into, out, studies, rough=kind != "restarts")
+            rough = kind != "restarts"
+            # Without shared staging, the bytes of a commit that had begun are gone with its node.
+            fragile = rough or not site.shared
+            load = Load(site.a, site.b, site.cluster.nodes, into, out, studies, rough=rough, fragile=fragile)
             load.start()
             try:
                 troubles = Troubles(site.cluster, kind, self._tally, into)
@@ -100,9 +103,10 @@ class ClusterRounds:
         self._tally.scenarios["Cluster"] += 1
         self._tally.ends.update(states)
         told = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        kind = "shared staging" if site.shared else "staging of its own"
         again = sum(one.attempts > 1 for one in wanted)
         self._tell(
-            f"round {number}, cluster, {site.kind}, {seconds:.0f} s: {told}, {again} of them resubmitted;"
+            f"round {number}, cluster, {kind}, {seconds:.0f} s: {told}, {again} of them resubmitted;"
             f" {'; '.join(into.story)}"
         )
         self._tell(f"    {site.vitals()}")

@@ -39,8 +39,8 @@ _TO_FETCH = ((1, 32), (3, 64), (8, 128), (12, 192), (24, 256))
 class Site:
     """``a`` sends and ``b`` fetches; each knows the cluster as ``c1`` and ``c2``, by the version of the protocol."""
 
-    def __init__(self, a: OrthancServer, b: OrthancServer, cluster: OrthancCluster, kind: str) -> None:
-        self.a, self.b, self.cluster, self.kind = a, b, cluster, kind
+    def __init__(self, a: OrthancServer, b: OrthancServer, cluster: OrthancCluster, shared: bool) -> None:
+        self.a, self.b, self.cluster, self.shared = a, b, cluster, shared
         self.servers = (*cluster.nodes, a, b)
 
     def begin(self, into: Round, out: Round) -> dict[str, frozenset[str]]:
@@ -172,4 +172,4 @@ def start_site(folder: Path, *, shared: bool) -> Iterator[Site]:
             server.add_peer("c1", a, Url=first.url, Timeout=TIMEOUT)
             server.add_peer("c2", a, Url=cluster.url, Timeout=TIMEOUT)
             server.start()
-        yield Site(a, b, cluster, "shared staging" if shared else "staging of its own")
+        yield Site(a, b, cluster, shared)
