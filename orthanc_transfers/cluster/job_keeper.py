@@ -167,4 +167,5 @@ def _state(queued: QueuedJob) -> tuple[str, bool]:
     if "Plan" in saved:
         for key in _OF_VERSION_1:
             saved.pop(key, None)
-    return json.dumps(saved, sort_keys=True), queued.paused
+    # One that waits for its peer is paused by us.
+    return json.dumps(saved, sort_keys=True), queued.paused and not queued.parked

@@ -52,12 +52,14 @@ class Queue:
     name: str
     found: dict[str, FakeJob] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
+    """Orthanc has paused these, too."""
     commands: list[tuple[str, str]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def jobs(self) -> list[QueuedJob]:
         return [
-            QueuedJob(name, cast(Job, job), paused=name in self.paused, parked=False)
+            QueuedJob(name, cast(Job, job), name in self.paused | self.parked, name in self.parked)
             for name, job in self.found.items()
         ]
 
@@ -134,6 +136,18 @@ def test_the_jobs_of_a_server_that_is_gone_go_on_at_another(keep: Keep, away: Ca
     keeper.look()
     assert len(b.found) == 2
     assert keeper_of_nobody_else_takes_them(keep)
+
+
+def test_what_waits_for_its_peer_is_not_paused_where_it_goes_on(
+    keep: Keep, away: Callable[[str], None]
+) -> None:
+    a, b = Queue("a"), Queue("b")
+    a.parked.add(a.add("one"))
+    keep(a).look()
+    away("a")
+    keep(b).look()
+    assert b.tokens == {"one"}
+    assert b.commands == []
 
 
 def keeper_of_nobody_else_takes_them(keep: Keep) -> bool:
