@@ -67,7 +67,7 @@ def machine(shared: Machine) -> Iterator[Machine]:
     shared.peer.clear()
 
 
-KILLS = {
+STEPS = {
     "told of a change": "Intake.catch_up before",
     "queued, not synced": "Queue.add after",
     "queued": "Intake.catch_up after",
@@ -79,7 +79,7 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize("failpoint", KILLS.values(), ids=KILLS.keys())
+@pytest.mark.parametrize("failpoint", STEPS.values(), ids=STEPS.keys())
 def test_what_was_to_be_sent_is_sent_once_after_a_kill(machine: Machine, failpoint: str) -> None:
     a, b = machine.server, machine.peer
     set_rule(a)
@@ -136,15 +136,7 @@ def test_what_has_changed_since_it_was_sent_is_left_alone_until_it_was_sent_too(
         assert a.download(f"studies/{arrived}/metadata/1030") == b"sent"
 
 
-CUTS = {
-    "queued": "Intake.catch_up after",
-    "begun, no job": "RunningJobs.submit before",
-    "job submitted": "RunningJobs._submit after",
-    "ended, not synced": "Outcomes.record after",
-}
-
-
-@pytest.mark.parametrize("failpoint", CUTS.values(), ids=CUTS.keys())
+@pytest.mark.parametrize("failpoint", STEPS.values(), ids=STEPS.keys())
 def test_what_was_to_be_sent_is_sent_after_a_power_failure(machine: Machine, failpoint: str) -> None:
     a, b = machine.server, machine.peer
     if machine.disk is None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, pair, start_together
+from tests.support.orthanc_server import OrthancServer, free_port, pair, start_together
 from tests.support.rules import STABLE, history, queue, remove_rules, set_rule, study, wait_ended
 from tests.support.waiting import wait_until
 
@@ -22,8 +22,10 @@ Pair = tuple[OrthancServer, OrthancServer]
 
 @pytest.fixture(scope="module")
 def both(make_shared_server: MakeServer) -> Pair:
-    a, b = make_shared_server("a", configuration=STABLE), make_shared_server("b")
+    a = make_shared_server("a", configuration={**STABLE, "Transfers": {"MaxOutage": 1}})
+    b = make_shared_server("b", configuration=STABLE)
     pair(a, b)
+    a.add_peer("offline", b, Url=f"http://127.0.0.1:{free_port()}/")
     start_together(a, b)
     return a, b
 
@@ -105,3 +107,39 @@ def test_a_server_is_told_of_success(servers: Pair, hook: ThreadingHTTPServer) -
     assert "transfers-signature" in {name.lower() for name in headers}
     assert (message["Event"], message["Rule"], message["Resource"]) == ("Success", "all", arrived)
     assert message["Job"] == ended["Job"]
+
+
+def test_a_server_is_told_of_failure_and_of_what_waits_for_long(
+    servers: Pair, hook: ThreadingHTTPServer
+) -> None:
+    a, _ = servers
+    notify = {"Url": f"http://127.0.0.1:{hook.server_port}/", "WaitingMinutes": 0.001}
+    set_rule(a, "waits", to="offline", Notify={**notify, "Events": ["Waiting"]})
+    set_rule(a, "fails", to="offline", Retry="0m", Notify={**notify, "Events": ["Failure"]})
+    arrived = study(a)
+    told = hook.told  # type: ignore[attr-defined]
+    wait_until(lambda: len(told) == 2, "both notifications")
+    said = {message["Rule"]: message for _, message in told}
+    assert {(name, one["Event"], one["Resource"]) for name, one in said.items()} == {
+        ("waits", "Waiting", arrived),
+        ("fails", "Failure", arrived),
+    }
+    assert "given up" in said["fails"]["Said"]
+    # Scripts that follow the log see it too.
+    assert f"rule fails: study {arrived} is GivenUp" in a.log
+    assert f"rule waits: study {arrived} still waits" in a.log
+
+
+def test_without_a_rule_nothing_is_queued_or_kept(servers: Pair) -> None:
+    _, b = servers
+    arrived = study(b)
+    wait_until(
+        lambda: any(
+            (one["ChangeType"], one["ID"]) == ("StableStudy", arrived)
+            for one in b.get("changes?limit=1000")["Changes"]
+        ),
+        "it is stable",
+    )
+    assert b.get("transfers/rules")["Rules"] == queue(b) == history(b) == []
+    assert not list(b.folder.rglob("rules*"))
+    assert "transfers_rules" not in b.download("tools/metrics-prometheus").decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -182,6 +182,53 @@ def test_outside_its_window_it_waits(servers: Servers) -> None:
     set_rule(a)
     wait_ended(a, arrived)
     assert has(b, [arrived])
+
+
+def test_what_runs_is_paused_outside_its_window_and_a_pause_of_a_user_stays(
+    servers: Servers, quickly: Callable[[], None]
+) -> None:
+    a, b, _ = servers
+    set_rule(a, Compression="none")
+    sent = {one["ParentStudy"] for _ in range(2) for one in a.upload_all(ct_study(2))}
+
+    def running() -> list[str]:
+        jobs = [one["Job"] for one in queue(a) if one["Job"]]
+        return [job for job in jobs if a.job(job)["State"] == "Running"]
+
+    wait_until(lambda: len(running()) == 2, "both run")
+    users, ours = running()
+    a.post(f"jobs/{users}/pause")
+    wait_until(lambda: a.job(users)["State"] == "Paused", "the user has paused one")
+    set_rule(a, Compression="none", Window=closed_now())
+    wait_until(lambda: outside(a) == {ours}, "the other is paused outside of the window")
+    wait_until(lambda: a.job(ours)["State"] == "Paused", "it rests")
+    set_rule(a, Compression="none")
+    wait_until(lambda: not outside(a), "the window is open")
+    quickly()
+    assert a.wait_for_job(ours)["State"] == "Success"
+    assert a.job(users)["State"] == "Paused"
+    a.post(f"jobs/{users}/resume")
+    for one in sent:
+        assert wait_ended(a, one)["Attempts"] == 1
+    assert has(b, sent)
+
+
+@pytest.fixture
+def quickly(servers: Servers) -> Iterator[Callable[[], None]]:
+    """``a`` sends 10 KB in a second, until this is called or the test ends."""
+    a = servers[0]
+
+    def no_longer() -> None:
+        a.put("transfers/settings", {"Bandwidth": None})
+
+    a.put("transfers/settings", {"Bandwidth": {"LimitKBs": 10}})
+    yield no_longer
+    no_longer()
+
+
+def outside(server: OrthancServer) -> set[str]:
+    """Jobs that are paused until their window opens."""
+    return {one["Job"] for one in queue(server) if one["OutsideWindow"]}
 
 
 def test_a_rule_that_cannot_work_is_named_and_the_others_run(servers: Servers) -> None:
