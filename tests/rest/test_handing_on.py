@@ -19,7 +19,7 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 OTHER = Node(7, "other", "http://127.0.0.1:7", "")
 REQUEST = Request("POST", "/transfers/push/0/commit")
 DONE = Relayed(200, b"{}", "application/json", {})
-MISDIRECTED = Relayed(421, b"", "", {})
+MISDIRECTED = Relayed(424, b"", "", {})
 TAKES_ITS_TIME = Relayed(GOES_ON, b"", "", {})
 
 
@@ -125,5 +125,5 @@ def test_what_was_handed_on_is_not_handed_on_again() -> None:
     others = Others(iter([DONE]))
     ask(elsewhere, others)
     handed_on = Request(REQUEST.method, REQUEST.path, headers=others.sent[0])
-    assert node(others).wrap(elsewhere)(handed_on).status == 421
+    assert node(others).wrap(elsewhere)(handed_on).status == MISDIRECTED.status
     assert len(others.sent) == 1
