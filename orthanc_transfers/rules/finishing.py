@@ -98,6 +98,8 @@ class Finishing:
             if not going_on():
                 raise TransferError("Orthanc stops")
             self._store.remove(instance.id)
+        # Or a power failure brings back what is said to be deleted, without its files.
+        self._store.sync()
         return f"deleted here, {len(here)} instances"
 
     def _unconfirmed(self, rule: Rule, here: Manifest, sent: Entry) -> str | None:

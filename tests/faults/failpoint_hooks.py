@@ -76,6 +76,7 @@ METHODS = {
     "rules.running": ["RunningJobs.new_transfer", "RunningJobs.submit", "RunningJobs._submit"],
     "rules.outcomes": ["Outcomes.record"],
     "rules.finishing": ["Finishing.finish"],
+    "rules.finisher": ["Finisher._finish"],
 }
 """Module of the product -> its methods that have failpoints."""
 
