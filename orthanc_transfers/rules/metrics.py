@@ -11,16 +11,20 @@ _PREFIX = "orthanc_transfers_rules"
 
 def metrics_of(queue: Queue) -> dict[str, float]:
     """Present values. Orthanc's metrics have no labels: the name of the rule, and of the peer, is part of the name."""
-    found: dict[str, float] = {}
+    found: dict[str, float] = {f"{_PREFIX}_waiting": 0}
     for rule, peer, waiting, oldest, failed in queue.totals():
-        name = _name(rule) if not peer else f"{_name(rule)}_to_{_name(peer)}"
-        found[f"{_PREFIX}_waiting_{name}"] = waiting
-        found[f"{_PREFIX}_oldest_seconds_{name}"] = round(oldest)
-        found[f"{_PREFIX}_failed_{name}"] = failed
-    found[f"{_PREFIX}_waiting"] = sum(
-        value for key, value in found.items() if key.startswith(f"{_PREFIX}_waiting_")
-    )
+        names = [_name(rule), f"{_name(rule)}_to_{_name(peer)}"] if peer else [_name(rule)]
+        for name in names:
+            _add(found, f"{_PREFIX}_waiting_{name}", waiting)
+            _add(found, f"{_PREFIX}_failed_{name}", failed)
+            key = f"{_PREFIX}_oldest_seconds_{name}"
+            found[key] = max(found.get(key, 0), round(oldest))
+        found[f"{_PREFIX}_waiting"] += waiting
     return found
+
+
+def _add(found: dict[str, float], key: str, value: float) -> None:
+    found[key] = found.get(key, 0) + value
 
 
 def _name(text: str) -> str:

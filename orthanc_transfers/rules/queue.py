@@ -218,12 +218,15 @@ class Queue:
         return {rule: max(0.0, self._database.now - since) for rule, since in rows}
 
     def totals(self) -> list[tuple[str, str, int, float, int]]:
-        """By rule and destination: how many wait, the age of the oldest in seconds of queue time, how many failed."""
+        """By rule and peer: how many wait, the age of the oldest in seconds of queue time, how many failed.
+
+        The peer is the destination, or where it was tried last; empty: nowhere yet.
+        """
         with self._database.reading() as reader:
             rows = reader.execute(
-                "SELECT rule, destination, SUM(state IN (?, ?, ?)),"
+                "SELECT rule, COALESCE(NULLIF(destination, ''), peer, '') AS tried, SUM(state IN (?, ?, ?)),"
                 " MIN(CASE WHEN state IN (?, ?, ?) THEN queued_at END), SUM(state IN (?, ?))"
-                " FROM entries GROUP BY rule, destination",
+                " FROM entries GROUP BY rule, tried",
                 (*_ACTIVE, *_ACTIVE, EntryState.FAILED.value, EntryState.GIVEN_UP.value),
             ).fetchall()
         now = self._database.now

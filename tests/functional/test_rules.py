@@ -395,6 +395,9 @@ def test_metrics(servers: Servers) -> None:
 
     def waiting() -> bool:
         text = a.download("tools/metrics-prometheus").decode()
-        return "orthanc_transfers_rules_waiting_to_offline 1" in text
+        return all(
+            f"orthanc_transfers_rules_waiting_{name} 1" in text
+            for name in ("to_offline", "to_offline_to_offline")
+        )
 
     wait_until(waiting, "the metric counts it")

@@ -13,6 +13,7 @@ from orthanc_transfers.core.rule import Rule
 from orthanc_transfers.core.rule_entry import ACTIVE, ENDED, Entry, EntryState
 from orthanc_transfers.rules.database import RuleDatabase
 from orthanc_transfers.rules.holds import Holds
+from orthanc_transfers.rules.metrics import metrics_of
 from orthanc_transfers.rules.outcomes import MAX_REFUSALS, JobEnd, Outcomes
 from orthanc_transfers.rules.queue import Position, Queue
 from tests.runtime.fake_time import FakeClock
@@ -248,3 +249,23 @@ def test_ends(ending: Ending, end: JobEnd, wanted: Rule | None, state: EntryStat
 def test_the_next_destination_is_the_next_in_turn(ending: Ending, queue: Queue) -> None:
     ending.end(rule("b", "c"), JobEnd(peer_failed=True))
     assert entries(queue)[0].turn == 1
+
+
+def test_metrics_are_of_each_rule_and_of_each_peer_that_it_tried(
+    ending: Ending, queue: Queue, clock: FakeClock
+) -> None:
+    clock.advance(7)
+    ending.end(rule("b", "c"), JobEnd(peer_failed=True))
+    add(queue, rule("b", "c"), 9, Resource(Level.STUDY, "another"))
+    assert metrics_of(queue) == {
+        "orthanc_transfers_rules_waiting": 2,
+        "orthanc_transfers_rules_waiting_all": 2,
+        "orthanc_transfers_rules_oldest_seconds_all": 7,
+        "orthanc_transfers_rules_failed_all": 0,
+        "orthanc_transfers_rules_waiting_all_to_b": 1,
+        "orthanc_transfers_rules_oldest_seconds_all_to_b": 7,
+        "orthanc_transfers_rules_failed_all_to_b": 0,
+    }
+    for _ in range(MAX_REFUSALS):
+        ending.end(rule("b", "c"), JobEnd(error="refused"))
+    assert metrics_of(queue)["orthanc_transfers_rules_failed_all_to_b"] == 1
