@@ -5,95 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import pytest
 
-from orthanc_transfers.runtime.files import sync
-from tests.faults.beside_dicom import TAKEN, Beside
 from tests.faults.failpoints import Failpoint, FaultPoint, Mode
-from tests.faults.rig import Rig, Transfer, staging, start_rig
+from tests.faults.power_rig import REACHED, SMALL, Machines, Reached, running
 from tests.support import process
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import OrthancServer
-from tests.support.power_failure import PowerFailureDisk
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
-Reached = Literal["nothing", "names", "journal", "all but Orthanc's files"]
-"""What reached the disk in time, besides what was fsynced. ``names``: which files there are; ``journal``: what the
-journals say of them, ours and that of Orthanc's index, but not their bytes."""
-
-REACHED: tuple[Reached, ...] = ("nothing", "names", "journal")
-
-DISK = 128 * 1024 * 1024
-SLICES = 24
-"""Of which the target has two before, in more than fifty buckets."""
-
-
-SMALL = 32
-"""Pixels of a side of ``SMALL_SLICES``, which fit in one bucket."""
-SMALL_SLICES = 8
-
-
-@dataclass
-class Machines:
-    """Two Orthancs, the storage folder of each on a disk of its own."""
-
-    rig: Rig
-    disks: dict[str, PowerFailureDisk]
-
-    def transfer(self, mode: Mode, version: int = 2, *, size: int = 192) -> Transfer:
-        """As ``Rig.transfer``; all that was there before is on the disks."""
-        slices = SLICES if size == 192 else SMALL_SLICES
-        # A pull is one request where nothing of it is there.
-        there = 0 if mode == "pull" and size == SMALL else 2
-        transfer = self.rig.transfer(mode, version, slices=slices, size=size, there=there)
-        self.sync()
-        return transfer
-
-    def sync(self) -> None:
-        """As time does it."""
-        for disk in self.disks.values():
-            disk.sync()
-
-    def reach(self, server: OrthancServer, what: Reached) -> None:
-        """Let some of what a server has written reach its disk, while it stands still."""
-        if what == "names":
-            self.disks[server.name].write_names()
-        elif what == "journal":
-            for path in [*staging(server).glob("*/journal"), server.storage / "index-wal"]:
-                sync(path)
-        elif what == "all but Orthanc's files":
-            for path in [*staging(server).glob("*/*"), server.storage / "index-wal"]:
-                sync(path)
-
-    def fail_power(self, server: OrthancServer) -> None:
-        """The machine of a server, which stands still, loses its power, and is started again."""
-        self.disks[server.name].fail_power(server.kill)
-        server.start()
-
 
 @pytest.fixture(scope="module")
 def machines(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    folder = tmp_path_factory.mktemp("power")
-    disks: dict[str, PowerFailureDisk] = {}
-    with ExitStack() as stack:
-
-        def make(name: str, **options: Any) -> OrthancServer:
-            server = make_shared_server(name, **options)
-            try:
-                disk = disks[name] = PowerFailureDisk(server.storage, folder / f"{name}.disk", DISK)
-            except OSError as error:
-                pytest.skip(f"no disk that could lose its power: {error}")
-            stack.callback(disk.close)
-            stack.callback(server.kill)
-            return server
-
-        yield Machines(stack.enter_context(start_rig(make, folder, AcceptMetadata=TAKEN)), disks)
+    with running(make_shared_server, tmp_path_factory.mktemp("power")) as made:
+        yield made
 
 
 CUTS = [
@@ -196,56 +124,6 @@ def test_what_one_request_brought_and_was_reported_is_there_after_a_power_failur
     assert report["State"] == "committed"
     expected = ("whole" if mode == "push" else "lookup", "capabilities")
     assert all(seen.uri.endswith(expected) for seen in transfer.proxy.requests)
-
-
-EXTRAS_CUTS = [
-    FaultPoint("push", "receiver", "the list is staged", "ExtrasFolder.take after"),
-    FaultPoint("push", "receiver", "planned, none applied", "ExtrasFolder.keep_before after"),
-    FaultPoint("push", "receiver", "half is applied", "OrthancExtras.put after", 2),
-]
-
-
-@pytest.mark.parametrize("reached", ["nothing", "journal"])
-@pytest.mark.parametrize("cut", EXTRAS_CUTS, ids=str)
-def test_labels_metadata_and_attachments_are_all_there_after_a_power_failure(
-    machines: Machines, cut: FaultPoint, reached: Reached
-) -> None:
-    transfer = machines.transfer(cut.mode, size=SMALL)
-    beside = Beside(transfer)
-    machines.sync()
-    failpoint = Failpoint(transfer.target, cut.failpoint, f"stop {cut.nth}")
-    transfer.start_saved(machines.sync)
-    failpoint.wait_stopped()
-    machines.reach(transfer.target, reached)
-    machines.fail_power(transfer.target)
-    transfer.succeed()
-    transfer.is_whole()
-    beside.is_there()
-
-
-@pytest.mark.parametrize("reached", ["nothing", "journal"])
-def test_what_is_being_taken_back_of_them_is_as_it_was_or_all_there_after_a_power_failure(
-    machines: Machines, reached: Reached
-) -> None:
-    transfer = machines.rig.transfer("pull", slices=SMALL_SLICES, size=SMALL)
-    beside = Beside(transfer)
-    machines.sync()
-    taken_back = Failpoint(transfer.target, "OrthancStore.remove before", "stop 1")
-    with Failpoint(transfer.target, "OrthancExtras.put after", "wait") as applied:
-        job = transfer.start_saved(machines.sync)
-        applied.wait_reached()
-        machines.rig.a.post(f"jobs/{job}/cancel")
-        assert machines.rig.a.wait_for_job(job)["State"] == "Failure"
-    taken_back.wait_stopped()
-    machines.reach(transfer.target, reached)
-    machines.fail_power(transfer.target)
-    # It goes on if Orthanc had it in its database as it was before it was canceled.
-    transfer.target.wait_for_job(job)
-    transfer.leaves_nothing_behind()
-    if transfer.is_whole_or_not_there():
-        beside.is_there()
-    else:
-        beside.is_as_before()
 
 
 def test_an_import_of_version_1_whose_bytes_were_lost_fails_and_leaves_nothing(machines: Machines) -> None:
