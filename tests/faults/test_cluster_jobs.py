@@ -98,7 +98,12 @@ class Site:
 
     def settles(self) -> None:
         """What the first node still has of it ends, and changes nothing."""
-        wait_until(lambda: self.gone.job(self.job)["State"] in FINISHED, "its job has ended", PATIENCE)
+
+        def ended() -> bool:
+            # Orthanc may have been killed before it saved the job.
+            return self.job not in self.gone.get("jobs") or self.gone.job(self.job)["State"] in FINISHED
+
+        wait_until(ended, "its job has ended", PATIENCE)
         for node in self.cluster.nodes:
             assert node.md5s() == self.away.md5s()
         wait_until(lambda: not list(self.cluster.folder.rglob("area")), "nothing is staged", PATIENCE)
