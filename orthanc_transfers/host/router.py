@@ -15,7 +15,7 @@ from orthanc_transfers.host.native.buffers import borrowed
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code, HttpMethod, HttpRequest
 from orthanc_transfers.rest.http import Request, Response, Route, RouteTable
-from orthanc_transfers.runtime.threads import Pool
+from orthanc_transfers.runtime import threads
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,6 @@ class Router:
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
-        # Orthanc's HTTP server gives its threads stacks of 100 KB (tried): isal's compressor alone has three
-        # times that on its own, and a DNS look-up, TLS or deep JSON come near. A thread of ours has 8 MB.
-        self._pool = Pool("route")
 
     def register(self, routes: RouteTable) -> None:
         """Serve the routes from now on. To be called while Orthanc loads its plugins."""
@@ -67,7 +64,9 @@ class Router:
                 return Code.SUCCESS
             request = _request(path, native)
             try:
-                response = self._pool.call(partial(handler, request))
+                # Orthanc's HTTP server gives its threads stacks of 100 KB (tried): isal's compressor alone has three
+                # times that on its own, and a DNS look-up, TLS or deep JSON come near. A thread of ours has 8 MB.
+                response = threads.call("route", partial(handler, request))
                 try:
                     self._answer(output, response)
                 finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sized
@@ -63,6 +62,30 @@ def start(name: str, target: Callable[[], None]) -> Started:
 
     _Worker.take().run(name, run)
     return started
+
+
+def call(name: str, function: Callable[[], T]) -> T:
+    """What the function returns or raises, run in a thread of that name.
+
+    It costs two context switches, not the start of a thread, where one is idle. There are as many threads as
+    concurrent callers, and none is kept for longer than ``IDLE``: what a burst needed does not stay.
+    """
+    outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((function(), None))
+        except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
+            outcome.put((None, error))
+
+    _Worker.take().run(name, run)
+    value, error = outcome.get()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            error = None  # or its traceback and this frame would keep each other alive
+    return cast(T, value)
 
 
 class _Worker:
@@ -215,59 +238,6 @@ class Periodic:
             delay = self._delay()
             self._running = delay is not None
             return delay
-
-
-class Pool:
-    """Threads that run one function after the other, each for a caller that waits for it.
-
-    There are as many as concurrent callers, and none ends before ``close``: a call costs two context
-    switches, not the start of a thread.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        # Single operations of a list need no lock.
-        self._idle: list[_Inbox] = []
-        self._started = itertools.count(1)
-
-    def call(self, function: Callable[[], T]) -> T:
-        """What the function returns or raises, run in a thread of the pool."""
-        outcome: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-
-        def run() -> None:
-            try:
-                outcome.put((function(), None))
-            except BaseException as error:  # noqa: BLE001  it is raised in the thread that waits
-                outcome.put((None, error))
-
-        try:
-            inbox = self._idle.pop()
-        except IndexError:
-            inbox = SimpleQueue()
-            start(f"{self._name}-{next(self._started)}", partial(self._loop, inbox))
-        inbox.put(run)
-        value, error = outcome.get()
-        if error is not None:
-            try:
-                raise error
-            finally:
-                error = None  # or its traceback and this frame would keep each other alive
-        return cast(T, value)
-
-    def close(self) -> None:
-        """End the threads that have nothing to do."""
-        while self._idle:
-            self._idle.pop().put(None)
-
-    def _loop(self, inbox: _Inbox) -> None:
-        while (run := inbox.get()) is not None:
-            run()
-            # What it holds must not live on until the next call.
-            del run
-            self._idle.append(inbox)
-
-
-_Inbox = SimpleQueue[Callable[[], None] | None]
 
 
 class _Run(Generic[T]):

@@ -298,6 +298,38 @@ def test_an_idle_thread_ends_and_does_not_miss_work(monkeypatch: pytest.MonkeyPa
     wait_until(lambda: not any(thread.is_alive() for thread in seen), "the end of all threads")
 
 
+# --- calls
+
+
+def test_a_call_returns_or_raises_what_the_function_does_in_another_thread() -> None:
+    assert threads.call("test", threading.current_thread) is not threading.current_thread()
+
+    def fail() -> None:
+        raise NotFound("gone")
+
+    with pytest.raises(NotFound, match="gone"):
+        threads.call("test", fail)
+
+
+def test_threads_for_many_calls_at_once_end_when_there_are_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE", 0.0)
+    count = 20
+    together = threading.Barrier(count)
+    seen: list[threading.Thread] = []
+
+    def work() -> None:
+        seen.append(threading.current_thread())
+        together.wait()
+
+    callers = [threading.Thread(target=threads.call, args=("test", work)) for _ in range(count)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(set(seen)) == count
+    wait_until(lambda: not any(thread.is_alive() for thread in seen), "the end of all threads")
+
+
 # --- work that is done again and again
 
 
