@@ -32,7 +32,8 @@ RELEASE_TIMEOUT = 2.0
 # Seconds between two steps of a job that was released because Orthanc stops.
 _IDLE_STEP = 0.05
 
-# Key of a saved job for its identifier, which Orthanc does not tell to a job that it reloads.
+# Key of a saved job for its identifier, which Orthanc does not tell to a job that it reloads. It saves a running job as
+# of its last step, and no more often than each 10 s: one that has just begun, before it is known (1.10.1 to 1.12.9).
 _IDENTIFIER = "JobID"
 
 # Key of a saved job that was parked, so that its pause is no user's.
@@ -63,6 +64,7 @@ class _Entry:
     def __init__(self, job: Job, identifier: str | None = None) -> None:
         self.job = job
         self.identifier = identifier
+        self.reloaded = False
         self.released = False
         self.stepped = False
 
@@ -183,6 +185,7 @@ class JobEngine:
     def started(self) -> None:
         """Orthanc has started: jobs that were parked before may go on."""
         self._parking.started()
+        self._identify()
 
     def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:
         """Release all jobs in parallel, before Orthanc stops; returns within ``timeout`` seconds.
@@ -199,6 +202,34 @@ class JobEngine:
         ]
         for thread in releasing:
             thread.join(max(0.0, end - time.monotonic()))
+
+    def _identify(self) -> None:
+        """Find the identifiers of jobs that were saved without: Orthanc reloads jobs in the order of these."""
+        entries = list(self._entries.values())
+        reloaded = [entry for entry in entries if entry.reloaded]
+        if all(entry.identifier is not None for entry in reloaded):
+            return
+        new = {entry.identifier for entry in entries if not entry.reloaded}
+        found = sorted(
+            job["ID"]
+            for job in json.loads(self._sdk.rest_get(f"{paths.JOBS}?expand"))
+            if job["Type"] in self._types and job["ID"] not in new
+        )
+        # Unless one was forgotten at this very moment.
+        if len(found) != len(reloaded) or any(
+            entry.identifier not in (None, identifier)
+            for entry, identifier in zip(reloaded, found, strict=True)
+        ):
+            logger.warning(
+                "jobs that had just begun when Orthanc ended are left out of the list of transfers"
+            )
+            return
+        for entry, identifier in zip(reloaded, found, strict=True):
+            if entry.identifier is None:
+                entry.identifier = identifier
+                entry.job.set_identifier(identifier)
+                if not entry.stepped:
+                    self._watch(entry, alive=False, paused=False)
 
     def _create(self, entry: _Entry) -> int:
         handle = next(self._handles)
@@ -219,6 +250,7 @@ class JobEngine:
             identifier = saved.pop(_IDENTIFIER, None)
             parked = saved.pop(_PARKED, None) is True
             entry = _Entry(self._reload(type_, saved), identifier)
+            entry.reloaded = True
             if identifier is not None:
                 entry.job.set_identifier(identifier)
             native = self._create(entry)

@@ -131,7 +131,7 @@ def test_a_pulled_file_that_kills_orthanc_kills_it_twice_and_fails_its_job(make_
     assert deaths == 2
     assert known["State"] == "Failure", known
     assert culprit in known["Content"]["Error"]
-    # After a start, a job may end before it is known by its identifier.
+    # After a start, a job may end before its identifier is known again.
     check_report(wait_until(lambda: report_of(b, job), "the report of the job"), culprit)
     assert b.instances() == []
     # Resubmitted, it costs no further death.

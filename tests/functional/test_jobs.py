@@ -468,4 +468,6 @@ def test_jobs_saved_by_the_c_plugin_are_taken_over(world: World) -> None:
     world.a.start()
     for transfer in transfers:
         succeeded(world.a, transfer.job)
+        # Their identifiers were not among what was saved.
+        assert world.a.get("transfers/status", params={"id": transfer.job})["Total"] == 1
     assert world.a.md5s() == world.b.md5s()

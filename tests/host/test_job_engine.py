@@ -28,6 +28,7 @@ class FakeSdk:
         self.unserialize: Callable[[str, bytes], int | None] = lambda type_, saved: None
         self.freed: list[int] = []
         self.refuses = False
+        self.jobs: list[dict[str, str]] = []
 
     def job_callbacks(self, **callbacks: Any) -> Any:
         self.callbacks = SimpleNamespace(**callbacks)
@@ -45,6 +46,8 @@ class FakeSdk:
         return f"job {job}"
 
     def rest_get(self, uri: str) -> bytes:
+        if uri == "/jobs?expand":
+            return json.dumps(self.jobs).encode()
         raise HostError("Orthanc is still starting", 1)
 
     def free_job(self, job: int) -> None:
@@ -57,7 +60,7 @@ class FakeJob:
     waits = False
 
     def __init__(self) -> None:
-        self.identifier = None
+        self.identifier: str | None = None
         self.releases = 0
         self.outcome = StepOutcome.CONTINUE
         self.shown: dict[str, Any] = {}
@@ -66,7 +69,7 @@ class FakeJob:
         self.may_release.set()
 
     def set_identifier(self, identifier: str) -> None:
-        self.identifier: str | None = identifier
+        self.identifier = identifier
 
     def serialized(self) -> dict[str, Any]:
         return {"Peer": "there"}
@@ -199,6 +202,52 @@ def test_a_job_knows_its_identifier_also_after_a_restart(sdk: FakeSdk) -> None:
     assert jobs[1].identifier == jobs[0].identifier
     assert json.loads(ctypes.string_at(sdk.callbacks.serialized(reloaded))) == saved
     engine.release_all(timeout=0)
+
+
+@pytest.fixture
+def reloaded(sdk: FakeSdk) -> Iterator[tuple[JobEngine, list[FakeJob]]]:
+    """Three jobs, reloaded in the order of their identifiers, of which only that of the second was saved."""
+    jobs: list[FakeJob] = []
+
+    def reload(type_: str, saved: dict[str, Any]) -> Job:
+        jobs.append(FakeJob())
+        return cast(Job, jobs[-1])
+
+    engine = JobEngine(cast(Sdk, sdk), reload)
+    for saved in (b"{}", b'{"JobID": "b"}', b"{}"):
+        sdk.unserialize("PushTransfer", saved)
+    yield engine, jobs
+    engine.release_all(timeout=0)
+
+
+def test_a_job_that_was_saved_before_it_knew_its_identifier_learns_it(
+    sdk: FakeSdk, reloaded: tuple[JobEngine, list[FakeJob]]
+) -> None:
+    engine, jobs = reloaded
+    submitted = FakeJob()
+    handle = submit(engine, submitted)
+    sdk.jobs = [
+        {"ID": "c", "Type": "PushTransfer"},
+        {"ID": f"job {handle}", "Type": "PushTransfer"},
+        {"ID": "b", "Type": "PushTransfer"},
+        {"ID": "aa", "Type": "Archive"},
+        {"ID": "a", "Type": "PullTransfer"},
+    ]
+    engine.started()
+    assert [job.identifier for job in jobs] == ["a", "b", "c"]
+    assert {job.identifier for job in engine.jobs()} == {"a", "b", "c", f"job {handle}"}
+
+
+def test_no_job_gets_the_identifier_of_another_one(
+    sdk: FakeSdk, reloaded: tuple[JobEngine, list[FakeJob]], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, jobs = reloaded
+    for found in ("abcd", "bc", "bcd"):
+        caplog.clear()
+        sdk.jobs = [{"ID": one, "Type": "PushTransfer"} for one in found]
+        engine.started()
+        assert [job.identifier for job in jobs] == [None, "b", None]
+        assert "left out of the list of transfers" in caplog.text
 
 
 def test_jobs_of_other_types_and_unreadable_ones_are_not_ours(sdk: FakeSdk, engine: JobEngine) -> None:
