@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,9 @@ _OF_PEERS = (paths.LOOKUP, paths.CHUNKS_V1, paths.CHUNKS_V2, paths.PUSH_V1, path
 _LAST = LAST + 2.0
 """Seconds that requests may hold up the stop of a node: less than what supervisors wait before they kill it."""
 
+_COMMITS = 14.0
+"""Seconds of them for commits that no other node could finish: the rest is for the requests that others respond to."""
+
 _CONNECTIONS = 16
 """Kept to each other node."""
 
@@ -58,6 +62,8 @@ class Clustering:
         self._cluster = _join(settings, configuration, clock) if settings.cluster.enabled else None
         self.ownership: Ownership = SingleServer() if self._cluster is None else self._cluster.ownership
         self._under_way = UnderWay()
+        self._left_by: float | None = None
+        """When requests must have ended that hold up the stop, by the monotonic clock."""
         self._ca_certificates = str(configuration.get("HttpsCACertificates", ""))
 
     @property
@@ -147,13 +153,23 @@ class Clustering:
             spread.append(replace(route, methods=waited))
         return tuple(spread)
 
+    def finish(self, pushes: PushService) -> None:
+        """This server is told to stop, and nothing is cut short yet: let commits end that no other node could finish.
+
+        Those are of version 1, whose senders cannot start over once it has begun, with bytes on this node's own disk.
+        """
+        self._left_by = time.monotonic() + _LAST
+        if self._cluster is not None and not self._shared:
+            pushes.await_commits(1, _COMMITS)
+
     def close(self) -> None:
         """Leave the cluster, once nothing is written any more; requests under way get the responses of other nodes."""
         if self._keeper is not None:
             self._keeper.close()
         if self._cluster is not None:
             self._cluster.close()
-            self._under_way.settle(_LAST)
+            left = _LAST if self._left_by is None else self._left_by - time.monotonic()
+            self._under_way.settle(max(0.0, left))
 
 
 def _join(settings: Settings, configuration: Mapping[str, Any], clock: Clock) -> Cluster:

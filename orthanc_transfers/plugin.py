@@ -351,6 +351,7 @@ class Plugin:
     def _stopped(self) -> None:
         _each(
             "stop",
+            partial(self._clustering.finish, self._pushes),
             self._closing.cancel,
             self._stop_rules,
             self._job_durability.close,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 # Each waiting creation keeps one of Orthanc's HTTP threads (50 by default), which other pushes need.
 _MAX_QUEUED = 16
 _EXPIRY_PERIOD = 15.0
+_PAUSE = 0.02
 
 LENT = 60.0
 """Seconds without a request after which the slot of a push is given to others, while its bytes stay."""
@@ -180,6 +182,19 @@ class PushService:
 
     def _expiry_period(self) -> float:
         return min(_EXPIRY_PERIOD, self.settings.push_idle_timeout / 4)
+
+    def await_commits(self, version: int, seconds: float) -> None:
+        """Wait until no push of that version is being committed, for so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            with self._lock:
+                pushes = [push for push in self._pushes.values() if push.version == version]
+            committing = [push for push in pushes if push.transfer.state is PushState.COMMITTING]
+            if not committing:
+                return
+            committing[0].transfer.await_commit(left)
+            # Should it have failed for now, it is as it was.
+            time.sleep(_PAUSE)
 
     def close(self) -> None:
         """Stop, within two seconds; what was received stays on disk."""

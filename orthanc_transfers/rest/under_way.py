@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from dataclasses import replace
 
 from orthanc_transfers.rest.http import Handler, Request, Response
+
+QUIET = 4.0
+"""Seconds in which there should be a moment without a request, unless a server is very busy."""
 
 
 class UnderWay:
@@ -43,10 +47,17 @@ class UnderWay:
         return handle
 
     def settle(self, seconds: float) -> bool:
-        """Wait until all that have begun by now have ended, for so many seconds at most. Returns whether they have."""
+        """Wait until all that have begun by now have ended, for so many seconds at most. Returns whether they have.
+
+        Others come as long as they are let: then it waits, for ``QUIET`` seconds of these at most, for a moment
+        without any, or the last ones would be cut short.
+        """
+        end = time.monotonic() + seconds
         with self._changed:
             mine = frozenset(self._open)
-            return self._changed.wait_for(lambda: not mine & self._open, seconds)
+            ended = self._changed.wait_for(lambda: not mine & self._open, seconds)
+            self._changed.wait_for(lambda: not self._open, min(QUIET, max(0.0, end - time.monotonic())))
+            return ended
 
     def _end(self, number: int) -> None:
         with self._changed:

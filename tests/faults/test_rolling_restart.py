@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -32,12 +34,26 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancCluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    with OrthancCluster(folder, size=2, script=SCRIPT, environment=script_environment()) as made:
+@contextlib.contextmanager
+def started(folder: Path, *, shared: bool) -> Iterator[OrthancCluster]:
+    with OrthancCluster(
+        folder, size=2, shared=shared, script=SCRIPT, environment=script_environment()
+    ) as made:
         for node in made.nodes:
             (node.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancCluster]:
+    with started(tmp_path_factory.mktemp("cluster"), shared=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancCluster]:
+    """Each node has staging of its own."""
+    with started(tmp_path_factory.mktemp("apart"), shared=False) as made:
         yield made
 
 
@@ -70,9 +86,11 @@ def has_left(cluster: OrthancCluster, node: OrthancServer) -> bool:
 
 
 @pytest.mark.parametrize("asked", [0, 1], ids=["the-owner-is-asked", "another-is-asked"])
+@pytest.mark.parametrize("staging", ["cluster", "apart"])
 def test_a_commit_of_version_1_gets_its_response_though_the_node_that_runs_it_stops(
-    cluster: OrthancCluster, asked: int
+    request: pytest.FixtureRequest, staging: str, asked: int
 ) -> None:
+    cluster: OrthancCluster = request.getfixturevalue(staging)
     cluster.clear()
     owner, other = cluster.nodes
     push = RawPush(owner, 1, list(small_instances(12)))
