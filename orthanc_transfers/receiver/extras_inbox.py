@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from orthanc_transfers.core.errors import Conflict
 from orthanc_transfers.core.extras import ExtrasMessage
@@ -16,7 +18,8 @@ from orthanc_transfers.receiver.staging import Needed
 class ExtrasInbox:
     """Of the transfer in ``area``. ``reserve`` reserves room for it, ``admit`` raises unless it is receiving.
 
-    Thread-safe."""
+    Files are used within ``guarded``. Thread-safe.
+    """
 
     def __init__(
         self,
@@ -24,11 +27,13 @@ class ExtrasInbox:
         policy: ExtrasPolicy | None,
         reserve: Callable[[str, Needed], None],
         admit: Callable[[], None],
+        guarded: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._id = area.id
         self._policy = policy
         self._reserve = reserve
         self._admit = admit
+        self._guarded = guarded
         self._lock = threading.Lock()
         self._reserved = 0
         self._folder = ExtrasFolder(area.directory) if area.takes_extras and policy is not None else None
@@ -41,7 +46,7 @@ class ExtrasInbox:
         """
         self._admit()
         folder = self._usable()
-        with self._lock:
+        with self._lock, self._guarded():
             whole = folder.take(part)
             if whole.more:
                 return []
@@ -55,12 +60,15 @@ class ExtrasInbox:
     def write(self, index: int, offset: int, data: memoryview) -> None:
         """Stage bytes of an attachment. Raises ``Conflict``, ``BadRequest``, ``Corrupted``, ``NoSpace``."""
         self._admit()
-        with self._lock:
+        with self._lock, self._guarded():
             self._usable().write(index, offset, data)
 
     def check_whole(self) -> None:
         """Raise ``Conflict`` if a further part of the list is to come."""
-        message = None if self._folder is None else self._folder.message()
+        if self._folder is None:
+            return
+        with self._guarded():
+            message = self._folder.message()
         if message is not None and message.more:
             raise Conflict(f"transfer {self._id} waits for the rest of its labels, metadata and attachments")
 

@@ -26,6 +26,7 @@ from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.commit import Commit
 from orthanc_transfers.receiver.commit_runner import CommitRunner
 from orthanc_transfers.receiver.commit_summary import CommitSummary
+from orthanc_transfers.receiver.disk_errors import lost_with_lease
 from orthanc_transfers.receiver.extras_inbox import ExtrasInbox
 from orthanc_transfers.receiver.late_imports import settle_late_imports
 from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
@@ -141,7 +142,8 @@ class IncomingTransfer(Announced):
     def skip(self, indices: frozenset[int]) -> None:
         """Mark instances that Orthanc has already, before anything is written: they are not missing."""
         if indices:
-            self._open_writer().skip(indices)
+            with self._guarded():
+                self._open_writer().skip(indices)
 
     def grow(self, manifest: Manifest, stored: frozenset[int], *, growing: bool) -> None:
         """Expect also the instances that ``manifest`` has behind those of its own.
@@ -151,7 +153,8 @@ class IncomingTransfer(Announced):
         """
         self.touch()
         self._require_receiving()
-        self._area.grow(manifest, {GROWING: growing})
+        with self._guarded():
+            self._area.grow(manifest, {GROWING: growing})
         self._open_writer().grow()
         self.skip(stored)
         self._measure()
@@ -164,7 +167,11 @@ class IncomingTransfer(Announced):
         Raises ``Conflict`` unless it is receiving, ``NoSpace``; ``Busy`` while the server stops.
         """
         self.touch()
-        self._open_writer().write(ranges, data, self._require_receiving)
+        with self._guarded():
+            self._open_writer().write(ranges, data, self._require_receiving)
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        return lost_with_lease(self._services.ownership)
 
     @property
     def extras(self) -> ExtrasInbox:
@@ -173,7 +180,7 @@ class IncomingTransfer(Announced):
 
     def _new_inbox(self) -> ExtrasInbox:
         services = self._services
-        return ExtrasInbox(self._area, services.extras, services.reserve, self._admit_extras)
+        return ExtrasInbox(self._area, services.extras, services.reserve, self._admit_extras, self._guarded)
 
     def lending(self, data: memoryview) -> AbstractContextManager[None]:
         """``data``, all bytes, may be read from during it although they were written: they need not be copied."""

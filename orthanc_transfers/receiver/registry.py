@@ -17,6 +17,7 @@ from orthanc_transfers.core.settings import Settings
 from orthanc_transfers.interfaces import Capacity, Clock, InstanceStore
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.changed_instances import ChangedInstances
+from orthanc_transfers.receiver.disk_errors import lost_with_lease
 from orthanc_transfers.receiver.expiry import drop_idle, drop_lost_pulls, drop_oldest_outcomes
 from orthanc_transfers.receiver.extras_commit import ExtrasPolicy
 from orthanc_transfers.receiver.fatal_instances import FatalInstances
@@ -245,7 +246,7 @@ class Registry:
             if usable:
                 known.touch()
                 if known.growing:
-                    self._growth.grow(known, request.manifest, request.more, cancellation)
+                    self.grow(known, request.manifest, request.more, cancellation)
                 return known
         assert opening is not None
         try:
@@ -296,7 +297,8 @@ class Registry:
             patience=request.patience,
         )
         try:
-            area = self._staging.create(identifier, manifest, meta, needed, in_memory=request.in_memory)
+            with lost_with_lease(self.ownership):
+                area = self._staging.create(identifier, manifest, meta, needed, in_memory=request.in_memory)
             try:
                 self.ownership.check()  # who was stopped since the claim has lost it: nobody would find it
                 transfer = IncomingTransfer(area, self._services)
@@ -315,7 +317,8 @@ class Registry:
         self, known: IncomingTransfer, manifest: Manifest, more: int, cancellation: Cancellation
     ) -> None:
         """See ``Growth.grow``."""
-        self._growth.grow(known, manifest, more, cancellation)
+        with lost_with_lease(self.ownership):
+            self._growth.grow(known, manifest, more, cancellation)
 
     def find(self, kind: str, token: str) -> IncomingTransfer | None:
         """The transfer of a token, if there is one."""
@@ -341,10 +344,7 @@ class Registry:
         self.resume(self.all())
 
     def resume(self, transfers: Iterable[IncomingTransfer], *, adopted: bool = False) -> None:
-        """Roll those of them forward whose commits were interrupted, in the background.
-
-        ``adopted``: from another node, which has the jobs of those that are pulls.
-        """
+        """Go on with interrupted commits, in the background; ``adopted``: of a node that has the jobs of the pulls."""
         interrupted = [one for one in transfers if one.state is PushState.COMMITTING]
         if interrupted and self._read_only:
             log.warning(

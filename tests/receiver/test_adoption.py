@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from orthanc_transfers.core.model import PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported
 from orthanc_transfers.receiver.adoption import Successor
+from orthanc_transfers.receiver.area import Area
+from orthanc_transfers.receiver.disk_errors import DiskFailed
 from orthanc_transfers.receiver.memory_area import MemoryArea
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
 from orthanc_transfers.receiver.ownership import Adoption, Fenced, Inherited, Node
@@ -206,6 +209,40 @@ def test_who_was_stopped_and_fails_when_it_goes_on_takes_no_bytes_from_its_succe
         transfer.commit()
     (file,) = tmp_path.rglob("area")
     assert file.read_bytes() == area
+    receiver.stop()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+@pytest.mark.parametrize("step", ["create", "put", "grow"])
+def test_an_error_of_the_disk_may_be_that_another_node_took_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, lost: bool
+) -> None:
+    ownership = StoppedWhileImporting()
+    receiver = Receiver(tmp_path, ownership=ownership)
+
+    def stopped(*_: object) -> None:
+        # It goes on after another node has moved its folder away.
+        for path in list(tmp_path.rglob("area")):
+            shutil.rmtree(path.parent)
+        ownership.lost = lost
+        raise DiskFailed("no such file")
+
+    if step == "create":
+        monkeypatch.setattr(Area, "create", stopped)
+    else:
+        few = step == "grow"
+        begun = receiver.open(manifest_of(FILES[:4] if few else FILES), more=4 if few else 0)
+        with contextlib.suppress(DiskFailed):
+            stopped()
+
+    def go_on() -> None:
+        if step == "put":
+            begun.write([Range(0, len(FILES[0]))], memoryview(FILES[0]))
+        else:
+            receiver.pull(FILES)
+
+    with pytest.raises(Fenced if lost else DiskFailed):
+        go_on()
     receiver.stop()
 
 
