@@ -10,6 +10,9 @@ READ_ONLY = (1, 12, 5)
 LABELS = (1, 12, 0)
 """The first version that has labels."""
 
+UIDS_ARE_QUICK = (1, 13, 0)
+"""The first version known to search for SOP Instance UIDs without a walk through all instances (1.12.7 takes one)."""
+
 
 def at_least(version: str, least: tuple[int, int, int]) -> bool:
     """Whether Orthanc's ``version`` ("1.12.5", "1.12.5+dfsg", "mainline-2c1f") is ``least`` or later.

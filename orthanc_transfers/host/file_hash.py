@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from orthanc_transfers.core import checksum
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.host.instance_index import IndexedFile
+from orthanc_transfers.host.index_questions import IndexedFile
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.runtime.cancellation import Cancellation
 

@@ -1,7 +1,7 @@
-"""Questions to Orthanc's index: which instances are below a resource, and the size and MD5 of each file.
+"""Orthanc's index of instances: which are below a resource, and the size and MD5 of each file.
 
-Each question takes about a tenth of a second at most, since Orthanc cannot be interrupted in one; work that was
-canceled stops between two.
+What is asked for, and in which order, is decided by what each question costs (``index_questions.py``). Each takes about
+a tenth of a second at most, since Orthanc cannot be interrupted in one; work that was canceled stops between two.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from orthanc_transfers.core.checksum import MD5_OF_NOTHING
 from orthanc_transfers.core.dicom import UidOf
-from orthanc_transfers.core.errors import HostError, UnknownResource
+from orthanc_transfers.core.errors import UnknownResource
 from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
 from orthanc_transfers.core.paths import COLLECTIONS, resource_path
+from orthanc_transfers.host.index_questions import IndexedFile, IndexQuestions, ids
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -29,10 +27,7 @@ _CHILDREN = {
     Level.SERIES: ("Instances", Level.INSTANCE),
 }
 
-# OrthancPluginContentType_Dicom: the file itself, among the attachments of an instance.
-_DICOM = 1
-
-# Instances that are cheaper to ask for one by one.
+# Instances that are cheaper to ask for one by one, before 1.12.5.
 _FEW = 16
 
 # Instances imported lately whose UIDs are remembered.
@@ -42,38 +37,27 @@ _MAX_IMPORTED = 10_000
 # stored on 1.13.0), of 200 each takes a millisecond.
 _UIDS = 32
 
-# Of a series, to find a few instances among them.
-_SOME = 256
+# Instances that are listed in the time that a search takes besides, which walks through the archive.
+_WALK = 256
 
-# Instances to ask for at once: few at first, since each that is stored costs time and one would do; never more than
-# take about that many seconds, since Orthanc cannot be interrupted.
+# Instances to ask for at once, before 1.12.5: few at first, since each that is stored costs time and one would do;
+# never more than take about that many seconds, since Orthanc cannot be interrupted.
 _FIRST_BATCH = _FEW + 1
 _MAX_BATCH = 4096
 _BATCH_SECONDS = 0.1
 
-# Resources whose patients are asked for at once.
-_PATIENTS_BATCH = 1000
+# Resources whose patients or studies are asked for at once.
+_PARENTS_BATCH = 1000
 
 # Instances below a resource that Orthanc lists at once, in the time of a batch.
 _PAGE = 2048
 
 
-class IndexedFile(NamedTuple):
-    """What Orthanc's index knows of the file of an instance, as it would be downloaded."""
-
-    size: int
-    """Bytes."""
-    md5: str | None
-    """``None`` where Orthanc keeps none (``StoreMD5ForAttachments``), or that of nothing (2^31 bytes or more)."""
-    uuid: str | None
-    """Of its attachment, if Orthanc stored it as it is."""
-
-
 class InstanceIndex:
-    """Orthanc's index of instances. To be used once Orthanc has started. Thread-safe."""
+    """To be used once Orthanc has started. Thread-safe."""
 
     def __init__(self, sdk: Sdk) -> None:
-        self._sdk = sdk
+        self._questions = IndexQuestions(sdk)
         # Needs no lock: each use is a single operation of a dict.
         self._imported: dict[str, str] = {}
 
@@ -87,23 +71,34 @@ class InstanceIndex:
         """Whether it is stored."""
         if not IDENTIFIER.fullmatch(resource.id):
             return False
-        return self.get(resource_path(resource)) is not None
+        path = resource_path(resource)
+        if resource.level in (Level.SERIES, Level.INSTANCE):
+            # Which is quick to answer in a large archive, where the resource itself is not.
+            path += "/study"
+        return self.get(path) is not None
+
+    def get(self, uri: str) -> bytes | None:
+        """``GET`` from Orthanc itself; ``None`` for what does not exist."""
+        return self._questions.get(uri)
+
+    @property
+    def has_extended_find(self) -> bool:
+        """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
+        return self._questions.has_extended_find
 
     def file(self, identifier: str) -> IndexedFile | None:
         """The file of one instance; ``None`` if it is not stored."""
-        if not IDENTIFIER.fullmatch(identifier):
-            return None
-        info = self.get(f"/instances/{identifier}/attachments/dicom/info")
-        return None if info is None else _parse(json.loads(info))
+        return self._questions.file(identifier) if IDENTIFIER.fullmatch(identifier) else None
+
+    # -- Instances by their identifiers
 
     def files(
         self, wanted: Sequence[str], cancellation: Cancellation, uid_of: UidOf | None = None
     ) -> dict[str, IndexedFile]:
         """The files of those instances that are stored, out of any number.
 
-        Orthanc 1.12 and 1.13 look one instance up by walking through all that they have (2 ms each of 10,000, 40 ms
-        of 100,000), stored or not, and even 1.10 takes 0.1 ms. So those whose SOP Instance UIDs are known, because
-        they were imported lately or by ``uid_of``, are searched for by these, which takes 3 ms whatever there is.
+        Those whose SOP Instance UIDs are known, because they were imported lately or by ``uid_of``, are searched for by
+        these where that costs the same in any archive; of the others, whole studies are listed, or series.
         """
         imported = self._imported
         uids = {one: imported[one] for one in wanted if one in imported}
@@ -111,10 +106,12 @@ class InstanceIndex:
             # Who has them at hand is about to store them: as a rule, none is there. One question says so.
             if not self.patients_of(wanted, cancellation):
                 return {}
-            uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
-        found = self._search(uids, cancellation) if uids and self.has_extended_find else {}
+            if self._questions.finds_uids:
+                uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
+        found = self._search(uids, cancellation) if uids and self._questions.finds_uids else {}
         others = [one for one in wanted if one not in found]
-        found.update(self._looked_up(others, cancellation))
+        look_up = self._in_studies if self.has_extended_find else self._in_series
+        found.update(look_up(others, cancellation))
         return {identifier: found[identifier] for identifier in wanted if identifier in found}
 
     def _search(self, uids: Mapping[str, str], cancellation: Cancellation) -> dict[str, IndexedFile]:
@@ -123,49 +120,72 @@ class InstanceIndex:
         waiting = iter(uids.items())
         while batch := dict(itertools.islice(waiting, _UIDS)):
             cancellation.check()
+            query = {"Query": {"SOPInstanceUID": "\\".join(dict.fromkeys(batch.values()))}}
             # Others, of another patient say, may have the same.
-            files = self._ask({"Query": {"SOPInstanceUID": "\\".join(dict.fromkeys(batch.values()))}})
+            files = self._questions.find_files(query)
             found.update((one, file) for one, file in files.items() if one in batch)
         return found
 
-    def _looked_up(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, IndexedFile]:
-        """The files of those that are stored, and maybe of others.
+    def _in_studies(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, IndexedFile]:
+        """The files of those that are stored, and maybe of others. Orthanc tells quickly of which studies they are."""
+        found: dict[str, IndexedFile] = {}
+        missing = frozenset(wanted)
+        for study in self._parents(Level.STUDY, wanted, cancellation):
+            self._add_from_study(Resource(Level.STUDY, study), missing, found, cancellation)
+        return found
+
+    def _add_from_study(
+        self,
+        study: Resource,
+        wanted: Collection[str],
+        found: dict[str, IndexedFile],
+        cancellation: Cancellation,
+    ) -> None:
+        page = min(_PAGE, max(_WALK, 2 * len(wanted)))
+        some = self._find(study, cancellation, enough=page)
+        found.update(some)
+        if self._is_all(some, page):
+            return
+        # There are many more; or a limit of the configuration (LimitFindInstances) cut them off.
+        series = {
+            one: (len(instances), [each for each in instances if each in wanted and each not in found])
+            for one, instances in self._series_below(study, cancellation).items()
+        }
+        costs = {one: _cost(size, len(here)) for one, (size, here) in series.items() if here}
+        rest = sum(size for size, _ in series.values()) - len(some)
+        if rest <= sum(costs.values()) and len(some) == page:
+            found.update(self._find(study, cancellation, since=page))
+        else:
+            for one in costs:
+                size, here = series[one]
+                if size <= _WALK * len(here):
+                    found.update(self._find(Resource(Level.SERIES, one), cancellation))
+        for _, here in series.values():
+            self._add_each((one for one in here if one not in found), found, cancellation)
+
+    def _in_series(self, wanted: Sequence[str], cancellation: Cancellation) -> dict[str, IndexedFile]:
+        """As ``_in_studies``, before 1.12.5.
 
         Many are asked for at once, which is quick for those that are not stored; and one that is stored leads to its
         whole series, which costs what one does.
         """
         found: dict[str, IndexedFile] = {}
-        first, few = (1, 0) if self.has_extended_find else (_FIRST_BATCH, _FEW)
-        waiting, batch = (identifier for identifier in wanted if identifier not in found), first
-        while len(asked := list(itertools.islice(waiting, batch))) > few:
+        waiting, batch = (identifier for identifier in wanted if identifier not in found), _FIRST_BATCH
+        while len(asked := list(itertools.islice(waiting, batch))) > _FEW:
             cancellation.check()
             began = time.monotonic()
-            stored = self._series_of(asked)
+            # Maybe also some that were deleted lately.
+            stored = {
+                item["ID"]: item["ParentSeries"] for item in self._questions.at_level(Level.INSTANCE, asked)
+            }
             fitting = int(batch * _BATCH_SECONDS / max(time.monotonic() - began, 1e-6))
-            batch = max(first, min(fitting, batch * 4, _MAX_BATCH))
+            batch = max(_FIRST_BATCH, min(fitting, batch * 4, _MAX_BATCH))
             for series in set(stored.values()):
-                found.update(self._files_of_series(series, len(wanted), cancellation))
-            if any(one not in found for one in stored) and len(wanted) <= _FEW:
-                # A large series was not listed to its end.
-                asked = [one for one in wanted if one not in found]
-                break
+                with contextlib.suppress(UnknownResource):  # it was deleted meanwhile
+                    found.update(self.files_below(Resource(Level.SERIES, series), cancellation))
             self._add_each((one for one in stored if one not in found), found, cancellation)
         self._add_each(asked, found, cancellation)
         return found
-
-    def _files_of_series(
-        self, series: str, wanted: int, cancellation: Cancellation
-    ) -> Mapping[str, IndexedFile]:
-        """Its files, or some of them if it has many more than are ``wanted``; none if it was deleted meanwhile."""
-        resource = Resource(Level.SERIES, series)
-        if not self.has_extended_find:
-            with contextlib.suppress(UnknownResource):
-                return dict(self.files_below(resource, cancellation))
-            return {}
-        try:
-            return self._find(resource, cancellation, _SOME if wanted <= _FEW else None)
-        except HostError:
-            return {}  # it was deleted meanwhile; whatever else it is, each is asked for by itself then
 
     def _add_each(
         self, identifiers: Iterable[str], found: dict[str, IndexedFile], cancellation: Cancellation
@@ -175,6 +195,8 @@ class InstanceIndex:
             file = self.file(identifier)
             if file is not None:
                 found[identifier] = file
+
+    # -- Instances below a resource
 
     def files_below(
         self, resource: Resource, cancellation: Cancellation
@@ -193,14 +215,11 @@ class InstanceIndex:
     def all_files_below(
         self, resource: Resource, fewer_than: int, cancellation: Cancellation
     ) -> dict[str, IndexedFile] | None:
-        """The files of all instances below a resource, in one question; ``None`` where that cannot be told.
-
-        To ask for a study and each of its series takes Orthanc 1.13 three to ten times as long.
-        """
+        """The files of all instances below a resource, in one question; ``None`` where that cannot be told."""
         if not self.has_extended_find or resource.level is Level.INSTANCE or fewer_than < 1:
             return None
-        found = self._find(resource, cancellation, fewer_than)
-        return found if 0 < len(found) < min(fewer_than, self._limit or fewer_than) else None
+        found = self._find(resource, cancellation, enough=fewer_than)
+        return found if found and self._is_all(found, fewer_than) else None
 
     def some_files_below(
         self, resources: Sequence[Resource], count: int, cancellation: Cancellation
@@ -210,12 +229,40 @@ class InstanceIndex:
         if self.has_extended_find:
             for resource in resources:
                 if resource.level is not Level.INSTANCE and len(found) < count:
-                    found.update(self._find(resource, cancellation, count))
+                    found.update(self._find(resource, cancellation, enough=count))
         return found
 
     def instances_below(self, level: Level, identifier: str, cancellation: Cancellation) -> Iterator[str]:
         """The identifiers of all instances below a resource. Raises ``UnknownResource``; ``Canceled``."""
         if level is Level.INSTANCE:
+            yield identifier
+            return
+        if not self.has_extended_find:
+            yield from self._asked_below(level, identifier, Level.INSTANCE, cancellation)
+            return
+        series = self._series_below(Resource(level, identifier), cancellation)
+        if not series:
+            raise unknown(level, identifier)
+        yield from itertools.chain.from_iterable(series.values())
+
+    def _series_below(self, resource: Resource, cancellation: Cancellation) -> dict[str, list[str]]:
+        """The series below a resource, each with its instances; none if it does not exist. Needs extended find."""
+        cancellation.check()
+        found = self._questions.find_series(resource)
+        if found is not None:
+            return found
+        # A limit of the configuration (LimitFindResults) may have cut some off.
+        with contextlib.suppress(UnknownResource):
+            return {
+                one: list(self._asked_below(Level.SERIES, one, Level.INSTANCE, cancellation))
+                for one in self._asked_below(resource.level, resource.id, Level.SERIES, cancellation)
+            }
+        return {}
+
+    def _asked_below(
+        self, level: Level, identifier: str, wanted: Level, cancellation: Cancellation
+    ) -> Iterator[str]:
+        if level is wanted:
             yield identifier
             return
         cancellation.check()
@@ -224,74 +271,50 @@ class InstanceIndex:
             raise unknown(level, identifier)
         key, child_level = _CHILDREN[level]
         for child in json.loads(answer)[key]:
-            yield from self.instances_below(child_level, child, cancellation)
-
-    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
-        """The patients of those resources, of any level, that are stored."""
-        found: set[str] = set()
-        waiting = (identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier))
-        while batch := list(itertools.islice(waiting, _PATIENTS_BATCH)):
-            cancellation.check()
-            query = {"Resources": batch, "Level": "Patient", "Metadata": False}
-            items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
-            found.update(item["ID"] for item in items)
-        return frozenset(found)
-
-    def get(self, uri: str) -> bytes | None:
-        """``GET`` from Orthanc itself; ``None`` for what does not exist."""
-        try:
-            return self._sdk.rest_get(uri)
-        except HostError as error:
-            if error.absent:
-                return None
-            raise
-
-    @cached_property
-    def has_extended_find(self) -> bool:
-        """Whether ``POST /tools/find`` gives the attachments of many instances at once (1.12.5 and later)."""
-        system = json.loads(self._sdk.rest_get("/system"))
-        return bool(system.get("Capabilities", {}).get("HasExtendedFind"))
-
-    @cached_property
-    def _limit(self) -> int:
-        """Instances that a search finds at most; 0: any number."""
-        limit = self._sdk.configuration().get("LimitFindInstances", 0)
-        return limit if isinstance(limit, int) else 1
+            yield from self._asked_below(child_level, child, wanted, cancellation)
 
     def _find(
-        self, resource: Resource, cancellation: Cancellation, enough: int | None = None
+        self, resource: Resource, cancellation: Cancellation, *, since: int = 0, enough: int | None = None
     ) -> dict[str, IndexedFile]:
         """The files of the instances below a resource, many at once; of all, unless the configuration limits them.
 
-        Or, if ``enough`` will do, of one page at most.
+        From number ``since`` on; or, if ``enough`` will do, of one page at most.
         """
         page = _PAGE if enough is None else min(enough, _PAGE)
         query = {"Query": {}, f"Parent{resource.level.value}": resource.id, "Limit": page}
         found: dict[str, IndexedFile] = {}
-        for since in itertools.count(0, page):
+        for first in itertools.count(since, page):
             cancellation.check()
-            some = self._ask({**query, "Since": since})
+            some = self._questions.find_files({**query, "Since": first})
             found.update(some)
             if len(some) < page or enough is not None:
                 break
         return found
 
-    def _ask(self, query: Mapping[str, Any]) -> dict[str, IndexedFile]:
-        """The files of the instances that a search finds."""
-        body = json.dumps({"Level": "Instance", "ResponseContent": ["Attachments"], **query}).encode()
-        items = json.loads(self._sdk.rest_post("/tools/find", body))
-        return {
-            item["ID"]: _parse(attachment)
-            for item in items
-            for attachment in item["Attachments"]
-            if attachment["ContentType"] == _DICOM
-        }
+    def _is_all(self, found: Collection[str], page: int) -> bool:
+        """Whether a search for as many as a page has found all that there are."""
+        return len(found) < min(page, self._questions.max_instances or page)
 
-    def _series_of(self, instances: Sequence[str]) -> dict[str, str]:
-        """Those instances that are stored, each with its series; maybe also some that were deleted lately."""
-        query = {"Resources": instances, "Level": "Instance", "Metadata": False}
-        items = json.loads(self._sdk.rest_post("/tools/bulk-content", json.dumps(query).encode()))
-        return {item["ID"]: item["ParentSeries"] for item in items}
+    # -- Parents
+
+    def patients_of(self, identifiers: Iterable[str], cancellation: Cancellation) -> frozenset[str]:
+        """The patients of those resources, of any level, that are stored."""
+        return frozenset(self._parents(Level.PATIENT, identifiers, cancellation))
+
+    def _parents(
+        self, level: Level, identifiers: Iterable[str], cancellation: Cancellation
+    ) -> Collection[str]:
+        found: dict[str, None] = {}
+        waiting = (identifier for identifier in identifiers if IDENTIFIER.fullmatch(identifier))
+        while batch := list(itertools.islice(waiting, _PARENTS_BATCH)):
+            cancellation.check()
+            found.update(dict.fromkeys(ids(self._questions.at_level(level, batch))))
+        return found
+
+
+def _cost(size: int, wanted: int) -> int:
+    """Of some instances of a series of that size, whether all are listed or each by itself; in instances listed."""
+    return _WALK + min(size, _WALK * wanted)
 
 
 def check_identifier(level: Level, identifier: str) -> None:
@@ -303,11 +326,3 @@ def check_identifier(level: Level, identifier: str) -> None:
 def unknown(level: Level, identifier: str) -> UnknownResource:
     """The error for a resource that does not exist."""
     return UnknownResource(f"there is no {level.value.lower()} {identifier} in this Orthanc")
-
-
-def _parse(attachment: dict[str, Any]) -> IndexedFile:
-    # The uncompressed ones: with StorageCompression, the others are of the file on Orthanc's disk.
-    size, md5 = int(attachment["UncompressedSize"]), attachment.get("UncompressedMD5", "")
-    as_it_is = int(attachment["CompressedSize"]) == size and attachment.get("CompressedMD5", "") == md5
-    unknown_md5 = not md5 or (size > 0 and md5 == MD5_OF_NOTHING)
-    return IndexedFile(size, None if unknown_md5 else md5, attachment.get("Uuid") if as_it_is else None)

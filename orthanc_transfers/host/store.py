@@ -11,13 +11,9 @@ from orthanc_transfers.core.errors import ABSENT, Canceled, HostError, LostFile,
 from orthanc_transfers.core.model import IDENTIFIER, Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.file_hash import FileHashes
+from orthanc_transfers.host.index_questions import IndexedFile
 from orthanc_transfers.host.instance_import import import_instance
-from orthanc_transfers.host.instance_index import (
-    IndexedFile,
-    InstanceIndex,
-    check_identifier,
-    unknown,
-)
+from orthanc_transfers.host.instance_index import InstanceIndex, check_identifier, unknown
 from orthanc_transfers.host.listing_cache import ListingCache
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code

@@ -180,10 +180,12 @@ def submit(request: Request) -> Response:
 
 def manifest(request: Request) -> Response:
     resources = [Resource(Level(item["Level"]), item["ID"]) for item in request.json()]
+    sdk.kinds.clear()
     started = time.perf_counter()
     found = store.manifest(resources)
     seconds = time.perf_counter() - started
-    return json_response({"instances": [asdict(instance) for instance in found], "seconds": seconds})
+    instances = [asdict(instance) for instance in found]
+    return json_response({"instances": instances, "seconds": seconds, "kinds": sdk.kinds})
 
 
 def beginning(request: Request) -> Response:

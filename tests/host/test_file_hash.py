@@ -9,9 +9,9 @@ import pytest
 
 from orthanc_transfers.core.checksum import MD5_OF_NOTHING
 from orthanc_transfers.core.errors import Canceled
-from orthanc_transfers.host import instance_index
+from orthanc_transfers.host import index_questions
 from orthanc_transfers.host.file_hash import FileHashes
-from orthanc_transfers.host.instance_index import IndexedFile
+from orthanc_transfers.host.index_questions import IndexedFile
 from orthanc_transfers.host.storage_area import StorageArea
 from orthanc_transfers.runtime.cancellation import Cancellation
 
@@ -79,7 +79,7 @@ def attachment(size: int, md5: str, compressed: int | None = None) -> dict[str, 
 
 def test_the_md5_of_nothing_is_none_of_a_file_that_has_bytes() -> None:
     # What Orthanc's index says of files of 2^31 bytes and more.
-    parse = instance_index._parse
+    parse = index_questions._parse
     assert parse(attachment(2**31, MD5_OF_NOTHING)) == IndexedFile(2**31, None, UUID)
     assert parse(attachment(0, MD5_OF_NOTHING)) == IndexedFile(0, MD5_OF_NOTHING, UUID)
     assert parse(attachment(2**31, MD5)) == IndexedFile(2**31, MD5, UUID)

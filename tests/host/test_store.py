@@ -11,6 +11,7 @@ from typing import Any
 import pydicom
 import pytest
 
+from orthanc_transfers.core.orthanc_version import UIDS_ARE_QUICK, at_least
 from tests.host.conftest import with_script
 from tests.support import dicom_data
 from tests.support.fixtures import MakeServer
@@ -108,23 +109,62 @@ def test_a_few_single_instances_need_few_questions_where_each_walks_through_the_
         what: host.post("host/interrupted/md5s/0", wanted)["asked"]
         for what, wanted in (("first", stored[:1]), ("stored", stored[:5]), ("absent", absent))
     }
-    # One of them, its series or (for it is large) each; all those that are not there at once.
-    assert asked["stored"] <= (7 if extended else 5), asked
-    assert asked["absent"] <= (2 if extended else 5), asked
+    # Their study, some of it, the lengths of its series, and the series or (for it is large) each.
+    assert asked["stored"] <= (4 if extended else 5), asked
+    assert asked["absent"] <= (1 if extended else 5), asked
     small = [answer["ID"] for answer in host.upload_all(dicom_data.ct_study(5, size=16))]
     assert host.post("host/interrupted/md5s/0", small)["asked"] <= (2 if extended else 5)
 
 
-def test_what_was_imported_just_now_needs_one_question_and_none_is_believed_that_was_deleted(
+LISTED = "/tools/find Instance by ParentStudy"
+SERIES = "/tools/find Series by ParentStudy"
+STUDIES = "/tools/bulk-content Study"
+
+
+def test_a_study_is_listed_and_looked_up_by_one_walk_through_the_archive(make_host: MakeHost) -> None:
+    """Orthanc 1.12.5 and later: a search for instances is one, whatever it finds; a search for series is none."""
+    host = make_host("walks").start()
+    if not host.get("system").get("Capabilities", {}).get("HasExtendedFind", False):
+        pytest.skip("each question is quick here")
+    host.post("host/md5s", [])
+    files = list(dicom_data.ct_study(40, size=16, series=8))
+    stored = host.upload_all(files)
+    expected, study = truth(stored, files), stored[0]["ParentStudy"]
+    found = host.post("host/manifest", [{"Level": "Study", "ID": study}])
+    assert (len(found["instances"]), found["kinds"]) == (40, [SERIES, LISTED])
+    found = host.post("host/md5s", list(expected))
+    assert found["md5s"] == {one: md5 for one, (_, md5) in expected.items()}
+    assert found["kinds"] == [STUDIES, LISTED]
+    assert host.post("host/md5s", [ABSENT, ABSENT.replace("4", "5")])["kinds"] == [STUDIES]
+
+
+def test_a_few_of_a_large_study_are_found_without_listing_it_whole(make_host: MakeHost) -> None:
+    host = make_host("part").start()
+    files = list(dicom_data.ct_study(900, size=8, series=3))
+    stored = host.upload_all(files)
+    expected = {one: md5 for one, (_, md5) in truth(stored, files).items()}
+    host.post("host/md5s", [])
+    # The last of each series, and all of one.
+    few = {one["ParentSeries"]: one["ID"] for one in stored}
+    whole = [one["ID"] for one in stored if one["ParentSeries"] == stored[0]["ParentSeries"]]
+    for wanted in (list(few.values()), whole, list(expected)):
+        found = host.post("host/md5s", [*wanted, ABSENT])
+        assert found["md5s"] == {one: expected[one] for one in wanted}
+        if STUDIES in found["kinds"]:
+            assert len(found["kinds"]) <= 6, found["kinds"]
+
+
+def test_what_was_imported_just_now_needs_few_questions_and_none_is_believed_that_was_deleted(
     make_host: MakeHost,
 ) -> None:
     host = make_host("imported").start()
     extended = host.get("system").get("Capabilities", {}).get("HasExtendedFind", False)
+    quick = at_least(host.get("system")["Version"], UIDS_ARE_QUICK)
     files = list(dicom_data.ct_study(5, size=16))
     added = [host.post("host/add/bytes", file)[1] for file in files]
     # Which version this is, is asked once.
     host.post("host/md5s", [])
-    assert host.post("host/interrupted/md5s/0", added)["asked"] <= (1 if extended else 5)
+    assert host.post("host/interrupted/md5s/0", added)["asked"] <= (1 if quick else 2 if extended else 5)
     assert host.post("host/md5s", added)["md5s"] == {
         identifier: hashlib.md5(file).hexdigest() for identifier, file in zip(added, files, strict=True)
     }
@@ -138,7 +178,7 @@ def test_what_was_imported_just_now_needs_one_question_and_none_is_believed_that
 def test_what_was_imported_or_is_at_hand_is_asked_for_by_what_a_large_archive_answers_at_once(
     make_host: MakeHost,
 ) -> None:
-    """Orthanc 1.12.5 and later: what names an instance, a series or a study walks through all instances there."""
+    """By its UID from Orthanc 1.13 on; a walk takes as long as several UIDs where these walk, too."""
     host = make_host("by-uid").start()
     if not host.get("system").get("Capabilities", {}).get("HasExtendedFind", False):
         pytest.skip("each question is quick here")
@@ -153,12 +193,14 @@ def test_what_was_imported_or_is_at_hand_is_asked_for_by_what_a_large_archive_an
     }
     md5s = {one: md5 for one, (md5, _) in expected.items()}
     by_uid, by_patient = "/tools/find Instance by SOPInstanceUID", "/tools/bulk-content Patient"
+    quick = at_least(host.get("system")["Version"], UIDS_ARE_QUICK)
+    asked = [by_uid, by_uid] if quick else [STUDIES, LISTED]
     found = host.post("host/md5s", list(expected))
-    assert (found["md5s"], set(found["kinds"]), len(found["kinds"])) == (md5s, {by_uid}, 2)
+    assert (found["md5s"], found["kinds"]) == (md5s, asked)
     host.restart()
     host.post("host/md5s", [])
     found = host.post("host/md5s", {one: uid for one, (_, uid) in expected.items()})
-    assert (found["md5s"], found["kinds"]) == (md5s, [by_patient, by_uid, by_uid])
+    assert (found["md5s"], found["kinds"]) == (md5s, [by_patient, *asked])
     found = host.post("host/md5s", {ABSENT: "1.2.3"})
     assert (found["md5s"], found["kinds"]) == ({}, [by_patient])
     # A wrong UID, which came from a network, hides nothing.
