@@ -33,6 +33,11 @@ class Timing:
     margin: float = 1.0
     """So long before the end of its lease a node stops writing."""
 
+    @property
+    def look(self) -> float:
+        """Between two looks whether there is something to take over."""
+        return self.heartbeat / 2
+
 
 def boot_time() -> float:
     """Seconds that also go on while the machine is suspended, unlike those of ``time.monotonic``."""
@@ -107,7 +112,7 @@ class Membership:
         self.others: Sequence[Node] = ()
         """Those that were alive when the lease was renewed last, or this node left."""
         self._heartbeat = Periodic("transfers-heartbeat", lambda: timing.heartbeat, self._beat)
-        self._watch = Periodic("transfers-adopt", lambda: timing.heartbeat / 2, self._look)
+        self._watch = Periodic("transfers-adopt", lambda: timing.look, self._look)
 
     @property
     def node(self) -> Node:

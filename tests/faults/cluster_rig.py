@@ -105,6 +105,8 @@ class ClusterRig:
         self.a.clear()
         self.cluster.clear()
         for proxy in self.proxies.values():
+            # Else a node that died a moment ago would not be asked for 10 s.
+            proxy.reload()
             proxy.forget()
         node = self.cluster.nodes[0]
         source, target = (self.a, node) if point.mode == "push" else (node, self.a)

@@ -117,6 +117,17 @@ class Nginx:
         wait_until(self._listens, "nginx listens", 10)
         return self
 
+    def reload(self) -> None:
+        """Read the configuration again, and forget which servers of ``upstream`` did not respond."""
+        master, *workers = self.processes()
+        os.kill(master, signal.SIGHUP)
+
+        def is_renewed() -> bool:
+            now = self.processes()[1:]
+            return bool(now) and not set(now) & set(workers)
+
+        wait_until(is_renewed, "nginx has a new worker", 20)
+
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
