@@ -57,10 +57,13 @@ class InstanceStore(Protocol):
         identifiers: Iterable[str],
         cancellation: Cancellation | None = None,
         uid_of: UidOf | None = None,
+        *,
+        sure: bool = True,
     ) -> dict[str, str | None]:
         """The MD5s of those that are stored here, from the index, or of the file; ``None`` if it cannot be read.
 
-        ``uid_of`` tells SOP Instance UIDs, by which a large archive finds them sooner. Raises ``Canceled``."""
+        ``uid_of`` tells SOP Instance UIDs, by which a large archive finds them sooner. Not ``sure``: the index may be
+        away, and some may be left out because of that. Raises ``Canceled``."""
 
     def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
         """Read the file of a stored instance: whether its MD5 is that in the index; where that has none, ``md5``.

@@ -59,6 +59,10 @@ class PostgresOwnership:
         return self._leftovers
 
     @property
+    def losses(self) -> int:
+        return self._database.losses
+
+    @property
     def node(self) -> Node:
         """This start of this node; another one after it was fenced."""
         return self._members.node

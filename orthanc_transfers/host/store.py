@@ -122,6 +122,8 @@ class OrthancStore:
         identifiers: Iterable[str],
         cancellation: Cancellation | None = None,
         uid_of: UidOf | None = None,
+        *,
+        sure: bool = True,
     ) -> dict[str, str | None]:
         """The MD5s in Orthanc's index, of those instances that are stored, or of their files."""
         cancellation = cancellation or Cancellation()

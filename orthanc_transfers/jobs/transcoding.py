@@ -168,6 +168,8 @@ class TranscodedStore:
         identifiers: Iterable[str],
         cancellation: Cancellation | None = None,
         uid_of: UidOf | None = None,
+        *,
+        sure: bool = True,
     ) -> dict[str, str | None]:
         known = {one: self._listed.get(self._original(one)) for one in identifiers}
         return {one: found.md5 for one, found in known.items() if found is not None}

@@ -58,15 +58,22 @@ class Growth:
         self._fatal.check(instance for index, instance in new if index not in stored)
 
     def look_up(
-        self, manifest: Manifest, first: int, cancellation: Cancellation
+        self, manifest: Manifest, first: int, cancellation: Cancellation, *, sure: bool = False
     ) -> tuple[frozenset[int], Needed]:
         """Which instances, from index ``first`` on, Orthanc has with the announced MD5, and what the others need.
 
-        Raises ``Canceled``.
+        Not ``sure``: see ``InstanceStore.md5s``. What is sent in vain then is found at the commit.
+        Raises ``Canceled``; ``FatalInstance`` if Orthanc died of one of the others.
         """
         new = manifest.instances[first:]
-        stored = self._store.md5s([instance.id for instance in new], cancellation)
+        stored = self._store.md5s([instance.id for instance in new], cancellation, sure=sure)
         same = same_indices(new, stored | self._changed.announced_md5s(new, stored), first)
+        try:
+            self.check_fatal(manifest, first, same)
+        except FatalInstance:
+            if sure:
+                raise
+            return self.look_up(manifest, first, cancellation, sure=True)
         wanted = [instance.size for index, instance in enumerate(new, first) if index not in same]
         return same, Needed(sum(wanted), len(wanted))
 
@@ -89,7 +96,6 @@ class Growth:
                 self.check_count(len(manifest) + more)
                 self.check_capacity(manifest, None, cancellation)
                 stored, needed = self.look_up(manifest, transfer.count, cancellation)
-                self.check_fatal(manifest, transfer.count, stored)
                 self._staging.promise(transfer.id, needed)
                 transfer.grow(manifest, stored, growing=more > 0)
             except TransferError as error:

@@ -109,6 +109,10 @@ class Ownership(Protocol):
     def leftovers(self) -> Leftovers:
         """What undos could not delete."""
 
+    @property
+    def losses(self) -> int:
+        """How often the database was not there when it was asked. Asks nothing."""
+
     def claim(
         self,
         identifier: str,

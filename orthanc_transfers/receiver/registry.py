@@ -283,9 +283,11 @@ class Registry:
         self._growth.check_count(len(manifest) + request.more)
         self._growth.check_capacity(manifest, request.patients, cancellation)
         stored, needed = frozenset[int](), Needed(manifest.size, len(manifest))
+        losses = self.ownership.losses
         if request.check_stored:
             stored, needed = self._growth.look_up(manifest, 0, cancellation)
-        self._growth.check_fatal(manifest, 0, stored)
+        else:
+            self._growth.check_fatal(manifest, 0, stored)
         identifier, meta = secrets.token_hex(16), request.area_meta(self._clock.now())
         limit = self._settings.max_push_transactions if request.kind == "push" else 0
         self.ownership.claim(
@@ -297,6 +299,9 @@ class Registry:
             patience=request.patience,
         )
         try:
+            if request.check_stored and self.ownership.losses != losses:
+                # What was not found may be there. (Here, so that it costs no request to know.)
+                stored, needed = self._growth.look_up(manifest, 0, cancellation, sure=True)
             with lost_with_lease(self.ownership):
                 area = self._staging.create(identifier, manifest, meta, needed, in_memory=request.in_memory)
             try:

@@ -28,6 +28,10 @@ class SingleServer:
     def leftovers(self) -> OwnLeftovers:
         return self._leftovers
 
+    @property
+    def losses(self) -> int:
+        return 0
+
     def claim(
         self,
         identifier: str,

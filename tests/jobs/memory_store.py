@@ -93,6 +93,8 @@ class MemoryStore:
         identifiers: Iterable[str],
         cancellation: Cancellation | None = None,
         uid_of: UidOf | None = None,
+        *,
+        sure: bool = True,
     ) -> dict[str, str | None]:
         self.before_md5s(cancellation or Cancellation())
         return {name: self._md5(name) for name in identifiers if name in self.files}

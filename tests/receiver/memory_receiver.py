@@ -103,6 +103,8 @@ class MemoryStore:
         identifiers: Iterable[str],
         cancellation: Cancellation | None = None,
         uid_of: UidOf | None = None,
+        *,
+        sure: bool = True,
     ) -> dict[str, str | None]:
         self.before_md5s(cancellation or Cancellation())
         return {
