@@ -290,14 +290,8 @@ class Registry:
             self._growth.check_fatal(manifest, 0, stored)
         identifier, meta = secrets.token_hex(16), request.area_meta(self._clock.now())
         limit = self._settings.max_push_transactions if request.kind == "push" else 0
-        self.ownership.claim(
-            identifier,
-            request.kind,
-            request.token,
-            request.told(meta),
-            limit=limit,
-            patience=request.patience,
-        )
+        told, patience = request.told(meta), request.patience
+        self.ownership.claim(identifier, request.kind, request.token, told, limit=limit, patience=patience)
         try:
             if request.check_stored and self.ownership.losses != losses:
                 # What was not found may be there. (Here, so that it costs no request to know.)
