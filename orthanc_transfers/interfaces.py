@@ -66,10 +66,7 @@ class InstanceStore(Protocol):
         away, and some may be left out because of that. Raises ``Canceled``."""
 
     def is_intact(self, identifier: str, md5: str, cancellation: Cancellation | None = None) -> bool:
-        """Read the file of a stored instance: whether its MD5 is that in the index; where that has none, ``md5``.
-
-        Raises ``Canceled``.
-        """
+        """Read a stored file: whether its MD5 is the index's, or ``md5`` if that has none. Raises ``Canceled``."""
 
     def exists(self, resource: Resource) -> bool:
         """Whether that patient, study, series or instance is stored here."""
