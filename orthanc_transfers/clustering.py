@@ -154,13 +154,13 @@ class Clustering:
         return tuple(spread)
 
     def finish(self, pushes: PushService) -> None:
-        """This server is told to stop, and nothing is cut short yet: let commits end that no other node could finish.
+        """To be called just before ``pushes`` are closed: let commits end that no other node could finish.
 
         Those are of version 1, whose senders cannot start over once it has begun, with bytes on this node's own disk.
         """
         self._left_by = time.monotonic() + _LAST
         if self._cluster is not None and not self._shared:
-            pushes.await_commits(1, _COMMITS)
+            pushes.end_commits(1, _COMMITS)
 
     def close(self) -> None:
         """Leave the cluster, once nothing is written any more; requests under way get the responses of other nodes."""

@@ -351,11 +351,11 @@ class Plugin:
     def _stopped(self) -> None:
         _each(
             "stop",
-            partial(self._clustering.finish, self._pushes),
             self._closing.cancel,
             self._stop_rules,
             self._job_durability.close,
             self._release_jobs,
+            partial(self._clustering.finish, self._pushes),
             self._pushes.close,
             self._clustering.close,
             self._ledger.close,

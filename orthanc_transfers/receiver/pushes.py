@@ -183,8 +183,9 @@ class PushService:
     def _expiry_period(self) -> float:
         return min(_EXPIRY_PERIOD, self.settings.push_idle_timeout / 4)
 
-    def await_commits(self, version: int, seconds: float) -> None:
-        """Wait until no push of that version is being committed, for so many seconds at most."""
+    def end_commits(self, version: int, seconds: float) -> None:
+        """Begin none any more, and wait for those of pushes of that version, for so many seconds at most."""
+        self.registry.ending.cancel()
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             with self._lock:

@@ -33,6 +33,7 @@ from tests.receiver.memory_receiver import (
     hold_imports,
     identify,
     running_receiver,
+    wait_until,
 )
 from tests.receiver.push_client import FILES, put_all
 
@@ -281,3 +282,24 @@ def test_a_commit_that_takes_its_time_goes_on_and_can_be_asked_for_again(receive
     assert receiver.v1.commit(identifier, PATIENCE)
     assert receiver.v1.commit(identifier)
     assert set(receiver.store.files) == {identify(data) for data in FILES}
+
+
+def test_a_server_about_to_stop_lets_commits_end_and_begins_none(receiver: Receiver) -> None:
+    running, later = receiver.v1.create(creation_of(FILES)), receiver.v1.create(creation_of(FILES[:1]))
+    put_all(receiver, running)
+    receiver.v1.put(later, 0, memoryview(FILES[0]))
+    begun, go_on = hold_imports(receiver)
+    with ThreadPoolExecutor(2) as pool:
+        commit = pool.submit(receiver.v1.commit, running)
+        assert begun.wait(PATIENCE)
+        end = pool.submit(receiver.pushes.end_commits, 1, PATIENCE)
+        wait_until(lambda: receiver.registry.ending.requested)
+        with pytest.raises(Busy):
+            receiver.v1.commit(later)
+        assert not end.done()
+        go_on.set()
+        end.result(PATIENCE)
+        assert commit.result(PATIENCE)
+    assert len(receiver.store.files) == len(FILES)
+    # One that takes too long is not waited for.
+    receiver.pushes.end_commits(1, 0.0)
