@@ -42,7 +42,7 @@ _LAST = LAST + 2.0
 _COMMITS = 14.0
 """Seconds of them for commits that no other node could finish: the rest is for the requests that others respond to."""
 
-_CONNECTIONS = 16
+CONNECTIONS = 16
 """Kept to each other node."""
 
 
@@ -129,7 +129,7 @@ class Clustering:
         if self._cluster is None:
             return table
         ownership = self._cluster.ownership
-        relay = Relay(_CONNECTIONS, self._ca_certificates)
+        relay = Relay(CONNECTIONS, self._ca_certificates)
         handing_on = HandingOn(ownership, relay, self._cluster.secret, closing, ownership.known_others)
         nodes = AllNodes(handing_on, ownership.node.name, ownership.others)
         wrappers: dict[str, Callable[[Handler], Handler]] = {

@@ -23,10 +23,11 @@ from pathlib import Path
 
 import requests
 
+from orthanc_transfers.clustering import CONNECTIONS
 from tests.faults.torture.cluster_load import Load
-from tests.faults.torture.cluster_site import Site, start_site
+from tests.faults.torture.cluster_site import MAX_CONNECTIONS, Site, start_site
 from tests.faults.torture.cluster_troubles import Troubles
-from tests.faults.torture.leak_check import LeakCheck
+from tests.faults.torture.leak_check import MORE_FILES, LeakCheck
 from tests.faults.torture.round import Round, Violation
 from tests.faults.torture.world import Tally
 from tests.support.orthanc_client import OrthancError
@@ -42,6 +43,12 @@ _RESTARTS = 4
 
 _WARM = 400
 """Transfers of three nodes, after which each has all that it will ever need."""
+
+
+def _more_files(site: Site) -> int:
+    """Descriptors that a node may gain after it is warm: the more requests waited at once, for a node that was stopped,
+    the more connections it keeps to each other node and to the database, up to these limits."""
+    return MORE_FILES + CONNECTIONS * (len(site.cluster.nodes) - 1) + MAX_CONNECTIONS
 
 
 class ClusterRounds:
@@ -62,7 +69,7 @@ class ClusterRounds:
             shared = number // each % 2 == 0
             end = number - number % each + each
             with start_site(self._folder / f"from-{number}", shared=shared) as site:
-                leaks = LeakCheck(site.cluster.nodes, self._tell, _WARM)
+                leaks = LeakCheck(site.cluster.nodes, self._tell, _WARM, _more_files(site))
                 while number < min(last, end) and time.monotonic() < until:
                     self._play(site, number, leaks, until)
                     number += 1

@@ -28,6 +28,9 @@ resources, for the list of transfers, which takes 1.5 MB.
 """
 
 MORE_THREADS = 8
+"""There may be one for each request at once, but they end after ``runtime.threads.IDLE`` seconds without any: before
+what is compared is given up."""
+
 MORE_FILES = 8
 MORE_MEMORY = 6 * MB
 """What a process may have more than when it was warm: some 8 KB for each transfer since.
@@ -57,15 +60,20 @@ class Vitals:
 class LeakCheck:
     """Compares what processes have with what they had when they were warm. ``tell`` gets each comparison.
 
-    ``warm_after``: so many transfers of all of them.
+    ``warm_after``: so many transfers of all of them. ``more_files``: descriptors that a process may have more then.
     """
 
     def __init__(
-        self, servers: Sequence[OrthancServer], tell: Callable[[str], None], warm_after: int = WARM
+        self,
+        servers: Sequence[OrthancServer],
+        tell: Callable[[str], None],
+        warm_after: int = WARM,
+        more_files: int = MORE_FILES,
     ) -> None:
         self._servers = servers
         self._tell = tell
         self._warm_after = warm_after
+        self._more_files = more_files
         self._warm: dict[str, Vitals] = {}
         self._recent = {server.name: deque[Vitals](maxlen=LOOKS) for server in servers}
         self._transfers = 0
@@ -104,7 +112,10 @@ class LeakCheck:
 
             def settled(server: OrthancServer = server, before: Vitals = before) -> bool:
                 now = _vitals(server)
-                return now.threads <= before.threads + MORE_THREADS and now.files <= before.files + MORE_FILES
+                return (
+                    now.threads <= before.threads + MORE_THREADS
+                    and now.files <= before.files + self._more_files
+                )
 
             with contextlib.suppress(TimeoutError):
                 wait_until(settled, "", timeout=30)
