@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _MAX_QUEUED = 16
 _EXPIRY_PERIOD = 15.0
 _PAUSE = 0.02
+_LAST = 4.0
 
 LENT = 60.0
 """Seconds without a request after which the slot of a push is given to others, while its bytes stay."""
@@ -184,9 +185,16 @@ class PushService:
         return min(_EXPIRY_PERIOD, self.settings.push_idle_timeout / 4)
 
     def end_commits(self, version: int, seconds: float) -> None:
-        """Begin none any more, and wait for those of pushes of that version, for so many seconds at most."""
-        self.registry.ending.cancel()
+        """Let those of pushes of that version end, for so many seconds at most, and begin none after that.
+
+        None is begun for the last of these seconds either, if there still is one: who asks for one has to wait.
+        """
         deadline = time.monotonic() + seconds
+        self._await_commits(version, deadline - _LAST)
+        self.registry.ending.cancel()
+        self._await_commits(version, deadline)
+
+    def _await_commits(self, version: int, deadline: float) -> None:
         while (left := deadline - time.monotonic()) > 0:
             with self._lock:
                 pushes = [push for push in self._pushes.values() if push.version == version]

@@ -23,7 +23,7 @@ from orthanc_transfers.core.errors import (
     WrongSize,
 )
 from orthanc_transfers.core.model import Chunk
-from orthanc_transfers.receiver import protocol_v1
+from orthanc_transfers.receiver import protocol_v1, pushes
 from orthanc_transfers.runtime import threads
 from tests.receiver.memory_receiver import (
     PATIENCE,
@@ -284,7 +284,10 @@ def test_a_commit_that_takes_its_time_goes_on_and_can_be_asked_for_again(receive
     assert set(receiver.store.files) == {identify(data) for data in FILES}
 
 
-def test_a_server_about_to_stop_lets_commits_end_and_begins_none(receiver: Receiver) -> None:
+def test_a_server_about_to_stop_lets_commits_end_and_begins_none(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushes, "_LAST", PATIENCE)
     running, later = receiver.v1.create(creation_of(FILES)), receiver.v1.create(creation_of(FILES[:1]))
     put_all(receiver, running)
     receiver.v1.put(later, 0, memoryview(FILES[0]))

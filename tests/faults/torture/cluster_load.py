@@ -38,7 +38,8 @@ class Load:
 
     ``source`` sends, ``target`` fetches, ``nodes`` do the same for the cluster. What goes in is noted in ``into``,
     what comes out in ``out``, whose ``sent`` are the studies that may be fetched. ``rough``: nodes are killed, so that
-    jobs of theirs may be lost, and a push of version 1 may fail, if it says why and goes through when resubmitted.
+    jobs of theirs may be lost. ``fragile``: a push of version 1 may fail, if it says why and goes through when
+    resubmitted.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Load:
         studies: dict[str, frozenset[str]],
         *,
         rough: bool,
+        fragile: bool,
     ) -> None:
         self._source, self._target, self._nodes = source, target, nodes
         self._into, self._out, self._studies = into, out, studies
-        self._rough = rough
+        self._rough, self._fragile = rough, fragile
         self._sent: list[tuple[str, frozenset[str]]] = []
         self._over = threading.Event()
         self.violation: BaseException | None = None
@@ -141,7 +143,7 @@ class Load:
                 return
             error = str(known["Content"].get("Error", ""))
             self._into.story.append(f"job {wanted.job} ({wanted.variant}) failed: {error}")
-            if not self._rough or wanted.variant != "push-1" or wanted.attempts > 2:
+            if not self._fragile or wanted.variant != "push-1" or wanted.attempts > 2:
                 raise Violation(f"{wanted} failed: {error}")
             if not error or "\n" in error or "internal error" in error:
                 raise Violation(f"{wanted} does not say in one sentence why it failed: {error!r}")
