@@ -39,9 +39,6 @@ _OF_PEERS = (paths.LOOKUP, paths.CHUNKS_V1, paths.CHUNKS_V2, paths.PUSH_V1, path
 _LAST = LAST + 2.0
 """Seconds that requests may hold up the stop of a node: less than what supervisors wait before they kill it."""
 
-_COMMITS = 14.0
-"""Seconds of them for commits that no other node could finish: the rest is for the requests that others respond to."""
-
 CONNECTIONS = 16
 """Kept to each other node."""
 
@@ -160,7 +157,7 @@ class Clustering:
         """
         self._left_by = time.monotonic() + _LAST
         if self._cluster is not None and not self._shared:
-            pushes.end_commits(1, _COMMITS)
+            pushes.end_commits()
 
     def close(self) -> None:
         """Leave the cluster, once nothing is written any more; requests under way get the responses of other nodes."""

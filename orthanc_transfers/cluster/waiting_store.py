@@ -68,13 +68,20 @@ class _WaitingStore:
                         raise
                     log.warning("tried again, for the cluster's database was away: %s", error)
                 except TransferError as error:
-                    if not self._database.was_away():
+                    if not self._was_away():
                         raise
                     log.warning("tried again, for the cluster's database was away: %s", error)
                 time.sleep(_PAUSE)
 
         self.__dict__[name] = call
         return call
+
+    def _was_away(self) -> bool:
+        if self._database.was_away():
+            return True
+        # Its connections end one after the other: Orthanc's may have been the first.
+        time.sleep(_PAUSE)
+        return self._database.was_away()
 
     def _lost_since(self, losses: int) -> bool:
         """Whether the database has been lost since it had been so many times; once it is there."""

@@ -267,8 +267,6 @@ class IncomingTransfer(Announced):
             raise Conflict(f"transfer {self.id} waits for the rest of its list of instances")
         if self._outcome is not None:
             return self._outcome.as_future()
-        if self._services.ending.requested:
-            raise Busy("this server stops, no commit begins any more: repeat the request")
         self.extras.check_whole()
         self._become(PushState.COMMITTING)
         return None

@@ -6,9 +6,9 @@ import uuid
 
 from orthanc_transfers.core import codec
 from orthanc_transfers.core.codec import Codec
-from orthanc_transfers.core.errors import BadRequest, TooLarge, UnknownResource
+from orthanc_transfers.core.errors import BadRequest, Busy, TooLarge, UnknownResource
 from orthanc_transfers.core.messages_v1 import PushCreationV1
-from orthanc_transfers.core.model import Chunk, Manifest
+from orthanc_transfers.core.model import Chunk, Manifest, PushState
 from orthanc_transfers.core.ranges import Range, cut
 from orthanc_transfers.receiver.open_request import OpenRequest
 from orthanc_transfers.receiver.pushes import Push, PushService
@@ -103,9 +103,11 @@ class PushV1:
 
         After ``patience`` seconds, ``False``: it goes on meanwhile.
         Raises ``UnknownTransaction``; ``Corrupted``, naming an instance: the push stays, and buckets may be
-        sent again; ``ImportRefused``: nothing was kept.
+        sent again; ``ImportRefused``: nothing was kept; ``Busy`` if the server is about to stop.
         """
         push = self._pushes.find(identifier, 1)
+        if self._pushes.ending and push.transfer.state is PushState.RECEIVING:
+            raise Busy("this server stops, no commit begins any more: repeat the request")
         self._pushes.in_use(push)
         if patience is not None:
             return push.transfer.commit_within(patience) is not None

@@ -31,6 +31,9 @@ _EXPIRY_PERIOD = 15.0
 _PAUSE = 0.02
 _LAST = 4.0
 
+LONGEST_END = 14.0
+"""Seconds that a server about to stop waits for commits, where nobody could finish them."""
+
 LENT = 60.0
 """Seconds without a request after which the slot of a push is given to others, while its bytes stay."""
 
@@ -59,6 +62,8 @@ class PushService:
         self.settings = settings
         self.metrics = metrics
         self._clock = clock
+        self.ending = False
+        """Whether no commit of version 1 is to begin."""
         self.slots = Admission(settings.max_push_transactions, _MAX_QUEUED, self._show_available)
         self._lock = threading.Lock()
         self._pushes: dict[str, Push] = {}
@@ -184,20 +189,21 @@ class PushService:
     def _expiry_period(self) -> float:
         return min(_EXPIRY_PERIOD, self.settings.push_idle_timeout / 4)
 
-    def end_commits(self, version: int, seconds: float) -> None:
-        """Let those of pushes of that version end, for so many seconds at most, and begin none after that.
+    def end_commits(self) -> None:
+        """Let those of version 1 end before ``close``, whose senders cannot start over: for ``LONGEST_END`` at most.
 
-        None is begun for the last of these seconds either, if there still is one: who asks for one has to wait.
+        None is begun for the last few seconds of these, if there still is one: who asks for one has to wait.
         """
-        deadline = time.monotonic() + seconds
-        self._await_commits(version, deadline - _LAST)
-        self.registry.ending.cancel()
-        self._await_commits(version, deadline)
+        deadline = time.monotonic() + LONGEST_END
+        self._await_commits(deadline - _LAST)
+        self.ending = True
+        time.sleep(_PAUSE)  # for one that is about to begin
+        self._await_commits(deadline)
 
-    def _await_commits(self, version: int, deadline: float) -> None:
+    def _await_commits(self, deadline: float) -> None:
         while (left := deadline - time.monotonic()) > 0:
             with self._lock:
-                pushes = [push for push in self._pushes.values() if push.version == version]
+                pushes = [push for push in self._pushes.values() if push.version == 1]
             committing = [push for push in pushes if push.transfer.state is PushState.COMMITTING]
             if not committing:
                 return

@@ -72,7 +72,7 @@ class Registry:
         self._clock = clock
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
         self._extras = extras
-        self.ending = Cancellation()
+        self._ending = Cancellation()
         self._set_up()
         self._lock = threading.Lock()
         self._transfers: dict[str, IncomingTransfer] = {}
@@ -106,7 +106,7 @@ class Registry:
             clock,
             settings.commit_threads_count,
             self._closing,
-            self.ending,
+            self._ending,
             shared,
             changed,
             settings.accept_changed_identifiers,
@@ -370,7 +370,7 @@ class Registry:
 
     def close(self) -> None:
         """Stop commits between two instances; all stays on disk. Waits a second or so for them at most."""
-        self.ending.cancel()
+        self._ending.cancel()
         self._closing.cancel()
         deadline = time.monotonic() + _CLOSING
         for transfer in self.all():

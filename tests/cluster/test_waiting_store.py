@@ -54,6 +54,20 @@ def test_it_is_tried_again_if_the_database_was_away(database: Database, postgres
     assert store.calls == 3
 
 
+def test_orthanc_may_lose_its_connection_a_moment_before_the_others_end(
+    database: Database, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FailingStore(HostError("the database is currently not available", 36))
+    answers = [False]
+    was_away = database.was_away
+    monkeypatch.setattr(database, "was_away", lambda: answers.pop() if answers else was_away())
+    database.query("SELECT 1")
+    postgresql.stop()
+    postgresql.start()
+    assert waiting_store(cast(InstanceStore, store), database).received("x") == "x"
+    assert store.calls == 2
+
+
 def test_an_error_is_an_error_otherwise(database: Database) -> None:
     store = FailingStore(ImportRefused("it is no DICOM file"))
     with pytest.raises(ImportRefused):

@@ -288,6 +288,7 @@ def test_a_server_about_to_stop_lets_commits_end_and_begins_none(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pushes, "_LAST", PATIENCE)
+    monkeypatch.setattr(pushes, "LONGEST_END", PATIENCE)
     running, later = receiver.v1.create(creation_of(FILES)), receiver.v1.create(creation_of(FILES[:1]))
     put_all(receiver, running)
     receiver.v1.put(later, 0, memoryview(FILES[0]))
@@ -295,8 +296,8 @@ def test_a_server_about_to_stop_lets_commits_end_and_begins_none(
     with ThreadPoolExecutor(2) as pool:
         commit = pool.submit(receiver.v1.commit, running)
         assert begun.wait(PATIENCE)
-        end = pool.submit(receiver.pushes.end_commits, 1, PATIENCE)
-        wait_until(lambda: receiver.registry.ending.requested)
+        end = pool.submit(receiver.pushes.end_commits)
+        wait_until(lambda: receiver.pushes.ending)
         with pytest.raises(Busy):
             receiver.v1.commit(later)
         assert not end.done()
@@ -304,5 +305,3 @@ def test_a_server_about_to_stop_lets_commits_end_and_begins_none(
         end.result(PATIENCE)
         assert commit.result(PATIENCE)
     assert len(receiver.store.files) == len(FILES)
-    # One that takes too long is not waited for.
-    receiver.pushes.end_commits(1, 0.0)
