@@ -1,4 +1,4 @@
-"""What ``requests`` sends through: our connections, our TLS, no redirects."""
+"""What ``requests`` sends through: our connections, our TLS; no redirects, no cookies of its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ import requests.adapters
 
 from orthanc_transfers.net.connections import HTTPPool, HTTPSPool
 from orthanc_transfers.net.sockets import SocketFactory
-
-
-class Session(requests.Session):
-    """Returns a redirect like any other response."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """None: following one would send credentials to a server that is not configured."""
-        return None
 
 
 class Adapter(requests.adapters.HTTPAdapter):
@@ -47,6 +39,14 @@ class Adapter(requests.adapters.HTTPAdapter):
         """Open a connection for such a request, unless there are enough."""
         pool: Any = self.get_connection_with_tls_context(request, verify)
         pool.open(timeout)
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """See ``HTTPAdapter``. Without cookies, which would be looked for in all that a peer sends."""
+        response = requests.Response()
+        response.request, response.url = req, req.url or ""
+        response.raw, response.status_code, response.reason = resp, resp.status, resp.reason
+        response.headers.update(resp.headers)
+        return response
 
     def trim(self, count: int) -> None:
         """Close the idle connections, but for the last ``count`` of each pool."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -18,7 +17,7 @@ from urllib3.util import parse_url
 
 from orthanc_transfers.core.errors import ConfigurationError
 from orthanc_transfers.core.peers import Peer
-from orthanc_transfers.net.adapter import Adapter, Session
+from orthanc_transfers.net.adapter import Adapter
 from orthanc_transfers.net.connection_limit import ConnectionLimit, ConnectionLimits, Holder
 from orthanc_transfers.net.connections import MAX_IDLE
 from orthanc_transfers.net.sockets import SocketFactory
@@ -52,7 +51,7 @@ class PeerConnections:
         self.own_cookie = ""
         """The one of the configuration."""
         self.sockets = SocketFactory(way.congestion_control)
-        self.session = Session()
+        self._session = requests.Session()
         try:
             address = parse_url(way.peer.url)
             if address.scheme not in ("http", "https"):
@@ -60,15 +59,13 @@ class PeerConnections:
             self.url = address._replace(auth=None).url
             self.address = f"{address.host}:{address.port or (443 if address.scheme == 'https' else 80)}"
             self._set_up(way.peer, way.proxy)
-            self.template = self.session.prepare_request(requests.Request("GET", way.peer.url))
+            self.template = self._session.prepare_request(requests.Request("GET", way.peer.url))
             tls = contexts.of(way.peer, way.verify) if address.scheme == "https" else None
             if tls is not None:
                 self.made = tls.made
             # urllib3 writes this into the context at each connection.
-            self.session.verify = bool(way.verify)
+            self._verify = bool(way.verify)
             self._adapter = Adapter(way.connections, self.sockets, tls)
-            self.session.mount("http://", self._adapter)
-            self.session.mount("https://", self._adapter)
             self.holder = Holder(self._adapter.trim, lambda: self.sockets.silence)
         except (requests.RequestException, ValueError):
             # Without the foreign text, which may quote a header or a password.
@@ -77,9 +74,8 @@ class PeerConnections:
             ) from None
 
     def _set_up(self, peer: Peer, proxy: str | None) -> None:
-        session = self.session
+        session = self._session
         session.trust_env = False
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         if proxy:
             address = proxy if "://" in proxy else f"http://{proxy}"
             session.proxies = {"http": address, "https": address}
@@ -95,10 +91,20 @@ class PeerConnections:
             session.headers[name] = value.encode().decode("latin-1")
         self.own_cookie = str(session.headers.pop("Cookie", ""))
 
+    def send(self, request: requests.PreparedRequest, timeout: float | None) -> requests.Response:
+        """Send, and read the head of the response. Raises errors of ``requests``.
+
+        A session would look for hooks, cookies and redirects after each, which there are none of. (To follow one would
+        send credentials to a server that is not configured.)
+        """
+        return self._adapter.send(
+            request, stream=True, timeout=timeout, verify=self._verify, proxies=self._session.proxies
+        )
+
     def open(self, timeout: float | None) -> None:
         """Open a connection ahead of its request, unless there are enough. Nothing is opened through a proxy."""
-        if not self.session.proxies:
-            self._adapter.open(self.template, bool(self.session.verify), timeout)
+        if not self._session.proxies:
+            self._adapter.open(self.template, self._verify, timeout)
 
     def rest(self, count: int) -> None:
         """Close the idle connections, but for the last ``count``."""
@@ -107,7 +113,7 @@ class PeerConnections:
     def close(self) -> None:
         """Close the idle connections. Requests in progress end by themselves."""
         self.rest(0)
-        self.session.close()
+        self._adapter.close()
 
 
 class KeptConnections:

@@ -95,7 +95,7 @@ class RequestsTransport:
         self._closed = False
         way = Way(peer, connections, verify, proxy, congestion_control)
         self._connections = PeerConnections(way, SharedContexts()) if kept is None else kept.take(way)
-        self._sockets, self._session = self._connections.sockets, self._connections.session
+        self._sockets = self._connections.sockets
         self._template, self._address = self._connections.template, self._connections.address
         self._limit, self._holder = self._connections.limit, self._connections.holder
         self._own_cookie, self.url = self._connections.own_cookie, self._connections.url
@@ -128,7 +128,7 @@ class RequestsTransport:
         try:
             with (
                 self._sockets.request(request.repeatable or request.method in IDEMPOTENT, self._lease),
-                self._session.send(prepared, stream=True, timeout=seconds or None) as response,
+                self._connections.send(prepared, seconds or None) as response,
             ):
                 if response.status_code != 200:
                     self._limit.refused()

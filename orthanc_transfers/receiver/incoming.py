@@ -29,7 +29,7 @@ from orthanc_transfers.receiver.commit_summary import CommitSummary
 from orthanc_transfers.receiver.disk_errors import lost_with_lease
 from orthanc_transfers.receiver.extras_inbox import ExtrasInbox
 from orthanc_transfers.receiver.late_imports import settle_late_imports
-from orthanc_transfers.receiver.outcome import Outcome, keep_outcome
+from orthanc_transfers.receiver.outcome import Outcome, keep_outcome, restore_report, settle_report
 from orthanc_transfers.receiver.ownership import Fenced
 from orthanc_transfers.receiver.receiver_services import ReceiverServices
 from orthanc_transfers.receiver.recovery import InterruptedCommit
@@ -66,6 +66,7 @@ class IncomingTransfer(Announced):
         self.last_used = services.clock.monotonic()
         """When a client last used it, by the monotonic clock."""
         if area.history.outcome is not None:
+            restore_report(area, services.reports)
             self._outcome = Outcome.parse(area.history.outcome)
             self._state = self._outcome.state
             area.close()
@@ -359,6 +360,8 @@ class IncomingTransfer(Announced):
                 raise Conflict(f"transfer {self.id} is being committed")
             self.dropped = True
         self._services.ended(self)
+        if self._state is PushState.COMMITTED:
+            settle_report(self._area, self._services.reports)
         self._area.discard()
 
     def delete_bytes(self) -> None:

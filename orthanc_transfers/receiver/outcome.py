@@ -20,6 +20,9 @@ from orthanc_transfers.receiver.reports import Reports
 
 log = logging.getLogger(__name__)
 
+_REPORT = "CommitReport"
+"""Key of the outcome, as the log of transfers in memory has it, for the report."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -71,6 +74,9 @@ def keep_outcome(
 ) -> None:
     """Journal the outcome and write the report. The commit is over, whatever becomes of these.
 
+    A transfer in memory has the report in its log too, which is fsynced at any rate: the report itself need not be,
+    until that log forgets the transfer.
+
     Raises ``Fenced``: it is over elsewhere.
     """
     content, meta = outcome.to_json(clock.now()), area.meta
@@ -87,12 +93,14 @@ def keep_outcome(
     ).to_json()
     # The cluster first: what it does not know is not so.
     ownership.end(area.id, content, report, meta["aliases"])
+    logged = area.in_memory and outcome.summary is not None and commit.undo_known
     try:
         if commit.undo_known:
-            area.journal_outcome(content)
+            area.journal_outcome({**content, _REPORT: report} if logged else content)
         else:
             area.close()  # the next start undoes what this one does not
     except TransferError as trouble:
+        logged = False
         # The next start will roll forward and come to the same end.
         log.warning(
             "the outcome of transfer %s cannot be journalled, its commit is repeated at the next start: %s",
@@ -100,6 +108,25 @@ def keep_outcome(
             trouble,
         )
     try:
-        reports.write(report, meta["aliases"])
+        reports.write(report, meta["aliases"], synced=not logged)
     except OSError as trouble:
         log.warning("the commit report of transfer %s cannot be written: %s", area.id, trouble)
+
+
+def restore_report(area: Area, reports: Reports) -> None:
+    """After a start: write the report that is in the log with the outcome, if a power failure has left none."""
+    report = (area.history.outcome or {}).pop(_REPORT, None)
+    try:
+        if isinstance(report, dict):
+            reports.restore(report, area.meta["aliases"])
+    except OSError as trouble:
+        log.warning("the commit report of transfer %s cannot be written again: %s", area.id, trouble)
+
+
+def settle_report(area: Area, reports: Reports) -> None:
+    """The log is to forget this transfer: from now on the report alone tells of it."""
+    if area.in_memory:
+        try:
+            reports.sync(area.id)
+        except OSError as trouble:
+            log.warning("the commit report of transfer %s cannot be synced: %s", area.id, trouble)

@@ -49,21 +49,32 @@ class Reports:
         self._written: dict[str, dict[str, Any]] = {}
         """Written lately, and not taken yet."""
 
-    def write(self, report: dict[str, Any], aliases: Iterable[str] = ()) -> None:
+    def write(self, report: dict[str, Any], aliases: Iterable[str] = (), *, synced: bool = True) -> None:
         """Keep a report (``core/commit_report.py``) under its ``ID``, and let it be found by other identifiers too.
 
-        Survives a power failure. Raises ``OSError``.
+        Survives a power failure if it is ``synced``, here or later by ``sync``. Raises ``OSError``.
         """
         path = self._path(report["ID"])
         self._replace(path, report)
         for alias in aliases:
             self.alias(report["ID"], alias)
-        # Once for the content and all names: they are not relied on before. (On ext4, XFS and btrfs, the fsync of a
-        # new file takes its names along.)
-        files.sync(path)
+        if synced:
+            # Once for the content and all names: they are not relied on before. (On ext4, XFS and btrfs, the fsync of
+            # a new file takes its names along.)
+            files.sync(path)
         if len(report.get("Instances", ())) <= _FEW:
             self._keep(report)
         self.expire()
+
+    def sync(self, identifier: str) -> None:
+        """Let a report by its ``ID``, if it is still there, survive a power failure from now on. Raises ``OSError``."""
+        with contextlib.suppress(FileNotFoundError):
+            files.sync(self._path(identifier))
+
+    def restore(self, report: dict[str, Any], aliases: Iterable[str] = ()) -> None:
+        """Write one again that was lost, unless it is so old that it would be deleted by now. Raises ``OSError``."""
+        if self._clock.now() - report["Finished"] < self._retention and self.read(report["ID"]) is None:
+            self.write(report, aliases)
 
     def _keep(self, report: dict[str, Any]) -> None:
         """For ``take``."""

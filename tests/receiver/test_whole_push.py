@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -320,6 +321,51 @@ def test_all_that_was_imported_before_a_crash_is_committed(receiver: Receiver) -
     status = carry(receiver)
     assert status.report == {"Stored": 6, "AlreadyStored": 0, "FilteredOut": 0}
     assert receiver.store.removed == []
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is fsynced from now on."""
+    names: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda fd: names.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+    return names
+
+
+def test_its_report_need_not_be_synced_and_survives_a_power_failure(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = synced(monkeypatch)
+    status = carry(receiver)
+    report = receiver.reports.read(status.id)
+    assert report is not None
+    assert not [name for name in names if name.endswith(".json")]
+    receiver.stop()
+    for path in (receiver.root / "reports").iterdir():
+        path.write_bytes(b"")  # its name reached the disk
+    receiver.start()
+    assert receiver.reports.read(status.id) == report
+    assert receiver.reports.read(TOKEN) == report
+    assert [name for name in names if name.endswith(".json")]
+    assert carry(receiver).report == {"Stored": 6, "AlreadyStored": 0, "FilteredOut": 0}
+
+
+def test_its_report_is_synced_before_it_is_forgotten(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry(receiver)
+    receiver.clock.seconds += Settings().push_idle_timeout + 1
+    names = synced(monkeypatch)
+    receiver.pushes.expire()
+    assert [name for name in names if name.endswith(".json")]
+
+
+def test_a_report_that_was_deleted_because_it_is_old_does_not_come_back(receiver: Receiver) -> None:
+    status = carry(receiver)
+    for path in (receiver.root / "reports").iterdir():
+        path.unlink()
+    receiver.stop()
+    receiver.clock.seconds += 31 * 86400
+    receiver.start()
+    assert receiver.reports.read(status.id) is None
 
 
 def test_a_crash_before_the_import_leaves_nothing(receiver: Receiver) -> None:
