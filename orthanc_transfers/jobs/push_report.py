@@ -57,7 +57,11 @@ def keep_report(
         ],
     )
     try:
-        services.reports.write(report.to_json(), [context.order.sender_transfer_id or identifier])
+        # The job need not wait for the disk: the receiver has the same report, and has synced it.
+        services.reports.write(
+            report.to_json(), [context.order.sender_transfer_id or identifier], synced=False
+        )
+        services.reports.sync_soon(identifier)
     except OSError as error:
         log.warning("the report of push %s cannot be written: %s", identifier, error)
 

@@ -10,17 +10,22 @@ import logging
 import os
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.runtime import files
+from orthanc_transfers.runtime.threads import Periodic
 
 log = logging.getLogger(__name__)
 
 _DAY = 86400.0
 _SWEEP_EVERY = 3600.0
+
+SOON = 0.2
+"""Seconds after which reports are synced for which nobody waits."""
 
 # Reports that ``take`` need not read, and how many instances these have at most.
 _WRITTEN = 8
@@ -48,6 +53,8 @@ class Reports:
         # Needs no lock: each use is a single operation of a dict.
         self._written: dict[str, dict[str, Any]] = {}
         """Written lately, and not taken yet."""
+        self._unsynced: deque[str] = deque()
+        self._syncing = Periodic("transfers-reports", self._delay, self._sync_all)
 
     def write(self, report: dict[str, Any], aliases: Iterable[str] = (), *, synced: bool = True) -> None:
         """Keep a report (``core/commit_report.py``) under its ``ID``, and let it be found by other identifiers too.
@@ -70,6 +77,18 @@ class Reports:
         """Let a report by its ``ID``, if it is still there, survive a power failure from now on. Raises ``OSError``."""
         with contextlib.suppress(FileNotFoundError):
             files.sync(self._path(identifier))
+
+    def sync_soon(self, identifier: str) -> None:
+        """The same, in the background."""
+        self._unsynced.append(identifier)
+        self._syncing.start()
+
+    def _delay(self) -> float | None:
+        return SOON if self._unsynced else None
+
+    def _sync_all(self) -> None:
+        for _ in range(len(self._unsynced)):
+            self.sync(self._unsynced.popleft())
 
     def restore(self, report: dict[str, Any], aliases: Iterable[str] = ()) -> None:
         """Write one again that was lost, unless it is so old that it would be deleted by now. Raises ``OSError``."""

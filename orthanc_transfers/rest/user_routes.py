@@ -67,6 +67,8 @@ class UserRoutes:
     def describe_job(self, request: Request) -> Response:
         """``GET /jobs/{id}``, of any job: Orthanc's own, and our error in its ``ErrorDetails``, if it has that."""
         described = self._jobs.describe(request.groups[0])
+        if b'"Failure"' not in described:
+            return Response(described)  # clients ask again and again
         job = json.loads(described)
         content = job.get("Content")
         error = content.get("Error") if isinstance(content, dict) else None

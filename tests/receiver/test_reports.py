@@ -12,7 +12,7 @@ import pytest
 
 from orthanc_transfers.core.errors import ImportRefused
 from orthanc_transfers.receiver.reports import Reports
-from tests.receiver.memory_receiver import TestClock, dicom, fill, identify, md5, running_receiver
+from tests.receiver.memory_receiver import TestClock, dicom, fill, identify, md5, running_receiver, wait_until
 
 FILES = [dicom(f"file-{number}", 900) for number in range(4)]
 
@@ -133,6 +133,25 @@ def test_who_waited_for_a_small_report_takes_it_without_reading(tmp_path: Path) 
     reports.correct({"ID": "corrected", "Instances": [{}]})
     assert reports.take("corrected") == {"ID": "corrected", "Instances": [{}]}
     assert reports.take("absent") is None
+
+
+def test_a_report_is_synced_at_once_or_soon_or_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orthanc_transfers.receiver.reports.SOON", 0.01)
+    synced: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    reports = Reports(tmp_path, 30, TestClock())
+    reports.write({"ID": "now"})
+    assert len(synced) == 1
+    reports.write({"ID": "later"}, synced=False)
+    reports.write({"ID": "soon"}, synced=False)
+    assert len(synced) == 1
+    reports.sync_soon("soon")
+    reports.sync_soon("absent")
+    wait_until(lambda: len(synced) == 2)
+    reports.sync("later")
+    assert len(set(synced)) == 3
 
 
 def test_a_damaged_report_is_no_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
