@@ -24,6 +24,9 @@ _VALID = 1.0
 # Bytes and inodes, as free to others than root. With less, each import is preceded by a look.
 _ROOM = 64 * 1024 * 1024
 _INODES = 4096
+# So many times as much is not used up within so many seconds.
+_PLENTY = 16
+_PLENTIFUL = 0.05
 # Of the layout of Orthanc's ``FilesystemStorage``: ``ab/cd/abcd….``
 _SHARD = re.compile("[0-9a-f]{2}")
 
@@ -33,14 +36,25 @@ class StorageCheck:
 
     def __init__(self, folder: Path, elsewhere: Callable[[], bool]) -> None:
         self._folder = folder
+        self._name = os.fspath(folder)
         self._elsewhere = elsewhere
-        self._next = 0.0
+        self._next = self._next_roomy = 0.0
         self._off = False
 
     def require(self) -> None:
         """Raise ``ImportRefused``, with the reason, if no folder can be made in the storage."""
-        if self._off or (time.monotonic() < self._next and self._roomy()):
+        now = time.monotonic()
+        if self._off or (now < self._next and (now < self._next_roomy or self._roomy(now))):
             return
+        if self._next and self._roomy(now):
+            self._next = now + _VALID  # one thread is enough to look again
+        try:
+            self._look()
+        except ImportRefused:
+            self._next = 0.0
+            raise
+
+    def _look(self) -> None:
         probe = self._folder / f".transfers-{uuid.uuid4().hex}"
         try:
             # Two, one in the other, as Orthanc makes them.
@@ -76,14 +90,15 @@ class StorageCheck:
                 ):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), entry.path)
 
-    def _roomy(self) -> bool:
+    def _roomy(self, now: float) -> bool:
         try:
-            disk = os.statvfs(self._folder)
+            disk = os.statvfs(self._name)
         except OSError:
             return False
+        if disk.f_flag & os.ST_RDONLY:
+            return False
         # File systems without a number of inodes (btrfs) say 0 of 0.
-        return (
-            not disk.f_flag & os.ST_RDONLY
-            and disk.f_bavail * disk.f_frsize >= _ROOM
-            and (disk.f_favail >= _INODES or not disk.f_files)
-        )
+        inodes = disk.f_favail / _INODES if disk.f_files else _PLENTY
+        share = min(disk.f_bavail * disk.f_frsize / _ROOM, inodes)
+        self._next_roomy = now + _PLENTIFUL if share >= _PLENTY else 0.0
+        return share >= 1
