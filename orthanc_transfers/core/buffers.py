@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Buffer = bytes | bytearray | memoryview
 
@@ -10,3 +10,8 @@ Buffer = bytes | bytearray | memoryview
 def size_of(pieces: Iterable[Buffer]) -> int:
     """Bytes in all of some pieces."""
     return sum(memoryview(piece).nbytes for piece in pieces)
+
+
+def joined(pieces: Sequence[Buffer]) -> Buffer:
+    """One buffer, for Orthanc's SDK responds from one only; a single piece is not copied."""
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

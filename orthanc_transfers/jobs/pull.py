@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Generic, TypeVar
 
 from orthanc_transfers.core.errors import (
@@ -67,12 +67,27 @@ class PullJob(TransferJob):
         executor = context.executor(KIND, capabilities, sends=False)
         # What travels beside DICOM needs a folder.
         beside = kinds(context, capabilities, sends=False)
-        whole = None if begun or beside or transcode else whole_pull(context, capabilities, executor)
-        handshake.open_connections()
-        first = FIRST_INSTANCES if growing else None
-        beginning, carried = _list(context, capabilities, first, whole)
-        if not len(beginning.manifest):
-            return
+        with ExitStack() as room:
+            whole = None
+            if not (begun or beside or transcode):
+                whole = whole_pull(context, capabilities, executor, room)
+            handshake.open_connections()
+            first = FIRST_INSTANCES if growing else None
+            beginning, carried = _list(context, capabilities, first, whole)
+            if carried is None:
+                room.close()
+            if len(beginning.manifest):
+                self._bring(context, beginning, capabilities, executor, carried)
+
+    def _bring(
+        self,
+        context: RunContext,
+        beginning: Beginning,
+        capabilities: Capabilities | None,
+        executor: BucketExecutor,
+        carried: Carried | None,
+    ) -> None:
+        """Fetch and import what was listed, and is not ``carried`` already. Raises what ``work`` does."""
         say_untransferable(context, capabilities, sends=False)
         for begun_anew in itertools.count():
             try:

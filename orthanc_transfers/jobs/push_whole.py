@@ -6,46 +6,28 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from orthanc_transfers.core.buffers import size_of
-from orthanc_transfers.core.codec import Codec, Compression, choose, encode, level_for
+from orthanc_transfers.core.codec import Codec, choose, encode, level_for
 from orthanc_transfers.core.errors import BodyRefused, PeerStatus
 from orthanc_transfers.core.messages_v2 import Capabilities, PushCreationV2, PushStatus
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.jobs.context import RunContext
-from orthanc_transfers.pipeline.bucket_size import MAX_SIZE
+from orthanc_transfers.jobs.whole_size import largest, usual_size
+from orthanc_transfers.pipeline.bucket_size import NEAR_SIZE
 from orthanc_transfers.pipeline.executor import BucketExecutor
-from orthanc_transfers.pipeline.link import near
-
-NEAR_SIZE = 32 * 1024 * 1024
-"""Bytes of a push that is one request to a near peer: a radiograph or two, which have no need of an area on disk."""
-
-_USUAL_BUCKET = 4 * 1024 * 1024
-"""A ``BucketSize`` below says that requests are to be small, near peers or not."""
 
 
 def fits(context: RunContext, manifest: Manifest, capabilities: Capabilities) -> bool:
     """Whether a push of all these instances to a peer of these capabilities is one request."""
+    size = manifest.size
     return (
         capabilities.whole
         # One that was begun before is gone on with.
         and context.resume.path is None
-        and 0
-        < manifest.size
-        <= min(_largest(context, manifest.size, capabilities), capabilities.max_bucket_target)
-        and context.body_limit().allows(manifest.size)
+        and 0 < size <= min(NEAR_SIZE, capabilities.max_bucket_target)
+        # Only where it matters: it may open a connection.
+        and (size <= usual_size(context) or size <= largest(context, capabilities, sends=True))
+        and context.body_limit().allows(size)
     )
-
-
-def _largest(context: RunContext, size: int, capabilities: Capabilities) -> int:
-    usual = context.services.settings.bucket_size
-    if usual < _USUAL_BUCKET or not usual < size <= NEAR_SIZE:
-        return min(usual, MAX_SIZE)
-    if context.services.limited(context.order.peer):
-        return min(usual, MAX_SIZE)  # it takes a while, in which people want to see it move, or to pause it
-    known, wanted = context.near_peer(sends=True), context.compression(capabilities)
-    # What is encoded is encoded by several threads, bucket by bucket.
-    plain = wanted is Compression.NONE or (wanted is Compression.AUTO and not known.encodes)
-    fast = plain and not known.slow and near(context.round_trip())
-    return NEAR_SIZE if fast else min(usual, MAX_SIZE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Semaphore
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.core.settings import Settings
@@ -45,6 +47,8 @@ class Services:
     limited: Callable[[str], bool] = lambda peer: False
     """Whether transfers with a peer, by its name, have to keep to a limit on bandwidth now."""
     near_compressions: NearCompressions = field(default_factory=NearCompressions)
+    large_pulls: Semaphore = field(default_factory=partial(Semaphore, 2))
+    """Pulls that may hold more than a bucket in memory, at once: as many as ``ConcurrentJobs`` usually allows."""
     circuits: Circuits = field(default_factory=Circuits)
     ended: Callable[[TransferRecord], None] = lambda record: None
     """Called when a job has come to its end; never blocks."""

@@ -12,6 +12,12 @@ MIN_SIZE = 128 * 1024
 MIN_LAST_SIZE = 32 * 1024
 """Bytes of a bucket, before the codec; only the last ones, for which all workers wait, are below ``MIN_SIZE``."""
 
+USUAL_SIZE = 4 * 1024 * 1024
+"""The default of ``BucketSize``. One below says that requests are to be small, near peers or not."""
+
+NEAR_SIZE = 32 * 1024 * 1024
+"""Bytes of a transfer that is one request with a near peer: a radiograph or two, which need no area on disk."""
+
 FIRST_SIZE = 1024 * 1024
 FIRST_TOTAL = 8 * FIRST_SIZE
 """Bytes of a first bucket, and of the first buckets of all workers together."""

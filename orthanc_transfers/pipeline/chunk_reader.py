@@ -32,9 +32,12 @@ class ChunkReader:
         """Chunks that were read without the cache."""
         return self._partial_reads
 
-    def read(self, chunks: Sequence[Chunk], manifest: Manifest | None = None) -> list[Buffer]:
+    def read(
+        self, chunks: Sequence[Chunk], manifest: Manifest | None = None, *, before: bytes = b""
+    ) -> list[Buffer]:
         """The bytes of the chunks, laid end to end: one buffer, or views of the cache, small ones joined.
 
+        What is to come ``before`` them is in the same buffer, so that nothing need be copied for it.
         Sizes and MD5s are those of ``manifest`` where it names the instance, otherwise those of the store.
         Raises ``BadRequest`` for a chunk that lies beyond its instance, ``UnknownResource``, ``LostFile``.
         """
@@ -46,13 +49,16 @@ class ChunkReader:
         }
         for chunk in chunks:
             _check(chunk, instances[chunk.id].size)
-        parts = self._read_parts(chunks)
-        return self._read_cached(chunks, instances) if parts is None else [parts]
+        parts = self._read_parts(chunks, before)
+        if parts is not None:
+            return [parts]
+        return [*([before] if before else []), *self._read_cached(chunks, instances)]
 
-    def _read_parts(self, chunks: Sequence[Chunk]) -> Buffer | None:
+    def _read_parts(self, chunks: Sequence[Chunk], before: bytes) -> Buffer | None:
         """Just the bytes of the chunks; ``None`` where the store can only read whole files."""
-        buffer = memoryview(bytearray(sum(chunk.size for chunk in chunks)))
-        position = 0
+        position = len(before)
+        buffer = memoryview(bytearray(position + sum(chunk.size for chunk in chunks)))
+        buffer[:position] = before
         for chunk in chunks:
             view = buffer[position : position + chunk.size]
             if not self._store.read_into(view, chunk.id, chunk.offset):

@@ -10,7 +10,7 @@ from typing import Any
 
 from orthanc_transfers._version import __version__
 from orthanc_transfers.core import paths
-from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.buffers import joined
 from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.codec import Codec, choose, content_type, encode, usable
 from orthanc_transfers.core.connection_share import SENDER_HEADER, Sender
@@ -165,7 +165,7 @@ class PeerRoutes:
             )
         self._tune()
         codec = Codec(compression)
-        body = _joined(encode(self._reader.read(chunks, manifest), codec))
+        body = joined(encode(self._reader.read(chunks, manifest), codec))
         return Response(body, content_type(codec))
 
     def _chunks_of(self, identifiers: Sequence[str], offset: int, size: int) -> tuple[list[Chunk], Manifest]:
@@ -320,7 +320,7 @@ class PeerRoutes:
         self._tune()
         began = time.monotonic()
         codec = choose(wanted.compression, pieces, wanted.codecs)
-        body = _joined(encode(pieces, codec, wanted.level))
+        body = joined(encode(pieces, codec, wanted.level))
         headers = {
             CODEC_HEADER: codec.value,
             XXH3_HEADER: xxh3([body]),
@@ -373,11 +373,6 @@ def busy_when_stopping() -> Iterator[None]:
         yield
     except Canceled:
         raise Busy("this Orthanc is stopping, repeat the request when it has started again") from None
-
-
-def _joined(pieces: Sequence[Buffer]) -> Buffer:
-    # The SDK responds from one buffer only; a chunk of a single instance is not copied.
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _natural(name: str, text: str) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,59 @@ def test_where_there_is_no_room_no_byte_is_fetched(pair: PeerPair) -> None:
     assert "MaxStagingSize" in (job.failure() or "")
     assert carried(pair) == [True]
     assert pair.link.log == [CAPABILITIES, LOOKUP]
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "bucket_size", "compression", "whole"),
+    [
+        (0.001, 4096, "auto", True),
+        (0.001, 4096, "gzip", True),
+        (0.001, 4096, "none", True),
+        (0.01, 4096, "none", False),
+        (None, 4096, "none", False),
+        # It is encoded bucket by bucket.
+        (0.001, 4096, "zstd", False),
+        # Who sets a small one wants small requests.
+        (0.001, 2048, "none", False),
+    ],
+)
+def test_a_radiograph_from_a_near_peer_is_one_request(
+    tmp_path: Path, round_trip: float | None, bucket_size: int, compression: str, whole: bool
+) -> None:
+    with closing(make_pair(tmp_path, BucketSize=bucket_size)) as pair:
+        pair.there.store.put(*(file(number, 3_000_000) for number in range(2)))
+        pair.link.round_trip = round_trip
+        job = pair.pull(compression=compression)
+        assert finish(job) is StepOutcome.SUCCESS
+        assert (pair.link.count(CHUNKS) == 0) == whole
+        assert pair.here.store.files == pair.there.store.files
+        if whole:
+            assert job.content()["Codecs"] == {"none": 1}
+
+
+def test_from_a_near_peer_that_turned_out_to_be_slow_requests_stay_small(tmp_path: Path) -> None:
+    with closing(make_pair(tmp_path, BucketSize=4096)) as pair:
+        pair.there.store.put(*(file(number, 3_000_000) for number in range(2)))
+        pair.link.round_trip = 0.001
+        known = pair.services.near_compressions.of("there", "http://there:8042/", sends=False)
+        known.record(False, 1_000_000, 1.0)
+        assert finish(pair.pull()) is StepOutcome.SUCCESS
+        assert pair.link.count(CHUNKS) > 0
+
+
+def test_two_radiographs_are_in_memory_at_once_and_others_come_in_parts(tmp_path: Path) -> None:
+    with closing(make_pair(tmp_path, BucketSize=4096)) as pair:
+        pair.there.store.put(*(file(number, 3_000_000) for number in range(2)))
+        pair.link.round_trip = 0.001
+        room = pair.services.large_pulls
+        assert room.acquire(blocking=False)
+        assert finish(pair.pull()) is StepOutcome.SUCCESS
+        assert pair.link.count(CHUNKS) == 0
+        assert room.acquire(blocking=False)
+        pair.here.store.files.clear()
+        assert finish(pair.pull()) is StepOutcome.SUCCESS
+        assert pair.link.count(CHUNKS) > 0
+        assert pair.here.store.files == pair.there.store.files
 
 
 def test_so_many_at_once_get_their_bytes_and_the_others_in_parts(pair: PeerPair) -> None:
