@@ -28,7 +28,7 @@ def import_instance(sdk: Sdk, data: Buffer) -> Imported:
 
     Raises ``ImportRefused`` with the reason.
     """
-    if bytes(data[:2]) == b"PK":
+    if data[:2] == b"PK":
         # Orthanc would unpack it and import whatever is inside.
         raise ImportRefused("it is a ZIP archive, not a DICOM file")
     try:

@@ -12,7 +12,8 @@ import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from orthanc_transfers.core.dicom import UidOf
+from orthanc_transfers.core.buffers import Buffer
+from orthanc_transfers.core.dicom import UidOf, instance_uid
 from orthanc_transfers.core.errors import UnknownResource
 from orthanc_transfers.core.model import IDENTIFIER, Level, Resource
 from orthanc_transfers.core.paths import COLLECTIONS, resource_path
@@ -59,13 +60,13 @@ class InstanceIndex:
     def __init__(self, sdk: Sdk) -> None:
         self._questions = IndexQuestions(sdk)
         # Needs no lock: each use is a single operation of a dict.
-        self._imported: dict[str, str] = {}
+        self._imported: dict[str, str | None] = {}
 
-    def imported(self, identifier: str, uid: str) -> None:
-        """An instance with that SOP Instance UID was imported just now; to be asked about it later costs less then."""
+    def imported(self, identifier: str, data: Buffer) -> None:
+        """An instance was imported just now, from that file; to be asked about it later costs less then."""
         if len(self._imported) >= _MAX_IMPORTED:
             self._imported = {}
-        self._imported[identifier] = uid
+        self._imported[identifier] = instance_uid(data) if self._questions.finds_uids else None
 
     def exists(self, resource: Resource) -> bool:
         """Whether it is stored."""
@@ -101,14 +102,19 @@ class InstanceIndex:
         these where that costs the same in any archive; of the others, whole studies are listed, or series.
         """
         imported = self._imported
-        uids = {one: imported[one] for one in wanted if one in imported}
-        if not uids and uid_of is not None:
-            # Who has them at hand is about to store them: as a rule, none is there. One question says so.
-            if not self.patients_of(wanted, cancellation):
-                return {}
-            if self._questions.finds_uids:
-                uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
-        found = self._search(uids, cancellation) if uids and self._questions.finds_uids else {}
+        known = [one for one in wanted if one in imported]
+        if known or uid_of is None:
+            uid_of = imported.get
+        # Who has them at hand is about to store them: as a rule, none is there. One question says so.
+        elif not self.patients_of(wanted, cancellation):
+            return {}
+        found: dict[str, IndexedFile] = {}
+        if self._questions.finds_uids:
+            uids = {one: uid for one in wanted if (uid := uid_of(one)) is not None}
+            found = self._search(uids, cancellation)
+        elif not self.has_extended_find:
+            # One that is there costs less by itself than to be found among others first.
+            self._add_each(known, found, cancellation)
         others = [one for one in wanted if one not in found]
         look_up = self._in_studies if self.has_extended_find else self._in_series
         found.update(look_up(others, cancellation))

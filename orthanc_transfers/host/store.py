@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
-from orthanc_transfers.core.dicom import UidOf, instance_uid
+from orthanc_transfers.core.dicom import UidOf
 from orthanc_transfers.core.errors import ABSENT, Canceled, HostError, LostFile, TransferError
 from orthanc_transfers.core.model import IDENTIFIER, Beginning, Instance, Level, Manifest, Resource
 from orthanc_transfers.host.durability import Durability
@@ -248,8 +248,7 @@ class OrthancStore:
         if self._storage_check is not None:
             self._storage_check.require()
         imported = import_instance(self._sdk, data)
-        if (uid := instance_uid(data)) is not None:
-            self._index.imported(imported.id, uid)
+        self._index.imported(imported.id, data)
         return imported
 
     def remove(self, identifier: str) -> None:

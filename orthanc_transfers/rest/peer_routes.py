@@ -83,6 +83,9 @@ MAX_WAIT_OF_FEW_THREADS = 0.25
 # ... And for one that has but one thread for all its clients.
 MAX_WAIT_OF_ONE_THREAD = 0.05
 
+# Instances of a report that people may read as it is; the indentation of many takes long.
+_FEW = 100
+
 
 class PeerRoutes:
     """The routes by which other Orthancs fetch from this one, or push to it."""
@@ -352,9 +355,11 @@ class PeerRoutes:
         if report is None:
             raise NotFound(f"no commit report is kept for {request.groups[0]}")
         report = self._refreshed(report)
-        response = json_response(report)
         if form == "csv":
             response = Response(report_to_csv(report).encode(), "text/csv; charset=utf-8")
+        else:
+            readable = len(report.get("Instances", ())) <= _FEW
+            response = json_response(report) if readable else terse_json_response(report)
         if request.query.get("download", "0") not in ("", "0"):
             # The pattern of the route lets no quote or line break into a name.
             named = {"Content-Disposition": f'attachment; filename="report-{name}.{form}"'}

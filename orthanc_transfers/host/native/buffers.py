@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from orthanc_transfers.core.buffers import Buffer
 from orthanc_transfers.host.native.structures import PyBuffer
@@ -47,19 +46,25 @@ def owned(address: int | None, size: int, free: Callable[[int], None]) -> memory
     return memoryview(native).cast("B")[:size].toreadonly()
 
 
-@contextmanager
-def pinned(data: Buffer) -> Iterator[tuple[int | None, int]]:
+class pinned:  # noqa: N801  (used as a function; a generator would take three times as long, for each instance)
     """Address and size of contiguous bytes, which stay in place meanwhile.
 
     ctypes alone finds no address for read-only views, so this asks CPython's buffer protocol.
     Raises ``BufferError`` if the bytes are not contiguous.
     """
-    view = PyBuffer()
-    _get_buffer(data, ctypes.byref(view), _PyBUF_SIMPLE)
-    try:
-        yield view.buf, view.len
-    finally:
-        _release_buffer(ctypes.byref(view))
+
+    __slots__ = ("_data", "_view")
+
+    def __init__(self, data: Buffer) -> None:
+        self._data = data
+        self._view = PyBuffer()
+
+    def __enter__(self) -> tuple[int | None, int]:
+        _get_buffer(self._data, ctypes.byref(self._view), _PyBUF_SIMPLE)
+        return self._view.buf, self._view.len
+
+    def __exit__(self, *_: object) -> None:
+        _release_buffer(ctypes.byref(self._view))
 
 
 def strings(values: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
