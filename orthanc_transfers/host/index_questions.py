@@ -58,7 +58,12 @@ class IndexQuestions:
     @cached_property
     def finds_uids(self) -> bool:
         """Whether a search for SOP Instance UIDs costs the same whatever is stored."""
-        return self.has_extended_find and at_least(self._sdk.version, UIDS_ARE_QUICK)
+        return self.may_find_uids and self.has_extended_find
+
+    @cached_property
+    def may_find_uids(self) -> bool:
+        """The same by the version alone, which Orthanc need not be asked for: never raises."""
+        return at_least(self._sdk.version, UIDS_ARE_QUICK)
 
     @cached_property
     def max_instances(self) -> int:

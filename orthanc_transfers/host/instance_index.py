@@ -63,10 +63,10 @@ class InstanceIndex:
         self._imported: dict[str, str | None] = {}
 
     def imported(self, identifier: str, data: Buffer) -> None:
-        """An instance was imported just now, from that file; to be asked about it later costs less then."""
+        """An instance was imported just now, from that file: it costs less to be asked about later. Never raises."""
         if len(self._imported) >= _MAX_IMPORTED:
             self._imported = {}
-        self._imported[identifier] = instance_uid(data) if self._questions.finds_uids else None
+        self._imported[identifier] = instance_uid(data) if self._questions.may_find_uids else None
 
     def exists(self, resource: Resource) -> bool:
         """Whether it is stored."""
