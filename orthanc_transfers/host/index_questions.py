@@ -58,7 +58,7 @@ class IndexQuestions:
     @cached_property
     def finds_uids(self) -> bool:
         """Whether a search for SOP Instance UIDs costs the same whatever is stored."""
-        return self.may_find_uids and self.has_extended_find
+        return self.has_extended_find and self.may_find_uids
 
     @cached_property
     def may_find_uids(self) -> bool:

@@ -8,8 +8,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-LIFETIME = 60.0
-"""Seconds that an entry is kept at least, and twice as long at most while others are listed."""
+LIFETIME = 600.0
+"""Seconds that an entry is kept at least, and twice as long at most while others are listed. Long enough for most
+transfers: to ask for one that was dropped before it was sent makes Orthanc walk through all of a large archive."""
 
 # Entries per generation, of some 400 bytes each.
 _MAX_ENTRIES = 50_000
