@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 # Seconds between two attempts.
 _PAUSE = 0.5
 
+# Seconds for which Orthanc may say that its index is away while the cluster's database is not: it notices that one of
+# its connections was cut when it uses it, and fails then, an hour after a restart of the database too (tried on
+# 1.13.0 with 6 connections). Each fails once.
+_RECONNECTING = 120.0
 
 _ABSENT: dict[str, Callable[[Any, Any], bool]] = {
     "exists": lambda found, _: not found,
@@ -52,6 +56,7 @@ class _WaitingStore:
         def call(*arguments: Any, **options: Any) -> Any:
             # It may be done again.
             arguments = tuple(list(one) if isinstance(one, Iterator) else one for one in arguments)
+            deadline = time.monotonic() + _RECONNECTING
             while True:
                 losses = self._database.losses
                 try:
@@ -68,7 +73,7 @@ class _WaitingStore:
                         raise
                     log.warning("tried again, for the cluster's database was away: %s", error)
                 except TransferError as error:
-                    if not self._was_away():
+                    if not self._was_away(error.index_away and time.monotonic() < deadline):
                         raise
                     log.warning("tried again, for the cluster's database was away: %s", error)
                 time.sleep(_PAUSE)
@@ -76,8 +81,8 @@ class _WaitingStore:
         self.__dict__[name] = call
         return call
 
-    def _was_away(self) -> bool:
-        if self._database.was_away():
+    def _was_away(self, index_away: bool) -> bool:
+        if self._database.was_away() or index_away:
             return True
         # Its connections end one after the other: Orthanc's may have been the first.
         time.sleep(_PAUSE)

@@ -49,6 +49,8 @@ class TransferError(Exception):
     retryable = False
     concerns_peer = False
     """Whether other transfers with the same peer would fail as well, now."""
+    index_away = False
+    """Whether Orthanc could not reach its index."""
 
 
 class BadRequest(TransferError):
@@ -195,6 +197,9 @@ class ConfigurationError(TransferError):
 ABSENT = (17, 7, 13)
 """Error codes of Orthanc for a resource that does not exist, or no longer: UnknownResource, InexistentItem, -File."""
 
+_INDEX_AWAY = 36
+"""Its code where it cannot reach its index, in a database: DatabaseUnavailable."""
+
 
 class HostError(TransferError):
     """A call into Orthanc's SDK failed. ``code`` is its ``OrthancPluginErrorCode``."""
@@ -202,6 +207,7 @@ class HostError(TransferError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+        self.index_away = code == _INDEX_AWAY
 
     @property
     def absent(self) -> bool:

@@ -36,7 +36,9 @@ def import_instance(sdk: Sdk, data: Buffer) -> Imported:
         return Imported(ImportStatus(answer["Status"]), str(answer["ID"]))
     except HostError as error:
         reason = _REASONS.get(error.code) or f"Orthanc reports {sdk.describe(error.code)!r}"
-        raise ImportRefused(f"{reason} (error {error.code})") from None
+        refused = ImportRefused(f"{reason} (error {error.code})")
+        refused.index_away = error.index_away
+        raise refused from None
     except (ValueError, KeyError, TypeError) as error:
         raise ImportRefused(f"Orthanc sent an invalid response to its import: {error!r}") from None
 

@@ -75,6 +75,14 @@ def test_an_error_is_an_error_otherwise(database: Database) -> None:
     assert store.calls == 1
 
 
+def test_it_is_tried_again_while_orthanc_says_that_its_index_is_away(database: Database) -> None:
+    refused = ImportRefused("Orthanc reports 'The database is currently not available' (error 36)")
+    refused.index_away = True
+    store = FailingStore(HostError("The database is currently not available", 36), refused)
+    assert waiting_store(cast(InstanceStore, store), database).received("x") == "x"
+    assert store.calls == 3
+
+
 def test_what_is_not_there_is_looked_for_again_only_if_the_database_was_away(
     database: Database, postgresql: PostgreSQL
 ) -> None:

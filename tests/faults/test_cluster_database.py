@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.faults.cluster_rig import EVERY, PATIENCE
@@ -15,7 +17,7 @@ from tests.faults.rig import SCRIPT, script_environment
 from tests.support.cluster import OrthancCluster
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_client import resource
+from tests.support.orthanc_client import StatusError, resource
 from tests.support.orthanc_server import OrthancServer
 from tests.support.postgresql import postgresql_is_installed
 from tests.support.waiting import wait_until
@@ -66,6 +68,17 @@ def be_away(cluster: OrthancCluster, points: Sequence[Failpoint]) -> None:
         cluster.database.start()
 
 
+def responds(node: OrthancServer) -> None:
+    """Orthanc itself does: of 1.13, the first request on each of its connections fails after that (503)."""
+
+    def asked() -> bool:
+        with contextlib.suppress(StatusError):
+            return node.get("instances") is not None
+        return False
+
+    wait_until(asked, f"{node.name} responds", 60)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_push_goes_on_when_the_database_is_back(
     site: tuple[OrthancServer, OrthancCluster], phase: str
@@ -83,6 +96,7 @@ def test_a_push_goes_on_when_the_database_is_back(
     assert known["State"] == "Success", known
     for node in cluster.nodes:
         assert node.running
+        responds(node)
         assert node.md5s() == a.md5s()
     wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", 60)
 
@@ -111,5 +125,34 @@ def test_pulls_from_the_cluster_and_of_a_node_go_on_when_the_database_is_back(
         assert known["State"] == "Success", known
     assert len(a.instances()) == 32
     for one in cluster.nodes:
+        responds(one)
         assert one.md5s() == a.md5s()
     wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", PATIENCE)
+
+
+@pytest.mark.parametrize("phase", ["create", "verify", "import"])
+def test_a_push_goes_on_though_the_connections_of_orthanc_alone_were_cut(
+    site: tuple[OrthancServer, OrthancCluster], phase: str
+) -> None:
+    a, cluster = site
+    a.clear()
+    cluster.clear()
+    (study,) = {one["ParentStudy"] for one in a.upload_all(ct_study(24, size=192))}
+    name = check_name(PHASES[phase])
+    points = [Failpoint(node, name, "wait") for node in cluster.nodes]
+    job = a.send([resource("Study", study)], "c")["ID"]
+    wait_until(lambda: any(point.reached for point in points), f"a node gets to {name}", 60)
+    # As long after a restart of the database: ours have noticed it, and Orthanc only does when it uses its own.
+    with psycopg.connect(cluster.database.uri, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND application_name <> 'orthanc-transfers' AND backend_type = 'client backend'"
+        )
+    for point in points:
+        point.disarm()
+    known = a.wait_for_job(job, timeout=240)
+    assert known["State"] == "Success", known
+    for node in cluster.nodes:
+        responds(node)
+        assert node.md5s() == a.md5s()
+    wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", 60)

@@ -62,3 +62,10 @@ def test_any_other_error_is_final() -> None:
     with pytest.raises(ImportRefused):
         store(sdk).add(b"DICOM")
     assert sdk.calls == 1
+
+
+def test_a_refusal_says_that_orthanc_could_not_reach_its_index() -> None:
+    for code, away in ((36, True), (Code.BAD_FILE_FORMAT, False)):
+        with pytest.raises(ImportRefused) as refused:
+            store(FailingSdk(1, code)).add(b"DICOM")
+        assert refused.value.index_away is away
