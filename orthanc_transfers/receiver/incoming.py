@@ -49,10 +49,11 @@ class IncomingTransfer(Announced):
         self._lock = threading.Lock()
         self._state = PushState.RECEIVING
         self._commits: CommitRunner | None = CommitRunner(
-            self._lock, self._admit_commit, self._commit, closing=services.closing, ended=self.touch
+            self._lock, self._admit_commit, self._commit, closing=services.closing, ended=self._used
         )
         """Until it has ended."""
         self._running: Commit | None = None
+        self._lost = False
         self.dropped = False
         """Whether it was discarded."""
         self._outcome: Outcome | None = None
@@ -135,7 +136,15 @@ class IncomingTransfer(Announced):
         return [] if writer is None or self._state is not PushState.RECEIVING else writer.missing()
 
     def touch(self) -> None:
-        """Postpone its expiry: a client is still interested."""
+        """Postpone its expiry: a client is still interested.
+
+        Raises ``Fenced`` if a commit found that another node of the cluster has it: what is known here is out of date.
+        """
+        if self._lost:
+            raise Fenced
+        self._used()
+
+    def _used(self) -> None:
         self.last_used = self._services.clock.monotonic()
 
     # --- bytes
@@ -299,6 +308,7 @@ class IncomingTransfer(Announced):
         try:
             summary = commit.run(cancellation)
         except (Canceled, Corrupted, Fenced) as error:
+            self._lost = isinstance(error, Fenced)
             if isinstance(error, Fenced) and commit.late:
                 services = self._services
                 settle_late_imports(self.id, commit.late, services.ownership, services.store, services.ending)

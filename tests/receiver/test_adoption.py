@@ -209,6 +209,11 @@ def test_who_was_stopped_and_fails_when_it_goes_on_takes_no_bytes_from_its_succe
         transfer.commit()
     (file,) = tmp_path.rglob("area")
     assert file.read_bytes() == area
+    # Nor does it tell senders what it lacks.
+    with pytest.raises(Fenced):
+        receiver.v2.status(push.id)
+    with pytest.raises(Fenced):
+        receiver.v2.create(creation2_of(FILES))
     receiver.stop()
 
 
