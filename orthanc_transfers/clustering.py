@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 _NUMBER = "node"
 """File with the number of this server's last start."""
 
-_OF_PEERS = (paths.LOOKUP, paths.CHUNKS_V1, paths.CHUNKS_V2, paths.PUSH_V1, paths.PUSH_V2)
-"""Beginnings of the routes to which any node responds."""
+_OF_PULLS = (paths.LOOKUP, paths.CHUNKS_V1, paths.CHUNKS_V2)
+_OF_PUSHES = (paths.PUSH_V1, paths.PUSH_V2)
+"""Beginnings of the routes to which any node responds: of pulls for itself, of pushes for the one that has it."""
 
 _LAST = LAST + 2.0
 """Seconds that requests may hold up the stop of a node: less than what supervisors wait before they kill it."""
@@ -136,8 +138,10 @@ class Clustering:
         spread = []
         for route in table:
             wrap = wrappers.get(route.pattern)
-            if wrap is None and route.pattern.startswith(_OF_PEERS):
+            if wrap is None and route.pattern.startswith(_OF_PUSHES):
                 wrap = handing_on.wrap
+            elif wrap is None and route.pattern.startswith(_OF_PULLS):
+                wrap = partial(handing_on.wrap, of_owner=False)
             if wrap is None:
                 spread.append(route)
                 continue

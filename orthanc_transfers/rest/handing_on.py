@@ -9,6 +9,7 @@ version 1 that repeats nothing, as C++ ones do, notices nothing of a rolling res
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -67,15 +68,21 @@ class HandingOn:
         self._others = others
         self._pause = pause
 
-    def wrap(self, handler: Handler) -> Handler:
-        """The same handler, for transfers of all nodes."""
+    def wrap(self, handler: Handler, *, of_owner: bool = True) -> Handler:
+        """The same handler, for transfers of all nodes.
+
+        ``of_owner``: what it returns counts only if this node has not lost its transfers meanwhile.
+        """
 
         def handle(request: Request) -> Response:
             request = replace(request, handed_on=self.is_handed_on(request))
             deadline = time.monotonic() + _PATIENCE
             while True:
                 try:
-                    return handler(request)
+                    response = handler(request)
+                    if of_owner:
+                        self._require_lease()
+                    return response
                 except OwnedElsewhere as elsewhere:
                     node = elsewhere.node
                 except (Busy, Canceled) as error:
@@ -112,6 +119,15 @@ class HandingOn:
                 self._pause(_PAUSE)
 
         return handle
+
+    def _require_lease(self) -> None:
+        """Raise ``Fenced`` if another node has what this one has just responded for.
+
+        A process that was stopped goes on where it was, and learns of it a moment later: what it received until then,
+        the other node does not know of.
+        """
+        with contextlib.suppress(Canceled):  # it leaves the cluster, with all that it has written
+            self._ownership.check()
 
     def send(self, node: Node, request: Request, timeout: float = _TIMEOUT) -> Response:
         """The response of another node, after ``timeout`` seconds without one ``PeerUnreachable``."""

@@ -9,7 +9,7 @@ import pytest
 
 from orthanc_transfers.core.errors import Busy, PeerUnreachable
 from orthanc_transfers.net.relay import Relay, Relayed
-from orthanc_transfers.receiver.ownership import Node, OwnedElsewhere
+from orthanc_transfers.receiver.ownership import Fenced, Node, OwnedElsewhere
 from orthanc_transfers.receiver.single_server import SingleServer
 from orthanc_transfers.rest import handing_on
 from orthanc_transfers.rest.handing_on import GOES_ON, HANDED_ON, HandingOn
@@ -127,3 +127,39 @@ def test_what_was_handed_on_is_not_handed_on_again() -> None:
     handed_on = Request(REQUEST.method, REQUEST.path, headers=others.sent[0])
     assert node(others).wrap(elsewhere)(handed_on).status == MISDIRECTED.status
     assert len(others.sent) == 1
+
+
+class Stopped(Ownership):
+    """Stopped for longer than its lease while it served the first request, and learns of it after that."""
+
+    def check(self) -> None:
+        raise Fenced
+
+
+def test_what_a_node_received_after_its_lease_is_no_response() -> None:
+    ownership = Stopped()
+    served: list[Request] = []
+
+    def here_until_it_knows(request: Request) -> Response:
+        served.append(request)
+        if len(served) > 1:
+            raise OwnedElsewhere(OTHER)
+        return Response(b"received")
+
+    others = Others(iter([DONE]))
+    assert bytes(ask(here_until_it_knows, others, ownership).body) == DONE.body
+    assert (len(served), len(others.sent)) == (2, 1)
+
+
+def test_what_another_node_has_handed_on_after_the_lease_goes_back() -> None:
+    others = Others(iter([DONE]))
+    ask(elsewhere, others)
+    handed_on = Request(REQUEST.method, REQUEST.path, headers=others.sent[0])
+    assert (
+        node(others, Stopped()).wrap(lambda _: Response(b"received"))(handed_on).status == MISDIRECTED.status
+    )
+
+
+def test_what_any_node_reads_for_a_pull_needs_no_lease() -> None:
+    handler = node(Others(iter([])), Stopped()).wrap(lambda _: Response(b"read"), of_owner=False)
+    assert bytes(handler(REQUEST).body) == b"read"
