@@ -42,6 +42,9 @@ _KILLS, _LASTING = 6, 9
 _RESTARTS = 4
 """Rounds on the same cluster where there are nothing but restarts."""
 
+_LOOKS = 3
+"""As there are but ``_LASTING`` rounds."""
+
 _WARM = 400
 """Transfers of three nodes, after which each has all that it will ever need."""
 
@@ -70,7 +73,7 @@ class ClusterRounds:
             shared = number // each % 2 == 0
             end = number - number % each + each
             with start_site(self._folder / f"from-{number}", shared=shared) as site:
-                leaks = LeakCheck(site.cluster.nodes, self._tell, _WARM, _more_files(site))
+                leaks = LeakCheck(site.cluster.nodes, self._tell, _WARM, _more_files(site), _LOOKS)
                 while number < min(last, end) and time.monotonic() < until:
                     self._play(site, number, leaks, until)
                     number += 1

@@ -61,6 +61,7 @@ class LeakCheck:
     """Compares what processes have with what they had when they were warm. ``tell`` gets each comparison.
 
     ``warm_after``: so many transfers of all of them. ``more_files``: descriptors that a process may have more then.
+    ``looks``: see ``LOOKS``.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class LeakCheck:
         tell: Callable[[str], None],
         warm_after: int = WARM,
         more_files: int = MORE_FILES,
+        looks: int = LOOKS,
     ) -> None:
         self._servers = servers
         self._tell = tell
         self._warm_after = warm_after
         self._more_files = more_files
         self._warm: dict[str, Vitals] = {}
-        self._recent = {server.name: deque[Vitals](maxlen=LOOKS) for server in servers}
+        self._recent = {server.name: deque[Vitals](maxlen=looks) for server in servers}
         self._transfers = 0
         """Since the last restart."""
         self.compared: list[str] = []
