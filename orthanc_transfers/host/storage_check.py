@@ -85,9 +85,7 @@ class StorageCheck:
     def _require_writable(self) -> None:
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if _SHARD.fullmatch(entry.name) and not os.access(
-                    entry.path, os.W_OK | os.X_OK, effective_ids=True
-                ):
+                if _SHARD.fullmatch(entry.name) and not _is_writable(entry.path):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), entry.path)
 
     def _roomy(self, now: float) -> bool:
@@ -102,3 +100,11 @@ class StorageCheck:
         share = min(disk.f_bavail * disk.f_frsize / _ROOM, inodes)
         self._next_roomy = now + _PLENTIFUL if share >= _PLENTY else 0.0
         return share >= 1
+
+
+def _is_writable(folder: str) -> bool:
+    # Orthanc removes a folder with its last file, and may make it anew, at any moment.
+    return any(
+        os.access(folder, os.W_OK | os.X_OK, effective_ids=True) or not os.path.exists(folder)
+        for _ in range(3)
+    )

@@ -90,3 +90,27 @@ def test_a_read_only_file_system_is_tried(storage: Storage) -> None:
     storage.flag, storage.full = os.ST_RDONLY, True
     with pytest.raises(ImportRefused):
         storage.check.require()
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_folder_that_orthanc_removes_meanwhile_refuses_nothing(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, anew: bool
+) -> None:
+    access, exists, shard = os.access, os.path.exists, tmp_path / "ab"
+
+    def removed_before(path: Any, mode: int, **options: Any) -> bool:
+        if not asked:
+            shard.rmdir()
+        asked.append(path)
+        return access(path, mode, **options)
+
+    def made_before(path: Any) -> bool:
+        if anew and Path(path) == shard:
+            shard.mkdir(exist_ok=True)
+        return exists(path)
+
+    asked: list[Any] = []
+    monkeypatch.setattr("os.access", removed_before)
+    monkeypatch.setattr("os.path.exists", made_before)
+    storage.check.require()
+    assert asked == [str(shard)] * (2 if anew else 1)
