@@ -36,6 +36,9 @@ _IDLE_STEP = 0.05
 # of its last step, and no more often than each 10 s: one that has just begun, before it is known (1.10.1 to 1.12.9).
 _IDENTIFIER = "JobID"
 
+# How often, and after how many seconds, jobs without an identifier are looked for.
+_ATTEMPTS, _AGAIN = 5, 1.0
+
 # Key of a saved job that was parked, so that its pause is no user's.
 _PARKED = "Parked"
 
@@ -185,7 +188,9 @@ class JobEngine:
     def started(self) -> None:
         """Orthanc has started: jobs that were parked before may go on."""
         self._parking.started()
-        self._identify()
+        # Not here: Orthanc holds the lock of its changes, for which one of its threads may wait that has the lock of
+        # its jobs (tried on 1.10.1: neither ever ends).
+        threads.start("identify-jobs", self._identify)
 
     def release_all(self, timeout: float = RELEASE_TIMEOUT) -> None:
         """Release all jobs in parallel, before Orthanc stops; returns within ``timeout`` seconds.
@@ -204,32 +209,36 @@ class JobEngine:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _identify(self) -> None:
-        """Find the identifiers of jobs that were saved without: Orthanc reloads jobs in the order of these."""
+        for _ in range(_ATTEMPTS):
+            if self._are_identified():
+                return
+            time.sleep(_AGAIN)
+        logger.warning("jobs that had just begun when Orthanc ended are left out of the list of transfers")
+
+    def _are_identified(self) -> bool:
+        """Find the identifiers of jobs that were saved without: Orthanc reloads jobs in the order of these.
+
+        Returns false if one is being submitted or forgotten at this very moment.
+        """
+        if all(entry.identifier is not None for entry in list(self._entries.values()) if entry.reloaded):
+            return True
+        listed = json.loads(self._sdk.rest_get(f"{paths.JOBS}?expand"))
         entries = list(self._entries.values())
         reloaded = [entry for entry in entries if entry.reloaded]
-        if all(entry.identifier is not None for entry in reloaded):
-            return
         new = {entry.identifier for entry in entries if not entry.reloaded}
-        found = sorted(
-            job["ID"]
-            for job in json.loads(self._sdk.rest_get(f"{paths.JOBS}?expand"))
-            if job["Type"] in self._types and job["ID"] not in new
-        )
-        # Unless one was forgotten at this very moment.
+        found = sorted(job["ID"] for job in listed if job["Type"] in self._types and job["ID"] not in new)
         if len(found) != len(reloaded) or any(
             entry.identifier not in (None, identifier)
             for entry, identifier in zip(reloaded, found, strict=True)
         ):
-            logger.warning(
-                "jobs that had just begun when Orthanc ended are left out of the list of transfers"
-            )
-            return
+            return False
         for entry, identifier in zip(reloaded, found, strict=True):
             if entry.identifier is None:
                 entry.identifier = identifier
                 entry.job.set_identifier(identifier)
                 if not entry.stepped:
                     self._watch(entry, alive=False, paused=False)
+        return True
 
     def _create(self, entry: _Entry) -> int:
         handle = next(self._handles)

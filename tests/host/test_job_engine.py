@@ -16,6 +16,7 @@ from orthanc_transfers.core.errors import HostError
 from orthanc_transfers.host.jobs import JobEngine
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.interfaces import Job, StepOutcome
+from tests.support.waiting import wait_until
 
 CONTINUE, FAILURE = 3, 2
 
@@ -29,6 +30,8 @@ class FakeSdk:
         self.freed: list[int] = []
         self.refuses = False
         self.jobs: list[dict[str, str]] = []
+        self.lists = threading.Event()
+        self.lists.set()
 
     def job_callbacks(self, **callbacks: Any) -> Any:
         self.callbacks = SimpleNamespace(**callbacks)
@@ -47,6 +50,7 @@ class FakeSdk:
 
     def rest_get(self, uri: str) -> bytes:
         if uri == "/jobs?expand":
+            assert self.lists.wait(10), "it is waited for"
             return json.dumps(self.jobs).encode()
         raise HostError("Orthanc is still starting", 1)
 
@@ -234,20 +238,48 @@ def test_a_job_that_was_saved_before_it_knew_its_identifier_learns_it(
         {"ID": "a", "Type": "PullTransfer"},
     ]
     engine.started()
-    assert [job.identifier for job in jobs] == ["a", "b", "c"]
+    wait_until(lambda: [job.identifier for job in jobs] == ["a", "b", "c"], "the identifiers")
     assert {job.identifier for job in engine.jobs()} == {"a", "b", "c", f"job {handle}"}
 
 
 def test_no_job_gets_the_identifier_of_another_one(
-    sdk: FakeSdk, reloaded: tuple[JobEngine, list[FakeJob]], caplog: pytest.LogCaptureFixture
+    sdk: FakeSdk,
+    reloaded: tuple[JobEngine, list[FakeJob]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine, jobs = reloaded
+    monkeypatch.setattr("orthanc_transfers.host.jobs._AGAIN", 0.0)
     for found in ("abcd", "bc", "bcd"):
         caplog.clear()
         sdk.jobs = [{"ID": one, "Type": "PushTransfer"} for one in found]
         engine.started()
+        wait_until(lambda: "left out of the list of transfers" in caplog.text, "the warning")
         assert [job.identifier for job in jobs] == [None, "b", None]
-        assert "left out of the list of transfers" in caplog.text
+
+
+def test_the_start_does_not_wait_for_orthancs_list_of_jobs(
+    sdk: FakeSdk, reloaded: tuple[JobEngine, list[FakeJob]]
+) -> None:
+    engine, jobs = reloaded
+    sdk.jobs = [{"ID": one, "Type": "PushTransfer"} for one in "abc"]
+    # As long as a job that has just ended waits to tell that, in a callback like the one of the start.
+    sdk.lists = threading.Event()
+    engine.started()
+    assert not sdk.lists.is_set()
+    sdk.lists.set()
+    wait_until(lambda: [job.identifier for job in jobs] == ["a", "b", "c"], "the identifiers")
+
+
+def test_a_job_that_is_being_submitted_at_the_start_is_none_of_the_reloaded(
+    sdk: FakeSdk, reloaded: tuple[JobEngine, list[FakeJob]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, jobs = reloaded
+    listed = [[{"ID": one, "Type": "PushTransfer"} for one in found] for found in ("abcd", "abc")]
+    monkeypatch.setattr("orthanc_transfers.host.jobs._AGAIN", 0.0)
+    monkeypatch.setattr(sdk, "rest_get", lambda uri: json.dumps(listed.pop(0)).encode())
+    engine.started()
+    wait_until(lambda: [job.identifier for job in jobs] == ["a", "b", "c"], "the identifiers")
 
 
 def test_jobs_of_other_types_and_unreadable_ones_are_not_ours(sdk: FakeSdk, engine: JobEngine) -> None:
