@@ -79,11 +79,8 @@ def responds(node: OrthancServer) -> None:
     wait_until(asked, f"{node.name} responds", 60)
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_push_goes_on_when_the_database_is_back(
-    site: tuple[OrthancServer, OrthancCluster], phase: str
-) -> None:
-    a, cluster = site
+def begun(a: OrthancServer, cluster: OrthancCluster, phase: str) -> tuple[str, list[Failpoint]]:
+    """A push whose node waits in that phase: its job, and what it waits for."""
     a.clear()
     cluster.clear()
     (study,) = {one["ParentStudy"] for one in a.upload_all(ct_study(24, size=192))}
@@ -91,7 +88,11 @@ def test_a_push_goes_on_when_the_database_is_back(
     points = [Failpoint(node, name, "wait") for node in cluster.nodes]
     job = a.send([resource("Study", study)], "c")["ID"]
     wait_until(lambda: any(point.reached for point in points), f"a node gets to {name}", 60)
-    be_away(cluster, points)
+    return job, points
+
+
+def is_whole(a: OrthancServer, cluster: OrthancCluster, job: str) -> None:
+    """The push succeeds, by itself, and all nodes are well."""
     known = a.wait_for_job(job, timeout=240)
     assert known["State"] == "Success", known
     for node in cluster.nodes:
@@ -99,6 +100,16 @@ def test_a_push_goes_on_when_the_database_is_back(
         responds(node)
         assert node.md5s() == a.md5s()
     wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", 60)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_push_goes_on_when_the_database_is_back(
+    site: tuple[OrthancServer, OrthancCluster], phase: str
+) -> None:
+    a, cluster = site
+    job, points = begun(a, cluster, phase)
+    be_away(cluster, points)
+    is_whole(a, cluster, job)
 
 
 def test_pulls_from_the_cluster_and_of_a_node_go_on_when_the_database_is_back(
@@ -135,13 +146,7 @@ def test_a_push_goes_on_though_the_connections_of_orthanc_alone_were_cut(
     site: tuple[OrthancServer, OrthancCluster], phase: str
 ) -> None:
     a, cluster = site
-    a.clear()
-    cluster.clear()
-    (study,) = {one["ParentStudy"] for one in a.upload_all(ct_study(24, size=192))}
-    name = check_name(PHASES[phase])
-    points = [Failpoint(node, name, "wait") for node in cluster.nodes]
-    job = a.send([resource("Study", study)], "c")["ID"]
-    wait_until(lambda: any(point.reached for point in points), f"a node gets to {name}", 60)
+    job, points = begun(a, cluster, phase)
     # As long after a restart of the database: ours have noticed it, and Orthanc only does when it uses its own.
     with psycopg.connect(cluster.database.uri, autocommit=True) as connection:
         connection.execute(
@@ -150,9 +155,4 @@ def test_a_push_goes_on_though_the_connections_of_orthanc_alone_were_cut(
         )
     for point in points:
         point.disarm()
-    known = a.wait_for_job(job, timeout=240)
-    assert known["State"] == "Success", known
-    for node in cluster.nodes:
-        responds(node)
-        assert node.md5s() == a.md5s()
-    wait_until(lambda: not list(cluster.folder.rglob("area")), "nothing is staged", 60)
+    is_whole(a, cluster, job)

@@ -19,7 +19,7 @@ from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
 from orthanc_transfers.jobs.restore import reload
 from tests.jobs.memory_link import InProcessPeers, once
 from tests.jobs.memory_store import STUDY, file
-from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, services_of, step_until
+from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, radiographs, services_of, step_until
 
 CAPABILITIES = "GET /transfers/capabilities"
 LOOKUP = "POST /transfers/lookup"
@@ -172,20 +172,7 @@ def test_where_there_is_no_room_no_byte_is_fetched(pair: PeerPair) -> None:
     assert pair.link.log == [CAPABILITIES, LOOKUP]
 
 
-@pytest.mark.parametrize(
-    ("round_trip", "bucket_size", "compression", "whole"),
-    [
-        (0.001, 4096, "auto", True),
-        (0.001, 4096, "gzip", True),
-        (0.001, 4096, "none", True),
-        (0.01, 4096, "none", False),
-        (None, 4096, "none", False),
-        # It is encoded bucket by bucket.
-        (0.001, 4096, "zstd", False),
-        # Who sets a small one wants small requests.
-        (0.001, 2048, "none", False),
-    ],
-)
+@radiographs
 def test_a_radiograph_from_a_near_peer_is_one_request(
     tmp_path: Path, round_trip: float | None, bucket_size: int, compression: str, whole: bool
 ) -> None:

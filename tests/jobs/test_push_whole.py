@@ -11,7 +11,7 @@ import pytest
 from orthanc_transfers.core.errors import BodyRefused, PeerStatus, PeerUnreachable
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome
 from tests.jobs.memory_store import file
-from tests.jobs.two_peers import PeerPair, finish, make_pair, step_until
+from tests.jobs.two_peers import PeerPair, finish, make_pair, radiographs, step_until
 
 WHOLE = "POST /transfers/v2/push/whole"
 CAPABILITIES = "GET /transfers/capabilities"
@@ -197,20 +197,7 @@ def test_early_connections_are_not_opened_for_it(pair: PeerPair) -> None:
     assert pair.link.prepared == 0
 
 
-@pytest.mark.parametrize(
-    ("round_trip", "bucket_size", "compression", "whole"),
-    [
-        (0.001, 4096, "auto", True),
-        (0.001, 4096, "gzip", True),
-        (0.001, 4096, "none", True),
-        (0.01, 4096, "none", False),
-        (None, 4096, "none", False),
-        # It is encoded by several threads.
-        (0.001, 4096, "zstd", False),
-        # Who sets a small one wants small requests.
-        (0.001, 2048, "none", False),
-    ],
-)
+@radiographs
 def test_a_radiograph_to_a_near_peer_is_one_request(
     tmp_path: Path, round_trip: float | None, bucket_size: int, compression: str, whole: bool
 ) -> None:

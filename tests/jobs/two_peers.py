@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orthanc_transfers.core.messages_v1 import TransferRequest
 from orthanc_transfers.interfaces import (
     Job,
@@ -35,6 +37,23 @@ class BriefCancellation(Cancellation):
 
     def wait(self, seconds: float) -> None:
         super().wait(seconds / 100)
+
+
+radiographs = pytest.mark.parametrize(
+    ("round_trip", "bucket_size", "compression", "whole"),
+    [
+        (0.001, 4096, "auto", True),
+        (0.001, 4096, "gzip", True),
+        (0.001, 4096, "none", True),
+        (0.01, 4096, "none", False),
+        (None, 4096, "none", False),
+        # It is encoded bucket by bucket, by several threads.
+        (0.001, 4096, "zstd", False),
+        # Who sets a small one wants small requests.
+        (0.001, 2048, "none", False),
+    ],
+)
+"""Of two instances of 3 MB: whether they are one request."""
 
 
 def services_of(server: Server, peers: InProcessPeers) -> Services:
