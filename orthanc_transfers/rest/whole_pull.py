@@ -85,6 +85,4 @@ class WholePulls:
             XXH3_HEADER: xxh3([body]),
             ENCODING_HEADER: f"{seconds:.6f}",
         }
-        return Response(
-            body, content_type(Codec.NONE), headers, written=partial(self._give_back, manifest.size)
-        )
+        return Response(body, content_type(Codec.NONE), headers)
