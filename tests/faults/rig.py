@@ -156,7 +156,9 @@ class Transfer:
 
     def _has(self, expected: dict[str, str]) -> None:
         """The target has these instances and no others, in its index and on its disk."""
-        assert self.target.md5s() == expected
+        found = self.target.md5s()
+        # Which ones: the fault may not come again.
+        assert found == expected, f"missing, or others: {sorted(found.items() ^ expected.items(), key=str)}"
         for identifier, md5 in expected.items():
             file = self.target.download(f"instances/{identifier}/file")
             assert hashlib.md5(file).hexdigest() == md5
