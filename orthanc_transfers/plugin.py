@@ -150,11 +150,8 @@ class Plugin:
         # Orthanc as a store of DICOM files
         index = path_option(configuration, "IndexDirectory", folder, storage)
         durability = Durability(index, storage, files_synced=bool(configuration.get("SyncStorageArea", True)))
-        store = self._clustering.store(
-            OrthancStore(
-                sdk, StorageArea(storage), durability, StorageCheck(storage, sdk.storage_is_elsewhere)
-            )
-        )
+        storage_check = StorageCheck(storage, sdk.storage_is_elsewhere)
+        store = self._clustering.store(OrthancStore(sdk, StorageArea(storage), durability, storage_check))
         self._instance_cache = InstanceCache(store, settings.cache_size)
         self._chunk_reader = ChunkReader(store, self._instance_cache)
 
@@ -162,7 +159,7 @@ class Plugin:
         home = self._clustering.home
         limits = StorageLimits.parse(configuration)
         self._extras = ExtrasPolicy(
-            OrthancExtras(sdk, configuration),
+            OrthancExtras(sdk, configuration, storage_check),
             Accepted.of(settings.accept_metadata),
             settings.origin_metadata,
         )

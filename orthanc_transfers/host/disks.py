@@ -23,8 +23,6 @@ class HostDisks:
         self._storage = storage
         self._index = index
         self._limits = limits
-        self._elsewhere: bool | None = None
-        """Whether a plugin keeps the files; asked once."""
 
     def look(self, *, exactly: bool) -> OrthancDisks:
         """See ``interfaces.Disks``."""
@@ -34,12 +32,10 @@ class HostDisks:
         return OrthancDisks(storage, index, _size(self._index / _LOG), growth)
 
     def _files_elsewhere(self) -> bool:
-        if self._elsewhere is None:
-            try:
-                self._elsewhere = self._sdk.storage_is_elsewhere()
-            except TransferError:
-                return True
-        return self._elsewhere
+        try:
+            return self._sdk.storage_is_elsewhere()
+        except TransferError:
+            return True
 
     def _growth(self) -> int | None:
         if not self._limits.size:

@@ -19,6 +19,7 @@ from orthanc_transfers.host.extras_listing import ExtrasListing
 from orthanc_transfers.host.instance_index import InstanceIndex, unknown
 from orthanc_transfers.host.native.sdk import RestAnswer, Sdk
 from orthanc_transfers.host.native.structures import Code, HttpMethod
+from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.user_numbers import UserNumbers
 from orthanc_transfers.interfaces import Held
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -32,8 +33,9 @@ class OrthancExtras:
     Changes go through Orthanc's REST API with ``If-Match``: it checks revisions where ``CheckRevisions`` is set.
     """
 
-    def __init__(self, sdk: Sdk, configuration: Mapping[str, Any]) -> None:
+    def __init__(self, sdk: Sdk, configuration: Mapping[str, Any], storage_check: StorageCheck) -> None:
         self._sdk = sdk
+        self._storage_check = storage_check
         self._index = InstanceIndex(sdk)
         self._numbers = UserNumbers.of(configuration)
         self.name = str(configuration.get("Name", ""))
@@ -85,8 +87,11 @@ class OrthancExtras:
     def put(self, extra: Extra, data: Buffer, instead: Held | None) -> None:
         path = _path(extra).removesuffix("/data")
         headers = {"if-match": instead.revision} if instead is not None and instead.revision else {}
-        if self._call(HttpMethod.PUT, path, headers, data) is None:
-            raise HostError(f"{path} does not exist", Code.UNKNOWN_RESOURCE)
+        # All others are in the index only.
+        attached = extra.kind is Kind.ATTACHMENT
+        with self._storage_check.room_for(len(data)) if attached else contextlib.nullcontext():
+            if self._call(HttpMethod.PUT, path, headers, data) is None:
+                raise HostError(f"{path} does not exist", Code.UNKNOWN_RESOURCE)
 
     def remove(self, extra: Extra, instead: Held) -> None:
         path = _path(extra).removesuffix("/data")

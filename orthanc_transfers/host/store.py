@@ -49,7 +49,7 @@ class OrthancStore:
         sdk: Sdk,
         storage_area: StorageArea,
         durability: Durability,
-        storage_check: StorageCheck | None = None,
+        storage_check: StorageCheck,
     ) -> None:
         self._sdk = sdk
         self._index = InstanceIndex(sdk)
@@ -245,9 +245,8 @@ class OrthancStore:
 
     def add(self, data: Buffer) -> Imported:
         """Import one file, without copying it on its way."""
-        if self._storage_check is not None:
-            self._storage_check.require()
-        imported = import_instance(self._sdk, data)
+        with self._storage_check.room_for(len(data)):
+            imported = import_instance(self._sdk, data)
         self._index.imported(imported.id, data)
         return imported
 

@@ -232,7 +232,7 @@ class ExtrasCommit:
             retried(attempt)
         except Conflict as error:
             self._skip(f"{extra.shown}: {error}")
-        except HostError as error:
+        except (HostError, ImportRefused) as error:
             raise ImportRefused(f"{extra.shown} cannot be stored: {error}") from error
 
 

@@ -132,3 +132,30 @@ def test_a_storage_that_becomes_full_before_the_import_fails_the_push_and_not_or
     assert push.create().status_code == 200
     push.carry()
     assert len(b.instances()) == 8
+
+
+@pytest.mark.parametrize("variant", ["push-2", "pull-2"])
+def test_a_storage_that_cannot_take_an_attachment_fails_the_transfer_and_not_orthanc(
+    make_server: MakeServer, make_disk: MakeDisk, tmp_path: Path, variant: str
+) -> None:
+    disk = make_disk(tmp_path / "disk", 20_000_000)
+    a = make_server("a")
+    b = make_server(
+        "b", configuration={"StorageDirectory": str(disk.path), "IndexDirectory": str(tmp_path / "index")}
+    )
+    taking = {"MaxHttpRetries": 1, "AcceptMetadata": ["Attachments"]}
+    with start_matrix(a, b, tmp_path, tmp_path / "staging", taking) as matrix:
+        files = list(small_instances(2))
+        study = a.upload_all(files)[0]["ParentStudy"]
+        b.upload_all(files)
+        attachment = f"studies/{study}/attachments/1060"
+        assert a.request("PUT", attachment, data=b"a report").status_code == 200
+        disk.take_inodes()
+        transfer = matrix.start(variant, [resource("Study", study)], WithAttachments=True)
+        said = transfer.failure()
+        assert "cannot write to its storage" in said
+        assert "attachment 1060" in said
+        assert b.running
+        disk.give_inodes()
+        transfer.again().succeed()
+        assert b.request("GET", f"{attachment}/data").content == b"a report"

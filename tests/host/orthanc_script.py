@@ -26,6 +26,7 @@ from orthanc_transfers.host.peers import OrthancPeers
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.rule_facts import OrthancFacts
 from orthanc_transfers.host.storage_area import StorageArea
+from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.host.study_texts import OrthancTexts
 from orthanc_transfers.interfaces import PeerRequest, StepOutcome, StopReason
@@ -73,7 +74,9 @@ sdk = CountingSdk(context.find_context())
 sdk.kinds = []
 log = logs.install(sdk)
 storage = Path(sdk.configuration()["StorageDirectory"])
-store = OrthancStore(sdk, StorageArea(storage), Durability(storage, storage, files_synced=True))
+storage_check = StorageCheck(storage, sdk.storage_is_elsewhere)
+durability = Durability(storage, storage, files_synced=True)
+store = OrthancStore(sdk, StorageArea(storage), durability, storage_check)
 peers = OrthancPeers(sdk, sdk.configuration(), parse_settings({}))
 moments: list[str] = []
 calls: list[str] = []

@@ -13,6 +13,7 @@ from orthanc_transfers.host.durability import Durability
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.storage_area import StorageArea
+from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.store import OrthancStore
 from orthanc_transfers.interfaces import ImportStatus
 
@@ -41,7 +42,10 @@ class FailingSdk:
 
 
 def store(sdk: FailingSdk) -> OrthancStore:
-    return OrthancStore(cast(Sdk, sdk), StorageArea(NOWHERE), Durability(NOWHERE, NOWHERE, files_synced=True))
+    durability = Durability(NOWHERE, NOWHERE, files_synced=True)
+    return OrthancStore(
+        cast(Sdk, sdk), StorageArea(NOWHERE), durability, StorageCheck(NOWHERE, lambda: False)
+    )
 
 
 def test_a_collision_in_orthanc_s_storage_is_no_refusal() -> None:

@@ -17,6 +17,7 @@ from orthanc_transfers.host.listing_cache import LIFETIME, ListingCache
 from orthanc_transfers.host.native.sdk import Sdk
 from orthanc_transfers.host.native.structures import Code
 from orthanc_transfers.host.storage_area import StorageArea
+from orthanc_transfers.host.storage_check import StorageCheck
 from orthanc_transfers.host.store import OrthancStore
 
 SIZE = 8
@@ -72,7 +73,8 @@ def sdk() -> EndlessSdk:
 
 
 def store_of(sdk: EndlessSdk, folder: Path) -> OrthancStore:
-    return OrthancStore(cast(Sdk, sdk), AnyFile(folder), Durability(folder, folder, files_synced=True))
+    durability = Durability(folder, folder, files_synced=True)
+    return OrthancStore(cast(Sdk, sdk), AnyFile(folder), durability, StorageCheck(folder, lambda: False))
 
 
 def test_what_is_never_sent_is_forgotten_in_time() -> None:

@@ -40,6 +40,8 @@ class Sdk(RouteCalls, PeerCalls, JobCalls, DicomCalls):
     Calls raise ``HostError`` with the code of Orthanc unless they say otherwise.
     """
 
+    _storage_elsewhere: bool | None = None
+
     def check_version(self) -> None:
         """Compare with what the server says of itself, once it has started.
 
@@ -111,8 +113,12 @@ class Sdk(RouteCalls, PeerCalls, JobCalls, DicomCalls):
     # -- Orthanc's own REST API -----------------------------------------------------------------------
 
     def storage_is_elsewhere(self) -> bool:
-        """Whether a plugin keeps the files, instead of Orthanc in its own folder."""
-        return json.loads(self.rest_get("/system")).get("StorageAreaPlugin") is not None
+        """Whether a plugin keeps the files, instead of Orthanc in its own folder. Asked once: it stays so."""
+        if self._storage_elsewhere is None:
+            self._storage_elsewhere = (
+                json.loads(self.rest_get("/system")).get("StorageAreaPlugin") is not None
+            )
+        return self._storage_elsewhere
 
     def rest_get(self, uri: str) -> bytes:
         """``GET`` from Orthanc itself, bypassing all plugins."""
