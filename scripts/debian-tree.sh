@@ -133,10 +133,10 @@ say "Orthanc $(in_tree dpkg-query -W -f '${Version}' orthanc)," \
 if [ $# = 0 ]; then
     set -- -m "orthanc and not browser"
 fi
-module=(pytest -p no:cacheprovider)
+# The checkout is read-only inside: what failed last is remembered in the tree.
+module=(pytest -o cache_dir=/var/cache/pytest)
 if [ "$1" = bench ]; then
     shift
-    # The checkout is read-only inside: results are in the tree.
     mkdir -p "$tree/var/bench"
     module=(tests.bench --folder /var/bench)
 fi

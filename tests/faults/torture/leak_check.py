@@ -61,7 +61,7 @@ class LeakCheck:
     """Compares what processes have with what they had when they were warm. ``tell`` gets each comparison.
 
     ``warm_after``: so many transfers of all of them. ``more_files``: descriptors that a process may have more then.
-    ``looks``: see ``LOOKS``.
+    ``more_memory``: bytes likewise. ``looks``: see ``LOOKS``.
     """
 
     def __init__(
@@ -70,12 +70,14 @@ class LeakCheck:
         tell: Callable[[str], None],
         warm_after: int = WARM,
         more_files: int = MORE_FILES,
+        more_memory: int = MORE_MEMORY,
         looks: int = LOOKS,
     ) -> None:
         self._servers = servers
         self._tell = tell
         self._warm_after = warm_after
         self._more_files = more_files
+        self._more_memory = more_memory
         self._warm: dict[str, Vitals] = {}
         self._recent = {server.name: deque[Vitals](maxlen=looks) for server in servers}
         self._transfers = 0
@@ -125,7 +127,7 @@ class LeakCheck:
             told = f"{server.name}: after {self._warm_after} transfers {before}; after {count} {now}"
             self.compared.append(told)
             self._tell(told)
-            if not settled() or now.memory > before.memory + MORE_MEMORY:
+            if not settled() or now.memory > before.memory + self._more_memory:
                 raise Violation(f"it grows: {told}")
 
 
