@@ -20,13 +20,8 @@ sys.path.insert(0, str(CHECKOUT))
 
 from tests.support import dicom_data  # noqa: E402  (importable from here on only)
 from tests.support.orthanc_client import FINISHED, OrthancError, StatusError, resource  # noqa: E402
-from tests.support.orthanc_server import (  # noqa: E402
-    OrthancServer,
-    configured_pair,
-    free_port,
-    port_is_free,
-    start_together,
-)
+from tests.support.orthanc_server import OrthancServer, configured_pair, start_together  # noqa: E402
+from tests.support.ports import free_port, port_is_free  # noqa: E402
 
 PUSHED_SLICES = 300
 PULLED_SLICES = 100

@@ -15,7 +15,8 @@ from tests.browser.orthanc_explorer import OrthancExplorer
 from tests.browser.prefix_proxy import PrefixProxy
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import CONFIGS, OrthancServer, free_port, load_configuration
+from tests.support.orthanc_server import CONFIGS, OrthancServer, load_configuration
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 

@@ -16,8 +16,9 @@ from tests.browser.transfers_page import TransfersPage
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
-from tests.support.orthanc_server import OrthancServer, free_port, start_together
+from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.page_build import npm
+from tests.support.ports import free_port
 from tests.support.raw_push import RawPush
 from tests.support.times import orthanc_moment
 from tests.support.waiting import wait_until

@@ -20,7 +20,7 @@ from orthanc_transfers.core.settings import Settings, parse_settings
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.cluster.conftest import MakeNode
 from tests.cluster.test_ownership import claim, end, manifest
-from tests.support.orthanc_server import free_port
+from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import wait_until
 

@@ -9,7 +9,8 @@ from tests.faults.protocol_matrix import Transfer
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
-from tests.support.orthanc_server import OrthancServer, free_port, start_together
+from tests.support.orthanc_server import OrthancServer, start_together
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]

@@ -10,7 +10,8 @@ import pytest
 from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
-from tests.support.orthanc_server import OrthancServer, free_port
+from tests.support.orthanc_server import OrthancServer
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.orthanc
 

@@ -15,7 +15,8 @@ from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
 from tests.support.orthanc_client import resource
-from tests.support.orthanc_server import CONFIGS, OrthancServer, free_port, load_configuration
+from tests.support.orthanc_server import CONFIGS, OrthancServer, load_configuration
+from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, index_plugin, postgresql_is_installed
 
 pytestmark = [

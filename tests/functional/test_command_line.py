@@ -16,11 +16,11 @@ from tests.support.fixtures import MakeServer
 from tests.support.orthanc_server import (
     CHECKOUT,
     OrthancServer,
-    free_port,
     pair,
     python_plugin,
     start_together,
 )
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.orthanc
 

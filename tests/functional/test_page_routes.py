@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, free_port, start_together
+from tests.support.orthanc_server import OrthancServer, start_together
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.orthanc
 

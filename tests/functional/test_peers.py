@@ -16,7 +16,8 @@ from tests.support.dicom_data import small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.orthanc_client import StatusError, resource
-from tests.support.orthanc_server import OrthancServer, free_port, start_together
+from tests.support.orthanc_server import OrthancServer, start_together
+from tests.support.ports import free_port
 from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc

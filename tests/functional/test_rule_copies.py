@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.fixtures import MakeServer
-from tests.support.orthanc_server import OrthancServer, free_port, pair, start_together
+from tests.support.orthanc_server import OrthancServer, pair, start_together
+from tests.support.ports import free_port
 from tests.support.rules import STABLE, history, queue, remove_rules, set_rule, study, wait_ended
 from tests.support.waiting import wait_until
 

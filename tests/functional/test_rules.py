@@ -13,7 +13,8 @@ from tests.support.cpp_peer import CppPeer
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
-from tests.support.orthanc_server import OrthancServer, free_port, pair, start_together
+from tests.support.orthanc_server import OrthancServer, pair, start_together
+from tests.support.ports import free_port
 from tests.support.rules import (
     STABLE,
     has,

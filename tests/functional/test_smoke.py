@@ -15,16 +15,16 @@ from tests.support import dicom_data
 from tests.support.certificates import make_certificate
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
-from tests.support.orthanc_client import resource
+from tests.support.orthanc_client import OrthancError, resource
 from tests.support.orthanc_server import (
     CHECKOUT,
     OrthancServer,
     configured_pair,
     pair,
-    port_is_free,
     running,
     start_together,
 )
+from tests.support.ports import port_is_free
 
 pytestmark = pytest.mark.orthanc
 
@@ -145,3 +145,11 @@ def test_the_demo_says_that_all_is_well_and_leaves_nothing_running(tmp_path: Pat
     assert done.stderr == ""
     for file in tmp_path.glob("*/orthanc.json"):
         assert port_is_free(json.loads(file.read_text())["HttpPort"])
+
+
+def test_an_orthanc_on_the_port_of_another_is_not_taken_for_it(make_server: MakeServer) -> None:
+    first = make_server("first").start()
+    second = make_server("second", http_port=first.http_port)
+    with pytest.raises(OrthancError, match=f"'first', listens on port {first.http_port} of second"):
+        second.start()
+    second.kill()

@@ -12,7 +12,8 @@ import pytest
 from tests.support.dicom_data import ct_study, small_instances
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
-from tests.support.orthanc_server import OrthancServer, free_port, pair, start_together
+from tests.support.orthanc_server import OrthancServer, pair, start_together
+from tests.support.ports import free_port
 from tests.support.raw_push import RawPush
 from tests.support.waiting import wait_until
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.orthanc_client import OrthancError
-from tests.support.orthanc_server import OrthancServer, free_port
+from tests.support.orthanc_server import OrthancServer
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 _MAIN = """

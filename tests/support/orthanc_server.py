@@ -6,14 +6,11 @@ import atexit
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 import requests
 
 from tests.support.orthanc_client import OrthancClient, OrthancError
+from tests.support.ports import free_port
 from tests.support.process import catches
 from tests.support.waiting import wait_until
 
@@ -49,40 +47,6 @@ def python_plugin() -> Path:
             f"there is no Python plugin at {named}: run `make setup`, or name it in ORTHANC_PYTHON_PLUGIN"
         )
     return Path(named)
-
-
-def free_port() -> int:
-    """A free TCP port, never the same twice in one process.
-
-    Below those that the kernel gives to outgoing connections: one of them would be taken now and then before its
-    server has started, or while it is stopped, and Orthanc ends then (status 255).
-    """
-    while True:
-        port = random.SystemRandom().randrange(10_000, _first_ephemeral_port())
-        with _ports_lock:
-            if port not in _ports_given and port_is_free(port):
-                _ports_given.add(port)
-                return port
-
-
-def _first_ephemeral_port() -> int:
-    # Where all ports are ephemeral, some have to be taken all the same.
-    return max(20_000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
-
-
-_ports_lock = threading.Lock()
-_ports_given: set[int] = set()
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server may listen on that port of any address."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True
 
 
 def load_configuration(path: Path) -> dict[str, Any]:
@@ -252,7 +216,9 @@ class OrthancServer(OrthancClient):
         limit = time.monotonic() + timeout
         while True:
             with contextlib.suppress(requests.RequestException):
-                if self._session.get(self.url + "system", timeout=5).status_code == 200:
+                answer = self._session.get(self.url + "system", timeout=5)
+                if answer.status_code == 200:
+                    self._require_this_one(answer.json())
                     return
             if not self.running:
                 code = self._process.returncode if self._process else None
@@ -260,6 +226,13 @@ class OrthancServer(OrthancClient):
             if time.monotonic() > limit:
                 raise OrthancError(f"{self.name} does not answer after {timeout:g} s:\n{self.log_tail()}")
             time.sleep(0.05)
+
+    def _require_this_one(self, system: Mapping[str, Any]) -> None:
+        """Raises ``OrthancError`` if another listens on its port: this one is about to end then."""
+        if system.get("DicomPort") != self.configuration["DicomPort"]:
+            raise OrthancError(
+                f"another Orthanc, {system.get('Name')!r}, listens on port {self.http_port} of {self.name}"
+            )
 
     def stop(self, timeout: float = 60.0) -> None:
         """Stop it as an administrator would (SIGTERM). Raises ``OrthancError`` if it does not end."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.orthanc_client import OrthancError
-from tests.support.orthanc_server import free_port, python_plugin
+from tests.support.orthanc_server import python_plugin
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 # PostgreSQL refuses to run as root.
