@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
 from tests.support.orthanc_client import OrthancError, StatusError
 from tests.support.orthanc_server import CHECKOUT, load_configuration
-from tests.support.waiting import wait_until
+from tests.support.recording_proxy import RecordingProxy
 
 pytestmark = pytest.mark.orthanc
 
@@ -49,7 +51,50 @@ def test_https_by_nginx(make_server: MakeServer, tmp_path: Path) -> None:
     with Nginx(tmp_path / "nginx", server, certificate=certificate) as nginx:
         answer = requests.get(nginx.url + "system", verify=str(certificate), timeout=10)
         assert answer.json()["Name"] == "a"
-        wait_until(lambda: "GET /system" in nginx.access_log, "the request is logged", 10)
+        assert "GET /system" in nginx.access_log
+
+
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def late(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordingProxy]:
+    """Writes 500 lines elsewhere, after each answer, before the one that is looked for."""
+    folder = tmp_path / "nginx"
+    location = f"{'access_log /dev/null; ' * 500} access_log {folder}/access.log requests; return 204;"
+    certificate = make_certificate(tmp_path) if request.param else None
+    with RecordingProxy(folder, "127.0.0.1:1", certificate=certificate, location=location) as proxy:
+        yield proxy
+
+
+def test_what_nginx_has_answered_is_in_its_log_at_once(late: RecordingProxy) -> None:
+    with client_of(late) as client:
+        for number in range(100):
+            assert client.get(f"{late.url}{number}", timeout=10).ok
+            assert [seen.uri for seen in late.requests] == [f"/{one}" for one in range(number + 1)]
+
+
+def test_what_nginx_has_answered_is_forgotten_for_good(late: RecordingProxy) -> None:
+    with client_of(late) as client:
+        for _ in range(100):
+            assert client.get(late.url, timeout=10).ok
+            late.forget()
+            assert late.requests == []
+
+
+def client_of(nginx: Nginx) -> requests.Session:
+    client = requests.Session()
+    # Else a bundle named by the environment goes before its own.
+    client.trust_env = False
+    if nginx.certificate is not None:
+        client.verify = str(nginx.certificate)
+    return client
+
+
+def test_the_log_of_an_nginx_that_does_not_run_can_be_read(tmp_path: Path) -> None:
+    with Nginx(tmp_path / "nginx", "127.0.0.1:1", server="return 204;") as nginx:
+        assert requests.get(f"{nginx.url}seen", timeout=10).ok
+        assert "GET /seen " in nginx.access_log
+        os.killpg(nginx.processes()[0], signal.SIGSTOP)
+        assert "GET /seen " in nginx.access_log
+    assert "GET /seen " in nginx.access_log
 
 
 def test_an_orthanc_that_cannot_start_says_why(make_server: MakeServer) -> None:

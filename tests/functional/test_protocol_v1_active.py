@@ -136,7 +136,7 @@ def test_a_push_arrives_whole_in_what_version_1_knows(
     assert job["Content"]["Compression"] == shown
     assert world.b.md5s() == world.a.md5s()
     assert {seen.type for seen in world.proxy.of("PUT")} == {"application/octet-stream"}
-    (creation,) = world.proxy.wait_for("POST", "/transfers/push", 1)[:1]
+    creation = world.proxy.of("POST", "/transfers/push")[0]
     assert creation.json["Compression"] == ("none" if shown == "none" else "gzip")
     assert only_version_1(world.proxy)
 
@@ -157,11 +157,10 @@ def test_a_push_is_described_as_the_c_plugin_does_it(world: World) -> None:
         for chunk in bucket:
             assert set(chunk) == {"ID", "Offset", "Size"}
             assert all(isinstance(value, str) for value in chunk.values())
-    # Each bucket is sent once, by its number; then the commit, whose answer is waited for.
+    # Each bucket is sent once, by its number; then the commit.
     puts = [seen.uri.rpartition("/") for seen in world.proxy.of("PUT")]
-    assert {path for path, _, _ in puts} == {
-        world.proxy.wait_for("POST", "/commit")[0].uri.removesuffix("/commit")
-    }
+    (commit,) = world.proxy.of("POST", "/commit")
+    assert {path for path, _, _ in puts} == {commit.uri.removesuffix("/commit")}
     assert sorted(int(index) for _, _, index in puts) == list(range(len(message["Buckets"])))
 
 
@@ -248,7 +247,7 @@ def test_the_identifier_of_a_transfer_is_on_all_requests_of_a_push(world: World)
 def test_the_cookie_of_a_creation_is_sent_back(world: World) -> None:
     resources = stored(world.a, small_instances(4))
     succeeded(world.a, world.a.send(resources, "b"))
-    commit = world.proxy.wait_for("POST", "/commit")
+    commit = world.proxy.of("POST", "/commit")
     creation = [one for one in world.proxy.of("POST") if one.uri == "/transfers/push"]
     assert [one.cookie for one in creation] == [""]
     for one in [*world.proxy.of("PUT"), *commit]:
@@ -304,7 +303,7 @@ def test_the_content_of_a_pull_is_that_of_the_c_plugin(world: World) -> None:
     assert job["Priority"] == 3
     assert job["Progress"] == 100
     size = sum(int(world.b.get(f"instances/{one}/attachments/dicom/size")) for one in world.b.instances())
-    chunks = world.proxy.wait_for("GET", "/transfers/chunks/", 5 * -(-size // 5 // (2 * BUCKET)))
+    chunks = world.proxy.of("GET", "/transfers/chunks/")
     content = job["Content"]
     golden = {
         "Peer": "b",
@@ -328,7 +327,7 @@ def test_a_pull_looks_up_by_name_and_fetches_without(world: World) -> None:
     (lookup,) = world.proxy.of("POST", "/transfers/lookup")
     assert lookup.transfer == "Named by the user"
     assert lookup.json == resources
-    chunks = world.proxy.wait_for("GET", "/transfers/chunks/", 2)
+    chunks = world.proxy.of("GET", "/transfers/chunks/")
     # Web caches on the way shall find them alike.
     assert {one.transfer for one in chunks} == {""}
 
@@ -337,7 +336,7 @@ def test_many_small_instances_are_fetched_by_short_addresses(world: World) -> No
     resources = stored(world.b, small_instances(100, size=16))
     job = succeeded(world.c, world.c.pull(resources, "b"))
     assert world.c.md5s() == world.b.md5s()
-    chunks = world.proxy.wait_for("GET", "/transfers/chunks/", 3)
+    chunks = world.proxy.of("GET", "/transfers/chunks/")
     # A C++ peer puts about 43 of them into the 2000 characters that it gives itself.
     assert len(chunks) == 3
     assert max(len(one.uri) for one in chunks) < 2000

@@ -80,11 +80,11 @@ HANDSHAKES = "log_format handshakes '$connection $ssl_session_reused';"
 
 
 def test_over_https_with_a_certificate_that_is_checked(make_server: MakeServer, tmp_path: Path) -> None:
-    certificate, log, began = make_certificate(tmp_path), tmp_path / "handshakes.log", time.monotonic()
+    certificate, folder, began = make_certificate(tmp_path), tmp_path / "nginx", time.monotonic()
     a, b = make_server("a"), make_server("b", user="alice", password="wonder")
     a.configuration["HttpsCACertificates"] = str(certificate)
-    few = f"access_log {log} handshakes; keepalive_requests 2;"
-    with Nginx(tmp_path / "nginx", b, certificate=certificate, http=HANDSHAKES, server=few) as nginx:
+    few = f"access_log {folder}/access.log handshakes; keepalive_requests 2;"
+    with Nginx(folder, b, certificate=certificate, http=HANDSHAKES, server=few) as nginx:
         a.add_peer("b", b, Url=nginx.url)
         start_together(a, b)
         resources = fill(a)
@@ -96,7 +96,7 @@ def test_over_https_with_a_certificate_that_is_checked(make_server: MakeServer, 
         job = a.wait_for_job(a.pull(resources, "b")["ID"])
         assert job["State"] == "Success", job
         assert a.md5s() == b.md5s()
-    connections = dict(line.split() for line in log.read_text().splitlines())
+        connections = dict(line.split() for line in nginx.access_log.splitlines())
     assert sorted(set(connections.values())) == [".", "r"], connections
     # One, and another each minute: certificates are read anew then.
     assert list(connections.values()).count(".") <= 1 + (time.monotonic() - began) / MAX_AGE, connections

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from typing import Self
 from tests.support.orthanc_client import OrthancError
 from tests.support.orthanc_server import OrthancServer
 from tests.support.ports import free_port
+from tests.support.process import is_stopped
 from tests.support.waiting import wait_until
 
 _MAIN = """
@@ -43,6 +45,14 @@ http {{
             {location}
         }}
     }}
+    # Of ``settle``. What tests configure above does not reach it.
+    server {{
+        listen 127.0.0.1:{quiet_port};
+        access_log off;
+        keepalive_timeout 0;
+        limit_rate 0;
+        return 204;
+    }}
 }}
 """
 
@@ -66,6 +76,7 @@ class Nginx:
     ) -> None:
         self.folder = folder
         self.port = free_port()
+        self._quiet_port = free_port()
         self.certificate = certificate
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(upstream, OrthancServer):
@@ -78,6 +89,7 @@ class Nginx:
                 user="user root;" if os.geteuid() == 0 else "",
                 folder=folder,
                 port=self.port,
+                quiet_port=self._quiet_port,
                 ssl=" ssl" if certificate else "",
                 tls=tls,
                 upstream=upstream,
@@ -95,8 +107,35 @@ class Nginx:
 
     @property
     def access_log(self) -> str:
-        """One line for each request that it has answered."""
-        return (self.folder / "access.log").read_text()
+        """One line for each request that it has answered; see ``settle``."""
+        self.settle()
+        return (self.folder / "access.log").read_text(errors="replace")
+
+    def settle(self) -> None:
+        """Wait until what it has answered so far is written down.
+
+        Its one worker does that right after an answer, before it turns to another event: who has the answer to
+        a further request finds it. What was answered before its body had arrived (413, say) is written down
+        only once that has, or the client hangs up (tried on 1.22.1).
+        """
+        wait_until(lambda: self._cannot_write() or self._responds(), "nginx responds")
+
+    def _cannot_write(self) -> bool:
+        """Whether it has ended, or was stopped (SIGSTOP)."""
+        if self._process is None or self._process.poll() is not None:
+            return True
+        try:
+            return all(map(is_stopped, self.processes()[1:]))
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # a process has just ended
+
+    def _responds(self) -> bool:
+        # Short: it may have been stopped a moment ago.
+        connection = http.client.HTTPConnection("127.0.0.1", self._quiet_port, timeout=2)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/")
+            return connection.getresponse().status == 204
+        return False
 
     def processes(self) -> list[int]:
         """The master and its worker."""

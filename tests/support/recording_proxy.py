@@ -100,15 +100,15 @@ class RecordingProxy(Nginx):
     @property
     def requests(self) -> list[RecordedRequest]:
         """Those answered so far, in the order of their ends."""
-        text = (self.folder / "access.log").read_text(errors="replace")
         # The last line may be half written.
-        lines = text.split("\n")[:-1]
+        lines = self.access_log.split("\n")[:-1]
         return [
             RecordedRequest(**{**line, "length": int(line["length"] or 0)}) for line in map(json.loads, lines)
         ]
 
     def forget(self) -> None:
         """As if there had been no requests so far."""
+        self.settle()
         (self.folder / "access.log").write_bytes(b"")
 
     def of(self, method: str, part: str = "") -> list[RecordedRequest]:
@@ -116,7 +116,7 @@ class RecordingProxy(Nginx):
         return [seen for seen in self.requests if seen.method == method and part in seen.uri]
 
     def wait_for(self, method: str, part: str, count: int = 1) -> list[RecordedRequest]:
-        """These requests, once there are so many: nginx writes them down a moment after its answer."""
+        """These requests, once so many were answered."""
 
         def enough() -> list[RecordedRequest]:
             found = self.of(method, part)
