@@ -60,6 +60,7 @@ class Clustering:
         self._keeper: JobKeeper | None = None
         self._cluster = _join(settings, configuration, clock) if settings.cluster.enabled else None
         self.ownership: Ownership = SingleServer() if self._cluster is None else self._cluster.ownership
+        self._successor: Successor | None = None
         self._under_way = UnderWay()
         self._left_by: float | None = None
         """When requests must have ended that hold up the stop, by the monotonic clock."""
@@ -115,6 +116,7 @@ class Clustering:
         """Take over from nodes that die, from now on. To be called once Orthanc has started."""
         if self._cluster is not None:
             successor = Successor(staging, registry, pushes, self._directory if self._shared else None)
+            self._successor = successor
             self._cluster.ownership.on_adoption(successor.adopt, successor.let_go)
             self._cluster.ownership.start()
         if self._keeper is not None:
@@ -160,6 +162,8 @@ class Clustering:
         Those are of version 1, whose senders cannot start over once it has begun, with bytes on this node's own disk.
         """
         self._left_by = time.monotonic() + _LAST
+        if self._successor is not None:
+            self._successor.stop()
         if self._cluster is not None and not self._shared:
             pushes.end_commits()
 

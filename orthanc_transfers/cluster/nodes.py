@@ -42,6 +42,9 @@ class Timing:
 # Seconds by which the next look at a silent node is later than the end of its lease: clocks are not that exact.
 _AFTER = 0.01
 
+# Seconds that the end waits for a takeover to end, which it does at the next transfer.
+_SETTLED = 2.0
+
 
 def boot_time() -> float:
     """Seconds that also go on while the machine is suspended, unlike those of ``time.monotonic``."""
@@ -172,14 +175,19 @@ class Membership:
         self._beat()
 
     def close(self) -> None:
-        """Leave the cluster: others take at once what this node had. To be called when it writes no more."""
+        """Leave the cluster: others take at once what this node had. To be called when it writes no more.
+
+        If it is still taking over from another one, which is stuck, they take it when its lease ends.
+        """
         self._heartbeat.close()
         self._watch.close()
         with self._changed:
             self._closed = True
             self._valid_until = 0.0
             self._changed.notify_all()
-        if self._node is not None:
+        if not self._watch.ended(_SETTLED):
+            log.warning("the lease of this node ends by itself: it is still taking over from another one")
+        elif self._node is not None:
             try:
                 rows = self._database.query(
                     "WITH gone AS (UPDATE orthanc_transfers.nodes SET released = true, expires = clock_timestamp()"

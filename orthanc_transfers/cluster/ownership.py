@@ -85,7 +85,7 @@ class PostgresOwnership:
         """The other nodes that were alive a moment ago. Asks nothing."""
         return self._members.others
 
-    def on_adoption(self, adopt: Callable[[Adoption], None], fenced: Callable[[], None]) -> None:
+    def on_adoption(self, adopt: Callable[[Sequence[Adoption]], None], fenced: Callable[[], None]) -> None:
         """``adopt`` may raise ``TransferError`` or ``OSError``: then it is called again."""
         self._takeover.on_adoption(adopt)
         self._fenced = fenced

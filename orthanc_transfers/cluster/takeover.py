@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from orthanc_transfers.cluster.database import FOREVER, Database
@@ -24,12 +24,12 @@ class Takeover:
     def __init__(self, database: Database, me: Callable[[], Node]) -> None:
         self._database = database
         self._me = me
-        self._adopt: Callable[[Adoption], None] = lambda adoption: None
+        self._adopt: Callable[[Sequence[Adoption]], None] = lambda adoptions: None
         self._changed = threading.Condition()
         self._waiting = 0
 
-    def on_adoption(self, adopt: Callable[[Adoption], None]) -> None:
-        """Call ``adopt`` with all that this node takes over."""
+    def on_adoption(self, adopt: Callable[[Sequence[Adoption]], None]) -> None:
+        """Call ``adopt`` with all that this node is taking over at that moment."""
         self._adopt = adopt
 
     def take(self, dead: Node) -> None:
@@ -72,13 +72,13 @@ class Takeover:
             patience=FOREVER,
         )
         self._waiting = len(rows)
-        for row in rows:
-            node = node_of(*row)
-            self._adopt(self._adoption(me, node))
-            self._arrived(me, node.number)
-            with self._changed:
-                self._waiting -= 1
-                self._changed.notify_all()
+        adoptions = [self._adoption(me, node_of(*row)) for row in rows]
+        self._adopt(adoptions)
+        for adoption in adoptions:
+            self._arrived(me, adoption.node.number)
+        with self._changed:
+            self._waiting -= len(adoptions)
+            self._changed.notify_all()
 
     def _arrived(self, me: Node, number: int) -> None:
         # What this node has taken in is its own from now on: should it die, the other one is not asked for again.

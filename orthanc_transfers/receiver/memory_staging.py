@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -91,14 +91,16 @@ class MemoryStaging:
                 self._log.forget(identifier)
         return areas
 
-    def adopt(self, folder: Path) -> list[MemoryArea]:
-        """The same of another node of the cluster, which is gone: noted here before its folder is deleted."""
+    def adopt(self, folder: Path, known: Container[str]) -> Iterator[MemoryArea]:
+        """The same of another node of the cluster, which is gone: noted here before its folder is deleted.
+
+        Without those of the identifiers ``known``, which are here.
+        """
         if not folder.is_dir():
-            return []
-        areas = []
+            return
         for identifier, records in MemoryLog(folder).read().items():
             content = _opened(records)
-            if content is None:
+            if content is None or identifier in known:
                 continue
             number = self._reserve()
             with disk_errors():
@@ -113,9 +115,8 @@ class MemoryStaging:
             if area is None or area.history.outcome is not None:
                 self._release(number, 0)
             if area is not None:
-                areas.append(area)
+                yield area
         shutil.rmtree(folder, ignore_errors=True)
-        return areas
 
     def adopt_record(
         self,

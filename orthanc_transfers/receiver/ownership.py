@@ -171,8 +171,8 @@ class Ownership(Protocol):
     def report(self, name: str) -> dict[str, Any] | None:
         """The commit report of a transfer that any node has received."""
 
-    def on_adoption(self, adopt: Callable[[Adoption], None], fenced: Callable[[], None]) -> None:
-        """Call ``adopt`` with what this node takes over, ``fenced`` when it has lost all; to be set before ``start``.
+    def on_adoption(self, adopt: Callable[[Sequence[Adoption]], None], fenced: Callable[[], None]) -> None:
+        """Call ``adopt`` with all that this node is taking over, ``fenced`` when it has lost all.
 
-        ``fenced`` is called before this node takes part again, under a new number.
+        To be set before ``start``. ``fenced`` is called before this node takes part again, under a new number.
         """

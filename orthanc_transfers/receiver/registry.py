@@ -132,22 +132,17 @@ class Registry:
 
     # --- the cluster
 
-    def take_in(self, areas: Iterable[Area]) -> list[IncomingTransfer]:
-        """Own what another node of the cluster was receiving. Pulls are dropped, unless their import has begun.
+    def take_in(self, area: Area) -> IncomingTransfer | None:
+        """Own what another node of the cluster was receiving; ``None``: it is known, or dropped.
 
-        Their jobs are of that node, and fetch again what is missing.
+        Pulls are, unless their import has begun: their jobs are of that node, and fetch again what is missing.
         """
-        taken = []
-        for area in areas:
-            with self._lock:
-                transfer = None if area.id in self._transfers else self._reopen(area)
-            if transfer is None:
-                continue
-            if transfer.kind == "pull" and transfer.state is PushState.RECEIVING:
-                transfer.discard()
-            else:
-                taken.append(transfer)
-        return taken
+        with self._lock:
+            transfer = None if area.id in self._transfers else self._reopen(area)
+        if transfer is not None and transfer.kind == "pull" and transfer.state is PushState.RECEIVING:
+            transfer.discard()
+            return None
+        return transfer
 
     def keep_only(self, identifiers: Collection[str]) -> list[IncomingTransfer]:
         """Forget the others, which another node of the cluster has, with their bytes. Returns them."""

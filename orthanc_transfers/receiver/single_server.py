@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from orthanc_transfers.core.model import Manifest
@@ -67,4 +67,6 @@ class SingleServer:
     def report(self, name: str) -> dict[str, Any] | None:
         return None
 
-    def on_adoption(self, adopt: Callable[[Adoption], None], fenced: Callable[[], None]) -> None: ...
+    def on_adoption(
+        self, adopt: Callable[[Sequence[Adoption]], None], fenced: Callable[[], None]
+    ) -> None: ...

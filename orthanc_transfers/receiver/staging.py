@@ -17,13 +17,14 @@ root/
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,8 @@ class Staging:
         self._lock = threading.Lock()
         self._promised: dict[str, Demand] = {}
         self._areas: dict[str, Area] = {}
+        self._moved: list[Path] = []
+        """Folders of transfers that another node had, not opened yet."""
         self._given = root
         self._shared = shared
         try:
@@ -123,6 +126,7 @@ class Staging:
         with self._lock:
             self._promised.clear()
             self._areas.clear()
+            self._moved.clear()
             self.root = self._areas_folder()
             self._memory = MemoryStaging(self.root / IN_MEMORY)
 
@@ -249,28 +253,44 @@ class Staging:
             self._count(area)
         return areas
 
-    def adopt(self, folder: Path) -> list[Area]:
+    def adopt(self, folder: Path, known: Container[str], gate: Callable[[], None]) -> Iterator[Area]:
         """The transfers of another node of the cluster, which is gone, from its folder on the shared storage.
 
-        Moved here one by one: who dies meanwhile leaves a rest that is adopted by the next.
+        Moved here one by one: who dies meanwhile leaves a rest that is adopted by the next. ``known``: identifiers
+        of those that are here already. ``gate`` raises if none may be moved any more. Whoever iterates has each that
+        was returned, also if ``OSError`` is raised later: the next call begins with what was moved by then.
         """
-        areas: list[Area] = []
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not _TRANSFER.fullmatch(path.name):
-                continue
-            try:
+        while found := _transfers_in(folder):
+            for path in found:
+                gate()
                 own = self.root / path.name
-                os.rename(path, own)
+                # An heir that is stopping, or was stopped, may just have moved it.
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(path, own)
+                    self._moved.append(own)
+                yield from self._opened()
+        yield from self._opened()
+        for area in self._memory.adopt(folder / IN_MEMORY, known):
+            self._count(area)
+            yield area
+
+    def _opened(self) -> Iterator[Area]:
+        """What was moved here, and could not be opened before."""
+        while self._moved:
+            own = self._moved[-1]
+            try:
+                area = Area.reopen(own)
                 # A node that is not dead but stopped has the old journal open, and may write to it once more.
-                if (own / JOURNAL).exists():
+                if area.history.outcome is None and (own / JOURNAL).exists():
                     files.replace(own / JOURNAL, (own / JOURNAL).read_bytes(), synced=True)
-                areas.append(Area.reopen(own))
+                    area = Area.reopen(own)
             except BadFile as error:
                 self.set_aside(own, str(error))
-        areas += self._memory.adopt(folder / IN_MEMORY)
-        for area in areas:
+                self._moved.pop()
+                continue
+            self._moved.pop()
             self._count(area)
-        return areas
+            yield area
 
     def adopt_record(
         self,
@@ -306,3 +326,9 @@ class Staging:
     def close(self) -> None:
         """Unlock the folder for another process."""
         self._lock_file.close()
+
+
+def _transfers_in(folder: Path) -> list[Path]:
+    return (
+        sorted(path for path in folder.iterdir() if _TRANSFER.fullmatch(path.name)) if folder.is_dir() else []
+    )

@@ -212,6 +212,8 @@ class Periodic:
         self._lock = threading.Lock()
         self._running = False
         self._closed = threading.Event()
+        self._called = threading.Lock()
+        """Held while ``work`` is."""
 
     def start(self) -> None:
         """Start the thread unless it runs; to be called after each change that gives ``delay`` something to do."""
@@ -225,12 +227,22 @@ class Periodic:
         """Call ``work`` no more; returns at once, even if it is being called."""
         self._closed.set()
 
+    def ended(self, timeout: float) -> bool:
+        """Once closed: whether ``work`` is not being called any more, after so many seconds at most."""
+        if not self._called.acquire(timeout=max(0.0, timeout)):
+            return False
+        self._called.release()
+        return True
+
     def _run(self) -> None:
         while (delay := self._next()) is not None and not self._closed.wait(delay):
-            try:
-                self._work()
-            except Exception:
-                _logger.exception("%s failed, and is tried again later", self._name)
+            with self._called:
+                if self._closed.is_set():
+                    return
+                try:
+                    self._work()
+                except Exception:
+                    _logger.exception("%s failed, and is tried again later", self._name)
 
     def _next(self) -> float | None:
         # Decided under the lock: a later call of ``start`` starts another thread.

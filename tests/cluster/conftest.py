@@ -35,7 +35,7 @@ class NodeInTest:
         self.owner = cluster.ownership
         self.adoptions: list[Adoption] = []
         self.fenced = 0
-        self.owner.on_adoption(self.adoptions.append, self._fence)
+        self.owner.on_adoption(self.adoptions.extend, self._fence)
 
     def _fence(self) -> None:
         self.fenced += 1

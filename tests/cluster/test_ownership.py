@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from orthanc_transfers.core.errors import Busy, TransferError
 from orthanc_transfers.core.model import Instance, Manifest
 from orthanc_transfers.receiver.ownership import Adoption, Fenced, OwnedElsewhere, TakenOver
-from tests.cluster.conftest import MakeNode, NodeInTest
+from tests.cluster.conftest import FAST, MakeNode, NodeInTest
 from tests.support.waiting import wait_until
 
 META = {"kind": "push", "token": "t"}
@@ -276,7 +277,7 @@ def test_what_is_being_taken_over_is_waited_for(make_node: MakeNode) -> None:
     a, b, c = make_node(), make_node(started=False), make_node(started=False)
     arriving, arrived = threading.Event(), threading.Event()
 
-    def adopt(adoption: Adoption) -> None:
+    def adopt(adoptions: Sequence[Adoption]) -> None:
         arriving.set()
         assert arrived.wait(20)
 
@@ -297,8 +298,8 @@ def test_an_adoption_that_fails_is_tried_again(make_node: MakeNode) -> None:
     a, b = make_node(), make_node(started=False)
     calls: list[Adoption] = []
 
-    def adopt(adoption: Adoption) -> None:
-        calls.append(adoption)
+    def adopt(adoptions: Sequence[Adoption]) -> None:
+        calls.extend(adoptions)
         if len(calls) < 3:
             raise OSError("the shared storage is away")
 
@@ -311,11 +312,34 @@ def test_an_adoption_that_fails_is_tried_again(make_node: MakeNode) -> None:
     b.owner.locate(identifier="one")
 
 
+def test_who_leaves_is_not_taken_over_from_while_it_takes_over_itself(make_node: MakeNode) -> None:
+    a, b = make_node(), make_node(started=False)
+    arriving, arrived = threading.Event(), threading.Event()
+
+    def adopt(adoptions: Sequence[Adoption]) -> None:
+        arriving.set()
+        assert arrived.wait(20)
+
+    b.owner.on_adoption(adopt, lambda: None)
+    b.owner.start()
+    claim(a, "one")
+    a.cluster.close()
+    assert arriving.wait(10)
+    c = make_node()
+    with ThreadPoolExecutor(1) as pool:
+        leaving = pool.submit(b.cluster.close)
+        time.sleep(3 * FAST.heartbeat)
+        assert c.adoptions == []
+        arrived.set()
+        leaving.result(20)
+    wait_until(lambda: bool(c.adoptions), "the third one takes over", 10)
+
+
 def test_what_an_heir_had_not_taken_in_goes_to_the_next(make_node: MakeNode) -> None:
     a, b = make_node(), make_node(started=False)
     dying = threading.Event()
 
-    def adopt(adoption: Adoption) -> None:
+    def adopt(adoptions: Sequence[Adoption]) -> None:
         dying.set()
         raise OSError("it dies here")
 

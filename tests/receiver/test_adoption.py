@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ class Cluster:
         self.successor = Successor(second.staging, second.registry, second.pushes, root)
 
     def adopt(self, *identifiers: str) -> None:
-        self.successor.adopt(Adoption(DEAD, (), frozenset(identifiers)))
+        self.successor.adopt([Adoption(DEAD, (), frozenset(identifiers))])
 
 
 @pytest.fixture
@@ -115,9 +116,107 @@ def test_a_node_that_is_only_stopped_writes_into_no_journal_of_its_successor(clu
     again = Receiver(cluster.root / "again", cluster.store)
     third = Successor(again.staging, again.registry, again.pushes, cluster.root)
     cluster.second.stop()
-    third.adopt(Adoption(Node(2, "second", "", "node-2"), (), frozenset([push.id])))
+    third.adopt([Adoption(Node(2, "second", "", "node-2"), (), frozenset([push.id]))])
     assert again.v2.status(push.id).missing[0].start == 100
     again.stop()
+
+
+def announced(cluster: Cluster, count: int) -> set[str]:
+    """Pushes that the first node has begun to receive."""
+    return {
+        cluster.first.v2.create(creation2_of(FILES, token=f"{number:032x}")).id for number in range(count)
+    }
+
+
+@pytest.fixture
+def forgotten(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the second node has deleted from the list of who receives what."""
+    found: list[str] = []
+    monkeypatch.setattr(cluster.second.registry.ownership, "forget", found.append)
+    return found
+
+
+def here(cluster: Cluster) -> set[str]:
+    return {one.id for one in cluster.second.registry.all()}
+
+
+def test_what_an_heir_had_moved_before_it_died_too_is_found_in_its_folder(
+    cluster: Cluster, forgotten: list[str]
+) -> None:
+    pushes = announced(cluster, 3)
+    cluster.first.stop()
+    moved = min(pushes)
+    (cluster.root / "node-3").mkdir()
+    (cluster.root / "node-1" / moved).rename(cluster.root / "node-3" / moved)
+    heir = Node(3, "third", "http://127.0.0.1:3", "node-3")
+    cluster.successor.adopt([Adoption(DEAD, (), frozenset(pushes)), Adoption(heir, (), frozenset())])
+    assert here(cluster) == pushes
+    assert forgotten == []
+
+
+def test_what_another_one_moves_meanwhile_is_not_missed(
+    cluster: Cluster, forgotten: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An heir that is stopping, and has not ended yet."""
+    pushes = announced(cluster, 3)
+    cluster.first.stop()
+    (cluster.root / "node-3").mkdir()
+    rename = os.rename
+
+    def late(source: Path, target: Path) -> None:
+        if Path(source).name == max(pushes) and Path(source).parent.name == "node-1":
+            rename(source, cluster.root / "node-3" / max(pushes))
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", late)
+    heir = Node(3, "third", "http://127.0.0.1:3", "node-3")
+    cluster.successor.adopt([Adoption(DEAD, (), frozenset(pushes)), Adoption(heir, (), frozenset())])
+    assert here(cluster) == pushes
+    assert forgotten == []
+
+
+@pytest.mark.parametrize("failing", ["reading", "moving"])
+def test_an_adoption_that_fails_on_its_way_loses_nothing(
+    cluster: Cluster, forgotten: list[str], monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    pushes = announced(cluster, 3)
+    cluster.first.stop()
+    adoption = Adoption(DEAD, (), frozenset(pushes))
+    reopen, rename = Area.reopen, os.rename
+    second = sorted(pushes)[1]
+
+    def unreadable(directory: Path) -> Area:
+        if directory.name == second:
+            raise OSError(5, "Input/output error")
+        return reopen(directory)
+
+    def immovable(source: Path, target: Path) -> None:
+        if Path(source).name == second:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    with monkeypatch.context() as broken:
+        if failing == "reading":
+            broken.setattr(Area, "reopen", unreadable)
+        else:
+            broken.setattr("os.rename", immovable)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                cluster.successor.adopt([adoption])
+    cluster.successor.adopt([adoption])
+    assert here(cluster) == pushes
+    assert forgotten == []
+
+
+def test_who_stops_takes_nothing_over_any_more(cluster: Cluster, forgotten: list[str]) -> None:
+    pushes = announced(cluster, 2)
+    cluster.first.stop()
+    cluster.successor.stop()
+    with pytest.raises(Canceled):
+        cluster.successor.adopt([Adoption(DEAD, (), frozenset(pushes))])
+    assert here(cluster) == set()
+    assert forgotten == []
+    assert {path.name for path in (cluster.root / "node-1").iterdir()} >= pushes
 
 
 def test_pulls_are_left_to_their_jobs(cluster: Cluster) -> None:
@@ -146,7 +245,7 @@ def test_of_a_disk_that_is_gone_the_database_tells(cluster: Cluster, imported: i
         "meta": {"version": 2, "codec": "none"},
     }
     inherited = Inherited(push.id, meta, manifest_of(FILES), frozenset(range(len(FILES))))
-    cluster.successor.adopt(Adoption(ON_ITS_OWN_DISK, [inherited], frozenset([push.id])))
+    cluster.successor.adopt([Adoption(ON_ITS_OWN_DISK, [inherited], frozenset([push.id]))])
     if imported == len(FILES):
         wait_until(lambda: cluster.second.v2.status(push.id).state is PushState.COMMITTED)
     else:
