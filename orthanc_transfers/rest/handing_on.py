@@ -78,6 +78,9 @@ class HandingOn:
             request = replace(request, handed_on=self.is_handed_on(request))
             deadline = time.monotonic() + _PATIENCE
             while True:
+                if of_owner and self._has_left():
+                    # What its memory still knows is another node's now, or gone.
+                    return Response(status=_MISDIRECTED) if request.handed_on else self._pass_on(request)
                 try:
                     response = handler(request)
                     if of_owner:
@@ -119,6 +122,18 @@ class HandingOn:
                 self._pause(_PAUSE)
 
         return handle
+
+    def _has_left(self) -> bool:
+        """Whether this node has left the cluster, which it does before its server has stopped."""
+        if not self._closing.requested:
+            return False
+        try:
+            self._ownership.check()
+        except Canceled:
+            return True
+        except Fenced:
+            pass  # the handler raises it, too
+        return False
 
     def _require_lease(self) -> None:
         """Raise ``Fenced`` if another node has what this one has just responded for.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orthanc_transfers.core.errors import Busy, PeerUnreachable
+from orthanc_transfers.core.errors import Busy, Canceled, PeerUnreachable
 from orthanc_transfers.net.relay import Relay, Relayed
 from orthanc_transfers.receiver.ownership import Fenced, Node, OwnedElsewhere
 from orthanc_transfers.receiver.single_server import SingleServer
@@ -104,6 +104,42 @@ def test_it_is_asked_for_again_where_the_other_node_has_lost_it() -> None:
 
     others = Others(iter([MISDIRECTED]))
     assert bytes(ask(moved, others).body) == b"here now"
+
+
+class Leaving(Ownership):
+    """Stays in the cluster for so many checks."""
+
+    stays = 0
+
+    def check(self) -> None:
+        if self.stays == 0:
+            raise Canceled("this server stops")
+        self.stays -= 1
+
+
+def leaving(others: Others, stays: int) -> Callable[[Callable[[Request], Response]], Response]:
+    """Asks a node that is stopping."""
+    ownership, closing = Leaving(), Cancellation()
+    ownership.stays = stays
+    closing.cancel()
+    handing = HandingOn(ownership, others, b"secret", closing, lambda: [OTHER], lambda _: None)
+    return lambda handler: handing.wrap(handler)(REQUEST)
+
+
+def remembered(request: Request) -> Response:
+    return Response(b"of memory")
+
+
+def test_who_has_left_the_cluster_responds_with_nothing_that_it_remembers() -> None:
+    others = Others(iter([DONE]))
+    assert bytes(leaving(others, stays=0)(remembered).body) == b"{}"
+    assert HANDED_ON not in others.sent[0]
+
+
+def test_who_stops_responds_by_itself_until_it_has_left() -> None:
+    assert bytes(leaving(Others(iter([])), stays=2)(remembered).body) == b"of memory"
+    # What was done before it left counts.
+    assert bytes(leaving(Others(iter([])), stays=1)(remembered).body) == b"of memory"
 
 
 def test_a_handler_knows_what_another_node_has_handed_on() -> None:
