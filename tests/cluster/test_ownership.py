@@ -273,8 +273,9 @@ def test_one_that_was_late_goes_on_if_no_other_took_over(make_node: MakeNode) ->
     assert a.fenced == 0
 
 
-def test_what_is_being_taken_over_is_waited_for(make_node: MakeNode) -> None:
-    a, b, c = make_node(), make_node(started=False), make_node(started=False)
+def taking_over(make_node: MakeNode) -> tuple[NodeInTest, threading.Event]:
+    """A node that is taking over transfer ``one`` from another one, until the event."""
+    a, b = make_node(), make_node(started=False)
     arriving, arrived = threading.Event(), threading.Event()
 
     def adopt(adoptions: Sequence[Adoption]) -> None:
@@ -286,6 +287,12 @@ def test_what_is_being_taken_over_is_waited_for(make_node: MakeNode) -> None:
     claim(a, "one")
     a.cluster.close()
     assert arriving.wait(10)
+    return b, arrived
+
+
+def test_what_is_being_taken_over_is_waited_for(make_node: MakeNode) -> None:
+    c = make_node(started=False)
+    b, arrived = taking_over(make_node)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(b.owner.locate, identifier="one")
         assert not waiting.done()
@@ -313,18 +320,7 @@ def test_an_adoption_that_fails_is_tried_again(make_node: MakeNode) -> None:
 
 
 def test_who_leaves_is_not_taken_over_from_while_it_takes_over_itself(make_node: MakeNode) -> None:
-    a, b = make_node(), make_node(started=False)
-    arriving, arrived = threading.Event(), threading.Event()
-
-    def adopt(adoptions: Sequence[Adoption]) -> None:
-        arriving.set()
-        assert arrived.wait(20)
-
-    b.owner.on_adoption(adopt, lambda: None)
-    b.owner.start()
-    claim(a, "one")
-    a.cluster.close()
-    assert arriving.wait(10)
+    b, arrived = taking_over(make_node)
     c = make_node()
     with ThreadPoolExecutor(1) as pool:
         leaving = pool.submit(b.cluster.close)
