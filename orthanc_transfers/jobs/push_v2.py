@@ -101,6 +101,11 @@ class Push:
             if push.missing:
                 # Sending them again helps only if they are right here.
                 check_ranges(self._context, self._manifest, push.missing)
+                if losses < MAX_LOSSES and self._has_lost_all(push):
+                    # It went with a node of a cluster that had it on its own disk: no word against these bytes, either.
+                    losses += 1
+                    rounds -= 1
+                    self._taken = False
             else:
                 # The receiver broke the commit off without an error: maybe it is being stopped.
                 self._context.cancellation.wait(_POLL)
@@ -112,6 +117,11 @@ class Push:
         )
 
     # --- the steps
+
+    def _has_lost_all(self, push: PushStatus) -> bool:
+        """Whether the receiver needs again all that it had taken, beside what its Orthanc has."""
+        needed = self._manifest.size - push.already_stored_size
+        return self._taken and sum(item.size for item in push.missing) >= needed
 
     def _await_whole(self) -> None:
         if self._more:

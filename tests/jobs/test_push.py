@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -378,6 +379,28 @@ def test_a_push_that_the_receiver_loses_with_each_restart_goes_on(pair: PeerPair
     _as_answer(pair, lose)
     assert finish(pair.push()) is StepOutcome.SUCCESS
     assert pair.link.count(CREATION[version]) == 6
+    assert pair.there.store.files == pair.here.store.files
+
+
+@pytest.mark.parametrize("version", [2])
+def test_a_push_whose_bytes_the_receiver_loses_with_each_restart_goes_on(
+    pair: PeerPair, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a node of a cluster takes it over from one that had them on its own disk."""
+    lost: list[str] = []
+    serve = pair.there.serve
+
+    def losing(method: str, path: str, *arguments: Any) -> Any:
+        if path.endswith("/commit") and len(lost) < 5:
+            lost.append(path)
+            (transfer,) = pair.there.registry.all()
+            assert transfer._writer is not None
+            transfer._writer.lose(range(len(transfer.manifest)))
+        return serve(method, path, *arguments)
+
+    monkeypatch.setattr(pair.there, "serve", losing)
+    assert finish(pair.push()) is StepOutcome.SUCCESS
+    assert len(lost) == 5
     assert pair.there.store.files == pair.here.store.files
 
 
