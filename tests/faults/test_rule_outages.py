@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.conftest import MakeDisk
 from tests.support.fixtures import MakeServer
+from tests.support.orthanc_client import FINISHED
 from tests.support.orthanc_server import OrthancServer, pair, start_together
 from tests.support.rules import STABLE, has, history, queue, remove_rules, set_rule, states, study, wait_ended
 from tests.support.small_disk import SmallDisk
@@ -90,14 +91,20 @@ def test_a_daily_time(servers: Pair, clock: WrongClock) -> None:
     assert states(a, before) == ["Done"]
 
 
+def no_job_runs(server: OrthancServer) -> bool:
+    return all(job["State"] in FINISHED for job in server.get("jobs", params={"expand": ""}))
+
+
 def test_a_wrong_clock_neither_gives_up_nor_hammers(servers: Pair, clock: WrongClock) -> None:
     a, b = servers
     b.stop()
     set_rule(a, Retry="7d")
     arrived = study(a)
     wait_until(lambda: [one["Attempts"] for one in queue(a)] == [1], "it was tried")
+    # Orthanc 1.10.1 does not start any more with a job that, by this clock, ran for more than 2^31 ms.
+    wait_until(lambda: no_job_runs(a), "that has ended")
     clock.days(400)
-    wait_until(lambda: queue(a)[0]["Attempts"] == 2, "it is tried again")
+    wait_until(lambda: queue(a)[0]["Attempts"] == 2 and no_job_runs(a), "it is tried again")
     clock.days(0)
     a.restart()
     (waiting,) = wait_until(lambda: queue(a), "the queue is there again")
