@@ -257,8 +257,8 @@ class Staging:
         """The transfers of another node of the cluster, which is gone, from its folder on the shared storage.
 
         Moved here one by one: who dies meanwhile leaves a rest that is adopted by the next. ``known``: identifiers
-        of those that are here already. ``gate`` raises if none may be moved any more. Whoever iterates has each that
-        was returned, also if ``OSError`` is raised later: the next call begins with what was moved by then.
+        of those that are here already. ``gate`` raises if none may be moved any more. Raises ``OSError``: the next
+        call goes on where this one failed, and returns none again.
         """
         while found := _transfers_in(folder):
             for path in found:

@@ -128,11 +128,10 @@ class HandingOn:
         if not self._closing.requested:
             return False
         try:
-            self._ownership.check()
+            with contextlib.suppress(Fenced):  # the handler raises it, too
+                self._ownership.check()
         except Canceled:
             return True
-        except Fenced:
-            pass  # the handler raises it, too
         return False
 
     def _require_lease(self) -> None:
