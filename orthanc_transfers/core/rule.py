@@ -202,6 +202,11 @@ class Rule:
         """Whether something is to be done after it has sent something."""
         return bool(self.after) or self.compare is not None
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The ``destination`` of each of its entries: an empty one is any of its peers."""
+        return self.destinations if self.deliver == ALL else ("",)
+
     def follows_changes(self) -> bool:
         """Whether changes of Orthanc trigger it."""
         return self.enabled and self.trigger in CHANGES

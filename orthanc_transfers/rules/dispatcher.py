@@ -231,6 +231,10 @@ class Dispatcher:
         begun = []
         again = False
         try:
+            for one in ends:
+                # In this order: who is to finish has the report, after a power failure too.
+                if one.end.succeeded and self._finishes(one.job):
+                    self._running.keep_report(one)
             with self._queue.changing(synced=any(self._deletes(one.job) for one in ends)) as changes:
                 for one in ends:
                     again = self._record(changes, one.job, one.end) is EntryState.WAITING or again
@@ -250,6 +254,11 @@ class Dispatcher:
         """Whether what was sent is deleted next: then it must be known that it was sent."""
         rule = self._book.rule(job.rule)
         return rule is not None and rule.after.delete
+
+    def _finishes(self, job: RunningJob) -> bool:
+        """Whether something is done with what was sent, for which its report is read."""
+        rule = self._book.rule(job.rule)
+        return rule is not None and rule.finishes
 
     def _begin(self, changes: Changes, entry: Entry, peer: str) -> str:
         transfer = self._running.new_transfer(entry, peer)
@@ -278,6 +287,8 @@ class Dispatcher:
             changes.end(entry.id, EntryState.DONE, None)
             ended = Ended(EntryState.DONE)
         self._events.ended(changes, entry, ended.state, ended.said)
+        if ended.state is EntryState.WAITING and rule is not None and entry.destination not in rule.places:
+            self._queue.follow(changes, rule)  # it ran as the rule was changed
         return ended.state
 
     def _open_rules(self) -> list[Rule]:
@@ -345,9 +356,11 @@ class Dispatcher:
         if record is None or record.waiting_since is None:
             return False
         waits = queued.parked or record.state is TransferState.WAITING
+        rule = self._book.rule(job.rule)
+        if waits and rule is not None and job.peer not in rule.destinations:
+            return True  # the rule was changed, and sends elsewhere now
         if not waits or self._clock.now() - record.waiting_since < PATIENCE:
             return False
-        rule = self._book.rule(job.rule)
         others = () if rule is None or rule.deliver == ALL else rule.destinations
         if any(peer != job.peer and self._holds.may_try(peer) for peer in others):
             return True

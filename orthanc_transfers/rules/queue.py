@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orthanc_transfers.core.model import Level, Resource
-from orthanc_transfers.core.rule import ALL, Rule
+from orthanc_transfers.core.rule import Rule
 from orthanc_transfers.core.rule_entry import ACTIVE, ENDED, Entry, EntryState
 from orthanc_transfers.interfaces import Clock
 from orthanc_transfers.rules.database import RuleDatabase
@@ -63,7 +63,7 @@ class Queue:
         """
         place = position or Position()
         checked = int(stamp is not None)
-        for destination in rule.destinations if rule.deliver == ALL else ("",):
+        for destination in rule.places:
             if only is not None and destination not in ("", only):
                 continue
             again = writer.execute(
@@ -95,12 +95,11 @@ class Queue:
 
     def follow(self, changes: Changes, rule: Rule) -> None:
         """The rule was changed: what waits for destinations that it has no longer goes to those that it has."""
-        expected = rule.destinations if rule.deliver == ALL else ("",)
-        marks = ", ".join("?" * len(expected))
+        marks = ", ".join("?" * len(rule.places))
         columns = "destination, level, resource, epoch, change, origin, stamp"
         rows = changes.writer.execute(
             f"SELECT {columns} FROM entries WHERE rule = ? AND state = ? AND destination NOT IN ({marks})",  # noqa: S608
-            (rule.name, EntryState.WAITING.value, *expected),
+            (rule.name, EntryState.WAITING.value, *rule.places),
         ).fetchall()
         for destination in {row[0] for row in rows}:
             said = (

@@ -145,6 +145,16 @@ class RunningJobs:
             self._ends.extend(early)
         return found
 
+    def keep_report(self, ended: EndedJob) -> None:
+        """Let the report of a job that succeeded survive a power failure. Raises ``OSError``.
+
+        A push does not wait for the disk; whoever relies on its report does.
+        """
+        report = self._reports.read(ended.transfer)
+        if report is not None:
+            self._reports.sync(ended.transfer)
+            self._reports.sync(report["ID"])  # another file where there are no hard links
+
     def take_answering(self) -> set[str]:
         """Peers with which a transfer has succeeded since the last call."""
         found = set()

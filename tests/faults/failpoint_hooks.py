@@ -65,7 +65,7 @@ METHODS = {
     "jobs.ack_log": ["AckLog.write", "AckLog.append"],
     "jobs.pull": ["PullJob.work"],
     "jobs.push": ["PushJob.work"],
-    "receiver.reports": ["Reports.write"],
+    "receiver.reports": ["Reports.write", "Reports._sync_all"],
     "pipeline.chunk_reader": ["ChunkReader.read"],
     "receiver.staging": ["Staging.create"],
     "net.requests_transport": ["RequestsTransport.send"],

@@ -121,14 +121,17 @@ def test_what_was_sent_is_deleted_after_a_power_failure(machine: Machine, failpo
         pytest.skip("no disk that could lose its power")
     set_rule(a, After={"Delete": True})
     armed = Failpoint(a, failpoint, f"stop {nth}")
-    arrived = study(a, SLICES)
-    before = a.md5s()
-    machine.disk.sync()
-    armed.wait_stopped()
-    machine.fail_power()
-    wait_ended(a, arrived)
-    # Orthanc may call it stable once more: then it is sent again, and the last one deletes.
-    wait_until(lambda: queue(a) == [] and a.md5s() == {}, "it is deleted")
+    # No job waits until its copy of the peer's report is on the disk: here it is not, unless the rule sees to it.
+    with Failpoint(a, "Reports._sync_all before", "wait"):
+        with Failpoint(a, "RunningJobs.submit before", "wait") as begun:
+            arrived = study(a, SLICES)
+            begun.wait_reached()
+            before = a.md5s()
+            machine.disk.sync()
+        armed.wait_stopped()
+        machine.fail_power()
+    assert "deleted here" in wait_ended(a, arrived)["Said"]
+    assert a.md5s() == {}
     assert b.md5s() == before
 
 

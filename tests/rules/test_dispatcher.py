@@ -102,7 +102,7 @@ class World:
         orthanc = LocalOrthanc(lambda _: json.dumps({"LastUpdate": "then"}).encode(), Mock(), Mock(), Mock())
         facts = Mock()
         facts.facts.return_value = Facts()
-        reports = Mock()
+        self.reports = reports = Mock()
         reports.read.return_value = None
         store = Mock()
         store.exists.return_value = True
@@ -132,8 +132,16 @@ class World:
         )
         self.dispatcher._started = True
 
-    def add(self, *names: str) -> None:
-        rule = self.book.rule("all")
+    def put(self, **keys: Any) -> None:
+        """Add another rule, or change it."""
+        body = {"Name": "moved", "Trigger": "StableStudy", **keys}
+        rule = self.book.put(body, 0, new=self.book.rule("moved") is None)
+        with self.queue.changing() as changes:
+            self.queue.follow(changes, rule)
+        self.dispatcher.rules_changed()
+
+    def add(self, *names: str, to: str = "all") -> None:
+        rule = self.book.rule(to)
         assert rule is not None
         with self.queue.changing() as changes:
             for name in names:
@@ -330,3 +338,54 @@ def test_what_cannot_be_submitted_is_tried_again(world: World) -> None:
     (entry,) = world.queue.in_state(EntryState.WAITING)
     assert entry.said == "an internal error, see Orthanc's log"
     assert entry.refusals == 1
+
+
+@pytest.mark.parametrize("deliver", ["All", "First"])
+def test_what_ran_while_its_rule_was_changed_goes_where_the_rule_sends_now(
+    world: World, deliver: str
+) -> None:
+    world.put(Destinations=["away"], Deliver=deliver)
+    world.add("1", to="moved")
+    world.turn()
+    (transfer,) = world.engine.sent
+    world.put(Destinations=["c", "d"], Deliver="All")
+    world.turn()
+    world.end(transfer, TransferState.FAILURE, peer_failed=True)
+    world.turn()
+    assert sorted(one.peer for one in world.engine.sent.values()) == ["c", "d"]
+    assert world.states() == ["Dropped", "Running", "Running"]
+
+
+def test_what_waits_for_a_peer_that_its_rule_has_no_longer_is_sent_elsewhere_at_once(world: World) -> None:
+    world.put(Destinations=["away"], Deliver="All")
+    world.add("1", to="moved")
+    world.turn()
+    (transfer,) = world.engine.sent
+    world.engine.waiting_since[transfer] = world.clock.now()
+    world.turn(LOOK)
+    assert world.engine.asked == []
+    world.put(Destinations=["c"], Deliver="All")
+    world.turn()
+    assert world.engine.asked == [(f"job {transfer}", "cancel")]
+    world.end(transfer, TransferState.CANCELED)
+    world.turn()
+    assert [one.peer for one in world.engine.sent.values()] == ["c"]
+
+
+def test_a_report_is_on_the_disk_before_anything_is_done_that_relies_on_it(tmp_path: Path) -> None:
+    world = World(tmp_path, After={"Delete": True})
+    world.add("1")
+    world.turn()
+    (transfer,) = world.engine.sent
+    synced: list[str] = []
+    world.reports.read.return_value = {"ID": "its own"}
+
+    def sync(identifier: str) -> None:
+        assert world.states() == ["Running"]
+        synced.append(identifier)
+
+    world.reports.sync = sync
+    world.end(transfer)
+    world.turn()
+    assert synced == [transfer, "its own"]
+    assert world.states() == ["Finishing"]
