@@ -24,7 +24,7 @@ from orthanc_transfers.receiver.fatal_instances import FatalInstances
 from orthanc_transfers.receiver.growth import Growth
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.open_request import OpenRequest
-from orthanc_transfers.receiver.ownership import Ownership, TakenOver
+from orthanc_transfers.receiver.ownership import Fenced, Ownership, TakenOver
 from orthanc_transfers.receiver.receiver_services import ReceiverServices
 from orthanc_transfers.receiver.recycling import Recycling
 from orthanc_transfers.receiver.reports import Reports
@@ -80,8 +80,8 @@ class Registry:
         self._opening: dict[tuple[str, str], Future[IncomingTransfer]] = {}
         self._listeners: list[Callable[[IncomingTransfer], None]] = []
         self._correctors: list[Callable[[str, str], None]] = []
-        self._lost: Collection[str] = ()
-        """Tokens of pulls whose jobs do not come back, and whose imports had begun."""
+        self._generation = 0
+        """Another one each time when all is lost: what was claimed before is not this node's."""
         for area in staging.reopen():
             self._reopen(area)
 
@@ -166,6 +166,7 @@ class Registry:
         """
         self._closing.cancel()
         with self._lock:
+            self._generation += 1
             transfers = list(self._transfers.values())
             self._transfers.clear()
             self._tokens.clear()
@@ -253,8 +254,6 @@ class Registry:
             raise
         with self._lock:
             del self._opening[key]
-            self._transfers[transfer.id] = transfer
-            self._tokens[key] = transfer
         opening.set_result(transfer)
         return transfer
 
@@ -274,7 +273,7 @@ class Registry:
         return not known.dropped
 
     def _create(self, request: OpenRequest, cancellation: Cancellation) -> IncomingTransfer:
-        manifest = request.manifest
+        manifest, generation = request.manifest, self._generation
         self._growth.check_count(len(manifest) + request.more)
         self._growth.check_capacity(manifest, request.patients, cancellation)
         stored, needed = frozenset[int](), Needed(manifest.size, len(manifest))
@@ -298,6 +297,10 @@ class Registry:
                 transfer = IncomingTransfer(area, self._services)
                 transfer.take_meta()  # its client has it
                 transfer.skip(stored)
+                with self._lock:
+                    if generation != self._generation:
+                        raise Fenced
+                    self._transfers[identifier] = self._tokens[request.kind, request.token] = transfer
             except BaseException:
                 area.discard()
                 self._staging.forget(area.id)

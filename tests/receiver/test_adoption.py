@@ -389,6 +389,38 @@ def test_who_has_lost_a_transfer_before_it_was_laid_down_leaves_nothing_of_it(
         receiver.stop()
 
 
+class TookPartAgainSince(SingleServer):
+    """This node has lost all since the claim, and takes part again: what it asks now is of its new number."""
+
+    receiver: Receiver | None = None
+    forgotten: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.registry.abandon()
+
+    def forget(self, identifier: str) -> None:
+        self.forgotten += (identifier,)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_what_was_claimed_before_all_was_lost_is_no_transfer_of_this_node(
+    tmp_path: Path, in_memory: bool
+) -> None:
+    ownership = TookPartAgainSince()
+    ownership.receiver = receiver = Receiver(tmp_path / "staging", ownership=ownership)
+    try:
+        with pytest.raises(Fenced):
+            receiver.pull(FILES, in_memory=in_memory)
+        assert receiver.registry.all() == []
+        assert len(ownership.forgotten) == 1
+        assert list(receiver.root.rglob("area")) == []
+        assert receiver.pull(FILES, in_memory=in_memory).state is PushState.RECEIVING
+    finally:
+        receiver.stop()
+
+
 def test_what_is_adopted_shares_no_import_log_with_what_arrives_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
