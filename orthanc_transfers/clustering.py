@@ -131,7 +131,9 @@ class Clustering:
             return table
         ownership = self._cluster.ownership
         relay = Relay(CONNECTIONS, self._ca_certificates)
-        handing_on = HandingOn(ownership, relay, self._cluster.secret, closing, ownership.known_others)
+        handing_on = HandingOn(
+            ownership, relay, self._cluster.secret, closing, ownership.known_others, ownership.time
+        )
         nodes = AllNodes(handing_on, ownership.node.name, ownership.others)
         wrappers: dict[str, Callable[[Handler], Handler]] = {
             paths.STATUS: nodes.status,

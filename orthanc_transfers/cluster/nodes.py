@@ -113,6 +113,7 @@ class Membership:
         self._closed = False
         self._confirmed = 0.0
         """When the last renewal was sent."""
+        self._ahead = 0.0  # seconds, the database's clock of ``now``
         self._seen: dict[int, tuple[float, float]] = {}
         """Other nodes -> the end of the lease, by the database's clock, and since when it is that, by ours."""
         self._dead: Sequence[Node] = ()
@@ -127,6 +128,10 @@ class Membership:
         assert self._node is not None, "join() comes first"
         return self._node
 
+    def time(self) -> float:
+        """Seconds since the epoch, about the same on all nodes: by the database's clock. Asks nothing."""
+        return self._now() + self._ahead
+
     @property
     def is_fenced(self) -> bool:
         """Whether this node has lost its transfers, as far as it knows, and does not take part again yet."""
@@ -136,16 +141,18 @@ class Membership:
         """Become a node of the cluster, under a new number. Raises ``Busy``."""
         start = uuid.uuid4()
         sent = self._now()
-        ((number,),) = self._database.query(
+        ((number, told),) = self._database.query(
             "INSERT INTO orthanc_transfers.nodes (start, name, address, folder, expires)"
             " VALUES (%s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))"
-            " ON CONFLICT (start) DO UPDATE SET expires = excluded.expires RETURNING number",
+            " ON CONFLICT (start) DO UPDATE SET expires = excluded.expires"
+            " RETURNING number, extract(epoch FROM clock_timestamp())::float8",
             (start, self._name, self._address, self._folder, self._timing.lease),
             patience=patience,
         )
         with self._changed:
             self._node = node_of(number, self._name, self._address, self._folder)
             self._seen.clear()
+            self._ahead = told - self._now()
             self._confirm(sent)
         self._heartbeat.start()
         return self.node
@@ -234,7 +241,8 @@ class Membership:
                 " WHERE number = %s AND adopted_by IS NULL AND NOT released"
                 " AND set_config('synchronous_commit', 'off', true) IS NOT NULL"
                 " RETURNING number, name, address, folder)"
-                " SELECT number, name, address, folder, 0, false, false FROM renewed UNION ALL"
+                " SELECT number, name, address, folder,"
+                " extract(epoch FROM clock_timestamp())::float8, false, false FROM renewed UNION ALL"
                 " SELECT number, name, address, folder,"
                 " extract(epoch FROM expires)::float8, expires < clock_timestamp(), released"
                 " FROM orthanc_transfers.nodes WHERE adopted_by IS NULL AND number <> %s",
@@ -249,6 +257,7 @@ class Membership:
                 self._dead = ()
             return
         others = [_Other(node_of(*row[:4]), *row[4:]) for row in rows if row[0] != node.number]
+        self._ahead = next((row[4] - self._now() for row in rows if row[0] == node.number), self._ahead)
         with self._changed:
             if self._closed or self._node != node:
                 return

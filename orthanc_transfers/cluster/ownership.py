@@ -85,6 +85,10 @@ class PostgresOwnership:
         """The other nodes that were alive a moment ago. Asks nothing."""
         return self._members.others
 
+    def time(self) -> float:
+        """Seconds since the epoch, about the same on all nodes whatever their own clocks say. Asks nothing."""
+        return self._members.time()
+
     def on_adoption(self, adopt: Callable[[Sequence[Adoption]], None], fenced: Callable[[], None]) -> None:
         """``adopt`` may raise ``TransferError`` or ``OSError``: then it is called again."""
         self._takeover.on_adoption(adopt)

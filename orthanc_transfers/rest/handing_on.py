@@ -49,7 +49,8 @@ LAST = 20.0
 class HandingOn:
     """Wraps handlers. ``secret`` is known to the nodes of the cluster only.
 
-    ``closing``: this server stops. ``others`` tells the other nodes, without asking the database.
+    ``closing``: this server stops. ``others`` tells the other nodes, without asking the database;
+    ``clock`` the time, about the same on all nodes whatever their own clocks say.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class HandingOn:
         secret: bytes,
         closing: Cancellation,
         others: Callable[[], Sequence[Node]],
+        clock: Callable[[], float],
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._ownership = ownership
@@ -66,6 +68,7 @@ class HandingOn:
         self._secret = secret
         self._closing = closing
         self._others = others
+        self._clock = clock
         self._pause = pause
 
     def wrap(self, handler: Handler, *, of_owner: bool = True) -> Handler:
@@ -145,7 +148,7 @@ class HandingOn:
 
     def send(self, node: Node, request: Request, timeout: float = _TIMEOUT) -> Response:
         """The response of another node, after ``timeout`` seconds without one ``PeerUnreachable``."""
-        sent = str(int(time.time()))
+        sent = str(int(self._clock()))
         mark = f"{sent}:{self._signature(sent, request)}"
         return self._relayed(node, request, {**request.headers, HANDED_ON: mark}, timeout)
 
@@ -154,7 +157,7 @@ class HandingOn:
         sent, _, signature = request.headers.get(HANDED_ON, "").partition(":")
         if not (sent.isascii() and sent.isdigit() and len(sent) < 12):
             return False
-        fresh = abs(time.time() - int(sent)) < _MAX_AGE
+        fresh = abs(self._clock() - int(sent)) < _MAX_AGE
         return fresh and hmac.compare_digest(signature.encode(), self._signature(sent, request).encode())
 
     def _pass_on(self, request: Request) -> Response:

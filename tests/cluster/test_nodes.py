@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -150,6 +151,16 @@ def test_a_clock_of_the_database_that_jumps_makes_nobody_dead(
         clock.now += 1.5
         a.members.renew()
         assert a.dead == []
+
+
+def test_all_nodes_have_one_clock_whatever_their_own_say(pair: tuple[Member, Member], clock: Clock) -> None:
+    a, b = pair
+    b.members._now = lambda: clock() + 1e6
+    for _ in range(2):
+        for one in (a, b):
+            one.members.renew()
+            assert abs(one.members.time() - time.time()) < 60  # this machine is the database's, too
+        clock.now += 1000.0
 
 
 def test_after_a_pause_of_its_own_nobody_is_dead_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 OTHER = Node(7, "other", "http://127.0.0.1:7", "")
 REQUEST = Request("POST", "/transfers/push/0/commit")
+NOW = 1.8e9
+"""By the clock of the database, which all nodes know."""
 DONE = Relayed(200, b"{}", "application/json", {})
 MISDIRECTED = Relayed(424, b"", "", {})
 TAKES_ITS_TIME = Relayed(GOES_ON, b"", "", {})
@@ -63,7 +66,9 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def node(others: Others, ownership: Ownership | None = None) -> HandingOn:
-    return HandingOn(ownership or Ownership(), others, b"secret", Cancellation(), list, lambda _: None)
+    return HandingOn(
+        ownership or Ownership(), others, b"secret", Cancellation(), list, lambda: NOW, lambda _: None
+    )
 
 
 def elsewhere(request: Request) -> Response:
@@ -122,7 +127,7 @@ def leaving(others: Others, stays: int) -> Callable[[Callable[[Request], Respons
     ownership, closing = Leaving(), Cancellation()
     ownership.stays = stays
     closing.cancel()
-    handing = HandingOn(ownership, others, b"secret", closing, lambda: [OTHER], lambda _: None)
+    handing = HandingOn(ownership, others, b"secret", closing, lambda: [OTHER], lambda: NOW, lambda _: None)
     return lambda handler: handing.wrap(handler)(REQUEST)
 
 
@@ -155,6 +160,14 @@ def test_a_handler_knows_what_another_node_has_handed_on() -> None:
     for given in ({}, headers, {HANDED_ON: headers[HANDED_ON][:-1] + "x"}, {HANDED_ON: "1:x"}):
         node(others).wrap(handler)(Request(REQUEST.method, REQUEST.path, headers=given))
     assert asked == [False, True, False, False]
+
+
+def test_nodes_whose_own_clocks_differ_know_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = Others(iter([DONE]))
+    ask(elsewhere, others)
+    monkeypatch.setattr(time, "time", lambda: NOW + 3600)
+    handed_on = Request(REQUEST.method, REQUEST.path, headers=others.sent[0])
+    assert node(others).is_handed_on(handed_on)
 
 
 def test_what_was_handed_on_is_not_handed_on_again() -> None:
