@@ -249,8 +249,9 @@ BEGIN
         SET state = 'ended', outcome = new_outcome, plan = NULL, hashes = NULL, kept = '{}', heritage = '{}'
         WHERE identifier = which;
     IF success THEN
+        -- Its own, too: it may have taken them over, and not have them yet.
         UPDATE orthanc_transfers.transfers SET kept = kept || orthanc_transfers.common(hashes, stays)
-            WHERE state IN ('committing', 'undoing') AND owner <> me
+            WHERE state IN ('committing', 'undoing') AND identifier <> which
             AND orthanc_transfers.common(hashes, stays) <> '{}';
         UPDATE orthanc_transfers.leftovers SET kept = true WHERE NOT kept AND instance = ANY (stays);
     END IF;

@@ -446,6 +446,32 @@ def test_what_another_commit_succeeded_with_stays(two: tuple[NodeInTest, NodeInT
     assert a.owner.overlap("one", ["x", "y"]).kept == {"y"}
 
 
+def test_what_is_still_to_be_taken_in_does_not_delete_what_its_heir_succeeded_with(
+    make_node: MakeNode,
+) -> None:
+    a, b = make_node(), make_node(started=False)
+    arriving, arrived = threading.Event(), threading.Event()
+
+    def adopt(adoptions: Sequence[Adoption]) -> None:
+        arriving.set()
+        assert arrived.wait(20)
+
+    b.owner.on_adoption(adopt, lambda: None)
+    b.owner.start()
+    claim(a, "one")
+    claim(b, "two")
+    a.owner.begin_commit("one", manifest("x", "y"))
+    b.owner.begin_commit("two", manifest("y"))
+    a.cluster.close()
+    assert arriving.wait(10)
+    # The receiver there knows nothing of the other one yet.
+    end(b, "two")
+    arrived.set()
+    wait_until(lambda: not b.owner._takeover.has_rest, "it is taken in", 10)
+    b.owner.begin_commit("one", manifest("x", "y"))
+    assert b.owner.overlap("one", ["x", "y"]).kept == {"y"}
+
+
 def test_a_commit_begins_after_an_undo_of_what_it_counts_on(two: tuple[NodeInTest, NodeInTest]) -> None:
     a, b = two
     for node, name in ((a, "one"), (b, "two"), (b, "three")):
