@@ -42,6 +42,9 @@ class ClusterLeftovers:
             self._raise_fenced()
         return Fate(answer)
 
+    def check(self) -> None:
+        self._members.check()
+
     def end(self, transfer: str, instance: str) -> None:
         self._database.query(
             "UPDATE orthanc_transfers.leftovers SET deleter = NULL"
@@ -53,7 +56,11 @@ class ClusterLeftovers:
     def forget(self, transfer: str) -> None:
         try:
             self._database.query(
-                "DELETE FROM orthanc_transfers.leftovers WHERE transfer = %s", (transfer,), patience=0.0
+                "WITH me AS (SELECT FROM orthanc_transfers.nodes"
+                " WHERE number = %s AND adopted_by IS NULL FOR KEY SHARE)"
+                " DELETE FROM orthanc_transfers.leftovers WHERE transfer = %s AND EXISTS (SELECT FROM me)",
+                (self._members.node.number, transfer),
+                patience=0.0,
             )
         except TransferError as error:
             # What stays there names no transfer that there will ever be again.

@@ -283,6 +283,7 @@ class Commit:
     def _remove_inherited(self, identifier: str) -> None:
         if self._closing.requested or self._fenced:
             return  # this commit goes on at the next start, or on another node
+        self._ownership.check()
         try:
             self._store.remove(identifier)
         except Exception as error:  # noqa: BLE001  the others still have to go

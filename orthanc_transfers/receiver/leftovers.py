@@ -30,11 +30,14 @@ class Leftovers(Protocol):
     def begin(self, transfer: str, instance: str) -> Fate:
         """It is about to be deleted. Raises ``Busy`` if the database cannot be asked."""
 
+    def check(self) -> None:
+        """Return while this node may delete it, as ``Ownership.check``: it may have been stopped since ``begin``."""
+
     def end(self, transfer: str, instance: str) -> None:
         """It was deleted, or could not be. Waits while the database cannot be reached."""
 
     def forget(self, transfer: str) -> None:
-        """Nothing of it is left. Never raises."""
+        """Nothing of it is left. Never raises, nor does anything once another node has it."""
 
 
 class OwnLeftovers:
@@ -44,6 +47,8 @@ class OwnLeftovers:
 
     def begin(self, transfer: str, instance: str) -> Fate:
         return Fate.DELETE
+
+    def check(self) -> None: ...
 
     def end(self, transfer: str, instance: str) -> None: ...
 

@@ -52,6 +52,7 @@ class InterruptedCommit(Commit):
                 intact = self._store.is_intact(instance.id, instance.md5, cancellation)
             if not intact:
                 log.warning("the file of instance %s is lost or damaged: it is imported again", instance.id)
+                self._ownership.check()
                 self._store.remove(instance.id)
                 broken.add(instance.id)
 

@@ -335,6 +335,7 @@ class UndoRetries:
         def remove() -> None:
             nonlocal outcome
             if undo.find(item.id) is not None:  # a transfer may have succeeded with it since
+                self._leftovers.check()
                 self._store.remove(item.id)
                 outcome = _UNDONE
 

@@ -86,6 +86,10 @@ def test_a_node_that_dies_while_it_deletes_holds_up_nobody(two: tuple[NodeInTest
     with pytest.raises(Fenced):
         a.owner.leftovers.leave("one", ["x"])
     assert begin(b, "x") is Fate.WAIT
+    end(b, "two")
+    # It believes that nothing is left, for it had just settled that.
+    a.owner.leftovers.forget("one")
+    assert begin(b, "x") is Fate.KEEP
     go_on()
 
 

@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orthanc_transfers.core.codec import Codec
-from orthanc_transfers.core.errors import Canceled, ImportRefused, UnknownTransaction
+from orthanc_transfers.core.errors import Canceled, HostError, ImportRefused, UnknownTransaction
 from orthanc_transfers.core.model import PushState
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.interfaces import Imported
 from orthanc_transfers.receiver.adoption import Successor
 from orthanc_transfers.receiver.area import Area
 from orthanc_transfers.receiver.disk_errors import DiskFailed
+from orthanc_transfers.receiver.leftovers import Fate, OwnLeftovers
 from orthanc_transfers.receiver.memory_area import MemoryArea
 from orthanc_transfers.receiver.memory_staging import MemoryStaging
 from orthanc_transfers.receiver.ownership import Adoption, Fenced, Inherited, Node
+from orthanc_transfers.receiver.shared_instances import Claim, SharedInstances
 from orthanc_transfers.receiver.single_server import SingleServer
 from tests.receiver.memory_receiver import (
     PATIENCE,
@@ -285,7 +288,11 @@ class StoppedWhileImporting(SingleServer):
 
     def check(self) -> None:
         if self.lost:
-            raise Fenced
+            self.fenced()
+
+    @staticmethod
+    def fenced() -> None:
+        raise Fenced
 
 
 def test_who_was_stopped_and_fails_when_it_goes_on_takes_no_bytes_from_its_successor(
@@ -314,6 +321,81 @@ def test_who_was_stopped_and_fails_when_it_goes_on_takes_no_bytes_from_its_succe
     with pytest.raises(Fenced):
         receiver.v2.create(creation2_of(FILES))
     receiver.stop()
+
+
+def test_who_was_stopped_deletes_nothing_that_others_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ownership = MemoryStore(), StoppedWhileImporting()
+    receiver = Receiver(tmp_path, store, ownership=ownership)
+    others, fail = store.put(FILES[0]), SharedInstances.fail
+
+    def stopped(shared: SharedInstances, claim: Claim, remove: Callable[[str], None]) -> None:
+        claim.inherited.add(others)
+        ownership.lost = True
+        fail(shared, claim, remove)
+
+    monkeypatch.setattr(SharedInstances, "fail", stopped)
+    store.refused[identify(FILES[1])] = "no room"
+    transfer = receiver.pull(FILES)
+    fill(transfer, FILES)
+    with pytest.raises(Fenced):
+        transfer.commit()
+    assert set(store.files) == {others}
+    receiver.stop()
+
+
+def test_who_was_stopped_deletes_nothing_as_damaged(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identifier = crash_while_importing(cluster.first, FILES)
+    before, asked = set(cluster.store.files), threading.Event()
+
+    def stopped(*_: object) -> bool:
+        monkeypatch.setattr(cluster.second.registry.ownership, "check", StoppedWhileImporting.fenced)
+        asked.set()
+        return False  # its successor has imported it anew since
+
+    monkeypatch.setattr(cluster.store, "is_intact", stopped)
+    cluster.adopt(identifier)
+    assert asked.wait(PATIENCE)
+    cluster.second.stop()
+    assert set(cluster.store.files) == before
+
+
+class StoppedWhileDeleting(OwnLeftovers):
+    """What was left over, of a node that is stopped just before it deletes any."""
+
+    begun = 0
+
+    def begin(self, transfer: str, instance: str) -> Fate:
+        self.begun += 1
+        return Fate.DELETE
+
+    def check(self) -> None:
+        if self.begun:
+            raise Fenced
+
+
+def test_who_was_stopped_deletes_no_leftovers(tmp_path: Path) -> None:
+    store, ownership, leftovers = MemoryStore(), SingleServer(), StoppedWhileDeleting()
+    ownership._leftovers = leftovers
+    receiver = Receiver(tmp_path, store, ownership=ownership)
+
+    def full(_: str) -> None:
+        raise HostError("the disk of the index is full")
+
+    store.before_remove, store.refused[identify(FILES[7])] = full, "no room"
+    transfer = receiver.pull(FILES)
+    fill(transfer, FILES)
+    with pytest.raises(ImportRefused):
+        transfer.commit()
+    left = set(store.files)
+    store.before_remove = lambda _: None
+    wait_until(lambda: leftovers.begun > 1)
+    receiver.stop()
+    assert left
+    assert set(store.files) == left
 
 
 @pytest.mark.parametrize("lost", [True, False])
