@@ -137,7 +137,7 @@ class JobKeeper:
         for identifier, server, kind, state, paused in rows:
             self._submit(identifier, server, kind, json.loads(state), paused)
             self._database.query(
-                "UPDATE orthanc_transfers.jobs SET submitted = true WHERE identifier = %s AND adopter = %s",
+                "UPDATE orthanc_transfers.jobs SET submitted = true, saved = '' WHERE identifier = %s AND adopter = %s",
                 (identifier, self._server),
                 patience=0.0,
             )

@@ -290,7 +290,7 @@ CREATE TABLE jobs (
     identifier text PRIMARY KEY,
     server text NOT NULL,
     kind text NOT NULL,
-    saved text NOT NULL,                -- JSON, as Orthanc saves it
+    saved text NOT NULL,                -- JSON, as Orthanc saves it; empty once it is submitted
     paused boolean NOT NULL,
     adopter text,                       -- the server that goes on with it
     submitted boolean NOT NULL DEFAULT false    -- as a job of its own there
@@ -333,6 +333,13 @@ BEGIN
         ORDER BY identifier LIMIT most FOR UPDATE SKIP LOCKED
     )
     UPDATE orthanc_transfers.jobs SET adopter = me WHERE identifier IN (SELECT identifier FROM found);
+    -- Names of pods are never used again. Should such a server come back nevertheless, its jobs go on there, too.
+    DELETE FROM orthanc_transfers.jobs WHERE submitted AND server IN (
+        SELECT name FROM orthanc_transfers.servers
+        WHERE name <> me AND seen < clock_timestamp() - make_interval(days => 90, secs => after));
+    DELETE FROM orthanc_transfers.servers
+        WHERE name <> me AND seen < clock_timestamp() - make_interval(days => 90, secs => after)
+        AND NOT EXISTS (SELECT FROM orthanc_transfers.jobs WHERE server = servers.name);
     RETURN QUERY SELECT identifier, server, kind, saved, paused FROM orthanc_transfers.jobs
         WHERE adopter = me AND NOT submitted;
 END $$;

@@ -106,13 +106,13 @@ def keep(database: Database) -> Keep:
 
 @pytest.fixture
 def away(settings: Settings) -> Callable[[str], None]:
-    """Makes a server one that was last seen an hour ago."""
+    """Makes a server one that was last seen an hour ago, or longer."""
 
-    def away(server: str) -> None:
+    def away(server: str, since: str = "1 hour") -> None:
         with psycopg.connect(settings.cluster.connection_uri, autocommit=True) as connection:
             connection.execute(
-                "UPDATE orthanc_transfers.servers SET seen = now() - interval '1 hour' WHERE name = %s",
-                (server,),
+                "UPDATE orthanc_transfers.servers SET seen = now() - %s::interval WHERE name = %s",
+                (since, server),
             )
 
     return away
@@ -174,6 +174,29 @@ def test_a_server_that_comes_back_hands_its_jobs_over(keep: Keep, away: Callable
     assert len(again.commands) == 1
 
 
+def test_what_a_server_left_that_never_comes_back_is_deleted_some_day(
+    keep: Keep, away: Callable[..., None], database: Database
+) -> None:
+    gone, here, idle = Queue("pod-1"), Queue("pod-2"), Queue("pod-3")
+    gone.add("one")
+    keeper, other = keep(here), keep(gone)
+    for one in (other, keeper, keep(idle)):
+        one.look()
+    away("pod-1")
+    keeper.look()
+    assert here.tokens == {"one"}
+    rows = "SELECT server, saved FROM orthanc_transfers.jobs WHERE submitted"
+    # What it takes to go on with it is with its new server.
+    assert database.query(rows) == [("pod-1", "")]
+    for server in ("pod-1", "pod-3"):
+        away(server, "91 days")
+    keeper.look()
+    assert database.query(rows) == []
+    assert database.query("SELECT name FROM orthanc_transfers.servers") == [("pod-2",)]
+    other.look()  # it comes back after all
+    assert database.query("SELECT count(*) FROM orthanc_transfers.servers") == [(2,)]
+
+
 def test_what_has_ended_or_was_lost_is_not_adopted(keep: Keep, away: Callable[[str], None]) -> None:
     a, b = Queue("a"), Queue("b")
     one = a.add("one")
@@ -230,8 +253,9 @@ def test_one_that_was_submitted_but_not_told_is_not_submitted_again(
     keep(a).look()
     away("a")
     keeper = keep(b)
+    ((saved,),) = database.query("SELECT saved FROM orthanc_transfers.jobs")
     keeper.look()
-    database.query("UPDATE orthanc_transfers.jobs SET submitted = false WHERE server = 'a'")
+    database.query("UPDATE orthanc_transfers.jobs SET submitted = false, saved = %s", (saved,))
     keeper.look()
     assert len(b.found) == 1
 

@@ -383,7 +383,7 @@ def test_who_was_stopped_deletes_no_leftovers(tmp_path: Path) -> None:
     receiver = Receiver(tmp_path, store, ownership=ownership)
 
     def full(_: str) -> None:
-        raise HostError("the disk of the index is full")
+        raise HostError("the disk of the index is full", 1)
 
     store.before_remove, store.refused[identify(FILES[7])] = full, "no room"
     transfer = receiver.pull(FILES)
