@@ -80,6 +80,14 @@ class RuleBook:
         found = self._rules.get(name)
         return None if found is None else found.rule
 
+    def unreadable(self) -> frozenset[str]:
+        """Names of those that cannot work until they are mended: what they began waits for that."""
+        return frozenset(one.name for one in self.all() if one.rule is None)
+
+    def resting(self) -> frozenset[str]:
+        """Names of those that do nothing now: disabled, or unreadable."""
+        return frozenset(one.name for one in self.all() if one.rule is None or not one.rule.enabled)
+
     def notify(self, name: str) -> Notify | None:
         """Where events of a rule are told; ``None``: nowhere."""
         rule = self.rule(name)

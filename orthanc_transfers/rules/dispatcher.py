@@ -195,7 +195,7 @@ class Dispatcher:
 
     def _check_filters(self) -> bool:
         """Ask the filters of new entries; returns whether there are more of them."""
-        entries = self._queue.unchecked(AT_ONCE)
+        entries = self._queue.unchecked(AT_ONCE, self._book.unreadable())
         if not entries:
             return False
         checked = [(entry, *self._check_filter(entry)) for entry in entries]
@@ -251,14 +251,14 @@ class Dispatcher:
         return again
 
     def _deletes(self, job: RunningJob) -> bool:
-        """Whether what was sent is deleted next: then it must be known that it was sent."""
+        """Whether what was sent is deleted next, as far as is known: then it must be known that it was sent."""
         rule = self._book.rule(job.rule)
-        return rule is not None and rule.after.delete
+        return rule is None or rule.after.delete
 
     def _finishes(self, job: RunningJob) -> bool:
-        """Whether something is done with what was sent, for which its report is read."""
+        """Whether something is done with what was sent, as far as is known, for which its report is read."""
         rule = self._book.rule(job.rule)
-        return rule is not None and rule.finishes
+        return rule is None or rule.finishes
 
     def _begin(self, changes: Changes, entry: Entry, peer: str) -> str:
         transfer = self._running.new_transfer(entry, peer)
@@ -282,8 +282,10 @@ class Dispatcher:
             entry = replace(entry, job=job.job)
         rule = self._book.rule(entry.rule)
         stored = end.succeeded or self._store.exists(entry.resource)
-        ended = self._outcomes.record(changes, entry, rule, end, stored=stored)
-        if ended.state is EntryState.FINISHING and (rule is None or not rule.finishes):
+        unreadable = entry.rule in self._book.unreadable()
+        ended = self._outcomes.record(changes, entry, rule, end, stored=stored, unreadable=unreadable)
+        finishes = unreadable if rule is None else rule.finishes
+        if ended.state is EntryState.FINISHING and not finishes:
             changes.end(entry.id, EntryState.DONE, None)
             ended = Ended(EntryState.DONE)
         self._events.ended(changes, entry, ended.state, ended.said)

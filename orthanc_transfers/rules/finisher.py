@@ -30,7 +30,7 @@ class Finisher:
 
     def work(self) -> None:
         """Start the thread if there is something to do. Raises ``sqlite3.Error``, ``OSError``."""
-        if not self._working.locked() and self._queue.in_state(EntryState.FINISHING, 1):
+        if not self._working.locked() and self._entries(1):
             threads.start("transfers-rules-after", self._work)
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Finisher:
         if not self._working.acquire(blocking=False):
             return
         try:
-            for entry in self._queue.in_state(EntryState.FINISHING):
+            for entry in self._entries():
                 if self._closed:
                     return
                 self._finish(entry)
@@ -50,10 +50,20 @@ class Finisher:
         finally:
             self._working.release()
 
+    def _entries(self, limit: int = -1) -> list[Entry]:
+        """Those whose rules rest stay as they are: their rules may be mended, or enabled again."""
+        return self._queue.in_state(EntryState.FINISHING, limit, self._book.resting())
+
     def _finish(self, entry: Entry) -> None:
+        if entry.rule in self._book.resting():
+            return  # since the look
         rule = self._book.rule(entry.rule)
         try:
-            said = None if rule is None else self._finishing.finish(rule, entry, lambda: not self._closed)
+            said = (
+                "sent; its rule was deleted before it did what was to be done then"
+                if rule is None
+                else self._finishing.finish(rule, entry, lambda: not self._closed)
+            )
         except TransferError as error:
             if self._closed:
                 return

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from orthanc_transfers.core.errors import HostError, TransferError, UnknownResource
 from orthanc_transfers.core.model import Manifest
 from orthanc_transfers.core.rule import ALL, Rule
-from orthanc_transfers.core.rule_entry import Entry, EntryState
+from orthanc_transfers.core.rule_entry import ACTIVE, Entry, EntryState
 from orthanc_transfers.interfaces import InstanceStore
 from orthanc_transfers.receiver.reports import Reports
 from orthanc_transfers.rules.orthanc import LocalOrthanc
@@ -54,18 +54,21 @@ class Finishing:
         Doing it twice does no harm. ``going_on``: whether Orthanc does not stop.
         """
         there = self._mirrored(entry) if rule.compare is not None else None
+        if not rule.after:
+            return there
+        what = "deleted here" if rule.after.delete else "marked"
         sent = [
             one
             for one in self._siblings(entry)
-            if rule.deliver != ALL or one.destination in rule.destinations
+            # Its rule may have had other destinations, or have been to deliver to all.
+            if one.destination in rule.places or (rule.deliver != ALL and one.id == entry.id)
         ]
-        missing = (
-            set(rule.destinations) - {one.destination for one in sent} if rule.deliver == ALL else set[str]()
-        )
-        if missing or any(one.state not in _HAS_IT for one in sent):
+        lacking = [one for one in sent if one.state not in _HAS_IT]
+        if any(one.state in ACTIVE for one in lacking):
             return None  # the last one does it
-        if not rule.after:
-            return there
+        missing = set(rule.destinations) - {one.destination for one in sent} if rule.deliver == ALL else None
+        if lacking or missing:
+            return _left_alone(entry, what, _not_sent(lacking, sorted(missing or ())))
         try:
             here = self._store.manifest([entry.resource])
         except UnknownResource:
@@ -73,12 +76,7 @@ class Finishing:
         for one in sent:
             reason = self._unconfirmed(rule, here, one)
             if reason is not None:
-                what = "deleted here" if rule.after.delete else "marked"
-                log.warning(
-                    "rule %s: %s %s is not %s: %s",
-                    *(entry.rule, entry.resource.level.value.lower(), entry.resource.id, what, reason),
-                )
-                return f"sent, but not {what}: {reason}"
+                return _left_alone(entry, what, reason)
         return self._delete(here, going_on) if rule.after.delete else self._mark(rule, entry) or there
 
     def _mark(self, rule: Rule, entry: Entry) -> str | None:
@@ -91,6 +89,8 @@ class Finishing:
             if self._orthanc.described(entry.resource) is None:
                 return "it was deleted here meanwhile"
             return f"sent, but not marked: {error}"
+        # Or a power failure takes the marks of what is said to be done.
+        self._store.sync()
         return None
 
     def _delete(self, here: Manifest, going_on: Callable[[], bool]) -> str:
@@ -124,3 +124,17 @@ class Finishing:
             if row["MD5"] != instance.md5 and not rule.transcodes:
                 return f"instance {instance.id} has changed after it was sent"
         return None
+
+
+def _not_sent(lacking: Sequence[Entry], missing: Sequence[str]) -> str:
+    if lacking:
+        return f"peer {lacking[0].destination or lacking[0].peer} did not get it ({lacking[0].state.value})"
+    return f"it was never queued for peer {missing[0]}, or that is forgotten: run the rule by hand"
+
+
+def _left_alone(entry: Entry, what: str, reason: str) -> str:
+    log.warning(
+        "rule %s: %s %s is not %s: %s",
+        *(entry.rule, entry.resource.level.value.lower(), entry.resource.id, what, reason),
+    )
+    return f"sent, but not {what}: {reason}"

@@ -52,9 +52,19 @@ class Outcomes:
         self._jitter = jitter
 
     def record(
-        self, changes: Changes, entry: Entry, rule: Rule | None, end: JobEnd, *, stored: bool
+        self,
+        changes: Changes,
+        entry: Entry,
+        rule: Rule | None,
+        end: JobEnd,
+        *,
+        stored: bool,
+        unreadable: bool = False,
     ) -> Ended:
-        """Write down what becomes of an entry, and return it. ``stored``: its resource is here still."""
+        """Write down what becomes of an entry, and return it. ``stored``: its resource is here still.
+
+        Without a ``rule`` that was deleted; unless it is ``unreadable``, and may be mended.
+        """
         peer = entry.peer or ""
         if end.succeeded:
             self._holds.there(peer)
@@ -72,6 +82,9 @@ class Outcomes:
             return self._end(changes, entry, EntryState.DROPPED, "it was deleted here before it was sent")
         else:
             self._holds.there(peer)
+        if rule is None and unreadable:
+            changes.set(entry.id, state=EntryState.WAITING.value, held=0, said=end.error)
+            return Ended(EntryState.WAITING, end.error)
         if rule is None:
             return self._end(
                 changes, entry, EntryState.DROPPED, f"its rule was deleted; the last attempt: {end.error}"

@@ -6,7 +6,7 @@ Each method is one transaction at most.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +94,10 @@ class Queue:
             )
 
     def follow(self, changes: Changes, rule: Rule) -> None:
-        """The rule was changed: what waits for destinations that it has no longer goes to those that it has."""
+        """The rule was changed: what waits for destinations that it has no longer goes to those that it has.
+
+        Those that have had it do not get it again; where all have, it only remains to finish it.
+        """
         marks = ", ".join("?" * len(rule.places))
         columns = "destination, level, resource, epoch, change, origin, stamp"
         rows = changes.writer.execute(
@@ -105,10 +108,16 @@ class Queue:
             said = (
                 f"the rule was changed: {destination or 'one destination'} is not where it sends to any more"
             )
-            changes.drop_rule(rule.name, said, [destination])
-        for _, level, resource, epoch, change, origin, stamp in rows:
-            place = Position(epoch, change)
-            self.add(changes.writer, rule, Resource(Level(level), resource), origin, place, stamp)
+            changes.drop_rule(rule.name, said, [destination], again=True)
+        for _, level, identifier, epoch, change, origin, stamp in rows:
+            resource = Resource(Level(level), identifier)
+            for place in rule.places:
+                if change is not None or not _was_sent(changes.writer, rule, place, resource, stamp):
+                    self.add(
+                        changes.writer, rule, resource, origin, Position(epoch, change), stamp, only=place
+                    )
+            if rule.after:
+                changes.finish_again(rule, resource)
 
     # --- working it off
 
@@ -122,9 +131,10 @@ class Queue:
         with self._database.writing(synced=synced) as writer:
             yield Changes(writer, self._clock)
 
-    def unchecked(self, limit: int) -> list[Entry]:
-        """Entries whose filter was not asked yet, the oldest first."""
-        return self._entries("state = 'Waiting' AND checked = 0 ORDER BY id LIMIT ?", (limit,), "unchecked")
+    def unchecked(self, limit: int, without: Collection[str] = ()) -> list[Entry]:
+        """Entries whose filter was not asked yet, the oldest first; ``without`` those of some rules."""
+        where = f"state = 'Waiting' AND checked = 0 AND {_not_of(without)} ORDER BY id LIMIT ?"
+        return self._entries(where, (*without, limit), "unchecked")
 
     def due(self, rule: str, destination: str, limit: int) -> list[Entry]:
         """Entries of a rule, and of one of its destinations, that may be sent now, the oldest first."""
@@ -134,19 +144,13 @@ class Queue:
             "due",
         )
 
-    def was_sent(self, rule: str, resource: Resource, stamp: str) -> bool:
-        """Whether it was sent by the rule when it had last changed at that moment, or is about to be."""
+    def unsent(self, rule: Rule, resource: Resource, stamp: str) -> tuple[str, ...]:
+        """Those of its rule's places that did not get it as it was when it had last changed, and are not about to."""
         with self._database.reading() as reader:
-            return (
-                reader.execute(
-                    "SELECT 1 FROM entries WHERE rule = ? AND resource = ?"
-                    " AND (state = ? AND stamp = ? OR state IN (?, ?)) LIMIT 1",
-                    (
-                        *(rule, resource.id, EntryState.DONE.value, stamp),
-                        *(EntryState.WAITING.value, EntryState.FINISHING.value),
-                    ),
-                ).fetchone()
-                is not None
+            return tuple(
+                place
+                for place in rule.places
+                if not _was_sent(reader, rule, place, resource, stamp, or_will_be=True)
             )
 
     def long_waiting(self, rule: str, seconds: float) -> list[Entry]:
@@ -156,9 +160,10 @@ class Queue:
             (EntryState.WAITING.value, EntryState.RUNNING.value, rule, self._database.now - seconds),
         )
 
-    def in_state(self, state: EntryState, limit: int = -1) -> list[Entry]:
-        """All entries in a state, the oldest first."""
-        return self._entries("state = ? ORDER BY id LIMIT ?", (state.value, limit))
+    def in_state(self, state: EntryState, limit: int = -1, without: Collection[str] = ()) -> list[Entry]:
+        """All entries in a state, the oldest first; ``without`` those of some rules."""
+        where = f"state = ? AND {_not_of(without)} ORDER BY id LIMIT ?"
+        return self._entries(where, (state.value, *without, limit))
 
     def entry(self, identifier: int) -> Entry | None:
         """One entry."""
@@ -270,21 +275,62 @@ class Changes:
         """Entries that leave no trace: what no filter took."""
         self.writer.executemany("DELETE FROM entries WHERE id = ?", ((one,) for one in identifiers))
 
-    def drop_rule(self, rule: str, said: str, destinations: Iterable[str] = ()) -> int:
-        """Drop what waits of a rule, or what waits for some of its destinations; returns how many that were."""
+    def drop_rule(
+        self, rule: str, said: str, destinations: Iterable[str] = (), *, again: bool = False
+    ) -> int:
+        """Drop what waits of a rule, or what waits for some of its destinations; returns how many that were.
+
+        ``again``: the same change may be queued for these destinations once more.
+        """
         where, values = "rule = ? AND state = ?", [rule, EntryState.WAITING.value]
         wanted = list(destinations)
         if wanted:
             where += f" AND destination IN ({', '.join('?' * len(wanted))})"
         found = self.writer.execute(
-            f"UPDATE entries SET state = ?, said = ?, ended = ? WHERE {where}",  # noqa: S608
-            (EntryState.DROPPED.value, said, self._clock.now(), *values, *wanted),
+            f"UPDATE entries SET state = ?, said = ?, ended = ?, change = IIF(?, NULL, change) WHERE {where}",  # noqa: S608
+            (EntryState.DROPPED.value, said, self._clock.now(), again, *values, *wanted),
         )
         return found.rowcount
+
+    def finish_again(self, rule: Rule, resource: Resource) -> None:
+        """If no entry for it is active: let the last one that was sent be finished, as its rule is now."""
+        marks = ", ".join("?" * len(rule.places))
+        last = f"SELECT MAX(id) FROM entries WHERE rule = ? AND resource = ? AND state = ? AND destination IN ({marks})"  # noqa: S608
+        self.writer.execute(
+            f"UPDATE entries SET state = ?, ended = NULL WHERE id = ({last}) AND NOT EXISTS"  # noqa: S608
+            " (SELECT 1 FROM entries WHERE rule = ? AND resource = ? AND state IN (?, ?, ?))",
+            (
+                *(EntryState.FINISHING.value, rule.name, resource.id, EntryState.DONE.value, *rule.places),
+                *(rule.name, resource.id, *_ACTIVE),
+            ),
+        )
 
     def expire(self, before: float) -> None:
         """Forget what ended before that time (seconds since the epoch)."""
         self.writer.execute("DELETE FROM entries WHERE ended < ?", (before,))
+
+
+def _not_of(rules: Collection[str]) -> str:
+    return f"rule NOT IN ({', '.join('?' * len(rules))})"
+
+
+def _was_sent(
+    reader: sqlite3.Connection,
+    rule: Rule,
+    place: str,
+    resource: Resource,
+    stamp: str | None,
+    *,
+    or_will_be: bool = False,
+) -> bool:
+    """Whether it was sent there by the rule when it had last changed at that moment; to any place, if that is empty."""
+    states = (EntryState.WAITING.value, EntryState.FINISHING.value) if or_will_be else ()
+    wanted = f"state = ? AND stamp = ? OR state IN ({', '.join('?' * len(states))})"
+    found = reader.execute(
+        f"SELECT 1 FROM entries WHERE rule = ? AND resource = ? AND ? IN ('', destination) AND ({wanted}) LIMIT 1",  # noqa: S608
+        (rule.name, resource.id, place, EntryState.DONE.value, stamp, *states),
+    )
+    return found.fetchone() is not None
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -57,7 +57,9 @@ class Scans:
         """Begin what it is time for, go on with what was begun; returns whether there is more."""
         self._fire()
         with self._database.reading() as reader:
-            row = reader.execute("SELECT * FROM scans ORDER BY id LIMIT 1").fetchone()
+            rows = reader.execute("SELECT * FROM scans ORDER BY id").fetchall()
+        unreadable = self._book.unreadable()
+        row = next((one for one in rows if one["rule"] not in unreadable), None)
         if row is None:
             return False
         self._go_on(row)
@@ -75,7 +77,7 @@ class Scans:
         looked = 0
         for since in itertools.count(0, PAGE):
             identifiers = self._orthanc.page(rule.level, since, PAGE)
-            found += [resource for resource, _ in self._unsent(rule, identifiers)]
+            found += [resource for resource, *_ in self._unsent(rule, identifiers)]
             looked += len(identifiers)
             whole = len(identifiers) < PAGE
             if whole or len(found) >= DRY_RESULTS or time.monotonic() > end:
@@ -106,9 +108,10 @@ class Scans:
         identifiers = [] if rule is None else self._orthanc.page(rule.level, row["position"], PAGE)
         matching = [] if rule is None else list(self._unsent(rule, identifiers))
         with self._database.writing() as writer:
-            for resource, stamp in matching:
+            for resource, stamp, places in matching:
                 assert rule is not None
-                self._queue.add(writer, rule, resource, row["origin"], stamp=stamp)
+                for place in places:
+                    self._queue.add(writer, rule, resource, row["origin"], stamp=stamp, only=place)
             if len(identifiers) < PAGE:
                 writer.execute("DELETE FROM scans WHERE id = ?", (row["id"],))
             else:
@@ -116,14 +119,14 @@ class Scans:
                 position = row["position"] + len(identifiers)
                 writer.execute("UPDATE scans SET position = ? WHERE id = ?", (position, row["id"]))
 
-    def _unsent(self, rule: Rule, identifiers: list[str]) -> Iterator[tuple[Resource, str]]:
+    def _unsent(self, rule: Rule, identifiers: list[str]) -> Iterator[tuple[Resource, str, tuple[str, ...]]]:
+        """Each with when it last changed, and the places that do not have it so."""
         for identifier in identifiers:
             resource = Resource(rule.level, identifier)
             stamp = self._orthanc.last_update(resource)
-            if stamp is None or self._queue.was_sent(rule.name, resource, stamp):
-                continue
-            if self._matching.mismatch(rule, resource) is None:
-                yield resource, stamp
+            places = () if stamp is None else self._queue.unsent(rule, resource, stamp)
+            if stamp is not None and places and self._matching.mismatch(rule, resource) is None:
+                yield resource, stamp, places
 
 
 def due_moment(at: TimeOfWeek, fired: float, now: float, minute: int) -> tuple[float, bool] | None:

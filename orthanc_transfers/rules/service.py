@@ -83,7 +83,9 @@ class RuleService:
         self._intake = Intake(
             self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)
         )
-        self._webhooks = Webhooks(self._database, self._book.notify, post, clock)
+        self._webhooks = Webhooks(
+            self._database, self._book.notify, post, clock, unreadable=self._book.unreadable
+        )
         events = Events(self._queue, self._book, self._webhooks)
         self._dispatcher = Dispatcher(
             self._book,

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from orthanc_transfers.core.backoff import Backoff
@@ -55,7 +55,10 @@ Post = Callable[[str, Mapping[str, str], bytes], str | None]
 
 
 class Webhooks:
-    """Thread-safe. ``notify`` returns where a rule's events go now; ``None``: nowhere."""
+    """Thread-safe. ``notify`` returns where a rule's events go now; ``None``: nowhere.
+
+    Nobody knows that of the rules that are ``unreadable`` now: their notifications wait until they are mended.
+    """
 
     def __init__(
         self,
@@ -64,12 +67,14 @@ class Webhooks:
         post: Post,
         clock: Clock,
         jitter: Callable[[], float] = random.random,
+        unreadable: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._database = database
         self._notify = notify
         self._post = post
         self._clock = clock
         self._jitter = jitter
+        self._unreadable = unreadable
         self._closed = threading.Event()
         self._trouble = False
         self._due: float | None = 0.0
@@ -174,14 +179,16 @@ class Webhooks:
         if notify is not None:
             body = row["body"].encode()
             reason = self._post(notify.url, notify.headers(row["event"], body, self._clock.now()), body)
-        if reason is not None and notify is not None:
+        elif row["rule"] in self._unreadable():
+            reason = "the rule cannot be read"
+        if reason is not None:
             late = self._database.now - row["queued"] > GIVE_UP
             if late or not row["attempts"]:
                 log.warning(
                     "the notification %s of rule %s was not taken by %s: %s; it is %s",
                     row["event"],
                     row["rule"],
-                    notify.where,
+                    "its server" if notify is None else notify.where,
                     reason,
                     "dropped" if late else "tried again",
                 )

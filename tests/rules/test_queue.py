@@ -269,3 +269,91 @@ def test_metrics_are_of_each_rule_and_of_each_peer_that_it_tried(
     for _ in range(MAX_REFUSALS):
         ending.end(rule("b", "c"), JobEnd(error="refused"))
     assert metrics_of(queue)["orthanc_transfers_rules_failed_all_to_b"] == 1
+
+
+# --- rules that change
+
+
+def follow(queue: Queue, wanted: Rule) -> None:
+    with queue.changing() as changes:
+        queue.follow(changes, wanted)
+
+
+def set_state(queue: Queue, destination: str, state: EntryState) -> None:
+    for one in entries(queue):
+        if one.destination == destination and one.state is EntryState.WAITING:
+            with queue.changing() as changes:
+                if state in ENDED:
+                    changes.end(one.id, state, None)
+                else:
+                    changes.set(one.id, state=state.value)
+
+
+def active(queue: Queue) -> list[tuple[str, str]]:
+    return [(one.destination, one.state.value) for one in entries(queue) if one.state in ACTIVE]
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "places"),
+    [
+        (rule("b", Deliver="All"), rule("c", Deliver="All"), ["b"]),
+        (rule("b", "c"), rule("b", "c", Deliver="All"), [""]),
+        (rule("b", "c", Deliver="All"), rule("b", "c"), ["b", "c"]),
+    ],
+    ids=["destination", "all", "first"],
+)
+def test_what_waits_is_not_lost_where_a_change_of_a_rule_is_taken_back(
+    queue: Queue, before: Rule, between: Rule, places: list[str]
+) -> None:
+    add(queue, before, 5)
+    for wanted in (between, before, between, before):
+        follow(queue, wanted)
+    assert active(queue) == [(place, "Waiting") for place in places]
+    add(queue, before, 5)
+    assert len(active(queue)) == len(places)
+
+
+@pytest.mark.parametrize("state", [EntryState.DONE, EntryState.RUNNING, EntryState.FAILED])
+@pytest.mark.parametrize("change", [5, None], ids=["change", "by hand"])
+def test_a_destination_that_had_it_does_not_get_it_once_more_as_another_one_goes(
+    queue: Queue, state: EntryState, change: int | None
+) -> None:
+    if change is None and state is not EntryState.DONE:
+        pytest.skip("what is run by hand may be sent again")
+    with queue.changing() as changes:
+        wanted = rule("b", "c", Deliver="All")
+        queue.add(changes.writer, wanted, STUDY, "Manual", Position(0, change), stamp="then")
+    set_state(queue, "b", state)
+    follow(queue, rule("b", Deliver="All"))
+    assert active(queue) == ([("b", "Running")] if state is EntryState.RUNNING else [])
+
+
+@pytest.mark.parametrize(
+    ("last", "after", "then"),
+    [
+        (EntryState.DONE, {"Delete": True}, [("b", "Finishing")]),
+        (EntryState.DONE, {}, []),
+        (EntryState.RUNNING, {"Delete": True}, [("b", "Running")]),
+        (EntryState.FAILED, {"Delete": True}, []),
+    ],
+)
+def test_what_all_the_destinations_have_that_a_rule_still_has_is_finished(
+    queue: Queue, last: EntryState, after: dict[str, bool], then: list[tuple[str, str]]
+) -> None:
+    add(queue, rule("b", "c", Deliver="All", After=after), 5)
+    set_state(queue, "b", last)
+    follow(queue, rule("b", Deliver="All", After=after))
+    assert active(queue) == then
+
+
+def test_only_the_places_that_did_not_get_it_lack_it(queue: Queue) -> None:
+    wanted = rule("b", "c", Deliver="All")
+    with queue.changing() as changes:
+        queue.add(changes.writer, wanted, STUDY, "Time", stamp="then")
+    assert queue.unsent(wanted, STUDY, "then") == ()
+    set_state(queue, "b", EntryState.DONE)
+    set_state(queue, "c", EntryState.GIVEN_UP)
+    assert queue.unsent(wanted, STUDY, "then") == ("c",)
+    assert queue.unsent(wanted, STUDY, "later") == ("b", "c")
+    assert queue.unsent(rule("b", "c"), STUDY, "then") == ()
+    assert queue.unsent(rule("b", "c"), STUDY, "later") == ("",)

@@ -85,7 +85,15 @@ class Told:
             for statement in filter(str.strip, webhooks.SCHEMA.split(";")):
                 writer.execute(statement)
         self.rules = rules
-        self.webhooks = Webhooks(self.database, rules.get, post, self.clock, jitter=lambda: 1.0)
+        self.unreadable: set[str] = set()
+        self.webhooks = Webhooks(
+            self.database,
+            rules.get,
+            post,
+            self.clock,
+            jitter=lambda: 1.0,
+            unreadable=lambda: self.unreadable,
+        )
 
     def add(self, number: int, rule: str = "r", event: Event = Event.SUCCESS) -> bool:
         with self.database.writing() as writer:
@@ -209,6 +217,20 @@ def test_what_nobody_takes_for_a_week_or_wants_any_more_is_dropped(
     assert told.webhooks.waiting() == 0
     assert hook.events == [1, 2, 1]
     assert "dropped" in caplog.text
+
+
+def test_what_waits_is_told_once_its_rule_can_be_read_again(tmp_path: Path, hook: Hook) -> None:
+    told = Told(tmp_path, {"r": Notify(hook.url)})
+    told.add(1)
+    there = told.rules.pop("r")
+    told.unreadable.add("r")
+    told.webhooks.deliver()
+    assert told.webhooks.waiting() == 1
+    told.rules["r"] = there
+    told.unreadable.clear()
+    told.clock.advance(10)
+    told.webhooks.deliver()
+    assert (hook.events, told.webhooks.waiting()) == ([1], 0)
 
 
 def test_the_queue_is_bounded(
