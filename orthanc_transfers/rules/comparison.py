@@ -7,10 +7,10 @@ missed is found, and what was deleted here although this server had sent it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orthanc_transfers.core.errors import PeerError, PeerStatus, UnknownResource
-from orthanc_transfers.core.mirror import Difference, compare, deleted_here
+from orthanc_transfers.core.mirror import Difference, Record, compare, deleted_here
 from orthanc_transfers.core.model import Instance, Level, Manifest, Resource
 from orthanc_transfers.interfaces import InstanceStore, PeerRequest, PeerTransport
 from orthanc_transfers.net.peer_client import PeerClient
@@ -68,6 +68,8 @@ class Comparison:
         self._peer = PeerClient(transport, None)
         self._records = records
         self._cancellation = cancellation
+        self._seen: dict[str, Manifest] = {}
+        """What the peer had of each study at the last look."""
 
     def prepare(self) -> None:
         """To be called first. Raises ``PeerError`` if this peer cannot be compared with."""
@@ -88,10 +90,9 @@ class Comparison:
                 here[study] = self._store.manifest([Resource(Level.STUDY, study)], self._cancellation)
             except UnknownResource:
                 continue
-        there = self._there(here)
+        there = self._seen = self._there(here)
         return [
-            compare(study, here[study], there[study], self._records.record(self._transport.name, study))
-            for study in here
+            compare(study, here[study], there[study], self._record(study, there[study])) for study in here
         ]
 
     def sent_studies(self, after: str, limit: int, gone: Gone) -> str | None:
@@ -110,15 +111,28 @@ class Comparison:
     def deleted(self, study: str) -> DeletedStudy:
         """What may be deleted there of a study that is here no longer; forgets it if there is nothing."""
         nothing = Manifest(())
-        there = self._there({study: nothing})[study]
-        record = self._records.record(self._transport.name, study)
-        found = deleted_here(nothing, there, record)
+        self._seen = self._there({study: nothing})
+        there = self._seen[study]
+        found = deleted_here(nothing, there, self._record(study, there))
         if not there:
             self._records.forget(self._transport.name, [study])
         return DeletedStudy(study, found, bool(there) and not found)
 
-    def delete(self, instances: Sequence[str]) -> None:
-        """Delete instances there; those that are there no longer are no error."""
+    def _record(self, study: str, there: Manifest) -> Record | None:
+        """What is known of a study there; of one that was being deleted there, as far as that came."""
+        record = self._records.record(self._transport.name, study)
+        deleted = self._records.deletions(self._transport.name, study)
+        if record is None or not deleted:
+            return record
+        before = _manifest([*there, *(one for one in deleted if one.id not in there)])
+        return replace(record, fingerprint=there.fingerprint()) if _is(before, record) else record
+
+    def delete(self, study: str, instances: Sequence[str]) -> None:
+        """Delete instances of a study that was looked at there; those that are there no longer are no error."""
+        there = self._seen[study]
+        # An outage, or the end of this process, leaves some: they are known as ours all the same.
+        known = [there.instance(one) for one in instances if one in there]
+        self._records.keep_deletions(self._transport.name, study, known)
         for identifier in instances:
             self._cancellation.check()
             try:
@@ -149,6 +163,10 @@ class Comparison:
             if error.peer_status == 404:
                 return None
             raise
+
+
+def _is(manifest: Manifest, record: Record) -> bool:
+    return manifest.fingerprint() == record.fingerprint
 
 
 def _manifest(instances: Iterable[Instance]) -> Manifest:

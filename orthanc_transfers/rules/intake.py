@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from orthanc_transfers.core.model import Resource
 from orthanc_transfers.core.rule import CHANGES, Rule
@@ -41,7 +42,9 @@ class Intake:
         database: RuleDatabase,
         orthanc: LocalOrthanc,
         unsettled: Unsettled,
+        on_other_index: Callable[[], object] = lambda: None,
     ) -> None:
+        """``on_other_index`` is called at the start of Orthanc if its list of changes is another one than before."""
         self._book = book
         self._queue = queue
         self._database = database
@@ -51,6 +54,7 @@ class Intake:
         self._seen = 0
         self._kept = 0
         self._unsettled = unsettled
+        self._on_other_index = on_other_index
         self._next_settled = 0.0
 
     def begin(self) -> int:
@@ -68,6 +72,7 @@ class Intake:
                 )
                 self._epoch, self._seen = self._epoch + 1, last
                 self._book.begin_anew()
+                self._on_other_index()
             self._keep()
             return last
 

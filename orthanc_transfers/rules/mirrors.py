@@ -99,7 +99,7 @@ class Mirrors:
             if not found or not found[0].equal:
                 return False
             with self._database.writing() as writer:
-                self._keep_equal(writer, peer, found[0])
+                self._keep_equal(writer, peer, found[0], deletes=False)
         except (TransferError, sqlite3.Error, OSError):
             return False  # sending it says what is wrong
         return True
@@ -107,7 +107,7 @@ class Mirrors:
     def sent(self, entry: Entry) -> str | None:
         """An entry of a mirror was sent: keep what is there now, and return what is to be said of that.
 
-        Raises ``sqlite3.Error``, ``OSError``.
+        Raises ``TransferError``, ``sqlite3.Error``, ``OSError``.
         """
         if entry.job is None:
             return "all of it was there already"
@@ -119,6 +119,8 @@ class Mirrors:
         there = Manifest(Instance(row["ID"], row["Size"], row["MD5"]) for row in rows)
         before = frozenset(row["ID"] for row in rows if row["Outcome"] != "stored")
         record = after_sending(there, self._records.record(entry.peer, entry.resource.id), before)
+        # What a power failure takes from the index here must not look as if it was deleted.
+        self._services.store.sync()
         with self._database.writing() as writer:
             self._records.keep(writer, entry.peer, entry.resource.id, record)
         return None
@@ -200,13 +202,14 @@ class Mirrors:
                 return False
             page = self._orthanc.page(Level.STUDY, run.position, PAGE)
             found = comparison.studies(self._fitting(rule, page))
+            deletes = rule.mirror_deletes and not self._services.registry.limited
             for one in found:
-                if one.deleted and rule.mirror_deletes and not self._services.registry.limited:
-                    comparison.delete(one.deleted)
+                if one.deleted and deletes:
+                    comparison.delete(one.study, one.deleted)
                     run.deleted += len(one.deleted)
             with self._database.writing() as writer:
                 for one in found:
-                    run.queued += self._decide(writer, run, rule, one)
+                    run.queued += self._decide(writer, run, rule, one, deletes=deletes)
                 run.compared += len(found)
                 run.position = run.position + len(page) if len(page) == PAGE else None
                 self._runs.keep(writer, run)
@@ -216,11 +219,13 @@ class Mirrors:
     def _fitting(self, rule: Rule, studies: Sequence[str]) -> list[str]:
         return [one for one in studies if self._matching.mismatch(rule, Resource(Level.STUDY, one)) is None]
 
-    def _decide(self, writer: sqlite3.Connection, run: Run, rule: Rule, one: Difference) -> bool:
+    def _decide(
+        self, writer: sqlite3.Connection, run: Run, rule: Rule, one: Difference, *, deletes: bool
+    ) -> bool:
         """Queue a study if it is to be sent; returns whether it is."""
         peer = run.destination
         if one.equal:
-            self._keep_equal(writer, peer, one)
+            self._keep_equal(writer, peer, one, deletes=deletes)
             return False
         if not self._wanted(rule, peer, one):
             return False
@@ -232,10 +237,15 @@ class Mirrors:
             self._queue.add(writer, rule, resource, ORIGIN, stamp=stamp, only=peer)
         return stamp is not None
 
-    def _keep_equal(self, writer: sqlite3.Connection, peer: str, one: Difference) -> None:
+    def _keep_equal(self, writer: sqlite3.Connection, peer: str, one: Difference, *, deletes: bool) -> None:
+        """``deletes``: what was deleted here was deleted there by now; else it is there still, as it is known."""
+        if one.deleted and not deletes:
+            return
         known = self._records.record(peer, one.study)
         if one.deleted or known is None or known.fingerprint != one.fingerprint:
             self._records.keep(writer, peer, one.study, Record(one.fingerprint, bool(one.deleted)))
+        elif not known.ours:
+            self._records.own_again(writer, peer, one.study)
 
     def _wanted(self, rule: Rule, peer: str, one: Difference) -> bool:
         if one.gone and rule.mirror_deletes:
@@ -256,7 +266,7 @@ class Mirrors:
                 return None
             found = comparison.deleted(study)
             changed += found.changed
-            comparison.delete(found.instances)
+            comparison.delete(study, found.instances)
             run.deleted += len(found.instances)
             if found.instances:
                 self._records.forget(run.destination, [study])

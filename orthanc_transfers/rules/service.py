@@ -81,7 +81,12 @@ class RuleService:
         )
         self._problems = Problems(self._matching, services.peers.names, clock)
         self._intake = Intake(
-            self._book, self._queue, self._database, orthanc, Unsettled(orthanc, clock, stable_age)
+            self._book,
+            self._queue,
+            self._database,
+            orthanc,
+            Unsettled(orthanc, clock, stable_age),
+            mirror_records.MirrorRecords(self._database).disown,
         )
         self._webhooks = Webhooks(
             self._database, self._book.notify, post, clock, unreadable=self._book.unreadable

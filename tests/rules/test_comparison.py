@@ -75,7 +75,8 @@ def records(tmp_path: Path) -> MirrorRecords:
     database = RuleDatabase(lambda: tmp_path / "rules" / "rules.sqlite", FakeClock())
     database.open()
     with database.writing() as writer:
-        writer.execute(mirror_records.SCHEMA)
+        for statement in mirror_records.SCHEMA.split(";"):
+            writer.execute(statement)
     return MirrorRecords(database)
 
 
@@ -138,8 +139,52 @@ def test_studies_that_were_sent_and_are_gone(records: MirrorRecords) -> None:
     assert comparison.deleted("s7") == DeletedStudy("s7", (), False)
     # It is there no longer: nothing is known of it any more.
     assert records.record("b", "s7") is None
-    comparison.delete(["x", "y", "deleted before"])
+    comparison.deleted("s0")
+    comparison.delete("s0", ["x", "y", "deleted before"])
     assert there.studies["s0"] == {}
+
+
+class Cut(There):
+    """Whose connection is cut after some requests to delete."""
+
+    left = 1
+
+    def send(self, request: PeerRequest) -> PeerResponse:
+        if request.method == "DELETE":
+            self.left -= 1
+            if self.left < 0:
+                raise PeerError("cut", self.name)
+        return super().send(request)
+
+
+@pytest.mark.parametrize("kept", [{}, {"w": "1"}], ids=["a study", "a part"])
+def test_a_deletion_that_was_cut_short_goes_on(records: MirrorRecords, kept: dict[str, str]) -> None:
+    was = {**kept, "x": "1", "y": "1", "z": "1"}
+    sent(records, "s0", was)
+    there = Cut({"s0": dict(was)})
+    here: Studies = {"s0": kept} if kept else {}
+
+    def deleted() -> tuple[str, ...]:
+        comparison = compared(here, there, records)
+        found = comparison.studies(["s0"])[0].deleted if kept else comparison.deleted("s0").instances
+        comparison.delete("s0", found)
+        return found
+
+    with pytest.raises(PeerError):
+        deleted()
+    there.left = 10
+    assert deleted() == ("y", "z")
+    assert there.studies["s0"] == kept
+
+
+def test_what_came_there_while_a_deletion_was_cut_short_stays(records: MirrorRecords) -> None:
+    sent(records, "s0", {"x": "1", "y": "1"})
+    there = Cut({"s0": {"x": "1", "y": "1"}})
+    comparison = compared({}, there, records)
+    with pytest.raises(PeerError):
+        comparison.delete("s0", comparison.deleted("s0").instances)
+    there.studies["s0"]["new"] = "1"
+    assert compared({}, there, records).deleted("s0") == DeletedStudy("s0", (), True)
 
 
 def test_a_lost_index_does_not_look_like_deletions() -> None:
@@ -168,6 +213,6 @@ def test_errors_of_the_peer_are_not_taken_for_absence(records: MirrorRecords) ->
             raise PeerStatus("broken", self.name, 500)
 
     comparison = compared(HERE, Broken({}), records)
-    for attempt in (comparison.prepare, lambda: comparison.studies(["s1"]), lambda: comparison.delete(["a"])):
+    for attempt in (comparison.prepare, lambda: comparison.studies(["s1"]), lambda: comparison.deleted("s1")):
         with pytest.raises(PeerStatus):
             attempt()
