@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS mirrored (
     destination TEXT NOT NULL,
     study TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
-    ours INTEGER NOT NULL,       -- all of it was sent by this server; 2: but by an earlier index, until it is seen here
+    ours INTEGER NOT NULL,       -- all of it was sent by this server (2: by an earlier index, until it is seen here)
     tried TEXT,                  -- the fingerprint of what was queued although it is there, with other bytes
     PRIMARY KEY (destination, study)
 ) WITHOUT ROWID;
