@@ -117,10 +117,11 @@ class HandingOn:
                 except PeerUnreachable as error:
                     trouble = str(error)
                 if time.monotonic() > deadline:
-                    raise Busy(
-                        f"node {node.name} of this cluster, which has the transfer, does not respond: {trouble};"
-                        " repeat the request"
+                    text = f"node {node.name} of this cluster, which has the transfer, does not respond: {trouble}"
+                    log.warning(
+                        "%s; it is alive by the database: see Address in Cluster of Transfers there", text
                     )
+                    raise Busy(f"{text}; repeat the request")
                 self._ownership.doubt(node)
                 self._pause(_PAUSE)
 

@@ -90,12 +90,18 @@ def test_what_takes_its_time_is_waited_for_as_long_as_it_does(seconds: list[floa
     assert ownership.doubts == 0
 
 
-def test_a_node_that_does_not_respond_is_doubted_and_then_it_is_busy(seconds: list[float]) -> None:
+def test_a_node_that_does_not_respond_is_doubted_and_then_it_is_busy(
+    seconds: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     ownership = Ownership()
     others = Others(PeerUnreachable("no response", OTHER.address) for _ in range(50))
     with pytest.raises(Busy, match="node other of this cluster, which has the transfer, does not respond"):
         ask(elsewhere, others, ownership)
     assert 0 < ownership.doubts < 5
+    assert [one.message for one in caplog.records] == [
+        "node other of this cluster, which has the transfer, does not respond: no response;"
+        " it is alive by the database: see Address in Cluster of Transfers there"
+    ]
 
 
 def test_it_is_asked_for_again_where_the_other_node_has_lost_it() -> None:
