@@ -7,6 +7,8 @@ psycopg releases the GIL while it waits.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -123,11 +125,13 @@ class Database:
             self._drop_idle()
 
     def local_address(self) -> str:
-        """The address of this host from which the database is reached; empty if it is on this host."""
-        with self.connection() as connection:
-            rows = connection.execute("SELECT host(inet_client_addr()), host(inet_server_addr())").fetchone()
-        client, server = rows or (None, None)
-        return client if client and client != server else ""
+        """The address of this host from which the database, or what is before it, is reached; empty if that is here."""
+        with self.connection() as connection, socket.socket(fileno=os.dup(connection.fileno())) as end:
+            # What pools connections in between is the database's client: it would tell that one's address.
+            if end.family not in (socket.AF_INET, socket.AF_INET6):
+                return ""
+            own, other = end.getsockname()[0], end.getpeername()[0]
+        return "" if own == other else str(own)
 
     def close(self) -> None:
         """Close all connections, and give up what waits."""

@@ -20,6 +20,7 @@ from orthanc_transfers.core.settings import Settings, parse_settings
 from orthanc_transfers.runtime.clock import SystemClock
 from tests.cluster.conftest import MakeNode
 from tests.cluster.test_ownership import claim, end, manifest
+from tests.support.cuttable_proxy import CuttableProxy
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import wait_until
@@ -100,6 +101,19 @@ def test_the_address_is_that_of_this_host(settings: Settings) -> None:
         address = joined.ownership.node.address
         assert address.startswith(f"{scheme}://")
         assert address.endswith(f":{port}")
+
+
+def test_the_address_is_not_that_of_what_pools_connections_before_the_database() -> None:
+    with (
+        PostgreSQL(clients="127.0.0.2/32") as server,
+        CuttableProxy(server.port, source="127.0.0.2") as proxy,
+    ):
+        database = Database(
+            connection_string(server.uri.replace(f":{server.port}/", f":{proxy.port}/"), None)
+        )
+        assert database.query("SELECT host(inet_client_addr())") == [("127.0.0.2",)]
+        assert database.local_address() == ""
+        database.close()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import threading
 
 
 class CuttableProxy:
-    """In front of a port of this machine."""
+    """In front of a port of this machine, which sees it come from the address ``source``."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
         self._target = port
+        self._source = source
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
@@ -54,7 +55,9 @@ class CuttableProxy:
                 if not self._whole:
                     client.close()
                     continue
-                server = socket.create_connection(("127.0.0.1", self._target))
+                server = socket.create_connection(
+                    ("127.0.0.1", self._target), source_address=(self._source, 0)
+                )
                 self._open |= {client, server}
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
