@@ -264,7 +264,8 @@ class _Pull(Generic[T]):
         context, incoming, fetcher = self._context, self._incoming, self._fetcher
         context.status.phase = "Fetching"
         carried, self._carried = self._carried, None
-        if carried is not None:
+        # Else an earlier process, or another node of the cluster, began the commit: it tells whether they are needed.
+        if carried is not None and incoming.state is PushState.RECEIVING:
             carried.keep(context, incoming)
             return
         schedule = Schedule(self._executor, fetcher, self._listing(), self._list_all)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orthanc_transfers.core.errors import Busy, Conflict, TransferError, UnknownTransaction
 from orthanc_transfers.core.messages_v2 import Capabilities
-from orthanc_transfers.core.model import Beginning
+from orthanc_transfers.core.model import Beginning, PushState
 from orthanc_transfers.jobs.context import RunContext
 from orthanc_transfers.receiver.incoming import IncomingTransfer
 from orthanc_transfers.receiver.open_request import OpenRequest
@@ -27,7 +27,7 @@ def is_lost(context: RunContext, error: TransferError) -> bool:
     registry, clock = context.services.registry, context.services.clock
     mine, deadline = registry.find(KIND, context.resume.token), clock.monotonic() + _SETTLED
     while mine is not None and registry.find(KIND, context.resume.token) is mine:
-        if isinstance(error, Conflict | UnknownTransaction):
+        if isinstance(error, Conflict | UnknownTransaction) and not mine.dropped:
             return False
         if not isinstance(error, Fenced) and clock.monotonic() > deadline:
             return False
@@ -53,11 +53,20 @@ def open_incoming(
         originator=None if capabilities is None else capabilities.originator,
         aliases=[context.order.sender_transfer_id or ""],
     )
+    went_on = True
     while True:
         try:
             return context.services.registry.open(request, context.cancellation)
         except (Busy, OwnedElsewhere) as error:
             # Another node of the cluster ends what it took over, or the cluster's database is away.
+            context.status.waiting = str(error)
+        except Conflict as error:
+            # The peer lists other instances than those whose interrupted import goes on: what is new comes after it.
+            known = context.services.registry.find(KIND, context.resume.token)
+            goes_on = known is not None and known.state is PushState.COMMITTING
+            if not (goes_on or went_on):  # it may have ended since
+                raise
+            went_on = goes_on
             context.status.waiting = str(error)
         context.cancellation.wait(_AGAIN)
         context.cancellation.check()

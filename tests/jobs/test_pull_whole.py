@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ from orthanc_transfers.core.checksum import xxh3
 from orthanc_transfers.core.errors import LostFile, PeerUnreachable
 from orthanc_transfers.interfaces import PeerResponse, StepOutcome, StopReason
 from orthanc_transfers.jobs.restore import reload
+from orthanc_transfers.receiver.incoming import IncomingTransfer
+from orthanc_transfers.receiver.registry import Registry
 from tests.jobs.memory_link import InProcessPeers, once
 from tests.jobs.memory_store import STUDY, file
 from tests.jobs.two_peers import PeerPair, eventually, finish, make_pair, radiographs, services_of, step_until
@@ -374,6 +377,57 @@ def test_a_restart_during_the_import_goes_on(pair: PeerPair, imported: int) -> N
     assert finish(again) is StepOutcome.SUCCESS
     assert pair.here.store.files == pair.there.store.files
     assert pair.here.unfinished() == 0
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_an_import_that_is_found_only_once_its_bytes_were_fetched_again_goes_on(
+    pair: PeerPair, adopted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, end = hold_import(pair, 0)
+    job = pair.pull()
+    step_until(job, held.is_set)
+    ended = Registry._ended
+
+    def slowly(self: Registry, transfer: IncomingTransfer) -> None:
+        time.sleep(0.1)
+        ended(self, transfer)
+
+    monkeypatch.setattr(Registry, "_ended", slowly)
+    monkeypatch.setattr(Registry, "recover", lambda self: self.resume(self.all(), adopted=adopted))
+    again = pair.restart(job)
+    pair.here.store.before_add = lambda: None
+    pair.here.store.before_md5s = lambda _: time.sleep(0.3)  # looks up what that import has brought: nothing
+    find, log = pair.here.registry.find, pair.link.log
+    log.clear()
+    pair.link.headers.clear()
+    # In a cluster it is another node's, until this one has taken over.
+    pair.here.registry.find = lambda *key: find(*key) if LOOKUP in log else None  # type: ignore[method-assign]
+    try:
+        assert finish(again) is StepOutcome.SUCCESS, again.failure()
+        assert carried(pair)[0]
+        assert pair.here.store.files == pair.there.store.files
+        assert pair.here.unfinished() == 0
+    finally:
+        end.set()
+
+
+@pytest.mark.parametrize("imported", [0, 2])
+def test_what_the_peer_got_while_an_import_was_interrupted_is_fetched_once_it_has_ended(
+    pair: PeerPair, imported: int
+) -> None:
+    held, end = hold_import(pair, imported)
+    job = pair.pull()
+    step_until(job, held.is_set)
+    again = pair.restart(job)
+    pair.here.store.before_add = lambda: None
+    pair.here.store.before_md5s = lambda _: time.sleep(0.3)
+    pair.there.store.put(file(4))
+    try:
+        assert finish(again) is StepOutcome.SUCCESS, again.failure()
+        assert pair.here.store.files == pair.there.store.files
+        assert pair.here.unfinished() == 0
+    finally:
+        end.set()
 
 
 def test_a_restart_after_the_import_finds_the_outcome(pair: PeerPair) -> None:
