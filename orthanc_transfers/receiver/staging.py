@@ -260,7 +260,7 @@ class Staging:
         of those that are here already. ``gate`` raises if none may be moved any more. Raises ``OSError``: the next
         call goes on where this one failed, and returns none again.
         """
-        while found := _transfers_in(folder):
+        while found := self._transfers_in(folder):
             for path in found:
                 gate()
                 own = self.root / path.name
@@ -273,6 +273,15 @@ class Staging:
         for area in self._memory.adopt(folder / IN_MEMORY, known):
             self._count(area)
             yield area
+
+    def _transfers_in(self, folder: Path) -> list[Path]:
+        # Where the storage is not mounted, no folder is there: that says nothing of the others.
+        os.stat(self.root)
+        return (
+            sorted(path for path in folder.iterdir() if _TRANSFER.fullmatch(path.name))
+            if folder.is_dir()
+            else []
+        )
 
     def _opened(self) -> Iterator[Area]:
         """What was moved here, and could not be opened before."""
@@ -326,9 +335,3 @@ class Staging:
     def close(self) -> None:
         """Unlock the folder for another process."""
         self._lock_file.close()
-
-
-def _transfers_in(folder: Path) -> list[Path]:
-    return (
-        sorted(path for path in folder.iterdir() if _TRANSFER.fullmatch(path.name)) if folder.is_dir() else []
-    )

@@ -211,6 +211,38 @@ def test_an_adoption_that_fails_on_its_way_loses_nothing(
     assert forgotten == []
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_what_is_not_there_because_the_storage_is_away_is_not_given_up(
+    cluster: Cluster, forgotten: list[str], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    pushes = announced(cluster, 3)
+    cluster.first.stop()
+    away, calls = cluster.root / "away", iter(range(100))
+
+    def unmount() -> None:
+        away.mkdir()
+        for name in ("node-1", "node-2") if when == "before" else ("node-2",):
+            (cluster.root / name).rename(away / name)
+
+    def gone() -> None:
+        if next(calls) == 1:
+            unmount()
+
+    with monkeypatch.context() as broken:
+        if when == "before":
+            unmount()
+        else:
+            broken.setattr(cluster.second.registry.ownership, "check", gone)
+        with pytest.raises(FileNotFoundError):
+            cluster.adopt(*pushes)
+    assert forgotten == []
+    for path in away.iterdir():
+        path.rename(cluster.root / path.name)
+    cluster.adopt(*pushes)
+    assert here(cluster) == pushes
+    assert forgotten == []
+
+
 def test_who_stops_takes_nothing_over_any_more(cluster: Cluster, forgotten: list[str]) -> None:
     pushes = announced(cluster, 2)
     cluster.first.stop()
