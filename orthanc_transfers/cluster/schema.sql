@@ -259,7 +259,8 @@ BEGIN
     RETURN true;
 END $$;
 
--- Take all that a dead node had: ``surely`` dead, or because its lease has ended. Says whether it is ``me``'s now.
+-- Take all that a dead node had: ``surely`` dead, as an earlier start of this server, or because its lease has ended.
+-- Says whether it is ``me``'s now.
 CREATE FUNCTION adopt(me bigint, dead bigint, surely boolean)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
@@ -271,7 +272,9 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE orthanc_transfers.nodes SET adopted_by = me
-        WHERE number = dead AND adopted_by IS NULL AND (surely OR released OR expires < clock_timestamp());
+        WHERE number = dead AND adopted_by IS NULL AND (released OR expires < clock_timestamp()
+            -- Where the tables were made anew, the number of an earlier start may be that of another node.
+            OR (surely AND number < me AND name = (SELECT name FROM orthanc_transfers.nodes WHERE number = me)));
     IF FOUND THEN
         -- Also what it had adopted itself.
         UPDATE orthanc_transfers.nodes SET adopted_by = me WHERE adopted_by = dead;

@@ -402,6 +402,21 @@ def test_a_restarted_server_with_shared_staging_does_not_wait_for_its_lease(make
     again.owner.locate(identifier="one")
 
 
+@pytest.mark.parametrize("whose", ["another's", "its own"])
+def test_a_number_of_tables_that_were_dropped_is_that_of_no_earlier_start(
+    make_node: MakeNode, whose: str
+) -> None:
+    a = make_node()
+    claim(a, "one")
+    a.cluster.database.query("UPDATE orthanc_transfers.nodes SET name = 'another'")
+    b = make_node(started=False)
+    assert b.owner.reclaim((a if whose == "another's" else b).owner.node.number) == frozenset()
+    for node in (a, b):
+        node.owner._members.renew()
+        assert not node.owner._members.is_fenced
+    end(a, "one")
+
+
 # --- commits that share instances
 
 
