@@ -63,6 +63,8 @@ class Entry:
     ended: float | None
     said: str | None
     """The last error, or how it ended."""
+    stamp: str | None = None
+    """When its resource had last changed, as it was when the filter was asked last."""
 
     @property
     def level(self) -> Level:

@@ -28,7 +28,7 @@ from orthanc_transfers.rules.matching import ABSENT, Matching
 from orthanc_transfers.rules.orthanc import LocalOrthanc
 from orthanc_transfers.rules.outcomes import Ended, JobEnd, Outcomes
 from orthanc_transfers.rules.queue import Changes, Queue
-from orthanc_transfers.rules.running import RunningJob, RunningJobs
+from orthanc_transfers.rules.running import Recall, RunningJob, RunningJobs
 from orthanc_transfers.runtime import threads
 
 AT_ONCE = 50
@@ -205,7 +205,11 @@ class Dispatcher:
                     changes.set(entry.id, checked=1, stamp=stamp)
                 elif why == ABSENT:
                     changes.end(entry.id, EntryState.DROPPED, "it was deleted here before it was sent")
-            changes.remove(entry.id for entry, why, _ in checked if why not in (None, ABSENT))
+                elif entry.stamp is None:
+                    changes.remove([entry.id])
+                else:
+                    said = f'the rule was changed: the "{why}" of its filter does not fit'
+                    changes.end(entry.id, EntryState.DROPPED, said)
         return len(entries) == AT_ONCE
 
     def _check_filter(self, entry: Entry) -> tuple[str | None, str | None]:
@@ -240,7 +244,9 @@ class Dispatcher:
                     again = self._record(changes, one.job, one.end) is EntryState.WAITING or again
                 # What ended tells which peers are there.
                 for entry, rule, peer in chosen or self._choose():
-                    begun.append((self._begin(changes, entry, peer), rule, entry, peer))
+                    transfer = self._running.new_transfer(entry, peer)
+                    begun.append((transfer, rule, entry, peer))
+                    self._begin(changes, entry, peer, transfer)
         except BaseException:
             # A full disk, say: it is as before.
             self._running.restore(ends, [transfer for transfer, *_ in begun])
@@ -260,8 +266,7 @@ class Dispatcher:
         rule = self._book.rule(job.rule)
         return rule is None or rule.finishes
 
-    def _begin(self, changes: Changes, entry: Entry, peer: str) -> str:
-        transfer = self._running.new_transfer(entry, peer)
+    def _begin(self, changes: Changes, entry: Entry, peer: str, transfer: str) -> None:
         changes.set(
             entry.id,
             state=EntryState.RUNNING.value,
@@ -271,7 +276,6 @@ class Dispatcher:
             job=None,
             first_try=self._now() if entry.first_try is None else entry.first_try,
         )
-        return transfer
 
     def _record(self, changes: Changes, job: RunningJob, end: JobEnd) -> EntryState | None:
         entry = self._queue.entry(job.entry)
@@ -339,11 +343,17 @@ class Dispatcher:
 
     def _look_after_jobs(self) -> None:
         self._running.look()
+        for peer in self._holds.names():
+            if not self._running.tries(peer):
+                self._holds.untold(peer)  # who was to find out about it was paused, say
         minute = self.minute()
 
-        def open_now(name: str) -> bool:
+        def open_now(name: str) -> bool | None:
             rule = self._book.rule(name)
-            return rule is None or is_open(rule.window, minute)
+            if rule is None:
+                return None
+            # What a disabled one has paused is not to go on.
+            return is_open(rule.window, minute) and (rule.enabled or None)
 
         held = self._running.hold(open_now)
         if held:
@@ -351,18 +361,32 @@ class Dispatcher:
                 for identifier, paused in held:
                     changes.set(identifier, held=int(paused))
         full = self._running.active() >= self._max_jobs
-        self._running.recall(lambda job, queued: self._is_to_be_recalled(job, queued, full=full))
+        self._running.recall(lambda job, queued: self._why_recalled(job, queued, full=full))
 
-    def _is_to_be_recalled(self, job: RunningJob, queued: QueuedJob, *, full: bool) -> bool:
+    def _why_recalled(self, job: RunningJob, queued: QueuedJob, *, full: bool) -> Recall | None:
         record = queued.job.record()
-        if record is None or record.waiting_since is None:
-            return False
-        waits = queued.parked or record.state is TransferState.WAITING
+        if record is None:
+            return None
+        since = record.waiting_since
+        waits = since is not None and (queued.parked or record.state is TransferState.WAITING)
+        if (waits or job.held_since is not None) and self._is_unwanted(job):
+            return Recall.RULE
+        if since is None or not waits or self._clock.now() - since < PATIENCE:
+            return None
+        return Recall.PEER if self._is_in_the_way(job, full=full) else None
+
+    def _is_unwanted(self, job: RunningJob) -> bool:
+        """Whether its rule was changed, and would not begin it now."""
         rule = self._book.rule(job.rule)
-        if waits and rule is not None and job.peer not in rule.destinations:
-            return True  # the rule was changed, and sends elsewhere now
-        if not waits or self._clock.now() - record.waiting_since < PATIENCE:
-            return False
+        if rule is None:
+            return job.rule not in self._book.unreadable()
+        entry = self._queue.entry(job.entry)
+        asked = entry is None or entry.checked
+        return not rule.enabled or job.peer not in rule.destinations or not asked
+
+    def _is_in_the_way(self, job: RunningJob, *, full: bool) -> bool:
+        """Whether something else could go while it waits for its peer."""
+        rule = self._book.rule(job.rule)
         others = () if rule is None or rule.deliver == ALL else rule.destinations
         if any(peer != job.peer and self._holds.may_try(peer) for peer in others):
             return True

@@ -271,6 +271,13 @@ class Changes:
         """It has ended, and why."""
         self.set(identifier, state=state.value, said=said, ended=self._clock.now(), held=0)
 
+    def ask_again(self, rule: str) -> None:
+        """The filter of the rule is another one."""
+        self.writer.execute(
+            "UPDATE entries SET checked = 0 WHERE rule = ? AND state IN (?, ?)",
+            (rule, EntryState.WAITING.value, EntryState.RUNNING.value),
+        )
+
     def remove(self, identifiers: Iterable[int]) -> None:
         """Entries that leave no trace: what no filter took."""
         self.writer.executemany("DELETE FROM entries WHERE id = ?", ((one,) for one in identifiers))
@@ -355,4 +362,5 @@ def _entry(row: sqlite3.Row) -> Entry:
         queued_at=row["queued_at"],
         ended=row["ended"],
         said=row["said"],
+        stamp=row["stamp"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import sqlite3
 import threading
@@ -33,6 +34,13 @@ _PAUSE, _RESUME, _CANCEL = "pause", "resume", "cancel"
 log = logging.getLogger(__name__)
 
 
+class Recall(enum.Enum):
+    """Why a job is canceled by us."""
+
+    PEER = "its peer did not answer"
+    RULE = "it was called back, as its rule was changed"
+
+
 @dataclass(slots=True)
 class RunningJob:
     """A job of an entry."""
@@ -47,7 +55,7 @@ class RunningJob:
     """Queue time at which we paused it."""
     left_alone: bool = False
     """A user resumed it outside its window."""
-    recalled: bool = False
+    recalled: Recall | None = None
     submitting: bool = False
     """A thread hands it to Orthanc: its end is told once its identifier is known."""
 
@@ -105,14 +113,16 @@ class RunningJobs:
         if known is None or not isinstance(transfer, str):
             return
         canceled = record.state is TransferState.CANCELED
+        recall = known.recalled if canceled else None
         self._tell(
             transfer,
             JobEnd(
                 succeeded=record.state is TransferState.SUCCESS,
-                canceled=canceled and not known.recalled,
-                recalled=canceled and known.recalled,
-                peer_failed=record.peer_failed,
-                error="its peer did not answer" if canceled and known.recalled else record.error,
+                canceled=canceled and recall is None,
+                recalled=recall is Recall.PEER,
+                lost=recall is Recall.RULE,
+                peer_failed=record.peer_failed and recall is not Recall.RULE,
+                error=record.error if recall is None else recall.value,
             ),
         )
 
@@ -185,7 +195,11 @@ class RunningJobs:
             submit = partial(self._submit, transfer, rule, [entry.resource], peer)
         with self._lock:
             self._running[transfer].submitting = True
-        self._start("transfers-rules-submit", partial(self._submitting, transfer, submit))
+        work = partial(self._submitting, transfer, submit)
+        try:
+            self._start("transfers-rules-submit", work)
+        except RuntimeError:
+            work()  # there are no more threads
 
     def _submitting(self, transfer: str, submit: Callable[[], None]) -> None:
         try:
@@ -282,17 +296,26 @@ class RunningJobs:
         with self._lock:
             return sum(one.peer == peer for one in self._running.values())
 
+    def tries(self, peer: str) -> bool:
+        """Whether one that goes to a peer was not paused at the last look."""
+        with self._lock:
+            return any(one.peer == peer and not one.paused for one in self._running.values())
+
     def __len__(self) -> int:
         return len(self._running)
 
-    def hold(self, is_open: Callable[[str], bool]) -> list[tuple[int, bool]]:
+    def hold(self, is_open: Callable[[str], bool | None]) -> list[tuple[int, bool]]:
         """Pause what runs outside the window of its rule, and resume it within: by us alone, never a user's pause.
 
+        ``None``: there is no such rule, or it does nothing, and its jobs are left as they are.
         Returns entries, each with whether it is held by us now, where that changed.
         """
         changed = []
         for one, queued in self._seen:
-            if is_open(one.rule):
+            opened = is_open(one.rule)
+            if opened is None:
+                continue
+            if opened:
                 one.left_alone = False
                 if one.held_since is not None and (not queued.paused or self._command(queued, _RESUME)):
                     one.held_since = None
@@ -306,11 +329,14 @@ class RunningJobs:
                 changed.append((one.entry, False))
         return changed
 
-    def recall(self, wanted: Callable[[RunningJob, QueuedJob], bool]) -> None:
-        """Cancel jobs that wait for their peer, so that their entries go another way, or another entry goes."""
+    def recall(self, wanted: Callable[[RunningJob, QueuedJob], Recall | None]) -> None:
+        """Cancel jobs that wait, so that their entries go another way, or none, or another entry goes."""
         for one, queued in self._seen:
-            if not one.recalled and wanted(one, queued):
-                one.recalled = self._command(queued, _CANCEL)
+            before = one.recalled
+            # Before its end is told. Again at each look: one that was about to pause forgets it (1.10.1).
+            one.recalled = before or wanted(one, queued)
+            if one.recalled and not self._command(queued, _CANCEL):
+                one.recalled = before
 
     def _command(self, queued: QueuedJob, name: str) -> bool:
         try:

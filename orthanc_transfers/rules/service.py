@@ -33,6 +33,7 @@ from orthanc_transfers.rules.dispatcher import Dispatcher
 from orthanc_transfers.rules.events import Events
 from orthanc_transfers.rules.finisher import Finisher
 from orthanc_transfers.rules.finishing import Finishing
+from orthanc_transfers.rules.followers import follow_rules
 from orthanc_transfers.rules.intake import Intake
 from orthanc_transfers.rules.matching import Matching
 from orthanc_transfers.rules.metrics import metrics_of
@@ -216,16 +217,7 @@ class RuleService:
         return self._mirrors.is_there(peer, resource)
 
     def _rules_changed(self) -> None:
-        """What waits follows the rules as they are now."""
-        names = {one.name for one in self._book.all()}
-        with self._queue.changing() as changes:
-            for name in self._queue.rules():
-                if name not in names:
-                    changes.drop_rule(name, "its rule was deleted")
-                else:
-                    rule = self._book.rule(name)
-                    if rule is not None:
-                        self._queue.follow(changes, rule)
+        follow_rules(self._book, self._queue, self._database)
         triggers = frozenset(
             one.rule.trigger
             for one in self._book.all()

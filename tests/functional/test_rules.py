@@ -214,6 +214,24 @@ def test_what_runs_is_paused_outside_its_window_and_a_pause_of_a_user_stays(
     assert has(b, sent)
 
 
+@pytest.mark.usefixtures("quickly")
+def test_what_is_paused_outside_the_window_of_a_rule_is_not_sent_once_that_is_deleted(
+    servers: Servers,
+) -> None:
+    a, b, _ = servers
+    set_rule(a, Compression="none")
+    (sent,) = {one["ParentStudy"] for one in a.upload_all(ct_study(2))}
+    wait_until(lambda: any(one["Job"] for one in queue(a)), "it runs")
+    set_rule(a, Compression="none", Window=closed_now())
+    wait_until(lambda: outside(a), "it is paused")
+    (job,) = outside(a)
+    (rule,) = (one["Name"] for one in a.get("transfers/rules")["Rules"])
+    a.delete(f"transfers/rules/{rule}")
+    assert "its rule was deleted" in wait_ended(a, sent, "Dropped")["Said"]
+    assert a.job(job)["State"] == "Failure"
+    assert not has(b, [sent])
+
+
 @pytest.fixture
 def quickly(servers: Servers) -> Iterator[Callable[[], None]]:
     """``a`` sends 10 KB in a second, until this is called or the test ends."""
