@@ -135,6 +135,9 @@ class OutageWait:
                     circuit.outage.add(error, now)
             elif failures.count > 1 and failures.responses == circuit.responses:
                 self._open(error, failures.began)
+            else:
+                # Another request got a response since: what counts is whether one does after this failure.
+                failures.responses = circuit.responses
             return failures
 
     def responded(self, sentence: str | None = None) -> None:

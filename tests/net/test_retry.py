@@ -262,6 +262,33 @@ def test_a_request_that_alone_gets_no_response_is_not_tried_for_ever() -> None:
     assert said == []
 
 
+def test_a_response_to_another_request_after_the_first_failure_hides_no_outage() -> None:
+    """As of a request that was under way when the link broke."""
+    clock = FakeClock()
+    coming = iter([UNREACHABLE, UNREACHABLE, UNREACHABLE, OK])
+    waits: list[float] = []
+
+    def succeed_once(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            transport.send(PeerRequest("GET", "/good"))
+
+    said: list[str | None] = []
+    transport = RetryingTransport(
+        FakeTransport(lambda asked: OK if asked.path == "/good" else next(coming), peer="far"),
+        retries=0,
+        max_outage=600,
+        clock=clock,
+        cancellation=FakeWaiting(clock, succeed_once),
+        on_waiting=said.append,
+    )
+    transport.send(PeerRequest("GET", "/bad"))
+
+    assert said[0] is not None
+    assert said[0].startswith("Waiting for peer 'far' since")
+    assert said[-1] is None
+
+
 def test_a_certificate_that_is_refused_is_not_waited_for() -> None:
     class Refusing(FakeTransport):
         def send(self, request: PeerRequest) -> PeerResponse:
