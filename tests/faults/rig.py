@@ -39,7 +39,7 @@ KB = 1024
 BUCKET = 32 * KB
 THREADS = 2
 
-TIDYING = 20.0
+TIDYING = 60.0
 """Seconds after the end of a transfer until nothing of it is left in staging."""
 
 MANY = FIRST_INSTANCES + 40

@@ -64,7 +64,7 @@ def parked(transfers: list[Transfer]) -> None:
             "Waiting", ""
         )
 
-    wait_until(lambda: all(map(says_so, transfers)), "they wait for a slot, and say so", 30)
+    wait_until(lambda: all(map(says_so, transfers)), "they wait for a slot, and say so")
 
 
 @pytest.mark.parametrize(("version", "count"), [(1, 6), (2, 12)])

@@ -11,6 +11,7 @@ from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.ports import free_port
+from tests.support.slowly import slowly
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -79,10 +80,11 @@ def test_what_had_arrived_is_not_sent_again(servers: tuple[OrthancServer, Orthan
     a, b = servers
     with FaultProxy(b) as proxy:
         a.put("peers/b", {"Url": proxy.url})
-        transfer = Transfer(a, a.send(study(a, 1), "b")["ID"])
-        wait_until(lambda: transfer.content().get("CompletedHttpQueries", 0) >= 3, "a few buckets")
-        proxy.cut()
-        wait_for_its_wait(transfer)
+        with slowly(a, kbs=100):
+            transfer = Transfer(a, a.send(study(a, 1), "b")["ID"])
+            wait_until(lambda: transfer.content().get("CompletedHttpQueries", 0) >= 3, "a few buckets")
+            proxy.cut()
+            wait_for_its_wait(transfer)
         transaction = transfer.content()["Transaction"]
         a.put("peers/b", {"Url": b.url})
         assert transfer.succeed()["Transaction"] == transaction

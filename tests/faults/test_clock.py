@@ -11,6 +11,7 @@ from tests.faults.protocol_matrix import VARIANTS, ProtocolMatrix, start_matrix
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
+from tests.support.slowly import slowly
 from tests.support.waiting import wait_until
 from tests.support.wrong_clock import WrongClock
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 AHEAD = 400
 """Days."""
 SLICES = 8
-"""Of half a MB each, which is most of a second."""
+"""Of half a MB each."""
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +68,20 @@ def days_ahead(matrix: ProtocolMatrix) -> list[int]:
 
 def test_transfers_go_on_whatever_the_clock_does(matrix: ProtocolMatrix, clock: WrongClock) -> None:
     studies = [matrix.a.upload_all(ct_study(SLICES))[0]["ParentStudy"] for _ in VARIANTS]
-    transfers = [
-        matrix.start(variant, [resource("Study", study)], Compression="none")
-        for variant, study in zip(VARIANTS, studies, strict=True)
-    ]
 
     def carried() -> list[int]:
         return [transfer.content().get("CompletedHttpQueries", 0) for transfer in transfers]
 
-    for days in (AHEAD, -AHEAD, 0):
-        before = carried()
-        clock.days(days)
-        wait_until(lambda: days_ahead(matrix) == [days, days], "the jump")  # noqa: B023
-        wait_until(lambda: all(now > then for now, then in zip(carried(), before, strict=True)), "more")  # noqa: B023
+    with slowly(matrix.a, matrix.b, kbs=500):
+        transfers = [
+            matrix.start(variant, [resource("Study", study)], Compression="none")
+            for variant, study in zip(VARIANTS, studies, strict=True)
+        ]
+        for days in (AHEAD, -AHEAD, 0):
+            before = carried()
+            clock.days(days)
+            wait_until(lambda: days_ahead(matrix) == [days, days], "the jump")  # noqa: B023
+            wait_until(lambda: all(now > then for now, then in zip(carried(), before, strict=True)), "more")  # noqa: B023
     for transfer in transfers:
         assert transfer.succeed()["ResumedSizeMB"] == 0
     assert matrix.b.md5s() == matrix.a.md5s()

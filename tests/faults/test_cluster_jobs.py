@@ -136,7 +136,7 @@ def test_a_push_of_a_node_that_does_not_come_back_goes_on_at_another(site: Site)
     site.away.stop()
     patient = site.gone.upload_all(small_instances(3))[0]["ParentPatient"]
     site.job = site.gone.send([resource("Patient", patient)], "away")["ID"]
-    wait_until(lambda: "Waiting" in site.gone.job(site.job)["Content"], "the job waits for its peer", 30)
+    wait_until(lambda: "Waiting" in site.gone.job(site.job)["Content"], "the job waits for its peer")
     site.wait_saved()
     site.gone.kill()
     wait_until(lambda: len(set(site.heir.get("jobs"))) > 0, "another node has the job", PATIENCE)

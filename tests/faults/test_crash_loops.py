@@ -39,7 +39,7 @@ def supervise(server: OrthancServer, done: Callable[[], Any], deaths: int = 0) -
 
     It is asked while the server may be dying.
     """
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 180
     while time.monotonic() < limit:
         if not server.running:
             deaths += 1

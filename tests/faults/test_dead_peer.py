@@ -73,7 +73,7 @@ def world(shared: World) -> Iterator[World]:
     shared.dead.heal()
 
 
-def parked(transfers: list[Transfer], timeout: float = 30) -> None:
+def parked(transfers: list[Transfer], timeout: float = 60) -> None:
     jobs: dict[str, dict[str, Any]] = {}
 
     def says_so(transfer: Transfer) -> bool:

@@ -17,6 +17,7 @@ from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer
 from tests.support.raw_push import RawPush
+from tests.support.slowly import slowly
 from tests.support.small_disk import SmallDisk
 from tests.support.waiting import wait_until
 
@@ -25,8 +26,10 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 MB = 1_000_000
 DISK = 8 * MB
 SLICES = 6
-HALF = 1.5 * MB
+SOME = MB
 """Of the bytes of a study."""
+SLOW = 400
+"""KB a second: the disk is full long before the rest of a study has arrived."""
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +99,10 @@ def test_a_transfer_that_does_not_fit_is_not_begun_and_goes_through_once_there_i
 def test_a_disk_that_becomes_full_fails_the_transfer_which_goes_through_once_there_is_room(
     matrix: ProtocolMatrix, disk: SmallDisk, variant: str
 ) -> None:
-    transfer = matrix.start(variant, study(matrix.a), Compression="none")
-    wait_until(lambda: matrix.received() > HALF, "half of the study")
-    disk.fill()
+    with slowly(matrix.a, matrix.b, kbs=SLOW):
+        transfer = matrix.start(variant, study(matrix.a), Compression="none")
+        wait_until(lambda: matrix.received() > SOME, "some of the study")
+        disk.fill()
     said = transfer.failure()
     assert "full" in said
     assert "make room" in said
@@ -106,7 +110,7 @@ def test_a_disk_that_becomes_full_fails_the_transfer_which_goes_through_once_the
     assert matrix.b.instances() == []
     if variant == "push-2":
         # It waits for its sender, for PushIdleTimeout at most.
-        assert matrix.received() > HALF
+        assert matrix.received() > SOME
     else:
         matrix.nothing_is_left()
     disk.make_room()
@@ -119,9 +123,10 @@ def test_a_disk_that_becomes_full_fails_the_transfer_which_goes_through_once_the
 def test_a_job_that_still_tries_goes_on_by_itself_once_there_is_room(
     matrix: ProtocolMatrix, disk: SmallDisk
 ) -> None:
-    transfer = matrix.start("push-2", study(matrix.a), Compression="none")
-    wait_until(lambda: matrix.received() > HALF, "half of the study")
-    disk.fill()
+    with slowly(matrix.a, kbs=SLOW):
+        transfer = matrix.start("push-2", study(matrix.a), Compression="none")
+        wait_until(lambda: matrix.received() > SOME, "some of the study")
+        disk.fill()
     proxy = matrix.proxies["push-2"]
     wait_until(lambda: any(seen.status == 507 for seen in proxy.requests), "a refusal")
     disk.make_room()
@@ -179,9 +184,10 @@ def test_where_nothing_can_be_written_a_transfer_fails_and_goes_through_afterwar
 def test_a_staging_directory_that_is_deleted_fails_the_transfer_and_is_made_again_for_the_next(
     matrix: ProtocolMatrix, variant: str
 ) -> None:
-    transfer = matrix.start(variant, study(matrix.a), Compression="none")
-    wait_until(lambda: matrix.received() > HALF, "half of the study")
-    shutil.rmtree(matrix.staging)
+    with slowly(matrix.a, matrix.b, kbs=SLOW):
+        transfer = matrix.start(variant, study(matrix.a), Compression="none")
+        wait_until(lambda: matrix.received() > SOME, "some of the study")
+        shutil.rmtree(matrix.staging)
     said = transfer.failure()
     assert "No such file or directory" in said
     assert "StagingDirectory" in said
@@ -207,18 +213,20 @@ def test_a_sender_to_a_peer_of_version_1_that_cannot_note_what_it_sent_sends_it_
 ) -> None:
     resources = [resource("Study", matrix.b.upload_all(ct_study(SLICES))[0]["ParentStudy"])]
     warned = matrix.b.log.count("acknowledged buckets of a push cannot be written to disk")
-    if when == "before":
-        spoil(disk)
-    try:
-        transfer = Transfer(matrix.b, matrix.b.send(resources, "a1", Compression="none")["ID"])
-        if when == "in the middle":
-            (note,) = wait_until(lambda: list(matrix.staging.glob("sent/*")), "a record")
-            begun = note.stat().st_size
-            wait_until(lambda: note.stat().st_size > begun, "a note")
+    # Limits cannot be changed while nothing can be written.
+    with slowly(matrix.b, kbs=2 * SLOW):
+        if when == "before":
             spoil(disk)
-        transfer.succeed()
-    finally:
-        mend(disk)
+        try:
+            transfer = Transfer(matrix.b, matrix.b.send(resources, "a1", Compression="none")["ID"])
+            if when == "in the middle":
+                (note,) = wait_until(lambda: list(matrix.staging.glob("sent/*")), "a record")
+                begun = note.stat().st_size
+                wait_until(lambda: note.stat().st_size > begun, "a note")
+                spoil(disk)
+            transfer.succeed()
+        finally:
+            mend(disk)
     assert matrix.a.md5s() == matrix.b.md5s()
     if when == "before" or spoil is SmallDisk.make_read_only:
         # On a full disk, a few bytes more may fit into a block.

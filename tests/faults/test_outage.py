@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.raw_push import RawPush
+from tests.support.slowly import slowly
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
@@ -24,7 +26,9 @@ MAX_OUTAGE = 3
 WAITING = re.compile(r"Waiting for peer '(\w+)' since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d): (.+)")
 
 ATTEMPTS = 4
-"""After so many, the next one is farther away than what anybody needs to hear of a cancel."""
+NEXT = 3.0
+"""After so many, the next one is 4 to 8 s away, more than so many seconds: farther than what anybody needs to hear of
+a cancel."""
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +99,18 @@ def test_a_push_that_finds_no_slot_waits_until_there_is_one(
 def test_a_job_waits_for_a_peer_that_was_stopped_says_since_when_and_goes_on(
     matrix: ProtocolMatrix[FaultProxy], variant: str
 ) -> None:
-    transfer = matrix.start(variant, study(matrix.a))
-    under_way(transfer)
     peer = matrix.b if variant.startswith("push") else matrix.a
-    stopped = datetime.now()
-    peer.stop()
-    said = waits(transfer)
-    assert said[1] == f"{peer.name}{variant[-1]}"
-    since = datetime.fromisoformat(said[2])
-    assert stopped - timedelta(seconds=2) < since <= datetime.now()
-    done = transfer.content()["CompletedHttpQueries"]
-    peer.start()
+    with slowly(matrix.a, matrix.b, kbs=100):
+        transfer = matrix.start(variant, study(matrix.a))
+        under_way(transfer)
+        stopped = datetime.now()
+        peer.stop()
+        said = waits(transfer)
+        assert said[1] == f"{peer.name}{variant[-1]}"
+        since = datetime.fromisoformat(said[2])
+        assert stopped - timedelta(seconds=2) < since <= datetime.now()
+        done = transfer.content()["CompletedHttpQueries"]
+        peer.start()
     content = transfer.succeed()
     assert "Waiting" not in content
     assert matrix.b.md5s() == matrix.a.md5s()
@@ -119,28 +124,29 @@ def test_a_job_waits_for_a_peer_that_was_stopped_says_since_when_and_goes_on(
 def test_jobs_that_wait_hear_of_pause_and_cancel_long_before_their_next_attempt(
     matrix: ProtocolMatrix[FaultProxy], command: str, state: str
 ) -> None:
-    transfers = {variant: matrix.start(variant, study(matrix.a)) for variant in VARIANTS}
+    resources = [study(matrix.a) for _ in VARIANTS]
 
-    def stop(variant: str) -> None:
-        transfer = transfers[variant]
+    def stop(variant: str, transfer: Transfer) -> None:
         under_way(transfer)
         matrix.proxies[variant].cut()
         waits(transfer)
         proxy = matrix.proxies[variant]
-        # The next attempt is 4 to 8 s away then.
         before = proxy.refused
         wait_until(lambda: proxy.refused >= before + ATTEMPTS, "a few attempts")
-        attempts = proxy.refused
+        attempts, began = proxy.refused, time.monotonic()
         transfer.server.post(f"jobs/{transfer.job}/{command}")
         transfer.server.wait_for_job(transfer.job, [state])
+        if time.monotonic() - began > NEXT:
+            return  # on a machine that is so busy, the next attempt was due
         # It did not hear of it by trying once more; a push that is canceled tries to delete what it has sent.
-        assert matrix.proxies[variant].refused <= attempts + (
-            command == "cancel" and variant in PUSH_VARIANTS
-        )
+        assert proxy.refused <= attempts + (command == "cancel" and variant in PUSH_VARIANTS)
 
     # All at once: what a job says of its waiting is seen as soon as it is said, long before the next attempt.
-    with ThreadPoolExecutor(len(VARIANTS)) as pool:
-        list(pool.map(stop, VARIANTS))
+    with slowly(matrix.a, matrix.b, kbs=200), ThreadPoolExecutor(len(VARIANTS)) as pool:
+        transfers = {
+            variant: matrix.start(variant, one) for variant, one in zip(VARIANTS, resources, strict=True)
+        }
+        list(pool.map(stop, *zip(*transfers.items(), strict=True)))
     assert matrix.b.instances() == []
     for variant, transfer in transfers.items():
         matrix.proxies[variant].heal()

@@ -156,11 +156,12 @@ def test_an_import_that_was_undone_is_whole_or_not_there_after_a_power_failure(
     transfer = machines.transfer("pull")
     target = transfer.target
     undoing = Failpoint(target, "OrthancStore.remove before", "stop 1")
-    with Failpoint(target, "OrthancStore.add after", "slow 0.2"):
+    with Failpoint(target, "OrthancStore.add after", "wait 10") as some_are_imported:
         job = transfer.start_saved()
-        wait_until(lambda: len(target.instances()) > len(transfer.before) + 8, "some are imported")
+        some_are_imported.wait_reached()
         machines.rig.a.post(f"jobs/{job}/cancel")
-        undoing.wait_stopped()
+        assert machines.rig.a.wait_for_job(job)["State"] == "Failure"
+    undoing.wait_stopped()
     # The index has them for good now; that their files are deleted reaches the disk before the index knows of it.
     machines.sync()
     later = Failpoint(target, name, f"stop {nth}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.fixtures import MakeServer
@@ -60,5 +62,10 @@ def test_a_comparison_goes_on_after_a_kill_once_its_peer_is_there(
     a.start()
     wait_until(lambda: set(b.get("studies")) == studies, "all to arrive", timeout=120)
     wait_until(lambda: not queue(a), "the queue to be empty", timeout=120)
-    (one,) = a.get("transfers/rules/mirror")["Comparisons"]
-    assert (one["Running"], one["Compared"], one["Queued"], one["Said"]) == (False, 3, 3, None)
+
+    def ended() -> Any:
+        (one,) = a.get("transfers/rules/mirror")["Comparisons"]
+        return not one["Running"] and one
+
+    one = wait_until(ended, "the end of the comparison")
+    assert (one["Compared"], one["Queued"], one["Said"]) == (3, 3, None)

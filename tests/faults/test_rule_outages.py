@@ -104,7 +104,7 @@ def test_a_wrong_clock_neither_gives_up_nor_hammers(servers: Pair, clock: WrongC
     # Orthanc 1.10.1 does not start any more with a job that, by this clock, ran for more than 2^31 ms.
     wait_until(lambda: no_job_runs(a), "that has ended")
     clock.days(400)
-    wait_until(lambda: queue(a)[0]["Attempts"] == 2 and no_job_runs(a), "it is tried again")
+    wait_until(lambda: queue(a)[0]["Attempts"] >= 2 and no_job_runs(a), "it is tried again")
     clock.days(0)
     a.restart()
     (waiting,) = wait_until(lambda: queue(a), "the queue is there again")

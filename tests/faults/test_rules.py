@@ -105,8 +105,10 @@ def test_what_was_sent_is_deleted_after_a_kill(machine: Machine, failpoint: str,
     a, b = machine.server, machine.peer
     set_rule(a, After={"Delete": True})
     armed = Failpoint(a, failpoint, f"kill {nth}")
-    arrived = study(a, SLICES)
-    before = a.md5s()
+    with Failpoint(a, "RunningJobs.submit before", "wait") as begun:
+        arrived = study(a, SLICES)
+        begun.wait_reached()
+        before = a.md5s()
     armed.wait_killed()
     a.start()
     wait_ended(a, arrived)

@@ -17,6 +17,7 @@ from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, start_together
 from tests.support.ports import free_port
 from tests.support.recording_proxy import RecordedRequest, RecordingProxy
+from tests.support.slowly import quickly, slowly
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
@@ -29,8 +30,8 @@ AT_ONCE = 4
 # Requests under way at one moment at most: on a slow link there are up to four times the configured connections.
 AT_ONE_MOMENT = 4 * THREADS
 
-SLICES = 12
-"""Of each study of ``all_kinds``, half a MB each: long enough that none has ended when the last one is under way."""
+SLICES = 8
+"""Of each study of ``all_kinds``, half a MB each."""
 
 KINDS = [("send", "b1"), ("send", "b2"), ("pull", "b1"), ("pull", "b2")]
 
@@ -73,6 +74,7 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def world(shared: World) -> World:
     """The same servers for all tests of this file, empty at the start of each."""
+    quickly(shared.a)
     for server in (shared.a, shared.b):
         server.clear()
     for proxy in shared.proxies.values():
@@ -84,8 +86,12 @@ def stored(server: OrthancServer, files: Iterable[bytes]) -> list[dict[str, str]
     return [resource("Study", one) for one in {item["ParentStudy"] for item in server.upload_all(files)}]
 
 
+SLOW = 500
+"""KB a second, of all transfers of ``a``: none ends before that was seen which a test waits for."""
+
+
 def slow_study() -> Iterator[bytes]:
-    """A bit more than 3 MB, which take about 2 s."""
+    """A bit more than 3 MB, which take about 2 s, and 6 s when it is ``SLOW``."""
     return ct_study(6)
 
 
@@ -179,9 +185,10 @@ def test_a_paused_transfer_rests_and_then_goes_on_where_it_was(world: World, rou
     stored(here, slow_study())
     size = size_of(here)
     proxy = world.proxies[peer]
-    job = started(world, route, peer, SenderTransferID="paused")
-    under_way(world.a, job)
-    assert paused(world.a, job)["State"] == "Paused"
+    with slowly(world.a, kbs=SLOW):
+        job = started(world, route, peer, SenderTransferID="paused")
+        under_way(world.a, job)
+        assert paused(world.a, job)["State"] == "Paused"
 
     # While another transfer comes and goes, not a byte of this one does.
     before = len(carried(proxy))
@@ -207,11 +214,13 @@ def test_a_paused_transfer_rests_and_then_goes_on_where_it_was(world: World, rou
 def test_no_bucket_is_sent_twice_but_those_that_a_pause_cut(world: World, peer: str) -> None:
     stored(world.a, slow_study())
     proxy = world.proxies[peer]
-    job = started(world, "send", peer)
-    for _ in range(2):
-        under_way(world.a, job)
-        paused(world.a, job)
-        world.a.post(f"jobs/{job}/resume")
+    with slowly(world.a, kbs=SLOW):
+        job = started(world, "send", peer)
+        for _ in range(2):
+            before = len(carried(proxy))
+            wait_until(lambda: len(carried(proxy)) >= before + 4, "some more are carried")  # noqa: B023
+            assert paused(world.a, job)["State"] == "Paused"
+            world.a.post(f"jobs/{job}/resume")
     done = succeeded(world.a, job)
     paths = [seen.uri for seen in carried(proxy)]
     assert len(paths) - len(set(paths)) <= 2 * THREADS
@@ -228,7 +237,6 @@ def test_no_bucket_is_sent_twice_but_those_that_a_pause_cut(world: World, peer: 
 @pytest.mark.parametrize("route", ["send", "pull"])
 def test_progress_never_goes_back(world: World, route: str) -> None:
     stored(world.a if route == "send" else world.b, slow_study())
-    job = started(world, route, "b2")
     seen: list[int] = []
 
     def watch(states: tuple[str, ...]) -> bool:
@@ -236,29 +244,31 @@ def test_progress_never_goes_back(world: World, route: str) -> None:
         seen.append(known["Progress"])
         return known["State"] in states
 
-    wait_until(lambda: watch(("Running",)) and seen[-1] >= 20, "a fifth is done")
-    world.a.post(f"jobs/{job}/pause")
-    wait_until(lambda: watch(("Paused",)), "the job pauses")
+    with slowly(world.a, kbs=SLOW):
+        job = started(world, route, "b2")
+        wait_until(lambda: watch(("Running",)) and seen[-1] >= 20 and len(set(seen)) > 5, "a fifth is done")
+        world.a.post(f"jobs/{job}/pause")
+        wait_until(lambda: watch(("Paused",)), "the job pauses")
     world.a.post(f"jobs/{job}/resume")
     wait_until(lambda: watch(("Success",)), "the job succeeds")
     assert seen == sorted(seen)
     assert seen[-1] == 100
-    assert len(set(seen)) > 5
 
 
 @pytest.mark.parametrize("peer", ["b1", "b2"])
 def test_a_canceled_push_is_deleted_on_the_receiver_and_can_be_resubmitted(world: World, peer: str) -> None:
     stored(world.a, slow_study())
     proxy = world.proxies[peer]
-    job = started(world, "send", peer, SenderTransferID="canceled")
-    under_way(world.a, job)
-    assert slots_left(world.b) == 3
-    world.a.post(f"jobs/{job}/cancel")
-    world.a.wait_for_job(job, ["Failure"])
+    with slowly(world.a, kbs=SLOW):
+        job = started(world, "send", peer, SenderTransferID="canceled")
+        under_way(world.a, job)
+        assert slots_left(world.b) == 3
+        world.a.post(f"jobs/{job}/cancel")
+        world.a.wait_for_job(job, ["Failure"])
     wait_until(lambda: slots_left(world.b) == 4, "the receiver's slot is free again")
     (deletion,) = proxy.wait_for("DELETE", "push")
     assert deletion.transfer == "canceled"
-    assert staged(world.b) < 100 * KB
+    wait_until(lambda: staged(world.b) < 100 * KB, "what was received is deleted")
     assert world.b.instances() == []
 
     world.a.post(f"jobs/{job}/resubmit")
@@ -270,10 +280,11 @@ def test_a_canceled_push_is_deleted_on_the_receiver_and_can_be_resubmitted(world
 
 def test_a_canceled_pull_leaves_nothing_and_can_be_resubmitted(world: World) -> None:
     stored(world.b, slow_study())
-    job = started(world, "pull", "b2")
-    under_way(world.a, job)
-    world.a.post(f"jobs/{job}/cancel")
-    world.a.wait_for_job(job, ["Failure"])
+    with slowly(world.a, kbs=SLOW):
+        job = started(world, "pull", "b2")
+        under_way(world.a, job)
+        world.a.post(f"jobs/{job}/cancel")
+        world.a.wait_for_job(job, ["Failure"])
 
     wait_until(lambda: staged(world.a) < 100 * KB, "what was received is deleted")
     assert world.a.instances() == []
@@ -306,11 +317,12 @@ def test_a_failed_job_can_be_resubmitted_once_its_cause_is_gone(world: World, ro
 
 def test_jobs_run_side_by_side_and_those_that_wait_show_nothing_yet(world: World) -> None:
     studies = [stored(world.a, ct_study(3, seed=number)) for number in range(AT_ONCE + 1)]
-    jobs = [world.a.send(study, "b2", Compression="none")["ID"] for study in studies]
-    # Each of the first ones carries bytes while the last one waits.
-    for job in jobs[:-1]:
-        wait_for_content(world.a, job, lambda content: content.get("CompletedHttpQueries", 0) > 0)
-    states = {job: world.a.job(job) for job in jobs}
+    with slowly(world.a, kbs=SLOW):
+        jobs = [world.a.send(study, "b2", Compression="none")["ID"] for study in studies]
+        # Each of the first ones carries bytes while the last one waits.
+        for job in jobs[:-1]:
+            wait_for_content(world.a, job, lambda content: content.get("CompletedHttpQueries", 0) > 0)
+        states = {job: world.a.job(job) for job in jobs}
     assert [states[job]["State"] for job in jobs] == ["Running"] * AT_ONCE + ["Pending"]
     assert states[jobs[-1]]["Content"] == {}
     assert states[jobs[-1]]["Progress"] == 0
@@ -364,7 +376,7 @@ def jobs_are_saved(server: OrthancServer) -> None:
     before = file.stat().st_mtime_ns
     # A job that fails at once is a new job as well.
     server.wait_for_job(server.pull([resource("Study", "none")], "b2")["ID"])
-    wait_until(lambda: file.stat().st_mtime_ns > before, "the jobs are saved", 30)
+    wait_until(lambda: file.stat().st_mtime_ns > before, "the jobs are saved")
 
 
 @dataclass(frozen=True)
@@ -384,12 +396,15 @@ class Transfer:
 
 
 def all_kinds(world: World) -> list[Transfer]:
-    """A push and a pull of each version, each of a study of its own, all under way."""
-    transfers = []
-    for number, (route, peer) in enumerate(KINDS):
+    """A push and a pull of each version, each of a study of its own, all under way; slow until ``quickly``."""
+    studies = []
+    for number, (route, _) in enumerate(KINDS):
         here = world.a if route == "send" else world.b
         (study,) = stored(here, ct_study(SLICES, seed=number))
-        size = int(here.get(f"studies/{study['ID']}/statistics")["DicomDiskSize"])
+        studies.append((study, int(here.get(f"studies/{study['ID']}/statistics")["DicomDiskSize"])))
+    world.a.put("transfers/settings", {"Bandwidth": {"LimitKBs": 2 * SLOW}})
+    transfers = []
+    for (route, peer), (study, size) in zip(KINDS, studies, strict=True):
         body = {"Resources": [study], "Peer": peer, "Compression": "none"}
         job = world.a.post(f"transfers/{route}", body)["ID"]
         transfers.append(Transfer(route, peer, job, size))
@@ -400,6 +415,7 @@ def all_kinds(world: World) -> list[Transfer]:
 
 def all_finish(world: World, transfers: list[Transfer]) -> None:
     """All succeed, and each carried no more again than what was under way when it was interrupted."""
+    quickly(world.a)
     for transfer in transfers:
         # What was saved while it was paused still is.
         if world.a.job(transfer.job)["State"] == "Paused":
@@ -467,6 +483,7 @@ def test_jobs_saved_by_the_c_plugin_are_taken_over(world: World) -> None:
         )
         database.commit()
     world.a.start()
+    quickly(world.a)
     for transfer in transfers:
         succeeded(world.a, transfer.job)
         # Their identifiers were not among what was saved.

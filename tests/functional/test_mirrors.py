@@ -92,8 +92,8 @@ def test_a_mirror_each_way_settles(servers: Pair) -> None:
 def test_a_comparison_finds_what_the_triggers_missed(servers: Pair) -> None:
     a, b = servers
     studies = [study(a) for _ in range(3)]
-    a.send([{"Level": "Study", "ID": studies[0]}], "b")
-    wait_until(lambda: b.get("studies"), "the first study")
+    first = a.send([resource("Study", studies[0])], "b")["ID"]
+    assert a.wait_for_job(first)["State"] == "Success"
     mirror(a, "b", Trigger="Manual")
 
     dry = compare(a, DryRun=True)
@@ -163,6 +163,7 @@ def test_what_came_from_there_is_not_sent_back(servers: Pair) -> None:
     wait_until(
         lambda: {from_a, from_b} <= {one["Resource"]["ID"] for one in history(a)}, "a to have sent all"
     )
+    wait_ended(b, from_b)
     # Of this test alone: the servers remember those before.
     assert {one["Resource"]["ID"] for one in history(b)} & {from_a, from_b} == {from_b}
     dry = b.post(

@@ -15,6 +15,7 @@ from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, pair, start_together
 from tests.support.ports import free_port
 from tests.support.raw_push import RawPush
+from tests.support.slowly import slowly
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
@@ -75,19 +76,21 @@ def patient_of(server: OrthancServer, study: dict[str, str]) -> dict[str, Any]:
 def test_a_send_is_seen_from_its_first_bytes_to_its_end_and_after_a_restart(servers: Pair) -> None:
     a, b = servers
     study = study_of(a)
-    job = a.send([study], "b", Compression="none")["ID"]
-    wait_until(lambda: one(a, job)["WireBytes"] or one(a, job)["Ended"], "the first bytes")
-    running = one(a, job)
-    assert running["State"] == "Running", running
-    assert (running["Job"], running["Direction"], running["Mode"]) == (job, "send", "push")
-    assert (running["Peer"], running["Phase"], running["Instances"]) == ("b", "Sending", 6)
-    assert running["Resources"] == [study]
-    assert 0 < running["DoneBytes"] < running["Bytes"]
-    assert running["Patient"] == patient_of(a, study)
-    assert running["Study"]["ID"] == study["ID"]
-    assert running["Actions"] == ["pause", "cancel"]
-    assert status(a)["Active"] == 1
-    (incoming,) = status(b, state="Running", direction="receive")["Transfers"]
+    with slowly(a, kbs=400):
+        job = a.send([study], "b", Compression="none")["ID"]
+        wait_until(lambda: one(a, job)["DoneBytes"] or one(a, job)["Ended"], "the first bytes")
+        running = one(a, job)
+        assert running["State"] == "Running", running
+        assert (running["Job"], running["Direction"], running["Mode"]) == (job, "send", "push")
+        assert (running["Peer"], running["Phase"], running["Instances"]) == ("b", "Sending", 6)
+        assert running["Resources"] == [study]
+        assert 0 < running["DoneBytes"] < running["Bytes"]
+        assert running["WireBytes"] > 0
+        assert running["Patient"] == patient_of(a, study)
+        assert running["Study"]["ID"] == study["ID"]
+        assert running["Actions"] == ["pause", "cancel"]
+        assert status(a)["Active"] == 1
+        (incoming,) = status(b, state="Running", direction="receive")["Transfers"]
     assert (incoming["Job"], incoming["Mode"], incoming["Actions"]) == (None, "push", [])
     assert incoming["Phase"] == "Receiving"
     assert (incoming["Peer"], incoming["RemoteAddress"]) == ("a", None), "the Name of its Orthanc"

@@ -13,6 +13,7 @@ from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import resource
 from tests.support.orthanc_server import OrthancServer, pair, start_together
 from tests.support.ports import free_port
+from tests.support.slowly import slowly
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
@@ -58,10 +59,11 @@ def send(server: OrthancServer, peer: str = "b", slices: int = 6) -> str:
 
 def test_pause_resume_cancel_and_resubmit(servers: Pair) -> None:
     a, _ = servers
-    first, second = send(a), send(a)
-    assert act(a, "pause", first, second) == [{"ID": first, "Ok": True}, {"ID": second, "Ok": True}]
-    reach(a, first, "Paused")
-    reach(a, second, "Paused")
+    with slowly(a, kbs=200):
+        first, second = send(a), send(a)
+        assert act(a, "pause", first, second) == [{"ID": first, "Ok": True}, {"ID": second, "Ok": True}]
+        reach(a, first, "Paused")
+        reach(a, second, "Paused")
     (refused,) = act(a, "pause", second)
     assert (refused["Ok"], "Paused" in refused["Error"]) == (False, True)
     assert act(a, "cancel", second)[0]["Ok"]
@@ -78,19 +80,20 @@ def test_pause_resume_cancel_and_resubmit(servers: Pair) -> None:
 
 def test_a_job_in_the_queue_gets_another_priority_and_keeps_what_arrived(servers: Pair) -> None:
     a, _ = servers
-    running = send(a, slices=10)
-    reach(a, running, "Running")
-    queued = send(a, slices=1)
-    (refused,) = act(a, "priority", running, Priority=5)
-    assert "pause it first" in refused["Error"]
-    (moved,) = act(a, "priority", queued, Priority=7)
-    assert moved["Ok"], moved
-    job = moved["Job"]
-    assert a.job(job)["Priority"] == 7
-    assert state(a, queued) is None
-    wait_until(lambda: done(a, running) > 2_000_000, "half of it has arrived")
-    act(a, "pause", running)
-    reach(a, running, "Paused")
+    with slowly(a, kbs=500):
+        running = send(a, slices=10)
+        reach(a, running, "Running")
+        queued = send(a, slices=1)
+        (refused,) = act(a, "priority", running, Priority=5)
+        assert "pause it first" in refused["Error"]
+        (moved,) = act(a, "priority", queued, Priority=7)
+        assert moved["Ok"], moved
+        job = moved["Job"]
+        assert a.job(job)["Priority"] == 7
+        assert state(a, queued) is None
+        wait_until(lambda: done(a, running) > 2_000_000, "much of it has arrived")
+        act(a, "pause", running)
+        reach(a, running, "Paused")
     (moved,) = act(a, "priority", running, Priority=3)
     assert moved["Ok"], moved
     reach(a, moved["Job"], "Paused")
@@ -105,10 +108,11 @@ def test_a_job_in_the_queue_gets_another_priority_and_keeps_what_arrived(servers
 
 def test_a_queued_job_that_is_canceled_is_remembered_as_that(servers: Pair) -> None:
     a, _ = servers
-    running, queued = send(a), send(a, slices=1)
-    reach(a, running, "Running")
-    assert act(a, "cancel", queued)[0]["Ok"]
-    reach(a, queued, "Canceled")
+    with slowly(a, kbs=200):
+        running, queued = send(a), send(a, slices=1)
+        reach(a, running, "Running")
+        assert act(a, "cancel", queued)[0]["Ok"]
+        reach(a, queued, "Canceled")
     reach(a, running, "Success")
 
 

@@ -154,7 +154,7 @@ class Nginx:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until(self._listens, "nginx listens", 10)
+        wait_until(self._listens, "nginx listens")
         return self
 
     def reload(self) -> None:
@@ -166,7 +166,7 @@ class Nginx:
             now = self.processes()[1:]
             return bool(now) and not set(now) & set(workers)
 
-        wait_until(is_renewed, "nginx has a new worker", 20)
+        wait_until(is_renewed, "nginx has a new worker")
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

@@ -122,5 +122,5 @@ class RecordingProxy(Nginx):
             found = self.of(method, part)
             return found if len(found) >= count else []
 
-        found: list[RecordedRequest] = wait_until(enough, f"{count} x {method} …{part}…", 20)
+        found: list[RecordedRequest] = wait_until(enough, f"{count} x {method} …{part}…")
         return found
