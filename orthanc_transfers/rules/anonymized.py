@@ -11,6 +11,7 @@ its jobs engine saves so late that it has ended (1.10.1).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sqlite3
@@ -31,7 +32,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS copies (
     uid TEXT NOT NULL PRIMARY KEY,   -- StudyInstanceUID, chosen before the copy is made
     entry INTEGER NOT NULL,
-    original TEXT NOT NULL,          -- the fingerprint of what it was made of
+    original TEXT NOT NULL,          -- the fingerprint of what it was made of, and how
     study TEXT,                      -- Orthanc's identifier of the copy, once it is whole
     instances TEXT,                  -- JSON, those of the copy
     unwanted INTEGER NOT NULL DEFAULT 0,
@@ -79,12 +80,15 @@ class AnonymizedCopies:
         """Studies and UIDs of all copies."""
 
     def make(self, entry: int, study: str, wanted: Anonymization) -> list[Resource]:
-        """The instances of a copy for an entry: a new one, or that of an earlier attempt if nothing has changed since.
+        """The instances of a copy for an entry: a new one, or that of an earlier attempt.
+
+        That one if neither the study nor what its rule wants has changed since.
 
         Takes as long as Orthanc does. Raises ``TransferError``.
         """
         original = self._store.manifest([Resource(Level.STUDY, study)])
-        fingerprint = original.fingerprint()
+        how = json.dumps([wanted.action, wanted.body], sort_keys=True)
+        fingerprint = hashlib.sha256(f"{original.fingerprint()} {how}".encode()).hexdigest()
         row = self._row(entry)
         if row is not None:
             kept = None if row["study"] is None else Resource(Level.STUDY, row["study"])

@@ -206,6 +206,15 @@ def test_a_study_that_grew_is_copied_anew(copies: Copies, study: str) -> None:
     assert len(copies.server.get(f"studies/{second.id}/instances")) == 5
 
 
+def test_a_copy_that_was_made_as_its_rule_was_before_is_not_sent(copies: Copies, study: str) -> None:
+    copies.entry(1, "Running")
+    before = copies.make(1, study, WANTED)
+    copy = copies.make(1, study, Anonymization("anonymize", {}))
+    assert set(copies.server.get("studies")) == {study, copy.id}
+    assert copy != before
+    assert "StudyDescription" not in copies.server.get(f"studies/{copy.id}")["MainDicomTags"]
+
+
 def test_what_orthanc_refuses_is_said(copies: Copies, study: str) -> None:
     copies.entry(1, "Running")
     with pytest.raises(HostError, match=f"Orthanc cannot anonymize study {study} as its rule says"):

@@ -171,7 +171,7 @@ def run(world: World, *, waits: bool = False, held: bool = False) -> str:
 
 
 @pytest.mark.parametrize("kind", ["waits", "held"])
-@pytest.mark.parametrize("how", ["deleted", "disabled", "moved", "another filter"])
+@pytest.mark.parametrize("how", ["deleted", "disabled", "moved", "another filter", "anonymized"])
 def test_a_job_that_waits_is_called_back_when_its_rule_would_not_begin_it_now(
     world: World, kind: str, how: str
 ) -> None:
@@ -186,6 +186,7 @@ def test_a_job_that_waits_is_called_back_when_its_rule_would_not_begin_it_now(
             Destinations=["c"] if how == "moved" else ["b"],
             Filter={"Modality": ["CT"]} if how == "another filter" else {},
             Window=CLOSED if kind == "held" else [],
+            **({"Anonymize": {}, "After": {}} if how == "anonymized" else {}),
         )
     world.turn(LOOK)
     assert world.engine.asked == canceled
@@ -196,6 +197,10 @@ def test_a_job_that_waits_is_called_back_when_its_rule_would_not_begin_it_now(
         (entry,) = history(world)
         assert entry.state is EntryState.DROPPED
         assert ("its rule was deleted" if how == "deleted" else "its filter") in (entry.said or "")
+        return
+    if how == "anonymized":
+        # The original is not sent: a copy is made.
+        assert not world.engine.sent
         return
     # In its window, and enabled.
     change(world, Destinations=["c"] if how == "moved" else ["b"])
