@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--arrive", action="store_true", help="wait until all have arrived, too")
     options = parser.parse_args()
     count = options.studies
-    configuration = {**STABLE, "JobsHistorySize": 10, "Transfers": {"MaxOutage": 1}}
+    configuration = {**STABLE, "StableAge": 1, "JobsHistorySize": 10, "Transfers": {"MaxOutage": 1}}
     a, b = (OrthancServer(name, configuration=configuration) for name in "ab")
     pair(a, b)
     with running(a, b):

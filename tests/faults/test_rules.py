@@ -56,6 +56,11 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
         (a.folder / FOLDER).mkdir(parents=True)
         pair(a, b)
         start_together(a, b)
+        # With its first rule, an Orthanc looks once for changes, at some moment: not while a test waits for that.
+        with Failpoint(a, "Intake.catch_up after", "slow 0") as looked:
+            set_rule(a)
+            looked.wait_reached()
+        remove_rules(a)
         yield Machine(a, b, disk)
 
 

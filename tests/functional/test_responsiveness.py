@@ -24,7 +24,7 @@ MB = 1024 * 1024
 REQUESTS = 50
 
 MEDIAN = 0.020
-"""Seconds: the most that the middle one of many requests may take meanwhile."""
+"""Seconds: the most that the middle one of many requests may take meanwhile; or three times what it takes without."""
 
 ATTEMPTS = 3
 """The best of a few counts: the machine may be doing something else."""
@@ -47,13 +47,18 @@ def median(server: OrthancServer) -> float:
     return statistics.median(times)
 
 
-def assert_responsive(server: OrthancServer, busy: Callable[[], bool]) -> None:
+def longest(server: OrthancServer) -> float:
+    """``MEDIAN``, or more on a machine that is busy or slow; to be asked while the server has nothing else to do."""
+    return max(MEDIAN, 3 * median(server))
+
+
+def assert_responsive(server: OrthancServer, most: float, busy: Callable[[], bool]) -> None:
     """The requests are quick, and ``busy`` still after the last of them."""
     found: list[float] = []
     while len(found) < ATTEMPTS:
         found.append(median(server))
         assert busy()
-        if found[-1] < MEDIAN:
+        if found[-1] < most:
             return
     pytest.fail(too_slow(found))
 
@@ -105,20 +110,22 @@ def read_slowly(server: OrthancServer, path: str) -> Iterator[SlowReader]:
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_slow_reader_of_chunks_delays_no_other_client(server: OrthancServer, compression: str) -> None:
     stored = server.upload(multi_frame(40 * MB))
+    most = longest(server)
     with read_slowly(server, f"transfers/chunks/{stored['ID']}?compression={compression}") as reader:
         assert b" 200 OK" in reader.head
-        assert_responsive(server, busy=lambda: reader.is_alive() and reader.received < 8 * MB)
+        assert_responsive(server, most, busy=lambda: reader.is_alive() and reader.received < 8 * MB)
 
 
 def test_several_slow_readers_at_once_delay_no_other_client(server: OrthancServer) -> None:
     path = f"transfers/chunks/{server.upload(multi_frame(16 * MB))['ID']}"
+    most = longest(server)
     with (
         read_slowly(server, path) as one,
         read_slowly(server, path) as two,
         read_slowly(server, path) as three,
     ):
         readers = (one, two, three)
-        assert_responsive(server, busy=lambda: all(reader.is_alive() for reader in readers))
+        assert_responsive(server, most, busy=lambda: all(reader.is_alive() for reader in readers))
 
 
 def test_a_long_commit_delays_no_other_client(server: OrthancServer) -> None:
@@ -129,8 +136,9 @@ def test_a_long_commit_delays_no_other_client(server: OrthancServer) -> None:
         for name in sorted(stored)
     ]
     body = b"".join(stored[name] for name in sorted(stored))
+    most = longest(server)
     found: list[float] = []
-    while not found or found[-1] >= MEDIAN:
+    while not found or found[-1] >= most:
         assert len(found) < ATTEMPTS, too_slow(found)
         server.clear()
         path = server.post("transfers/v2/push", {"Token": secrets.token_hex(16), "Instances": listed})["Path"]

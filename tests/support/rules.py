@@ -9,8 +9,9 @@ from tests.support.dicom_data import small_instances
 from tests.support.orthanc_server import OrthancServer
 from tests.support.waiting import wait_until
 
-STABLE = {"StableAge": 1}
-"""Configuration of Orthanc: a study is stable after a second."""
+STABLE = {"StableAge": 2}
+"""Configuration of Orthanc: a study is stable after two seconds. After one, it was that now and then on a busy machine
+before all of it had been stored, and then once more."""
 
 
 def rule(name: str = "all", to: str | list[str] = "b", **keys: Any) -> dict[str, Any]:
