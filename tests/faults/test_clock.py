@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.faults]
 
 AHEAD = 400
 """Days."""
-SLICES = 8
+SLICES = 16
 """Of half a MB each."""
 
 
@@ -43,7 +43,6 @@ def shared(
     transfers = {
         "BucketSize": 128,
         "Threads": 1,
-        "MaxPeerBandwidth": 6,
         "PushIdleTimeout": 30,
         "MaxOutage": 30,
     }
@@ -72,7 +71,7 @@ def test_transfers_go_on_whatever_the_clock_does(matrix: ProtocolMatrix, clock: 
     def carried() -> list[int]:
         return [transfer.content().get("CompletedHttpQueries", 0) for transfer in transfers]
 
-    with slowly(matrix.a, matrix.b, kbs=500):
+    with slowly(matrix.a, matrix.b, kbs=1000):
         transfers = [
             matrix.start(variant, [resource("Study", study)], Compression="none")
             for variant, study in zip(VARIANTS, studies, strict=True)

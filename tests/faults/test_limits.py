@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,6 +57,19 @@ def matrix(shared: ProtocolMatrix) -> ProtocolMatrix:
     return shared
 
 
+@pytest.fixture(scope="module")
+def patient(make_shared_server: MakeServer) -> OrthancServer:
+    """The same limits, but no push expires: tests drop theirs."""
+    limits = {"MaxPushTransactions": SLOTS, "MaxStagingSize": STAGING_MB}
+    return make_shared_server("patient", configuration={"Transfers": limits}).start()
+
+
+def drop_all(pushes: Iterable[RawPush]) -> None:
+    for push in pushes:
+        if push.path:
+            push.drop()
+
+
 def files(count: int = 3) -> list[bytes]:
     return list(small_instances(count))
 
@@ -70,8 +83,8 @@ def metrics(server: OrthancServer) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^orthanc_transfers_(\w+) (\S+)", text, re.M)}
 
 
-def test_a_push_of_version_2_that_finds_no_slot_is_told_when_to_come_again(matrix: ProtocolMatrix) -> None:
-    pushes = [RawPush(matrix.b, 2, files()) for _ in range(SLOTS + 1)]
+def test_a_push_of_version_2_that_finds_no_slot_is_told_when_to_come_again(patient: OrthancServer) -> None:
+    pushes = [RawPush(patient, 2, files()) for _ in range(SLOTS + 1)]
     for push in pushes[:SLOTS]:
         assert push.create().status_code == 200
     refused = pushes[-1].create()
@@ -80,10 +93,11 @@ def test_a_push_of_version_2_that_finds_no_slot_is_told_when_to_come_again(matri
     assert "MaxPushTransactions" in refused.json()["Details"]
     pushes[0].drop()
     assert pushes[-1].create().status_code == 200
+    drop_all(pushes[1:])
 
 
-def test_a_push_of_version_1_that_finds_no_slot_is_held_until_there_is_one(matrix: ProtocolMatrix) -> None:
-    pushes = [RawPush(matrix.b, 1, files()) for _ in range(SLOTS + 1)]
+def test_a_push_of_version_1_that_finds_no_slot_is_held_until_there_is_one(patient: OrthancServer) -> None:
+    pushes = [RawPush(patient, 1, files()) for _ in range(SLOTS + 1)]
     for push in pushes[:SLOTS]:
         assert push.create().status_code == 200
     with ThreadPoolExecutor(1) as pool:
@@ -92,6 +106,7 @@ def test_a_push_of_version_1_that_finds_no_slot_is_held_until_there_is_one(matri
         assert not held.done()
         pushes[0].drop()
         assert held.result().status_code == 200
+    drop_all(pushes[1:])
 
 
 @pytest.mark.parametrize("variant", ["push-1", "push-2"])
@@ -154,9 +169,9 @@ def folder(matrix: ProtocolMatrix, push: RawPush) -> Path:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_all_that_is_being_received_stays_below_the_limit_on_staging(
-    matrix: ProtocolMatrix, version: int
+    patient: OrthancServer, version: int
 ) -> None:
-    first, second = (RawPush(matrix.b, version, list(ct_study(5))) for _ in range(2))
+    first, second = (RawPush(patient, version, list(ct_study(5))) for _ in range(2))
     assert first.create().status_code == 200
     refused = second.create()
     assert refused.status_code == 507
