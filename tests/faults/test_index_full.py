@@ -104,7 +104,10 @@ def test_what_cannot_be_deleted_while_the_index_is_full_is_deleted_once_there_is
 
 def error_of(server: OrthancServer, direction: str) -> str:
     """What ``GET /transfers/status`` says of the one transfer of that direction."""
-    (shown,) = server.get(f"transfers/status?direction={direction}")["Transfers"]
+    # After a start, Orthanc's HTTP server responds a moment before the plugin has started.
+    (shown,) = wait_until(
+        lambda: server.get(f"transfers/status?direction={direction}")["Transfers"], "a transfer is told of"
+    )
     return str(shown["Error"])
 
 

@@ -186,8 +186,8 @@ def test_each_node_lists_the_transfers_of_all(site: Site) -> None:
 
     def rows(node: OrthancServer) -> list[dict[str, Any]]:
         status = node.get("transfers/status", params={"direction": "receive", "limit": 1000})
-        assert status["Missing"] == []
-        return [row for row in status["Transfers"] if row["ID"] == transaction]
+        # On a busy machine, a node may be too slow to be in it.
+        return [] if status["Missing"] else [row for row in status["Transfers"] if row["ID"] == transaction]
 
     for node in site.cluster.nodes:
         (row,) = wait_until(partial(rows, node), f"{node.name} lists it")

@@ -209,11 +209,11 @@ def test_a_commit_may_take_longer_than_any_other_request(a: OrthancServer, peer:
 
     def slow() -> bool:
         began.append(time.monotonic())
-        wait_until(lambda: time.monotonic() > began[0] + 2, "the time-out of the others is over")
+        wait_until(lambda: time.monotonic() > began[0] + 4, "the time-out of the others is over")
         return False
 
     peer.committed = slow
-    a.put("peers/cpp", {"Url": peer.url, "Timeout": 1})
+    a.put("peers/cpp", {"Url": peer.url, "Timeout": 3})
     succeeded(a, a.send(study(a), "cpp")["ID"])
     assert len(began) == 1
 

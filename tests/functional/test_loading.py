@@ -20,6 +20,7 @@ from tests.support import dicom_data
 from tests.support.fixtures import MakeServer
 from tests.support.orthanc_client import OrthancError, StatusError, resource
 from tests.support.orthanc_server import CHECKOUT, ENTRY, OrthancServer, pair, start_together
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.orthanc
 
@@ -93,7 +94,8 @@ orthanc_transfers.register()
     assert_loaded(server)
     assert server.get("hello") == "hello"
     # Orthanc allows one such callback per script: the user's own still hears that Orthanc started.
-    assert 10 in server.get("seen")
+    # Its HTTP server responds a moment before.
+    wait_until(lambda: 10 in server.get("seen"), "the script hears of the start")
 
 
 def test_a_bad_value_of_the_configuration_is_named_in_the_log_and_orthanc_starts_without_the_plugin(

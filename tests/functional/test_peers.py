@@ -87,7 +87,7 @@ def shared(make_shared_server: MakeServer, tmp_path_factory: pytest.TempPathFact
             verbose=True,
             configuration={
                 "Transfers": PATIENCE,
-                "HttpTimeout": 3,
+                "HttpTimeout": 6,
                 "HttpsCACertificates": str(certificate),
                 "OrthancPeers": {
                     "bare": [admitting.url],
@@ -204,7 +204,7 @@ def test_the_headers_of_a_peer_are_on_all_its_requests(world: World) -> None:
     assert {one.headers for one in transfer} == {TOKEN}
 
 
-@pytest.mark.parametrize(("peer", "seconds"), [("impatient", 1), ("patient", 3)])
+@pytest.mark.parametrize(("peer", "seconds"), [("impatient", 1), ("patient", 6)])
 def test_an_answer_is_waited_for_as_long_as_the_peer_says_or_else_orthanc(
     world: World, peer: str, seconds: int
 ) -> None:
