@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import requests
 
-from orthanc_transfers.core.errors import PeerStatus
+from orthanc_transfers.core.errors import PeerError, PeerStatus, PeerUnreachable
 from orthanc_transfers.core.peers import without_credentials
 from orthanc_transfers.net.error_text import FOREIGN
 
@@ -22,18 +22,25 @@ MAX_SHOWN = 200
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
+# What a proxy says of a request that did not arrive in time.
+_TIMEOUT = 408
+
 # What proxies say of a method that their configuration does not allow.
 _FORBIDDEN = (403, 405, 501)
 
 
-def error_of(peer: str, request: str, response: requests.Response) -> PeerStatus:
-    """What to raise for the response to a request that reads ``GET /path``."""
+def error_of(peer: str, request: str, response: requests.Response, *, with_body: bool) -> PeerError:
+    """What to raise for the response to a request that reads ``GET /path``; ``with_body``: it has one."""
     body = b""
     with contextlib.suppress(*FOREIGN):
         body = response.raw.read(MAX_BODY)
     headers = last_headers(response)
     status = response.status_code
     location = headers.get("location")
+    # Orthanc says 400 without a word of a body that had not come after HttpRequestTimeout (30 s): this server, or the
+    # network, stood still. All else it says in JSON (1.10.1).
+    if with_body and (status == _TIMEOUT or (status == 400 and not body)):
+        return PeerUnreachable(f"peer {peer!r} did not receive all of {request} in time ({status})", peer)
     if status in _REDIRECTS and location:
         sentence = (
             f"peer {peer!r} redirects {request} to {_shown(without_credentials(location))} ({status}),"

@@ -132,7 +132,7 @@ class RequestsTransport:
             ):
                 if response.status_code != 200:
                     self._limit.refused()
-                    raise error_of(self.name, _shown(request), response)
+                    raise error_of(self.name, _shown(request), response, with_body=size_of(request.body) > 0)
                 self._keep_cookies(response)
                 size = DEFAULT_LIMIT if request.limit is None else request.limit
                 received = self._read(response, size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orthanc_transfers.core.errors import PeerStatus
+from orthanc_transfers.core.errors import PeerStatus, PeerUnreachable
 from orthanc_transfers.interfaces import PeerRequest
 from tests.contract.fake_transport import Reply
 from tests.net.peers import Connect
@@ -22,6 +22,25 @@ def words(serve: Any, connect: Connect, reply: Reply, method: str = "PUT") -> st
         connect(server.url).send(PeerRequest(method, "/transfers/x"))
     assert raised.value.peer_status == reply.status
     return str(raised.value)
+
+
+@pytest.mark.parametrize("status", [400, 408])
+def test_a_request_that_did_not_arrive_whole_got_no_response(
+    serve: Any, connect: Connect, status: int
+) -> None:
+    transport = connect(serve(lambda asked: Reply(b"", status)).url)
+    with pytest.raises(PeerUnreachable, match=f"did not receive all of POST /transfers/x in time .{status}."):
+        transport.send(PeerRequest("POST", "/transfers/x", (b"part",)))
+    # There is nothing of it that could be missing.
+    with pytest.raises(PeerStatus, match=f"with {status}"):
+        transport.send(PeerRequest("GET", "/transfers/x"))
+
+
+def test_a_request_that_orthanc_calls_bad_is(serve: Any, connect: Connect) -> None:
+    body = json.dumps({"HttpStatus": 400, "Message": "Bad request", "OrthancStatus": 8}).encode()
+    transport = connect(serve(lambda asked: Reply(body, 400)).url)
+    with pytest.raises(PeerStatus, match="with 400: Bad request"):
+        transport.send(PeerRequest("POST", "/transfers/x", (b"whole",)))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -41,6 +41,8 @@ class Rules(Scenario):
         for server in (a, b):
             server.configuration.update(STABLE)
             server.configuration["Transfers"]["MaxRuleJobs"] = self._jobs
+            # Two kills may meet the import of one instance, which is sent again by itself here.
+            server.configuration["Transfers"]["FatalInstanceRetention"] = 0
 
     def play(self, world: World, this: Round) -> None:
         dice, a, b = this.dice, world.matrix.a, world.matrix.b
