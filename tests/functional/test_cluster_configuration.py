@@ -104,3 +104,13 @@ def test_it_is_one_peer_of_which_every_node_takes_part(site: Site, make_server: 
 def test_each_node_has_its_own_name(site: Site) -> None:
     for one in site.nodes:
         assert f"of the cluster, {one.name}, at http://" in one.log
+
+
+def test_a_wrong_password_of_the_database_is_one_sentence_in_the_log(make_server: MakeServer) -> None:
+    with PostgreSQL("s3cret") as database:
+        cluster = {"ConnectionUri": database.uri.replace("s3cret", "guessed")}
+        server = make_server("a", configuration={"Transfers": {"Cluster": cluster}}).start()
+        (line,) = [one for one in server.log.splitlines() if "password authentication failed" in one]
+        assert "the transfers plugin is not loaded" in line
+        assert "guessed" not in server.log
+        assert "Traceback" not in server.log
