@@ -273,17 +273,23 @@ def test_one_that_was_late_goes_on_if_no_other_took_over(make_node: MakeNode) ->
     assert a.fenced == 0
 
 
-def taking_over(make_node: MakeNode) -> tuple[NodeInTest, threading.Event]:
-    """A node that is taking over transfer ``one`` from another one, until the event."""
-    a, b = make_node(), make_node(started=False)
+def hold_adoption(node: NodeInTest) -> tuple[threading.Event, threading.Event]:
+    """Start a node that waits in its first takeover; the events are "it is there" and "go on"."""
     arriving, arrived = threading.Event(), threading.Event()
 
     def adopt(adoptions: Sequence[Adoption]) -> None:
         arriving.set()
         assert arrived.wait(20)
 
-    b.owner.on_adoption(adopt, lambda: None)
-    b.owner.start()
+    node.owner.on_adoption(adopt, lambda: None)
+    node.owner.start()
+    return arriving, arrived
+
+
+def taking_over(make_node: MakeNode) -> tuple[NodeInTest, threading.Event]:
+    """A node that is taking over transfer ``one`` from another one, until the event."""
+    a, b = make_node(), make_node(started=False)
+    arriving, arrived = hold_adoption(b)
     claim(a, "one")
     a.cluster.close()
     assert arriving.wait(10)
@@ -465,14 +471,7 @@ def test_what_is_still_to_be_taken_in_does_not_delete_what_its_heir_succeeded_wi
     make_node: MakeNode,
 ) -> None:
     a, b = make_node(), make_node(started=False)
-    arriving, arrived = threading.Event(), threading.Event()
-
-    def adopt(adoptions: Sequence[Adoption]) -> None:
-        arriving.set()
-        assert arrived.wait(20)
-
-    b.owner.on_adoption(adopt, lambda: None)
-    b.owner.start()
+    arriving, arrived = hold_adoption(b)
     claim(a, "one")
     claim(b, "two")
     a.owner.begin_commit("one", manifest("x", "y"))
