@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from orthanc_transfers.receiver.registry import Registry
 from orthanc_transfers.receiver.single_server import SingleServer
 from orthanc_transfers.receiver.staging import Staging
 from orthanc_transfers.rest.all_nodes import AllNodes
+from orthanc_transfers.rest.connection_budget import DEFAULT_HTTP_THREADS
 from orthanc_transfers.rest.handing_on import LAST, HandingOn
 from orthanc_transfers.rest.http import Handler, RouteTable
 from orthanc_transfers.rest.under_way import UnderWay
@@ -30,6 +32,8 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 if TYPE_CHECKING:
     from orthanc_transfers.cluster.cluster import Cluster
     from orthanc_transfers.cluster.job_keeper import JobKeeper
+
+log = logging.getLogger(__name__)
 
 _NUMBER = "node"
 """File with the number of this server's last start."""
@@ -44,27 +48,37 @@ _LAST = LAST + 2.0
 CONNECTIONS = 16
 """Kept to each other node."""
 
+_OF_CPP_PEERS = 6
+"""Requests at once of one push of a C++ peer (``Threads``, 4 to 6; ours keep to half of a node's threads)."""
+
 
 class Clustering:
     """Joins the cluster that the settings name, if they do. ``configuration`` is Orthanc's.
 
-    ``directory`` is the ``StagingDirectory``. Raises ``ConfigurationError``.
+    ``directory`` is the ``StagingDirectory``, ``verify`` as of ``RequestsTransport``. Raises ``ConfigurationError``.
     """
 
     def __init__(
-        self, settings: Settings, configuration: Mapping[str, Any], directory: Path, clock: Clock
+        self,
+        settings: Settings,
+        configuration: Mapping[str, Any],
+        directory: Path,
+        clock: Clock,
+        verify: bool | str,
     ) -> None:
         self._directory = directory
         self._shared = settings.cluster.shared_staging
         self._adopt_after = settings.cluster.adopt_after
         self._keeper: JobKeeper | None = None
         self._cluster = _join(settings, configuration, clock) if settings.cluster.enabled else None
+        if self._cluster is not None:
+            _warn_of_circles(int(configuration.get("HttpThreadsCount", DEFAULT_HTTP_THREADS)), settings)
         self.ownership: Ownership = SingleServer() if self._cluster is None else self._cluster.ownership
         self._successor: Successor | None = None
         self._under_way = UnderWay()
         self._left_by: float | None = None
         """When requests must have ended that hold up the stop, by the monotonic clock."""
-        self._ca_certificates = str(configuration.get("HttpsCACertificates", ""))
+        self._ca_certificates = verify if isinstance(verify, str) else ""
 
     @property
     def home(self) -> Path:
@@ -177,6 +191,19 @@ class Clustering:
             self._cluster.close()
             left = _LAST if self._left_by is None else self._left_by - time.monotonic()
             self._under_way.settle(max(0.0, left))
+
+
+def _warn_of_circles(threads: int, settings: Settings) -> None:
+    """Nodes wait for each other, and for nothing else, once all threads of two of them have handed requests on."""
+    needed = settings.max_push_transactions * _OF_CPP_PEERS // 2 + 1
+    if threads < needed:
+        log.warning(
+            "HttpThreadsCount is %d: with %d pushes at once (MaxPushTransactions) the nodes of a cluster may wait for"
+            " each other's responses until all give up, set it to %d or more",
+            threads,
+            settings.max_push_transactions,
+            needed,
+        )
 
 
 def _join(settings: Settings, configuration: Mapping[str, Any], clock: Clock) -> Cluster:

@@ -38,7 +38,7 @@ from orthanc_transfers.host.native.context import (
     other_transfers_plugin_loaded,
 )
 from orthanc_transfers.host.native.sdk import Sdk
-from orthanc_transfers.host.peers import OrthancPeers
+from orthanc_transfers.host.peers import OrthancPeers, verification
 from orthanc_transfers.host.router import Router
 from orthanc_transfers.host.rule_facts import OrthancFacts
 from orthanc_transfers.host.server_sockets import ServerSockets
@@ -144,7 +144,8 @@ class Plugin:
         """Tokens of the jobs that Orthanc had saved."""
 
         clock = SystemClock()
-        self._clustering = Clustering(settings, configuration, staging_directory, clock)
+        verify = verification(configuration, sdk.configuration_path())
+        self._clustering = Clustering(settings, configuration, staging_directory, clock, verify)
         on_failure(self._clustering.close)
 
         # Orthanc as a store of DICOM files

@@ -61,7 +61,7 @@ class OrthancPeers:
         self._settings = settings
         self._in_database = bool(configuration.get("OrthancPeersInDatabase", False))
         self._timeout = float(configuration.get("HttpTimeout", DEFAULT_HTTP_TIMEOUT))
-        self._verify = _verify(configuration, sdk.configuration_path())
+        self._verify = verification(configuration, sdk.configuration_path())
         self._proxy = str(configuration.get("HttpProxy") or "") or None
         self._throttle = throttle or Throttle(BandwidthLimits.configured(settings), SystemClock())
         self._kept = KeptConnections()
@@ -141,7 +141,7 @@ class OrthancPeers:
         return {key: value for key, value in shown.items() if value}
 
 
-def _verify(configuration: Mapping[str, Any], path: str) -> bool | str:
+def verification(configuration: Mapping[str, Any], path: str) -> bool | str:
     """The ``verify`` of ``RequestsTransport``. ``path`` is that of the configuration, a file or a folder."""
     if not configuration.get("HttpsVerifyPeers", True):
         return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlencode
 
 import urllib3
+import urllib3.connection
 from urllib3.exceptions import HTTPError
 
 from orthanc_transfers.core.buffers import Buffer
@@ -24,6 +25,8 @@ _HOP_BY_HOP = frozenset(
         "host",
         "content-length",
         "expect",
+        # Orthanc would compress for the other node, and a second time for the client.
+        "accept-encoding",
     )
 )
 _CONNECT = 2.0
@@ -39,19 +42,33 @@ class Relayed:
     headers: Mapping[str, str]
 
 
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        # Or urllib3 would warn at each request where, as it is configured, certificates are not verified.
+        self.is_verified = True
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
 class Relay:
     """Connections to the other nodes, which are kept for the next request. Thread-safe.
 
-    ``ca_certificates`` is a file; certificates of HTTPS addresses are not verified without it, as the names of nodes
-    are rarely in them.
+    ``ca_certificates`` is a file or a folder; certificates of HTTPS addresses are not verified without it, as the names
+    of nodes are rarely in them.
     """
 
     def __init__(self, connections: int, ca_certificates: str = "") -> None:
+        folder = os.path.isdir(ca_certificates)
         self._pool = urllib3.PoolManager(
             maxsize=connections,
             cert_reqs="CERT_REQUIRED" if ca_certificates else "CERT_NONE",
-            ca_certs=ca_certificates or None,
+            ca_certs=None if folder else ca_certificates or None,
+            ca_cert_dir=ca_certificates if folder else None,
         )
+        self._pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _HTTPSPool}
 
     def send(
         self,
@@ -66,10 +83,18 @@ class Relay:
     ) -> Relayed:
         """One request to the node at ``address``; ``timeout``: seconds without a byte of its response.
 
+        ``query`` is still encoded, as Orthanc gives it to plugins; ``headers`` are UTF-8 that was decoded.
+
         Raises ``PeerUnreachable``: it is not known whether it arrived.
         """
-        url = address + path + (f"?{urlencode(query)}" if query else "")
-        kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+        arguments = "&".join(f"{name}={value}" for name, value in query.items())
+        url = address + path + (f"?{arguments}" if query else "")
+        kept = {
+            # http.client encodes it as Latin-1: these bytes as they came.
+            name: value.encode().decode("latin-1")
+            for name, value in headers.items()
+            if name.lower() not in _HOP_BY_HOP
+        }
         try:
             response = self._pool.urlopen(
                 method,

@@ -10,7 +10,7 @@ from typing import Any
 from orthanc_transfers.core.errors import PeerUnreachable
 from orthanc_transfers.core.transfer_query import MAX_LIMIT, TransferQuery
 from orthanc_transfers.receiver.ownership import Node
-from orthanc_transfers.rest.handing_on import HandingOn
+from orthanc_transfers.rest.handing_on import HANDED_ON, HandingOn
 from orthanc_transfers.rest.http import Handler, Request, Response, compact_json_response, json_response
 from orthanc_transfers.runtime import threads
 from orthanc_transfers.runtime.cancellation import Cancellation
@@ -20,7 +20,11 @@ _TIMEOUT = 3.0
 
 
 class AllNodes:
-    """Wraps handlers. ``name`` is this node's, ``others`` tells the other ones that are alive."""
+    """Wraps handlers. ``name`` is this node's, ``others`` tells the other ones that are alive.
+
+    What is marked as handed on is answered for this node alone, whoever has signed it: nodes whose secrets differ (the
+    tables were made anew while one of them ran) would ask each other in circles, until all their threads wait.
+    """
 
     def __init__(self, handing_on: HandingOn, name: str, others: Callable[[], Sequence[Node]]) -> None:
         self._handing_on = handing_on
@@ -32,7 +36,7 @@ class AllNodes:
 
         def handle(request: Request) -> Response:
             query = TransferQuery.parse(request.query)
-            if self._handing_on.is_handed_on(request):
+            if HANDED_ON in request.headers:
                 return handler(request)
             # Each node's first ones: which of them are on the page is known when all are.
             first = {
@@ -40,7 +44,7 @@ class AllNodes:
                 "offset": "0",
                 "limit": str(min(MAX_LIMIT, query.offset + query.limit)),
             }
-            pages, missing = self._ask(handler, replace(request, query=first, headers=_plain(request)))
+            pages, missing = self._ask(handler, replace(request, query=first))
             return compact_json_response(request, _merged(pages, query, missing))
 
         return handle
@@ -49,7 +53,7 @@ class AllNodes:
         """``POST /transfers/actions``: on whichever node a transfer is."""
 
         def handle(request: Request) -> Response:
-            if self._handing_on.is_handed_on(request):
+            if HANDED_ON in request.headers:
                 return handler(request)
             pages, _ = self._ask(handler, request)
             rows: dict[str, dict[str, Any]] = {}
@@ -64,12 +68,15 @@ class AllNodes:
 
     def _ask(self, handler: Handler, request: Request) -> tuple[dict[str, Any], list[str]]:
         """What this node and the others respond, by their names; and the names of those that do not."""
-        pages = {self._name: json.loads(bytes(handler(request).body))}
+        alone = replace(request, headers=_without(request, "accept-encoding"))
+        pages = {self._name: json.loads(bytes(handler(alone).body))}
         missing: list[str] = []
+        # Whose page it comes from was looked at here; the other node has another address.
+        to_others = replace(request, headers=_without(request, "origin"))
 
         def ask(node: Node) -> None:
             try:
-                response = self._handing_on.send(node, request, _TIMEOUT)
+                response = self._handing_on.send(node, to_others, _TIMEOUT)
                 if response.status != 200:
                     raise PeerUnreachable(f"status {response.status}", node.name)
                 pages[node.name] = json.loads(bytes(response.body))
@@ -81,9 +88,8 @@ class AllNodes:
         return pages, sorted(missing)
 
 
-def _plain(request: Request) -> dict[str, str]:
-    """The headers, without those that let a response be compressed."""
-    return {name: value for name, value in request.headers.items() if name != "accept-encoding"}
+def _without(request: Request, left_out: str) -> dict[str, str]:
+    return {name: value for name, value in request.headers.items() if name != left_out}
 
 
 def _merged(pages: dict[str, Any], query: TransferQuery, missing: list[str]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import requests
 
+from tests.support.certificates import make_certificate
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
@@ -114,3 +116,30 @@ def test_a_wrong_password_of_the_database_is_one_sentence_in_the_log(make_server
         assert "the transfers plugin is not loaded" in line
         assert "guessed" not in server.log
         assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_nodes_reach_each_other_by_https_with_the_password_of_the_client(
+    tmp_path: Path, verified: bool
+) -> None:
+    certificate = make_certificate(tmp_path)
+    known = certificate if verified else make_certificate(tmp_path, "other")
+    with ExitStack() as stack:
+        database = stack.enter_context(PostgreSQL())
+        nodes = [node(tmp_path, f"orthanc-{number}", database) for number in (1, 2)]
+        proxies = []
+        for one in nodes:
+            stack.callback(one.remove)
+            # Orthanc 1.10.1 with HTTPS of its own dies with OpenSSL 3.
+            tls = stack.enter_context(Nginx(tmp_path / f"tls-{one.name}", one, certificate=certificate))
+            proxies.append(tls)
+            one.configuration["Transfers"]["Cluster"]["Address"] = tls.url
+            one.configuration.update(HttpsCACertificates=str(known), HttpsVerifyPeers=verified)
+            one.start()
+        owner, asked = nodes
+        empty = {"Compression": "none", "Instances": [], "Buckets": []}
+        path = owner.post("transfers/push", empty)["Path"].strip("/")
+        unknown = requests.post(f"{asked.url}{path}/commit", auth=("demo", "guessed"), timeout=60)
+        assert unknown.status_code == 401
+        assert asked.post(f"{path}/commit") == {}
+        assert f"POST /{path}/commit" in proxies[0].access_log
