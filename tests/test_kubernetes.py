@@ -46,7 +46,10 @@ def test_each_pod_is_probed(pod: dict[str, Any]) -> None:
         assert probe.get("exec", {}).get("command") == ["/probes/test-aliveness.py"] or (
             probe["tcpSocket"]["port"] in ports
         )
-    assert pod["terminationGracePeriodSeconds"] >= 30
+    # What a node waits for when it stops, after the pause in which others learn that it does.
+    command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] >= 30 + int(seconds)
 
 
 def test_what_is_mounted_and_named_is_there(objects: dict[str, dict[str, Any]], pod: dict[str, Any]) -> None:
