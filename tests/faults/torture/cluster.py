@@ -28,7 +28,7 @@ from orthanc_transfers.clustering import CONNECTIONS
 from tests.faults.torture.cluster_load import Load
 from tests.faults.torture.cluster_site import MAX_CONNECTIONS, Site, start_site
 from tests.faults.torture.cluster_troubles import Troubles
-from tests.faults.torture.leak_check import MORE_FILES, MORE_MEMORY, LeakCheck
+from tests.faults.torture.leak_check import MB, MORE_FILES, LeakCheck
 from tests.faults.torture.round import Round, Violation
 from tests.faults.torture.world import Tally
 from tests.support.orthanc_client import OrthancError
@@ -55,9 +55,10 @@ def _more_files(site: Site) -> int:
     return MORE_FILES + CONNECTIONS * (len(site.cluster.nodes) - 1) + MAX_CONNECTIONS
 
 
-_MORE_MEMORY = 2 * MORE_MEMORY
-"""Bytes that a node may gain: 130 threads instead of 70, when another one was stopped for a minute, leave up to 7 MB in
-the allocator's arenas once, at any time (measured: a node without such had the same 109 MB for 400 transfers)."""
+_MORE_MEMORY = 32 * MB
+"""Bytes that a node may gain in resident memory. 130 threads instead of 70, when another one was stopped for a minute,
+leave holes in the allocators' pages, at any time: of 18 MB more 3 were in use (measured). What is in use is looked at
+for itself."""
 
 
 class ClusterRounds:

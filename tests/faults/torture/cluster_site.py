@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psycopg
 
+from tests.faults.rig import script_environment
 from tests.faults.torture.round import Round, Violation
-from tests.support import process
+from tests.support import heap, process
 from tests.support.cluster import OrthancCluster
 from tests.support.dicom_data import ct_study
 from tests.support.orthanc_client import FINISHED, StatusError
@@ -163,7 +164,12 @@ def start_site(folder: Path, *, shared: bool) -> Iterator[Site]:
         peers = {"a": {"Url": a.url, "Timeout": TIMEOUT}, "b": {"Url": b.url, "Timeout": TIMEOUT}}
         cluster = stack.enter_context(
             OrthancCluster(
-                folder, shared=shared, transfers=TRANSFERS, orthanc={**ORTHANC, "OrthancPeers": peers}
+                folder,
+                shared=shared,
+                transfers=TRANSFERS,
+                orthanc={**ORTHANC, "OrthancPeers": peers},
+                script=heap.SCRIPT,
+                environment=script_environment(),
             )
         )
         first = stack.enter_context(cluster.proxy_of_version_1())

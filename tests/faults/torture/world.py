@@ -12,7 +12,9 @@ from typing import Any
 
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.protocol_matrix import ProtocolMatrix, start_matrix
+from tests.faults.rig import script_environment
 from tests.faults.torture.round import Violation
+from tests.support import heap
 from tests.support.orthanc_client import OrthancError
 from tests.support.orthanc_server import OrthancServer
 from tests.support.waiting import wait_until
@@ -127,7 +129,16 @@ def start_world(
     folder: Path, tally: Tally, configure: Configure = lambda a, b: None, **transfers: Any
 ) -> Iterator[World]:
     """The two, started. ``transfers`` are further options of both."""
-    a, b = (OrthancServer(name, folder / name, configuration=ORTHANC) for name in ("a", "b"))
+    a, b = (
+        OrthancServer(
+            name,
+            folder / name,
+            configuration=ORTHANC,
+            script=heap.SCRIPT,
+            environment=script_environment(),
+        )
+        for name in ("a", "b")
+    )
     for server in (a, b):
         server.configuration["Transfers"] = {"StagingDirectory": str(server.folder / "staging")}
     configure(a, b)
