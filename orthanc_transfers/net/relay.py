@@ -31,6 +31,9 @@ _HOP_BY_HOP = frozenset(
 )
 _CONNECT = 2.0
 
+_NODES = 100
+"""Other nodes to which connections are kept: those that were asked last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
@@ -63,6 +66,7 @@ class Relay:
     def __init__(self, connections: int, ca_certificates: str = "") -> None:
         folder = os.path.isdir(ca_certificates)
         self._pool = urllib3.PoolManager(
+            num_pools=_NODES,
             maxsize=connections,
             cert_reqs="CERT_REQUIRED" if ca_certificates else "CERT_NONE",
             ca_certs=None if folder else ca_certificates or None,

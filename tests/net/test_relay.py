@@ -61,3 +61,11 @@ def test_authorities_may_be_a_folder(script: Any, certificate: Path, tmp_path: P
     server = script(well, tls=server_tls(certificate))
     with pytest.raises(PeerUnreachable, match="certificate verify failed"):
         relayed(server, Relay(1, str(tmp_path)))
+
+
+def test_connections_to_many_nodes_are_kept(script: Any) -> None:
+    relay, nodes = Relay(1), [script(well) for _ in range(20)]
+    for _ in range(3):
+        for node in nodes:
+            relayed(node, relay)
+    assert {node.connections for node in nodes} == {1}
