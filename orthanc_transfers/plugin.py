@@ -196,6 +196,7 @@ class Plugin:
             self._texts,
             clock,
             settings.report_retention,
+            shared=staging.shared,
         )
 
         # Limits on bandwidth
@@ -273,6 +274,7 @@ class Plugin:
             lambda: self._staging.home / RULES / "rules.sqlite",
             listen,
             int(self._configuration.get("StableAge", 60)),
+            shared=self._staging.shared,
         )
         user_routes = UserRoutes(self._services, jobs, submission)
         clock = self._services.clock

@@ -78,7 +78,8 @@ _Event = TransferRecord | str | _Correction
 class Ledger:
     """The ended transfers of this server. Thread-safe; nothing raises but where it says so.
 
-    ``folder`` is its own. It asks the index of Orthanc, and writes, from ``start`` on; before, it queues.
+    ``folder`` is its own; ``shared``: see ``SqliteFile``.
+    It asks the index of Orthanc, and writes, from ``start`` on; before, it queues.
     """
 
     def __init__(
@@ -89,13 +90,15 @@ class Ledger:
         texts: Texts,
         clock: Clock,
         retention_days: float,
+        *,
+        shared: bool = False,
     ) -> None:
         self._reports = reports
         self._texts = texts
         self._clock = clock
         self._retention = retention_days * _DAY
         self._next_expiry = 0.0
-        self._past = PastTransfers(lambda: folder() / "transfers.sqlite")
+        self._past = PastTransfers(lambda: folder() / "transfers.sqlite", shared=shared)
         self._events: deque[_Event] = deque(maxlen=_MAX_QUEUED)
         self._textless: deque[tuple[str, Resource]] = deque(maxlen=_MAX_QUEUED)
         """Transfers whose texts are still to be asked for, by what stands for them: many, if they end faster."""

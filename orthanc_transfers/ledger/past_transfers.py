@@ -69,14 +69,14 @@ class Found:
 
 
 class PastTransfers:
-    """The index in one file, wherever ``path`` says that it is. Thread-safe.
+    """The index in one file, wherever ``path`` says that it is. Thread-safe. ``shared``: see ``SqliteFile``.
 
     Methods raise ``sqlite3.Error``, ``OSError``.
     """
 
-    def __init__(self, path: Callable[[], Path]) -> None:
+    def __init__(self, path: Callable[[], Path], *, shared: bool = False) -> None:
         # What the last second before a power failure brought is found again in the reports.
-        self._file = SqliteFile(path, _SCHEMA, SCHEMA_VERSION, synced=False, later=_WORDS)
+        self._file = SqliteFile(path, _SCHEMA, SCHEMA_VERSION, synced=False, later=_WORDS, shared=shared)
 
     def open(self) -> bool:
         """Make it usable: a file that is not there, or damaged, becomes an empty one. Returns whether it is new."""

@@ -44,9 +44,20 @@ _NO_HISTORY = History()
 
 
 class Area:
-    """The files of one incoming transfer. Thread-safe; every method may block on the disk."""
+    """The files of one incoming transfer. Thread-safe; every method may block on the disk.
 
-    def __init__(self, directory: Path, manifest: Manifest, meta: dict[str, Any], history: History) -> None:
+    ``shared``: they are on storage that several machines share, and are not mapped.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        meta: dict[str, Any],
+        history: History,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.id = directory.name
         self._folder = str(directory)  # a Path takes four times as much
         self.manifest = manifest
@@ -54,6 +65,7 @@ class Area:
         """What the owner of the transfer wants to find again, JSON."""
         self.history = history
         """As read when the area was opened."""
+        self._shared = shared
         self.absent = history.absent
         """Indices of the instances that were absent before the import that has begun; ``None`` if none has."""
         self.written = history.have.size
@@ -72,7 +84,7 @@ class Area:
         return Path(self._folder)
 
     @staticmethod
-    def create(directory: Path, manifest: Manifest, meta: dict[str, Any]) -> Area:
+    def create(directory: Path, manifest: Manifest, meta: dict[str, Any], *, shared: bool = False) -> Area:
         """Create the files in a new directory, which gets its name only when complete. Raises ``NoSpace``."""
         unfinished = directory.with_name(f".new-{directory.name}")
         try:
@@ -91,10 +103,10 @@ class Area:
                 raise
         except OSError as error:
             raise disk_error(error) from error
-        return Area(directory, manifest, meta, History())
+        return Area(directory, manifest, meta, History(), shared=shared)
 
     @staticmethod
-    def reopen(directory: Path) -> Area:
+    def reopen(directory: Path, *, shared: bool = False) -> Area:
         """Read what is on disk. Raises ``BadFile`` unless that is a transfer of this version."""
         try:
             manifest, meta = read_manifest(directory / MANIFEST)
@@ -110,7 +122,7 @@ class Area:
                 raise BadFile(f"the area of transfer {directory.name} is smaller than its manifest says")
         except OSError as error:
             raise BadFile(f"transfer {directory.name} cannot be read: {error}") from error
-        return Area(directory, manifest, meta, history)
+        return Area(directory, manifest, meta, history, shared=shared)
 
     def grow(self, manifest: Manifest, changes: Mapping[str, Any]) -> None:
         """Take in the instances that another manifest has behind those of this one; ``changes`` go to ``meta`` on disk.
@@ -187,12 +199,16 @@ class Area:
                 position += len(block)
 
     @contextlib.contextmanager
-    def mapped(self, item: Range) -> Iterator[memoryview]:
-        """A range as memory that the kernel loads and evicts on demand.
+    def whole(self, item: Range) -> Iterator[memoryview]:
+        """A large range in one piece, as memory that the kernel loads and evicts on demand; on shared storage a copy.
 
         Raises ``TransferError`` if it cannot be read: all of it is read first, since a read error in a
-        mapping kills the process (SIGBUS), and would again after each restart.
+        mapping kills the process (SIGBUS), and would again after each restart. On shared storage another machine
+        may cut or delete the file at any time: nothing is mapped.
         """
+        if self._shared:
+            yield self.read(item, memoryview(bytearray(item.size)))
+            return
         with self._use():
             for _ in self.blocks(item, memoryview(bytearray(min(_BLOCK, item.size)))):
                 pass

@@ -7,6 +7,7 @@ that is sent again is known to be there, as long as Orthanc has what it made of 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,8 @@ from orthanc_transfers.core.model import Instance
 
 try:
     import sqlite3
+
+    from orthanc_transfers.runtime.sqlite_file import connect
 except ImportError:  # a Python without it: nothing is remembered
     sqlite3 = None  # type: ignore[assignment]
 
@@ -33,11 +36,17 @@ _EXPIRE = "DELETE FROM changed WHERE number <= (SELECT MAX(number) FROM changed)
 
 
 class ChangedInstances:
-    """Thread-safe: SQLite locks its file. Errors are logged only: then less is known, as if nothing was recorded."""
+    """Thread-safe. Errors are logged only: then less is known, as if nothing was recorded.
 
-    def __init__(self, folder: Path, max_rows: int = _MAX_ROWS) -> None:
+    ``shared``: ``folder`` is on storage that several machines share; no other object of this or another process has it.
+    """
+
+    def __init__(self, folder: Path, max_rows: int = _MAX_ROWS, *, shared: bool = False) -> None:
         self._path = folder / "changed.sqlite"
         self._max_rows = max_rows
+        self._shared = shared
+        self._lock = threading.Lock()
+        """Held by who has a connection: there may be no locks of SQLite's."""
 
     def record(self, stored: Iterable[tuple[Instance, str]]) -> None:
         """Instances as they were sent, each with the MD5 that it was stored with; fsynced."""
@@ -46,7 +55,7 @@ class ChangedInstances:
             return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path)) as database, database:
+            with self._lock, closing(connect(self._path, "rwc", shared=self._shared)) as database, database:
                 database.execute(_TABLE)
                 database.executemany(_ADD, rows)
                 database.execute(_EXPIRE, (self._max_rows,))
@@ -67,7 +76,7 @@ class ChangedInstances:
             return {}
         found: dict[str, str] = {}
         try:
-            with closing(sqlite3.connect(self._path)) as database:
+            with self._lock, closing(connect(self._path, "rwc", shared=self._shared)) as database:
                 for identifier, md5 in stored.items():
                     row = database.execute(_FIND, (identifier, md5)).fetchone()
                     if row is not None:

@@ -25,8 +25,8 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 
 log = logging.getLogger(__name__)
 
-_MAPPED_FROM = 4 * 1024 * 1024
-"""Bytes. Smaller instances are read into a buffer that their thread reuses: cheaper than a mapping."""
+_LARGE = 4 * 1024 * 1024
+"""Bytes. Smaller instances are read into a buffer that their thread reuses: cheaper than a mapping, or new memory."""
 _LONG = 16 * 1024 * 1024
 """Bytes. Instances from this size on are imported first, lest one thread is left alone with one at the end."""
 _LONGEST_BATCH = 16
@@ -316,8 +316,8 @@ class Importer:
     @contextmanager
     def _bytes(self, instance: Instance) -> Iterator[memoryview]:
         item = self._manifest.range_of(instance.id)
-        if item.size >= _MAPPED_FROM:
-            with self._area.mapped(item) as view:
+        if item.size >= _LARGE:
+            with self._area.whole(item) as view:
                 yield view
         else:
             yield self._read(item)

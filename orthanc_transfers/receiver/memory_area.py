@@ -128,7 +128,7 @@ class MemoryArea(Area):
                     self._unread.notify_all()
 
     @contextlib.contextmanager
-    def mapped(self, item: Range) -> Iterator[memoryview]:
+    def whole(self, item: Range) -> Iterator[memoryview]:
         with self._held(item) as (view, _):
             yield view
 

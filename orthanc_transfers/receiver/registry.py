@@ -73,6 +73,8 @@ class Registry:
         self._recycling = Recycling(capacity, store) if capacity is not None and capacity.limits else None
         self._extras = extras
         self._ending = Cancellation()
+        # One for all times: no two may have its file open.
+        self._changed = ChangedInstances(staging.home / CHANGED, shared=staging.shared)
         self._set_up()
         self._lock = threading.Lock()
         self._transfers: dict[str, IncomingTransfer] = {}
@@ -90,7 +92,7 @@ class Registry:
         self._closing = Cancellation()
         store, reports, clock = self._store, self._reports, self._clock
         home, settings = self._staging.home, self._settings
-        changed = ChangedInstances(home / CHANGED)
+        changed = self._changed
         shared, closing, leftovers = SharedInstances(), self._closing, self.ownership.leftovers
         beside = None if self._extras is None else self._extras.store
         self._undo_retries = UndoRetries(

@@ -110,6 +110,11 @@ class Staging:
             raise ConfigurationError(f"StagingDirectory {root} cannot be used: {error}") from error
         self._memory = MemoryStaging(self.root / IN_MEMORY)
 
+    @property
+    def shared(self) -> bool:
+        """Whether all of it is on storage that several machines share: files there are neither locked nor mapped."""
+        return self._shared is not None
+
     def _areas_folder(self) -> Path:
         if self._shared is None:
             return self.home
@@ -148,7 +153,7 @@ class Staging:
         try:
             self.promise(identifier, needed, in_memory=area is not None)
             if area is None:
-                area = Area.create(self.root / identifier, manifest, meta)
+                area = Area.create(self.root / identifier, manifest, meta, shared=self.shared)
         except BaseException:
             self.forget(identifier)
             if area is not None:
@@ -240,7 +245,7 @@ class Staging:
             try:
                 if not _TRANSFER.fullmatch(path.name):
                     raise BadFile("it is not an incoming transfer")
-                area = Area.reopen(path)
+                area = Area.reopen(path, shared=self.shared)
             except BadFile as error:
                 self.set_aside(path, str(error))
                 continue
@@ -288,11 +293,11 @@ class Staging:
         while self._moved:
             own = self._moved[-1]
             try:
-                area = Area.reopen(own)
+                area = Area.reopen(own, shared=self.shared)
                 # A node that is not dead but stopped has the old journal open, and may write to it once more.
                 if area.history.outcome is None and (own / JOURNAL).exists():
                     files.replace(own / JOURNAL, (own / JOURNAL).read_bytes(), synced=True)
-                    area = Area.reopen(own)
+                    area = Area.reopen(own, shared=self.shared)
             except BadFile as error:
                 self.set_aside(own, str(error))
                 self._moved.pop()

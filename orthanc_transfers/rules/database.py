@@ -86,12 +86,14 @@ log = logging.getLogger(__name__)
 class RuleDatabase:
     """Thread-safe. Methods raise ``sqlite3.Error``, ``OSError``.
 
-    ``more`` are schemas of further tables, each made unless it is there.
+    ``more`` are schemas of further tables, each made unless it is there. ``shared``: see ``SqliteFile``.
     """
 
-    def __init__(self, path: Callable[[], Path], clock: Clock, more: Iterable[str] = ()) -> None:
+    def __init__(
+        self, path: Callable[[], Path], clock: Clock, more: Iterable[str] = (), *, shared: bool = False
+    ) -> None:
         self._file = SqliteFile(
-            path, _SCHEMA, SCHEMA_VERSION, synced=True, set_aside=_SET_ASIDE, later=_LATER
+            path, _SCHEMA, SCHEMA_VERSION, synced=True, set_aside=_SET_ASIDE, later=_LATER, shared=shared
         )
         self._more = tuple(more)
         self._clock = clock

@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 class RuleService:
     """Thread-safe. ``path`` is the file of its database. Methods for users raise ``TransferError``.
 
+    ``shared``: see ``SqliteFile``.
     ``listen`` sets the callback of some changes of Orthanc, by their names.
     """
 
@@ -67,11 +68,13 @@ class RuleService:
         path: Callable[[], Path],
         listen: Callable[[Collection[str], Callable[[], None]], None],
         stable_age: int,
+        *,
+        shared: bool = False,
     ) -> None:
         settings, clock = services.settings, services.clock
         self._orthanc = orthanc
         schemas = (webhooks.SCHEMA, anonymized.SCHEMA, mirror_records.SCHEMA, comparison_runs.SCHEMA)
-        self._database = RuleDatabase(path, clock, schemas)
+        self._database = RuleDatabase(path, clock, schemas, shared=shared)
         self._book = RuleBook(settings.rules, self._database, clock.now)
         self._queue = Queue(self._database, clock)
         self._copies = AnonymizedCopies(

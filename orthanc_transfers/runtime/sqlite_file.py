@@ -1,6 +1,7 @@
 """A database of SQLite in one file: made, checked, written by one connection, read by others.
 
-SQLite releases the GIL while it works.
+SQLite releases the GIL while it works. On storage that several machines share, locks and mappings may not work, or
+may last longer than who made them: there SQLite uses neither, and one connection does all, of one process.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Seconds that a connection waits for another one.
 _BUSY = 5.0
+
+_WITHOUT_LOCKS = "unix-none"
+"""SQLite's own name of its file system without locks. It maps nothing either: the index of the log is in memory."""
 
 # Readers that are kept for the next questions.
 _READERS = 4
@@ -34,7 +39,7 @@ class SqliteFile:
 
     ``synced``: a transaction survives a power failure once it has ended; else only the end of the process.
     ``set_aside`` is the name that a damaged file gets, which is deleted otherwise. ``later`` makes what files of before
-    may lack.
+    may lack. ``shared``: it is on storage that several machines share; no other process has it open.
     Methods raise ``sqlite3.Error``, ``OSError``.
     """
 
@@ -47,6 +52,7 @@ class SqliteFile:
         synced: bool,
         set_aside: str | None = None,
         later: str = "",
+        shared: bool = False,
     ) -> None:
         self._where = path
         self._schema = schema
@@ -54,7 +60,9 @@ class SqliteFile:
         self._synchronous = "FULL" if synced else "NORMAL"
         self._set_aside = set_aside
         self._later = later
-        self._lock = threading.Lock()
+        self._shared = shared
+        # Who writes may read meanwhile.
+        self._lock = threading.RLock()
         self._writer: sqlite3.Connection | None = None
         # Single operations of a list need no lock. To connect takes longer than most questions.
         self._readers: list[sqlite3.Connection] = []
@@ -112,14 +120,18 @@ class SqliteFile:
         writer.execute(self._later)
 
     def _prepare(self, writer: sqlite3.Connection) -> None:
+        if self._shared:
+            # Before the log is touched for the first time, or its index would be a mapping.
+            writer.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         writer.execute("PRAGMA journal_mode = WAL").fetchall()
         writer.execute(f"PRAGMA synchronous = {self._synchronous}")
 
     def _connect(self) -> sqlite3.Connection:
         # Threads take turns at the connection that writes. No file is made by connecting.
-        return sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode=rw",
-            uri=True,
+        return connect(
+            self._path,
+            "rw",
+            shared=self._shared,
             timeout=_BUSY,
             isolation_level=None,
             check_same_thread=False,
@@ -149,21 +161,27 @@ class SqliteFile:
     def writing(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction; if not ``synced``, a power failure may undo it, unless another one is synced after it."""
         with self._lock:
-            if self._writer is None:
-                raise sqlite3.OperationalError(f"{self._path.name} is not open")
-            self._writer.execute(f"PRAGMA synchronous = {self._synchronous if synced else 'NORMAL'}")
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                raise
+            writer = self._opened()
+            writer.execute(f"PRAGMA synchronous = {self._synchronous if synced else 'NORMAL'}")
+            with _transaction(writer, "BEGIN IMMEDIATE"):
+                yield writer
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._writer is None:
+            raise sqlite3.OperationalError(f"{self._path.name} is not open")
+        return self._writer
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own, that sees one state from its first question on."""
+        """A connection that sees one state from its first question on; its ``row_factory`` may be set.
+
+        It is another one than that which writes, unless ``shared``: there who asks within a transaction of the same
+        thread sees what that has written so far.
+        """
+        if self._shared:
+            with self._reading_alone() as reader:
+                yield reader
+            return
         readers = self._readers
         try:
             reader = readers.pop()
@@ -180,6 +198,41 @@ class SqliteFile:
             readers.append(reader)
         else:
             reader.close()
+
+    @contextmanager
+    def _reading_alone(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            reader = self._opened()
+            before = reader.row_factory
+            within = contextlib.nullcontext() if reader.in_transaction else _transaction(reader, "BEGIN")
+            try:
+                with within:
+                    yield reader
+            finally:
+                reader.row_factory = before
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def connect(path: Path, mode: str, *, shared: bool, **options: Any) -> sqlite3.Connection:
+    """Open a file in a ``mode`` of SQLite. ``shared``: without locks and mappings, so by one connection at a time."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    if shared:
+        uri += f"&vfs={_WITHOUT_LOCKS}"
+    connection: sqlite3.Connection = sqlite3.connect(uri, uri=True, **options)
+    if shared:
+        connection.execute("PRAGMA mmap_size = 0").fetchall()
+    return connection
 
 
 def is_damage(error: sqlite3.Error) -> bool:

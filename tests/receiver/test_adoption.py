@@ -188,10 +188,10 @@ def test_an_adoption_that_fails_on_its_way_loses_nothing(
     reopen, rename = Area.reopen, os.rename
     second = sorted(pushes)[1]
 
-    def unreadable(directory: Path) -> Area:
+    def unreadable(directory: Path, *, shared: bool) -> Area:
         if directory.name == second:
             raise OSError(5, "Input/output error")
-        return reopen(directory)
+        return reopen(directory, shared=shared)
 
     def immovable(source: Path, target: Path) -> None:
         if Path(source).name == second:
@@ -438,7 +438,7 @@ def test_an_error_of_the_disk_may_be_that_another_node_took_the_files(
     ownership = StoppedWhileImporting()
     receiver = Receiver(tmp_path, ownership=ownership)
 
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         # It goes on after another node has moved its folder away.
         for path in list(tmp_path.rglob("area")):
             shutil.rmtree(path.parent)

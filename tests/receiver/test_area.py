@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from orthanc_transfers.core.errors import BadFile, UnknownTransaction
+from orthanc_transfers.core.errors import BadFile, Corrupted, UnknownTransaction
 from orthanc_transfers.core.ranges import Range
 from orthanc_transfers.receiver.area import Area
 from tests.receiver.memory_receiver import dicom, manifest_of
@@ -31,12 +32,41 @@ def test_an_area_in_use_is_closed_only_when_its_last_user_has_left(tmp_path: Pat
         area.write([(Range(0, 1), 0)], memoryview(b"x"))
 
 
-def test_a_mapping_shows_any_range(tmp_path: Path) -> None:
-    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {})
+@pytest.mark.parametrize("shared", [False, True])
+def test_any_range_is_there_in_one_piece(tmp_path: Path, shared: bool) -> None:
+    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {}, shared=shared)
     area.write([(Range(0, len(BYTES)), 0)], memoryview(BYTES))
     for item in (Range(0, len(BYTES)), Range(1, 2), Range(1000, 2001)):
-        with area.mapped(item) as view:
+        with area.whole(item) as view:
             assert bytes(view) == BYTES[item.start : item.stop]
+    area.close()
+
+
+def test_on_shared_storage_another_machine_may_cut_a_file_while_it_is_imported(tmp_path: Path) -> None:
+    # A mapping would end this process (SIGBUS).
+    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {}, shared=True)
+    area.write([(Range(0, len(BYTES)), 0)], memoryview(BYTES))
+    with area.whole(MANIFEST.area) as view:
+        os.truncate(area.directory / "area", 0)
+        assert bytes(view) == BYTES
+    with pytest.raises(Corrupted), area.whole(MANIFEST.area):
+        pass
+    area.close()
+
+
+def test_on_shared_storage_no_memory_is_kept_of_a_large_instance(tmp_path: Path) -> None:
+    files = [dicom("large", 8_000_000)]
+    area = Area.create(tmp_path / ("a" * 32), manifest_of(files), {}, shared=True)
+    area.write([(Range(0, len(files[0])), 0)], memoryview(files[0]))
+    tracemalloc.start()
+    try:
+        with area.whole(area.manifest.area) as view:
+            assert bytes(view[-100:]) == files[0][-100:]
+            assert tracemalloc.get_traced_memory()[0] > 8_000_000
+        del view
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
     area.close()
 
 

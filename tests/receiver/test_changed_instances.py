@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,20 @@ def test_a_damaged_database_is_logged_and_no_error(tmp_path: Path, caplog: pytes
     changed.record([(Instance("a", 5, "sent"), "stored")])
     assert changed.sent_md5s({"a": "stored"}) == {}
     assert "not remembered" in caplog.text
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_many_threads_record_and_ask_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: bool
+) -> None:
+    # Nothing but this object keeps them apart where it is shared.
+    changed = ChangedInstances(tmp_path, shared=shared)
+
+    def work(number: int) -> dict[str, str]:
+        changed.record([(Instance(str(number), 5, "sent"), "stored")])
+        return changed.sent_md5s({str(number): "stored"})
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(50))) == [{str(number): "sent"} for number in range(50)]
+    assert not caplog.records
+    assert [path.name for path in tmp_path.iterdir()] == ["changed.sqlite"]

@@ -117,7 +117,7 @@ def test_memory_that_is_lent_is_not_given_back_while_it_is_read_from(tmp_path: P
     reading, go_on, found = threading.Event(), threading.Event(), []
 
     def read() -> None:
-        with area.mapped(second) as view:
+        with area.whole(second) as view:
             reading.set()
             go_on.wait(PATIENCE)
             found.append(bytes(view))

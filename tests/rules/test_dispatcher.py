@@ -89,10 +89,11 @@ class World:
         folder: Path,
         *,
         start: Callable[[str, Callable[[], None]], object] = lambda _, target: target(),
+        shared: bool = False,
         **keys: Any,
     ) -> None:
         self.clock = FakeClock()
-        self.database = RuleDatabase(lambda: folder / "rules" / "rules.sqlite", self.clock)
+        self.database = RuleDatabase(lambda: folder / "rules" / "rules.sqlite", self.clock, shared=shared)
         self.database.open()
         self.rule = {"Name": "all", "Trigger": "StableStudy", "Destinations": ["b"], **keys}
         self.book = RuleBook([self.rule], self.database, self.clock.now)
@@ -164,9 +165,10 @@ class World:
         return [one.state.value for one in sorted(entries, key=lambda one: one.id)]
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+@pytest.fixture(params=[False, True], ids=["own", "shared"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """Its database is on a disk of its own, or on one that several machines share."""
+    return World(tmp_path, shared=request.param)
 
 
 def test_no_more_at_once_than_allowed_and_the_next_as_one_ends(world: World) -> None:

@@ -26,12 +26,13 @@ SENT = replace(ENTRY, job="job")
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool) -> None:
         clock = FakeClock()
         self.database = RuleDatabase(
             lambda: folder / "rules" / "rules.sqlite",
             clock,
             (mirror_records.SCHEMA, comparison_runs.SCHEMA),
+            shared=shared,
         )
         self.database.open()
         self.book = RuleBook([], self.database, clock.now)
@@ -49,9 +50,9 @@ class World:
         return self.records.record("b", SENT.resource.id)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+@pytest.fixture(params=[False, True], ids=["own", "shared"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    return World(tmp_path, shared=request.param)
 
 
 def test_what_was_sent_is_on_this_disk_before_its_absence_counts_as_a_deletion(world: World) -> None:

@@ -20,9 +20,9 @@ from orthanc_transfers.rules.scans import Scans
 from tests.rules.test_dispatcher import CLOSED, LOOK, World
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    made = World(tmp_path, After={"Delete": True})
+@pytest.fixture(params=[False, True], ids=["own", "shared"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    made = World(tmp_path, shared=request.param, After={"Delete": True})
     follow_rules(made.book, made.queue, made.database)
     return made
 
