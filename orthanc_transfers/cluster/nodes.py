@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from orthanc_transfers.cluster.database import FOREVER, PATIENCE, Database
+from orthanc_transfers.cluster.namesakes import Namesakes
 from orthanc_transfers.core.errors import Canceled, TransferError
 from orthanc_transfers.receiver.ownership import Fenced, Node
 from orthanc_transfers.runtime.threads import Periodic
@@ -117,6 +118,7 @@ class Membership:
         self._seen: dict[int, tuple[float, float]] = {}
         """Other nodes -> the end of the lease, by the database's clock, and since when it is that, by ours."""
         self._dead: Sequence[Node] = ()
+        self._namesakes = Namesakes(name)
         self.others: Sequence[Node] = ()
         """Those that were alive when the lease was renewed last, or this node left."""
         self._heartbeat = Periodic("transfers-heartbeat", self._pause, self._beat)
@@ -267,6 +269,7 @@ class Membership:
                     self._seen.clear()  # this node was stopped meanwhile
                 self._confirm(sent)
                 self._dead = [other.node for other in others if self._is_dead(other, sent)]
+                self._namesakes.look((other.node, other.ends) for other in others if not other.released)
                 self.others = [other.node for other in others if not (other.expired or other.released)]
                 alive = frozenset(other.node.number for other in others if not other.released)
                 self._seen = {number: seen for number, seen in self._seen.items() if number in alive}

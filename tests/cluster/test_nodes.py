@@ -57,12 +57,12 @@ class Listener:
 class Member:
     """A node whose heart beats when the test says so."""
 
-    def __init__(self, uri: str, clock: Clock) -> None:
+    def __init__(self, uri: str, clock: Clock, name: str = "name") -> None:
         database = Database(connection_string(uri, None), connections=1)
         prepare(database)
         self.listener = Listener()
         self.members = Membership(
-            database, "name", "http://h:1", shared_staging=True, timing=BY_HAND, now=clock
+            database, name, "http://h:1", shared_staging=True, timing=BY_HAND, now=clock
         )
         self.members.join()
         self.members.start(self.listener)
@@ -80,7 +80,7 @@ def clock() -> Clock:
 @pytest.fixture
 def pair(settings: Settings, clock: Clock) -> tuple[Member, Member]:
     uri = settings.cluster.connection_uri
-    return Member(uri, clock), Member(uri, clock)
+    return Member(uri, clock, "a"), Member(uri, clock, "b")
 
 
 def expire(settings: Settings, member: Member) -> None:
@@ -240,3 +240,34 @@ def test_what_waits_when_a_node_is_fenced_learns_of_it(
     assert b.listener.losses == 1
     b.members.renew()
     assert b.listener.losses == 1
+
+
+def test_two_servers_of_one_name_say_so_once(
+    settings: Settings, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = settings.cluster.connection_uri
+    first, second, other = (Member(uri, clock, name) for name in ("one", "one", "another"))
+    for _ in range(6):
+        for member in (first, second, other):
+            member.members.renew()
+    told = [record.message for record in caplog.records if record.name.endswith("namesakes")]
+    numbers = [member.members.node.number for member in (second, first)]
+    assert [
+        f"called one too, and runs: node {number}, at http://h:1" in text
+        for number, text in zip(numbers, told, strict=True)
+    ] == [True, True]
+
+
+def test_a_node_that_starts_again_after_a_crash_is_no_other_server_of_its_name(
+    settings: Settings, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = settings.cluster.connection_uri
+    before = Member(uri, clock)
+    before.members.renew()
+    again = Member(uri, clock)
+    again.members.renew()
+    before.members.renew()  # sent before it died
+    for _ in range(6):
+        clock.now += 1.5
+        again.members.renew()
+    assert "too, and runs" not in caplog.text
