@@ -75,6 +75,8 @@ class Area:
         self._lock = threading.Lock()
         self._users = 0
         self._closing = False
+        self._gone: str | None = None
+        """Folder to be deleted once the files are closed."""
         self._fd = -1
         self._journal: Journal | None = None
 
@@ -328,22 +330,27 @@ class Area:
         self._close_if_unused()
 
     def discard(self) -> None:
-        """Delete everything."""
+        """Delete everything, as soon as no thread uses the files."""
         # Renamed first: a process that dies while it deletes leaves what is recognized as garbage.
         gone = self.directory.with_name(f".gone-{self.id}")
         with contextlib.suppress(OSError):
             os.rename(self.directory, gone)
         with self._lock:
             self._closing = True
+            self._gone = str(gone)
         self._close_if_unused()
-        shutil.rmtree(gone, ignore_errors=True)
 
     def _close_if_unused(self) -> None:
         with self._lock:
-            if not self._closing or self._users or self._journal is None:
+            if not self._closing or self._users:
                 return
             journal, self._journal = self._journal, None
             fd, self._fd = self._fd, -1
-        journal.close()
+            gone, self._gone = self._gone, None
+        if journal is not None:
+            journal.close()
         if fd >= 0:
             os.close(fd)
+        if gone is not None:
+            # Not before: NFS gives a file that is open another name, and its folder would stay.
+            shutil.rmtree(gone, ignore_errors=True)
