@@ -40,7 +40,7 @@ test-faults: setup-test ## real Orthancs, with things broken on purpose: about 2
 	$(python) -m pytest $(parallel) -m faults $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: setup-test ## a node of a cluster killed, stopped and cut off at every point of a transfer: about an hour on two cores
+test-cluster: setup-test ## a node of a cluster killed, stopped and cut off at every point of a transfer: an hour on two cores, two with NFS
 	EVERY_POINT=1 $(python) -m pytest tests/faults/test_cluster*.py $(ARGS)
 
 .PHONY: test-trixie

@@ -65,34 +65,41 @@ class SwitchedNetwork:
 
     def cut(self, host: int) -> None:
         """Lose all that it sends, and all that is sent to it, from now on: nobody is told."""
-        _ip("-n", self._of(0), "link", "set", f"port{host}", "nomaster")
+        ip("-n", self._of(0), "link", "set", self._port(host), "nomaster")
 
     def heal(self, host: int) -> None:
         """Carry again."""
-        _ip("-n", self._of(0), "link", "set", f"port{host}", "master", "switch")
+        ip("-n", self._of(0), "link", "set", self._port(host), "master", "switch")
 
     def _of(self, host: int) -> str:
         return f"{self._name}-{host}"
 
     def _make(self) -> None:
         hub = self._of(0)
-        _ip("netns", "add", hub)
-        _ip("-n", hub, "link", "set", "lo", "up")
-        _ip("-n", hub, "link", "add", "switch", "type", "bridge")
-        _ip("-n", hub, "address", "add", f"{self.hub_address}/24", "dev", "switch")
-        _ip("-n", hub, "link", "set", "switch", "up")
+        ip("netns", "add", hub)
+        ip("-n", hub, "link", "set", "lo", "up")
+        ip("-n", hub, "link", "add", "switch", "type", "bridge")
+        ip("-n", hub, "address", "add", f"{self.hub_address}/24", "dev", "switch")
+        ip("-n", hub, "link", "set", "switch", "up")
         for host in self._hosts:
-            there = self._of(host)
-            _ip("netns", "add", there)
-            _ip("-n", there, "link", "set", "lo", "up")
-            _ip(
-                *("-n", hub, "link", "add", f"port{host}", "type", "veth"),
-                *("peer", "name", "eth0", "netns", there),
-            )
-            _ip("-n", hub, "link", "set", f"port{host}", "up")
-            _ip("-n", there, "address", "add", f"{self.address(host)}/24", "dev", "eth0")
-            _ip("-n", there, "link", "set", "eth0", "up")
+            self._connect(host)
+            ip("-n", hub, "link", "set", self._port(host), "up")
             self.heal(host)
+
+    def _connect(self, host: int) -> None:
+        """Make a host, and its port at the switch."""
+        there = self._of(host)
+        ip("netns", "add", there)
+        ip("-n", there, "link", "set", "lo", "up")
+        ip(
+            *("-n", self._of(0), "link", "add", self._port(host), "type", "veth"),
+            *("peer", "name", "eth0", "netns", there),
+        )
+        ip("-n", there, "address", "add", f"{self.address(host)}/24", "dev", "eth0")
+        ip("-n", there, "link", "set", "eth0", "up")
+
+    def _port(self, host: int) -> str:
+        return f"port{host}"
 
     def _remove(self) -> None:
         for host in (*self._hosts, 0):
@@ -100,5 +107,5 @@ class SwitchedNetwork:
             subprocess.run(["ip", "netns", "delete", self._of(host)], check=False, capture_output=True)
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
