@@ -32,6 +32,7 @@ from orthanc_transfers.runtime.cancellation import Cancellation
 if TYPE_CHECKING:
     from orthanc_transfers.cluster.cluster import Cluster
     from orthanc_transfers.cluster.job_keeper import JobKeeper
+    from orthanc_transfers.cluster.ownership import PostgresOwnership
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ _OF_PUSHES = (paths.PUSH_V1, paths.PUSH_V2)
 
 _LAST = LAST + 2.0
 """Seconds that requests may hold up the stop of a node: less than what supervisors wait before they kill it."""
+
+_VISIBLE = 60.0
+"""Seconds until a folder is seen that another node has made: NFS remembers for so long that it was not there."""
 
 CONNECTIONS = 16
 """Kept to each other node."""
@@ -107,6 +111,8 @@ class Clustering:
         if self._cluster is None:
             return
         ownership, file = self._cluster.ownership, self.home / _NUMBER
+        if self._shared:
+            _must_be_shared(self._directory, ownership)
         try:
             earlier = file.read_text()
         except FileNotFoundError:
@@ -191,6 +197,29 @@ class Clustering:
             self._cluster.close()
             left = _LAST if self._left_by is None else self._left_by - time.monotonic()
             self._under_way.settle(max(0.0, left))
+
+
+def _must_be_shared(directory: Path, ownership: PostgresOwnership) -> None:
+    """Raises ``ConfigurationError`` unless the folders of the nodes that run are below this ``StagingDirectory``.
+
+    Else what one of them leaves behind when it dies could be half there for good: no other one would find it.
+    """
+    until, waits = time.monotonic() + _VISIBLE, False
+    while unseen := [
+        one for one in ownership.others() if one.staging and not (directory / one.staging).exists()
+    ]:
+        told = (
+            f"the folder {unseen[0].staging} of node {unseen[0].name}, which runs, is not in StagingDirectory"
+        )
+        if time.monotonic() > until:
+            raise ConfigurationError(
+                f"{told} {directory}: mount the storage of the other nodes there, or set SharedStaging of Cluster to"
+                " false on all of them"
+            )
+        if not waits:
+            log.info("%s %s: waiting for it for up to %d s", told, directory, _VISIBLE)
+        waits = True
+        time.sleep(1.0)
 
 
 def _warn_of_circles(threads: int, settings: Settings) -> None:

@@ -16,7 +16,7 @@ from tests.support.certificates import make_certificate
 from tests.support.dicom_data import ct_study
 from tests.support.fixtures import MakeServer
 from tests.support.nginx import Nginx
-from tests.support.orthanc_client import resource
+from tests.support.orthanc_client import StatusError, resource
 from tests.support.orthanc_server import CONFIGS, OrthancServer, load_configuration
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, index_plugin, postgresql_is_installed
@@ -116,6 +116,29 @@ def test_a_wrong_password_of_the_database_is_one_sentence_in_the_log(make_server
         assert "the transfers plugin is not loaded" in line
         assert "guessed" not in server.log
         assert "Traceback" not in server.log
+
+
+def test_a_node_that_does_not_share_its_staging_directory_is_told_so(make_server: MakeServer) -> None:
+    with PostgreSQL() as database:
+        first, second = (
+            make_server(
+                name,
+                configuration={
+                    "Transfers": {"Cluster": {"ConnectionUri": database.uri, "NodeName": name}},
+                },
+            )
+            for name in ("one", "two")
+        )
+        first.start()
+        second.start(timeout=120)  # it waits for a minute
+        (line,) = [one for one in second.log.splitlines() if "not loaded" in one]
+        staging = second.configuration["StorageDirectory"]
+        assert "of node one, which runs, is not in StagingDirectory" in line
+        assert staging in line
+        assert "set SharedStaging of Cluster to false" in line
+        assert first.get("transfers/status?limit=1")["Missing"] == []
+        with pytest.raises(StatusError, match="404"):
+            second.get("transfers/status")
 
 
 @pytest.mark.parametrize("verified", [True, False])
