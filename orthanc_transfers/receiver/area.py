@@ -6,10 +6,13 @@ a checksum; ``journal`` says which of them arrived and how far the commit got (s
 **What is fsynced, and what is not.** All that was written survives the death of the process: it is in
 the kernel's cache. Against a power failure only two moments are protected, the beginning of an import and
 its outcome: the journal and the directory are fsynced then. The manifest is fsynced before the directory gets
-its name, so that no transfer is found without one. The bytes of the area never are: they would have to be
+its name, so that no transfer is found without one. The bytes of the area are not: they would have to be
 written out in full before the import writes them once more, and nothing is won, since every
 instance carries its MD5, which is checked again when an import goes on after a restart. If the area turns out
 to be broken then, what was imported is undone, and the lost instances are asked for again.
+
+On storage that several machines share they are, at the beginning of an import: another machine goes on with it when
+this one is gone, and sees what was written through. It could not ask a sender of version 1 for the rest.
 """
 
 from __future__ import annotations
@@ -247,6 +250,9 @@ class Area:
 
     def journal_committing(self, absent: frozenset[int]) -> None:
         """Journal the beginning of an import; survives a power failure. ``absent`` are indices of the manifest."""
+        if self._shared:
+            with self._use(), disk_errors():
+                os.fdatasync(self._fd)
         self._append(encode_record(Kind.COMMITTING, to_bits(absent, len(self.manifest))))
         self._sync()
         self.absent = absent

@@ -121,26 +121,19 @@ def test_a_pull_goes_on_by_itself_when_the_node_that_is_asked_is_killed(
     goes_on_after_a_kill(rig, kill)
 
 
-@pytest.mark.parametrize("failure", POINTS, ids=str)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *POINTS,
+        # Its sender cannot be asked for bytes again.
+        FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1),
+    ],
+    ids=str,
+)
 def test_a_push_goes_on_by_itself_when_the_machine_of_its_node_loses_its_power(
     rig: ClusterRig, failure: FaultPoint
 ) -> None:
     transfer = ended_after_a_power_failure(rig, failure)
-    transfer.succeed()
-    rig.is_whole(transfer)
-    rig.leaves_nothing()
-
-
-def test_a_push_of_version_1_is_not_there_after_that_and_goes_through_once_it_is_resubmitted(
-    rig: ClusterRig,
-) -> None:
-    """Its sender cannot be asked for the bytes that the machine had not written through."""
-    point = FaultPoint("push", "receiver", "half is imported", "OrthancStore.add after", 20, version=1)
-    transfer = ended_after_a_power_failure(rig, point)
-    assert rig.a.job(transfer.job)["State"] == "Failure"
-    for node in rig.cluster.nodes:
-        assert node.md5s() == transfer.before
-    rig.a.post(f"jobs/{transfer.job}/resubmit")
     transfer.succeed()
     rig.is_whole(transfer)
     rig.leaves_nothing()

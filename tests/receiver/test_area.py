@@ -94,3 +94,19 @@ def test_an_area_that_grew_before_its_manifest_did_is_found_again(tmp_path: Path
     os.truncate(area.directory / "area", MANIFEST.size + 1000)
     (area.directory / ".new-manifest").write_bytes(b"half")
     assert Area.reopen(area.directory).manifest == MANIFEST
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_bytes_are_written_through_before_an_import_that_another_machine_may_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    area = Area.create(tmp_path / ("a" * 32), MANIFEST, {}, shared=shared)
+    area.write([(MANIFEST.area, 0)], memoryview(BYTES))
+    synced: list[str] = []
+    for call in ("fsync", "fdatasync"):
+        monkeypatch.setattr(
+            f"os.{call}", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+        )
+    area.journal_committing(frozenset({0}))
+    assert ("area" in synced) is shared
+    assert "journal" in synced[synced.index("area") + 1 :] if shared else "journal" in synced
