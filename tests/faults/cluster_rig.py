@@ -247,18 +247,25 @@ def goes_on_after_a_kill(rig: ClusterRig, point: FaultPoint) -> None:
     rig.leaves_nothing()
 
 
-def ended_after_a_power_failure(rig: ClusterRig, point: FaultPoint) -> Transfer:
-    """A push whose node is there when its machine loses its power, and starts again. Needs ``NfsMachines``."""
-    transfer = rig.transfer(point)
-    points = rig.arm(point.failpoint, f"wait {point.nth}")
-    transfer.start_saved()
-    nodes = rig.cluster.nodes
-    victim = rig.first(lambda node: points[nodes.index(node)].reached, "a node gets there")
+def goes_on_after_a_power_failure(rig: ClusterRig, point: FaultPoint) -> None:
+    """A push ends whole, by itself, whose node is there when its machine loses its power. Needs ``NfsMachines``."""
+    transfer, victim = _held(rig, point)
     victim.kill()
     rig.disarm_all()
     wait_until(lambda: rig.has_ended(transfer), "the transfer ends", PATIENCE)
     victim.start()
-    return transfer
+    transfer.succeed()
+    rig.is_whole(transfer)
+    rig.leaves_nothing()
+
+
+def _held(rig: ClusterRig, point: FaultPoint) -> tuple[Transfer, OrthancServer]:
+    """A transfer that has begun, and the node that waits there."""
+    transfer = rig.transfer(point)
+    points = rig.arm(point.failpoint, f"wait {point.nth}")
+    transfer.start_saved()
+    nodes = rig.cluster.nodes
+    return transfer, rig.first(lambda node: points[nodes.index(node)].reached, "a node gets there")
 
 
 def goes_on_after_a_stop(rig: ClusterRig, point: FaultPoint) -> None:
@@ -284,11 +291,7 @@ def goes_on_after_a_stop(rig: ClusterRig, point: FaultPoint) -> None:
 
 def goes_on_after_a_cut(rig: ClusterRig, point: FaultPoint) -> None:
     """The same where the node is cut off from all others, the database and its clients, and goes on alone."""
-    transfer = rig.transfer(point)
-    points = rig.arm(point.failpoint, f"wait {point.nth}")
-    transfer.start_saved()
-    nodes = rig.cluster.nodes
-    victim = rig.first(lambda node: points[nodes.index(node)].reached, "a node gets there")
+    transfer, victim = _held(rig, point)
     rig.cluster.cut_off(victim)
     try:
         rig.disarm_all()
